@@ -1,0 +1,180 @@
+//! `[optimizer]`, `[schedule]`, `[train]` and `[checkpoint]`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// AdamW (arXiv:1711.05101) and the clipping before it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Optimizer {
+    /// Which optimizer.
+    pub kind: OptimizerKind,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Decay of the first and second moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay of matrices; norms, biases and sinks have none.
+    pub weight_decay: f64,
+    /// Global gradient norm above which gradients are scaled down; 0 never clips.
+    pub max_grad_norm: f64,
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Adamw,
+            lr: 3e-4,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.1,
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+/// Optimizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Adam with decoupled weight decay.
+    Adamw,
+}
+
+/// The learning rate over the steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Schedule {
+    /// Shape of the curve after the warm-up.
+    pub kind: ScheduleKind,
+    /// Steps of linear warm-up from 0.
+    pub warmup_steps: u64,
+    /// cosine, linear: the step at which the decay ends (`train.steps` unless set).
+    /// wsd: how many last steps decay (a fifth of `train.steps` unless set).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<u64>,
+    /// The last learning rate, as a share of the peak.
+    pub min_lr_ratio: f64,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { kind: ScheduleKind::Cosine, warmup_steps: 100, decay_steps: None, min_lr_ratio: 0.1 }
+    }
+}
+
+/// Shapes of the learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// Half a cosine from the peak to the least.
+    Cosine,
+    /// Warm-up, stable, then a linear decay at the end.
+    Wsd,
+    /// A straight line from the peak to the least.
+    Linear,
+    /// The peak, always.
+    Constant,
+}
+
+/// One training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Train {
+    /// Optimizer steps in all: a target, which may be raised later.
+    #[schemars(range(min = 1))]
+    pub steps: u64,
+    /// Sequences of one optimizer step, over all ranks.
+    #[schemars(range(min = 1))]
+    pub global_batch_size: i64,
+    /// Sequences that one rank passes through the model at once; the rest is accumulated.
+    #[schemars(range(min = 1))]
+    pub micro_batch_size: i64,
+    /// T: predicted tokens of one sequence.
+    #[schemars(range(min = 1))]
+    pub sequence_length: i64,
+    /// Numbers used in the matrix products.
+    pub precision: Precision,
+    /// Keep only each block's input for the backward pass and compute the rest again.
+    pub recompute: bool,
+    /// Tokens see only their own document.
+    pub document_mask: bool,
+    /// Weight of the load-balancing loss; 0.01 when training from scratch and 0 after `model.init_from`, unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance_loss: Option<f64>,
+    /// What a NaN or infinite loss does.
+    pub non_finite: NonFinite,
+    /// Stop with a checkpoint (exit 75) after so many minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_minutes: Option<f64>,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// CPU threads of a rank; every core unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            global_batch_size: 32,
+            micro_batch_size: 1,
+            sequence_length: 512,
+            precision: Precision::F32,
+            recompute: false,
+            document_mask: false,
+            balance_loss: None,
+            non_finite: NonFinite::Stop,
+            max_minutes: None,
+            device: "auto".into(),
+            threads: None,
+        }
+    }
+}
+
+/// Numbers used in the matrix products; master weights and optimizer state are f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    F32,
+    /// bfloat16 products.
+    Bf16,
+    /// Half-precision products with dynamic loss scaling.
+    F16,
+}
+
+/// What a NaN or infinite loss does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NonFinite {
+    /// The run stops, naming the step, the batch and the last good checkpoint.
+    Stop,
+    /// The step leaves the weights alone, and is counted.
+    Skip,
+}
+
+/// When checkpoints are written and which are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// Steps between checkpoints; the last step always has one.
+    #[schemars(range(min = 1))]
+    pub every_steps: u64,
+    /// How many of the newest are kept.
+    #[schemars(range(min = 1))]
+    pub keep_last: u64,
+    /// Steps whose multiples are kept for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_every: Option<u64>,
+    /// Keep the checkpoint with the lowest validation loss.
+    pub keep_best: bool,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { every_steps: 500, keep_last: 2, keep_every: None, keep_best: false }
+    }
+}

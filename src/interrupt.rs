@@ -1,0 +1,1 @@
+//! SIGINT and SIGTERM: the first asks for a stop, the second stops at once.

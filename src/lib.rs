@@ -1,0 +1,36 @@
+//! oss-run: a declarative experiment runner that trains gpt-oss models.
+//!
+//! One TOML file becomes a graph of stages (prepare, train, evaluate, sample, export) whose outputs live in a run
+//! directory. Each layer below imports only the layers under it:
+//!
+//! | layer | what it holds |
+//! |---|---|
+//! | [`cli`] | one thin file a subcommand |
+//! | [`runner`] | walks the plan |
+//! | [`plan`] | experiment to stages, keys, staleness, estimates |
+//! | [`stages`] | prepare, train, evaluate, sample, export: one thin file each |
+//! | [`train`] | the chain driver, optimizer, schedule |
+//! | [`evaluation`], [`generation`] | used by the stages and inside training |
+//! | [`checkpoint`], [`hf_format`] | our checkpoints; Hugging Face directories in and out |
+//! | [`model`], [`data`] | attention, experts, rope, norm, loss, init; sources, tokenizer, token files, batches |
+//! | [`monitor`] | metrics log, TensorBoard, progress |
+//! | [`run_dir`] | every path, manifest, locks |
+//! | [`experiment`] | the file: types, layers, presets, validation |
+//! | [`torch`], [`interrupt`] | the only unsafe code: libtorch operations missing from tch; SIGINT and SIGTERM |
+
+pub mod checkpoint;
+pub mod cli;
+pub mod data;
+pub mod evaluation;
+pub mod experiment;
+pub mod generation;
+pub mod hf_format;
+pub mod interrupt;
+pub mod model;
+pub mod monitor;
+pub mod plan;
+pub mod run_dir;
+pub mod runner;
+pub mod stages;
+pub mod torch;
+pub mod train;

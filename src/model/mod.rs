@@ -1,0 +1,1 @@
+//! The gpt-oss architecture as a chain of units.

@@ -1,0 +1,1 @@
+//! From an experiment to stages, keys, staleness and estimates.

@@ -1,0 +1,1 @@
+//! Every path of a run, its manifest and its locks.

@@ -1,0 +1,1 @@
+//! The chain driver, optimizer and schedule.
