@@ -1,7 +1,10 @@
 //! From an experiment to stages, keys, staleness and estimates.
 
+pub mod estimate;
 pub mod keys;
+pub mod memory;
 mod stage;
-mod table;
+pub mod staleness;
+pub mod table;
 
 pub use stage::Stage;

@@ -62,6 +62,10 @@ pub struct StageRecord {
     pub state: StageState,
     /// Key that it ran under.
     pub key: String,
+    /// Version of the stage that ran.
+    pub version: u32,
+    /// Values in its key: those that differed from the defaults, by their path in the experiment file.
+    pub values: BTreeMap<String, Value>,
     /// What it read: name to digest.
     pub inputs: BTreeMap<String, String>,
     /// What it made: name to digest, number or path.
@@ -271,6 +275,8 @@ mod tests {
             StageRecord {
                 state: StageState::Done,
                 key: "k".into(),
+                version: 1,
+                values: BTreeMap::from([("a.b".into(), json!(2))]),
                 inputs: BTreeMap::from([("a.txt".into(), "d1".into())]),
                 outputs: BTreeMap::from([("tokens".into(), json!(12))]),
                 started: Utc::now(),
