@@ -58,7 +58,7 @@ impl KeyInputs {
 }
 
 /// Hashes canonical JSON: sorted keys, no white space, shortest numbers that read back the same.
-fn hash(document: &Value) -> Key {
+pub(super) fn hash(document: &Value) -> Key {
     Key(blake3::hash(canonical(document).to_string().as_bytes()).to_hex().to_string())
 }
 

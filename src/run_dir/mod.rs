@@ -1,5 +1,4 @@
 //! Every path of a run, its manifest and its locks.
-<<<<<<< HEAD
 //!
 //! * [`RunDir`] and [`RunsDir`]: where everything lies (`layout`), and what the user's RUN means (`resolve`).
 //! * [`Manifest`]: what the run is and what happened to it, so that `resume` and `reproduce` need nothing else.
@@ -22,12 +21,3 @@ pub use lock::{LockError, WriteLock};
 pub use manifest::{FORMAT, Manifest, ManifestError, Segment, StageRecord, StageState};
 pub use redact::{protect, redact};
 pub use resolve::ResolveError;
-=======
-
-use std::{io, path::Path};
-
-/// Bytes free for this user on the file system that holds `path`.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    fs4::available_space(path)
-}
->>>>>>> formats
