@@ -72,12 +72,19 @@ def main():
 
 def identity_of(variant):
     """Digest of everything that decides what an installed directory holds."""
-    lists = [line for name in (variant, "cuda-link", "cpu") for line in read_list(name)]
-    return hashlib.sha256(json.dumps([lists, VARIANTS[variant][:2], DROPPED]).encode()).hexdigest()
+    described = [pinned_wheels(f"libtorch-{variant}.txt"), VARIANTS[variant][:2], DROPPED]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
-def read_list(variant):
-    return (SCRIPTS / f"libtorch-{variant}.txt").read_text().splitlines()
+def pinned_wheels(name):
+    """The requirement lines of a list and of those it includes."""
+    wheels = []
+    for line in (SCRIPTS / name).read_text().splitlines():
+        if line.startswith("-r "):
+            wheels += pinned_wheels(line[3:].strip())
+        elif line and not line.startswith("#"):
+            wheels.append(line)
+    return wheels
 
 
 def is_complete(directory, identity):
