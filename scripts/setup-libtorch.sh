@@ -12,7 +12,10 @@ fail() {
 }
 
 problems="$(missing_tools)"
-[[ -z $problems ]] || fail "$problems"
+if [[ -n $problems ]]; then
+    sed 's/^/error: /' <<<"$problems" >&2
+    exit 1
+fi
 
 if [[ -n ${LIBTORCH:-} ]]; then
     [[ -e $LIBTORCH/lib/libtorch_cpu.so && -d $LIBTORCH/include ]] ||
