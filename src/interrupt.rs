@@ -6,7 +6,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -50,17 +50,26 @@ fn announce_first_signal() -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if signals.forever().next().is_some() {
-            let mut stderr = io::stderr().lock();
-            // On a terminal the line takes the place of a progress bar, which is drawn again below it.
-            let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
-            // A closed stderr must not undo the stop that was asked for.
-            let _ = writeln!(
-                stderr,
-                "{clear}finishing the current step, then saving; press Ctrl-C again to stop at once"
-            );
+            announce();
         }
     })?;
     Ok(())
+}
+
+/// Says once that the stop was heard. The thread above says it at once, however long a step takes; [`requested`]
+/// says it too, so that work which ends quickly does not end without a word.
+fn announce() {
+    static ANNOUNCED: Once = Once::new();
+    ANNOUNCED.call_once(|| {
+        let mut stderr = io::stderr().lock();
+        // On a terminal the line takes the place of a progress bar, which is drawn again below it.
+        let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
+        // A closed stderr must not undo the stop that was asked for.
+        let _ = writeln!(
+            stderr,
+            "{clear}finishing the current step, then saving; press Ctrl-C again to stop at once"
+        );
+    });
 }
 
 /// Asks for a stop as a first signal would, for example when the time allowed is over.
@@ -70,7 +79,11 @@ pub fn request() {
 
 /// Whether a stop was asked for.
 pub fn requested() -> bool {
-    ASKED.load(Ordering::SeqCst) || SIGNALLED.load(Ordering::SeqCst)
+    if SIGNALLED.load(Ordering::SeqCst) {
+        announce();
+        return true;
+    }
+    ASKED.load(Ordering::SeqCst)
 }
 
 /// An early return for work that a stop may interrupt.
