@@ -66,6 +66,22 @@ impl Disk {
     }
 }
 
+/// Opens a directory and locks it for as long as the file lives, so that others see it [`in_use`]. The lock follows
+/// the directory through renames and ends with the process.
+///
+/// A file system without locks offers no other protection either, so that failing to lock is no error.
+pub(crate) fn hold(path: &Path) -> io::Result<File> {
+    let directory = File::open(path)?;
+    let _ = directory.try_lock();
+    Ok(directory)
+}
+
+/// Whether somebody holds a lock on this directory.
+pub(crate) fn in_use(path: &Path) -> bool {
+    let taken = |directory: File| matches!(directory.try_lock(), Err(fs::TryLockError::WouldBlock));
+    File::open(path).is_ok_and(taken)
+}
+
 /// Why a directory has a name beside its final one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sibling {

@@ -14,7 +14,6 @@ use tch::{Device, Tensor};
 use super::{
     Error, Result, Sibling, TensorFile, TensorFileError, kind_of,
     manifest::{self, Manifest, TensorRecord},
-    save::PIN,
     step_of,
 };
 use crate::model::WeightSource;
@@ -28,8 +27,8 @@ pub struct Checkpoint {
     files: HashMap<String, TensorFile>,
     /// Index into the manifest's tensors, by name.
     index: HashMap<String, usize>,
-    /// Locked shared, where the file system has locks.
-    _pin: Option<File>,
+    /// The directory, locked shared.
+    _pin: File,
 }
 
 /// Steps and directories of the complete checkpoints in `dir`, oldest first.
@@ -140,10 +139,7 @@ impl Checkpoint {
     /// Reads every byte and compares digests. The error names the tensor that is damaged.
     pub fn verify(&self) -> Result<()> {
         self.manifest.files.par_iter().try_for_each(|record| {
-            let path = self.path.join(&record.name);
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_mmap_rayon(&path).map_err(Error::io("read", &path))?;
-            if hasher.finalize().to_hex().as_str() == record.digest {
+            if self.files[&record.name].digest()?.to_hex().as_str() == record.digest {
                 return Ok(());
             }
             let what = match self.damaged_piece(&record.name)? {
@@ -254,16 +250,10 @@ impl WeightSource for Checkpoint {
 }
 
 /// Takes a shared lock on a checkpoint, so that it is not pruned meanwhile.
-fn pin(path: &Path) -> Result<Option<File>> {
-    let pin_path = path.join(PIN);
-    let Ok(file) = File::open(&pin_path) else { return Ok(None) };
-    // Writers and pruners hold it exclusively for as long as a rename takes.
-    if file.lock_shared().is_err() {
-        return Ok(None);
-    }
-    if !pin_path.exists() {
-        let what = "it was pruned while being opened".to_owned();
-        return Err(Error::NotHeld { path: path.to_owned(), what });
-    }
-    Ok(Some(file))
+fn pin(path: &Path) -> Result<File> {
+    let directory = File::open(path).map_err(Error::io("open", path))?;
+    // Writers and pruners hold it exclusively for as long as a rename takes. A file system without locks is used all
+    // the same.
+    let _ = directory.lock_shared();
+    Ok(directory)
 }

@@ -6,13 +6,14 @@
 //!     rank-00000-of-00002.safetensors   the ranges that rank 0 held
 //!     rank-00001-of-00002.safetensors
 //!     manifest.json                     state, table of tensors, digests; written last
-//!     pin                               empty; a shared lock on it keeps the checkpoint from being pruned
 //!   step-00000600.tmp-1f0c23a9b4d5e677/ being written, or left by a process that died
 //! ```
 //!
 //! A checkpoint is written under a temporary name, synced, and renamed: a directory called `step-N` is complete. There
 //! is no pointer to the latest; it is found by looking. Every byte is covered by a digest: the manifest's covers itself
 //! and the manifest's table covers the files, so that damage is found, named, and the checkpoint before is used.
+//!
+//! Whoever has a checkpoint open holds a shared lock on its directory, which keeps it from being pruned.
 //!
 //! Tensors are keyed by name and range of their flattened elements. A name's ranges, over all ranks, cover it exactly
 //! once, and any range can be read back whatever the split was.
@@ -36,7 +37,8 @@ pub use retention::prune;
 pub use save::{Writer, bytes_needed, save, write_rank};
 pub use tensor_file::{FileRecord, TensorFileError};
 
-pub(crate) use disk::{Disk, Sibling, swap_directory};
+pub(crate) use disk::{Disk, Sibling, hold, in_use, swap_directory};
+pub(crate) use manifest::is_plain_name;
 pub(crate) use tensor_file::{Planned, TensorFile, TensorFileWriter, dtype_of, header, io_error, kind_of};
 
 /// What every name of optimizer state starts with; all other names are weights.

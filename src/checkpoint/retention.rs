@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs::File, path::Path};
 
-use super::{Disk, Error, Result, Sibling, load::list, save::PIN};
+use super::{Disk, Error, Result, Sibling, load::list};
 use crate::experiment;
 
 /// Deletes the checkpoints in `dir` that nothing keeps, and returns their steps.
@@ -54,11 +54,8 @@ fn kept(
 
 /// Deletes a checkpoint, or leaves it and returns false when somebody has it open.
 fn remove_unless_pinned(disk: &Disk, path: &Path) -> Result<bool> {
-    let pin_path = path.join(PIN);
-    let pin = File::open(&pin_path).ok();
-    if let Some(pin) = &pin
-        && matches!(pin.try_lock(), Err(std::fs::TryLockError::WouldBlock))
-    {
+    let directory = File::open(path).map_err(Error::io("open", path))?;
+    if matches!(directory.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
         return Ok(false);
     }
     // Renamed first: a half-deleted directory must not look like a checkpoint.

@@ -12,14 +12,12 @@ use serde_json::Value;
 
 use super::{
     Disk, Entry, Error, Planned, RankFile, Result, Sibling, TensorFileError, TensorFileWriter,
-    directory_name, dtype_of, header,
+    directory_name, dtype_of, header, hold, in_use,
     manifest::{self, Manifest, Piece, RankPiece},
     step_of, swap_directory,
 };
 use crate::run_dir;
 
-/// The empty file whose locks say that a checkpoint is in use.
-pub(super) const PIN: &str = "pin";
 /// Room kept for the manifest, the directory and the run's logs.
 const SLACK_BYTES: u64 = 4 << 20;
 
@@ -61,8 +59,8 @@ pub struct Writer {
     dir: PathBuf,
     temporary: PathBuf,
     committed: bool,
-    /// Locked exclusively, so that nobody takes the directory for a dead process's.
-    _pin: File,
+    /// Keeps others from taking the directory for a dead process's.
+    _held: File,
 }
 
 impl Writer {
@@ -82,11 +80,8 @@ impl Writer {
         }
         let temporary = Sibling::Temporary.of(&dir.join(directory_name(step)));
         disk.create_dir(&temporary).map_err(Error::io("create", &temporary))?;
-        let pin = lock_new_pin(disk, &temporary).inspect_err(|_| {
-            // Without its writer the directory would stay until the next save.
-            let _ = disk.remove_dir_all(&temporary);
-        })?;
-        Ok(Self { disk: disk.clone(), step, dir: dir.to_owned(), temporary, committed: false, _pin: pin })
+        let held = hold(&temporary).map_err(Error::io("open", &temporary))?;
+        Ok(Self { disk: disk.clone(), step, dir: dir.to_owned(), temporary, committed: false, _held: held })
     }
 
     /// Where the ranks write.
@@ -141,14 +136,6 @@ fn is_full(error: &TensorFileError) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error, TensorFileError::Io { source, .. }
         if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
-}
-
-fn lock_new_pin(disk: &Disk, folder: &Path) -> Result<File> {
-    let path = folder.join(PIN);
-    let pin = disk.create_file(&path).map_err(Error::io("create", &path))?;
-    // Nobody else knows the name yet. A file system without locks has no other protection to offer either.
-    let _ = pin.try_lock();
-    Ok(pin)
 }
 
 /// Writes one rank's file into a [`Writer`]'s folder, hashing on the way, and syncs it.
@@ -243,7 +230,7 @@ fn clear_leftovers(disk: &Disk, dir: &Path) {
         let (path, target) = (dir.join(&name), dir.join(target));
         let cleared = if kind == Sibling::Replaced && !target.exists() {
             disk.rename(&path, &target)
-        } else if kind == Sibling::Temporary && is_locked(&path.join(PIN)) {
+        } else if kind == Sibling::Temporary && in_use(&path) {
             Ok(())
         } else {
             disk.remove_dir_all(&path)
@@ -252,10 +239,4 @@ fn clear_leftovers(disk: &Disk, dir: &Path) {
             tracing::warn!("cannot clear away {}: {error}", path.display());
         }
     }
-}
-
-/// Whether somebody holds a lock on this file.
-fn is_locked(pin: &Path) -> bool {
-    let taken = |file: File| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
-    File::open(pin).is_ok_and(taken)
 }

@@ -202,6 +202,7 @@ impl TensorFileWriter {
 pub(crate) struct TensorFile {
     path: PathBuf,
     file: File,
+    bytes: u64,
     /// Where the first tensor starts.
     data_start: u64,
     tensors: BTreeMap<String, TensorInfo>,
@@ -234,7 +235,7 @@ impl TensorFile {
             return Err(damaged(format!("{size} bytes, where its header describes {expected}")));
         }
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        Ok(Self { path: path.to_owned(), file, data_start, tensors })
+        Ok(Self { path: path.to_owned(), file, bytes: size, data_start, tensors })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -246,22 +247,36 @@ impl TensorFile {
         &self.tensors
     }
 
+    /// blake3 of the whole file.
+    pub(crate) fn digest(&self) -> Result<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        self.stream_file(0..self.bytes, |chunk| {
+            hasher.update_rayon(chunk);
+        })?;
+        Ok(hasher.finalize())
+    }
+
     /// Hands the bytes `range` of a tensor's data to `take`, in chunks of at most 32 MiB that start on an element.
     pub(crate) fn stream(
         &self,
         info: &TensorInfo,
         range: Range<usize>,
-        mut take: impl FnMut(&[u8]),
+        take: impl FnMut(&[u8]),
     ) -> Result<()> {
         debug_assert!(range.end <= info.data_offsets.1 - info.data_offsets.0);
-        let mut buffer = vec![0; CHUNK_BYTES.min(range.len())];
+        let start = self.data_start + info.data_offsets.0 as u64;
+        self.stream_file(start + range.start as u64..start + range.end as u64, take)
+    }
+
+    fn stream_file(&self, range: Range<u64>, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let chunk_bytes = (CHUNK_BYTES as u64).min(range.end - range.start);
+        let mut buffer = vec![0; chunk_bytes as usize];
         let mut position = range.start;
         while position < range.end {
-            let chunk = &mut buffer[..CHUNK_BYTES.min(range.end - position)];
-            let at = self.data_start + (info.data_offsets.0 + position) as u64;
-            self.file.read_exact_at(chunk, at).map_err(io_error("read", &self.path))?;
+            let chunk = &mut buffer[..chunk_bytes.min(range.end - position) as usize];
+            self.file.read_exact_at(chunk, position).map_err(io_error("read", &self.path))?;
             take(chunk);
-            position += chunk.len();
+            position += chunk.len() as u64;
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ fn the_latest_of_several_is_found_by_looking() {
     let checkpoint = Checkpoint::open(&dir.path().join("step-00000020")).unwrap();
     assert_holds(&checkpoint, 20);
     assert_eq!(checkpoint.names().count(), 3);
-    let names = ["manifest.json", "pin", "rank-00000-of-00001.safetensors"];
+    let names = ["manifest.json", "rank-00000-of-00001.safetensors"];
     assert_eq!(names_in(checkpoint.path()), names);
 }
 
@@ -213,7 +213,7 @@ fn survive_faults(fault: Fault, replacing: bool) -> usize {
 fn a_fault_at_any_call_leaves_earlier_checkpoints_whole() {
     for replacing in [false, true] {
         for fault in [Fault::Once, Fault::Full, Fault::Killed] {
-            assert!(survive_faults(fault, replacing) > 10);
+            assert!(survive_faults(fault, replacing) > 8);
         }
     }
 }
@@ -224,8 +224,8 @@ fn a_full_disk_is_named_before_and_in_the_middle() {
     let error = Writer::begin(dir.path(), 1, u64::MAX / 2).unwrap_err();
     assert!(matches!(error, Error::NoRoom { .. }), "{error}");
     assert!(error.to_string().contains("lower checkpoint.keep_last"), "{error}");
-    // Calls: directory, pin, file, header.
-    let disk = Disk { faults: Faults::at(4, Fault::Full).into() };
+    // Calls: directory, file, header.
+    let disk = Disk { faults: Faults::at(3, Fault::Full).into() };
     let error = save_with(&disk, dir.path(), 1, &entries(1), &json!(0)).unwrap_err();
     assert!(matches!(error, Error::Full { .. }), "{error}");
     assert_eq!(names_in(dir.path()), [""; 0]);
