@@ -68,10 +68,10 @@ def curve(directory, batches, values):
 
 
 def learning_rate(step):
-    """Linear warm-up from 0, then half a cosine down to the least rate; `step` counts from 0."""
+    """Linear warm-up that ends at the peak, then half a cosine towards the least rate; `step` counts from 0."""
     peak = SETTINGS["optimizer"]["lr"]
     warmup, least = SETTINGS["schedule"]["warmup_steps"], SETTINGS["schedule"]["min_lr_ratio"]
     if step < warmup:
         return peak * (step + 1) / warmup
-    progress = (step + 1 - warmup) / (STEPS - warmup)
+    progress = (step - warmup) / (STEPS - warmup)
     return peak * (least + (1 - least) * 0.5 * (1 + math.cos(math.pi * progress)))

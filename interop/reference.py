@@ -89,8 +89,7 @@ def training_loss(model, inputs, targets, masks=None):
 
 def document_masks(ids, end_of_text, window):
     """Additive masks under which a token sees only its own document, [B, 1, T, T]."""
-    closed = (ids == end_of_text).long()
-    document = closed.cumsum(1) - closed  # end-of-text belongs to the document that it closes
+    document = (ids == end_of_text).cumsum(1)  # end-of-text is the first token of the document after it
     query, key = torch.arange(ids.shape[1])[:, None], torch.arange(ids.shape[1])[None]
     seen = (document[:, None, :, None] == document[:, None, None, :]) & (key <= query)
     hidden = torch.finfo(torch.float32).min

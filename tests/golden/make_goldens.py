@@ -22,7 +22,8 @@ Files, all beside this script:
         balance                  [layers]: load_balancing_loss_func of each layer's router logits by themselves
         balance_gradient/<name>  gradient of the mean of `balance`, every parameter that has one
         greedy.N/prompt, greedy.N/tokens   prompts and the tokens that greedy decoding adds (some cases)
-      Where a separator is given, a token sees only its own document, and every separator closes one.
+      Where a separator is given, a token sees only its own document, and every separator opens one: it closes the
+      document before it in the data, and is all that the next one's first word is predicted from.
     adamw.safetensors   metadata "case", JSON: config and optimizer; and
         weight/<name>, input_ids and targets [steps, B, T],
         losses and gradient_norms (before clipping) [steps], final/<name>
@@ -162,7 +163,8 @@ def gradients(case, seed):
     masks = None
     if case.documents:
         separator = config.vocab_size - 1
-        ids[0, 12], ids[0, 13], ids[0, 30], ids[1, 25], ids[1, case.time - 1] = [separator] * 5
+        for row, at in [(0, 0), (0, 12), (0, 13), (0, 30), (1, 25), (1, case.time - 1)]:
+            ids[row, at] = separator
         masks = document_masks(ids, separator, config.sliding_window)
         description["separator"] = separator
     weights = named(model)
@@ -299,8 +301,7 @@ def gradient_of(model, scalar):
 
 def document_masks(ids, separator, window):
     """Additive masks of both kinds of layer, [B, 1, T, T]."""
-    closed = (ids == separator).long()
-    document = closed.cumsum(1) - closed  # a separator belongs to the document that it closes
+    document = (ids == separator).cumsum(1)
     query, key = torch.arange(ids.shape[1])[:, None], torch.arange(ids.shape[1])[None]
     seen = (document[:, None, :, None] == document[:, None, None, :]) & (key <= query)
     nothing = torch.finfo(torch.float32).min
