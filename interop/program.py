@@ -5,7 +5,6 @@ import os
 import subprocess
 import tomllib
 from functools import cached_property
-from pathlib import Path
 
 # Every dimension differs from every other, so that a transposed or mixed-up tensor cannot go unseen, and the
 # window is shorter than the sequences. The weights start large enough for the experts and sinks to matter.
@@ -79,15 +78,23 @@ class Program:
         return json.loads(self.call(*arguments, "--json"))
 
     def run(self, name, **values):
-        """Runs the experiment with other `section__key` values through its whole graph; its run directory."""
-        file = self.directory / f"{name}.toml"
-        file.write_text(EXPERIMENT)
-        settings = [f"{key.replace('__', '.')}={value}" for key, value in values.items()]
-        runs = self.directory / "runs"
-        arguments = [part for setting in settings for part in ("--set", setting)]
-        self.call("run", file, "--runs-dir", runs, *arguments)
-        (run,) = [path for path in (runs / name).iterdir() if (path / "manifest.json").exists()]
+        """Takes the experiment with other `section__key` values through its whole graph; its run directory."""
+        self.call(*self._experiment(name, values))
+        (run,) = [path for path in (self.directory / "runs" / name).iterdir() if (path / "manifest.json").exists()]
         return run
+
+    def start(self, name, **values):
+        """As `run`, but returns the process at once."""
+        command = [str(self.binary), *map(str, self._experiment(name, values))]
+        return subprocess.Popen(
+            command, cwd=self.directory, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def _experiment(self, name, values):
+        file = self.file(f"{name}.toml", EXPERIMENT)
+        settings = [f"{key.replace('__', '.')}={value}" for key, value in values.items()]
+        changes = [part for setting in settings for part in ("--set", setting)]
+        return ["run", file, "--runs-dir", self.directory / "runs", *changes]
 
     @cached_property
     def trained(self):
@@ -103,6 +110,6 @@ class Program:
         return out
 
     def file(self, name, text):
-        path = Path(self.directory / name)
+        path = self.directory / name
         path.write_text(text)
         return path
