@@ -2,8 +2,8 @@
 
     python interop/check_tensorboard.py runs/<name>/<id> [--text] [--finished]
 
-Every number of every line of metrics.jsonl must be a point of the curve of that name, in the same order and with the
-same value as a 32-bit float, and there must be no other points: what a resume purged is gone. The HParams plugin must
+Every number of every line of metrics.jsonl must be a point of its curve (loss is train/loss, val_loss is
+validation/loss, a list has a curve for each position), in the same order and with the same value as a 32-bit float, and there must be no other points: what a resume purged is gone. The HParams plugin must
 understand the experiment and the session. --text demands sample text, --finished a completed session.
 Exits with 1 and a list of differences otherwise.
 """
@@ -29,6 +29,13 @@ def same(a, b):
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
+def tag_of(name, value):
+    """Plain numbers are grouped into training and validation; objects and lists are groups of their own."""
+    if isinstance(value, (dict, list)):
+        return name
+    return f"validation/{name[4:]}" if name.startswith("val_") else f"train/{name}"
+
+
 def numbers(tag, value):
     """The numbers in a field with their tags: objects add a name, lists a position; null is NaN."""
     if value is None:
@@ -39,7 +46,7 @@ def numbers(tag, value):
         yield tag, as_f32(value)
     elif isinstance(value, list):
         for position, item in enumerate(value):
-            yield from numbers(f"{tag}/{position}", item)
+            yield from numbers(f"{tag}/{position:02}", item)
     else:
         for name, item in value.items():
             yield from numbers(f"{tag}/{name}", item)
@@ -51,7 +58,7 @@ def expected_curves(path):
         fields = json.loads(line)
         step = fields.pop("step")
         for name, value in fields.items():
-            for tag, number in numbers(name, value):
+            for tag, number in numbers(tag_of(name, value), value):
                 curves.setdefault(tag, []).append((step, number))
     return curves
 

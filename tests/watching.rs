@@ -1,12 +1,12 @@
-//! What people see of a run, across a kill and a resume: stop signals, metrics and TensorBoard together, messages
-//! without secrets.
+//! What people see of a run, across a kill and a resume: stop signals, the write lock, metrics and TensorBoard
+//! together, messages without secrets.
 //!
 //! The parts that need a process of their own start this test binary again and run one ignored test of it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,26 @@ use oss_run::monitor::{self, HParam, MetricsLog, Progress, Recorder, Unit};
 use oss_run::run_dir::{Environment, Manifest, RunDir, Segment, redact};
 use serde_json::{Map, Value, json};
 
-/// Names the directory that a child test works in.
+/// Names the directory that a child works in. Without it nobody is its parent, and it does nothing.
 const CHILD_DIR: &str = "OSS_RUN_TEST_CHILD_DIR";
+
+/// Set for a child that saves until it is killed.
+const SAVES_LONG: &str = "OSS_RUN_TEST_SAVES_LONG";
 
 const CANARY: &str = "hf_canary0123456789";
 
-/// This test binary again, running only the ignored test `name`.
-fn child(name: &str) -> Command {
+/// This test binary again, running only the ignored test `name` in `dir`.
+fn child(name: &str, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(CHILD_DIR, dir);
     command.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Where this process is to work, if it is a child.
+fn child_dir() -> Option<PathBuf> {
+    std::env::var_os(CHILD_DIR).map(PathBuf::from)
 }
 
 fn fields(value: Value) -> Map<String, Value> {
@@ -47,7 +56,7 @@ fn train(run: &RunDir, resume_at: Option<u64>, last: u64) {
             ("train.precision".to_owned(), HParam::Text("f32".into())),
             ("run.deterministic".to_owned(), HParam::Flag(true)),
         ]),
-        &["val_loss"],
+        &[&monitor::tag("val_loss")],
     );
     for step in resume_at.unwrap_or(0) + 1..=last {
         recorder.record(step, &measured(step)).unwrap();
@@ -87,8 +96,8 @@ fn a_resumed_run_has_the_metrics_of_an_uninterrupted_one() {
 #[test]
 #[ignore = "writes the run that interop/check_tensorboard.py reads"]
 fn write_a_run_for_tensorboard() {
-    let dir = std::env::var_os(CHILD_DIR).expect("the directory to write");
-    let run = interrupted_run(Path::new(&dir));
+    let Some(dir) = child_dir() else { return };
+    let run = interrupted_run(&dir);
     let mut recorder = Recorder::open_at_end(&run).unwrap();
     recorder.record(12, &fields(json!({"val_loss": 0.25}))).unwrap();
     recorder.tensorboard().finish();
@@ -97,6 +106,9 @@ fn write_a_run_for_tensorboard() {
 #[test]
 #[ignore = "a child of the stop tests"]
 fn child_works_until_it_is_stopped() {
+    if child_dir().is_none() {
+        return;
+    }
     interrupt::install().unwrap();
     interrupt::install().unwrap();
     eprintln!("ready");
@@ -107,17 +119,17 @@ fn child_works_until_it_is_stopped() {
     }
     eprintln!("saving");
     // A save that a second signal cuts short.
-    while Instant::now() < deadline && std::env::var_os(CHILD_DIR).is_none() {
+    while Instant::now() < deadline && std::env::var_os(SAVES_LONG).is_some() {
         std::thread::sleep(Duration::from_millis(2));
     }
     std::process::exit(75);
 }
 
 /// Sends `signals` one by one, each when the child is where it should come, and returns how it ended and its lines.
-fn stop(signals: &[&str], keeps_saving: bool) -> (ExitStatus, String) {
-    let mut command = child("child_works_until_it_is_stopped");
-    if !keeps_saving {
-        command.env(CHILD_DIR, "");
+fn stop(signals: &[&str], saves_long: bool) -> (ExitStatus, String) {
+    let mut command = child("child_works_until_it_is_stopped", Path::new("."));
+    if saves_long {
+        command.env(SAVES_LONG, "");
     }
     let mut child = command.spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -157,9 +169,36 @@ fn the_second_signal_stops_at_once() {
 }
 
 #[test]
+#[ignore = "a child of the test of the write lock"]
+fn child_holds_the_write_lock() {
+    let Some(dir) = child_dir() else { return };
+    let _lock = RunDir::new(dir).lock_for_writing().unwrap();
+    eprintln!("locked");
+    std::thread::sleep(Duration::from_secs(20));
+}
+
+#[test]
+fn a_run_in_use_is_refused_until_its_writer_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::new(dir.path());
+    run.create().unwrap();
+    let mut writer = child("child_holds_the_write_lock", dir.path()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(writer.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n");
+    let refused = run.lock_for_writing().unwrap_err().to_string();
+    assert!(refused.contains(&format!("is in use by process {} on ", writer.id())), "{refused}");
+    // SIGKILL: nothing of the writer's own runs any more.
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    run.lock_for_writing().unwrap();
+}
+
+#[test]
 #[ignore = "a child of the test of secrets"]
 fn child_meets_secrets() {
-    let run = RunDir::new(std::env::var_os(CHILD_DIR).unwrap());
+    let Some(dir) = child_dir() else { return };
+    let run = RunDir::new(dir);
     run.create().unwrap();
     let _lock = run.lock_for_writing().unwrap();
     monitor::init_logging(2, None).unwrap();
@@ -181,8 +220,7 @@ fn child_meets_secrets() {
 #[test]
 fn no_secret_reaches_stderr_or_the_run_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let output = child("child_meets_secrets")
-        .env(CHILD_DIR, dir.path())
+    let output = child("child_meets_secrets", dir.path())
         .env("HF_TOKEN", CANARY)
         .env("HF_ENDPOINT", format!("https://me:{CANARY}@hub.example"))
         .output()
@@ -220,6 +258,9 @@ fn no_secret_reaches_stderr_or_the_run_directory() {
 #[test]
 #[ignore = "a child of the test of quiet progress"]
 fn child_makes_progress() {
+    if child_dir().is_none() {
+        return;
+    }
     monitor::init_logging(0, None).unwrap();
     let short = Progress::new("short work", Some(1), Unit::Items);
     short.advance(1);
@@ -234,7 +275,7 @@ fn child_makes_progress() {
 
 #[test]
 fn without_a_terminal_long_work_leaves_two_lines_and_short_work_none() {
-    let output = child("child_makes_progress").output().unwrap();
+    let output = child("child_makes_progress", Path::new(".")).output().unwrap();
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
     let lines: Vec<_> = stderr.lines().collect();

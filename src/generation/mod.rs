@@ -2,11 +2,13 @@
 
 mod cache;
 mod choose;
+mod sample;
 
 pub use choose::Decoding;
+pub use sample::{SampledText, sample};
 
 use anyhow::{Result, ensure};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::model::{BlockWeights, Chain, Rotation, Sequences, embed, feed_forward, project_queries};
 use cache::LayerCache;
@@ -145,6 +147,7 @@ impl<'a, 'b> Decoder<'a, 'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Kind;
     use crate::experiment::{Model, Preset};
     use crate::model::{Initial, Resident};
 

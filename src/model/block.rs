@@ -78,8 +78,11 @@ pub struct Block<'a> {
 pub enum Saved {
     /// Every activation.
     Full(Box<Activations>),
-    /// Enough to compute the activations again with the same choice of experts `[N, A]`.
-    Input { experts: Tensor },
+    /// Enough to compute the activations again.
+    Input {
+        /// The choice of experts, i64 `[N, A]`, which is not made again.
+        experts: Tensor,
+    },
 }
 
 /// Activations of one pass.

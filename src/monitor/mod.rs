@@ -13,5 +13,5 @@ mod tensorboard;
 pub use logging::{init_logging, log_to};
 pub use metrics::{MetricsError, MetricsLine, MetricsLog};
 pub use progress::{Progress, Unit};
-pub use record::{Recorder, scalars};
+pub use record::{Recorder, scalars, tag};
 pub use tensorboard::{HParam, TensorBoard};

@@ -63,31 +63,45 @@ impl Recorder {
     }
 }
 
-/// The numbers in `fields`, each with its tag: objects add `name/`, lists the position (`expert_load/3`). A `null`
-/// stands for a number that JSON cannot hold and becomes NaN; text and true/false have no curve.
+/// The tag of a metric's curve. TensorBoard groups curves by what stands before the `/`: `val_loss` is
+/// `validation/loss`, `loss` is `train/loss`.
+pub fn tag(metric: &str) -> String {
+    match metric.strip_prefix("val_") {
+        Some(metric) => format!("validation/{metric}"),
+        None => format!("train/{metric}"),
+    }
+}
+
+/// The numbers in `fields`, each with its tag. Objects and lists are groups of their own, with a curve for each name
+/// or position: `expert_load/03`. A `null` stands for a number that JSON cannot hold and becomes NaN; text and
+/// true/false have no curve.
 pub fn scalars(fields: &Map<String, Value>) -> Vec<(String, f64)> {
-    fn collect(tag: String, value: &Value, found: &mut Vec<(String, f64)>) {
+    let mut found = Vec::new();
+    for (name, value) in fields {
         match value {
-            Value::Number(number) => found.extend(number.as_f64().map(|number| (tag, number))),
-            Value::Null => found.push((tag, f64::NAN)),
-            Value::Array(items) => {
-                for (position, item) in items.iter().enumerate() {
-                    collect(format!("{tag}/{position}"), item, found);
-                }
-            }
-            Value::Object(items) => {
-                for (name, item) in items {
-                    collect(format!("{tag}/{name}"), item, found);
-                }
-            }
-            Value::Bool(_) | Value::String(_) => {}
+            Value::Array(_) | Value::Object(_) => collect(name.clone(), value, &mut found),
+            _ => collect(tag(name), value, &mut found),
         }
     }
-    let mut found = Vec::new();
-    for (name, value) in fields.iter().filter(|(name, _)| *name != "step") {
-        collect(name.clone(), value, &mut found);
-    }
     found
+}
+
+fn collect(tag: String, value: &Value, found: &mut Vec<(String, f64)>) {
+    match value {
+        Value::Number(number) => found.extend(number.as_f64().map(|number| (tag, number))),
+        Value::Null => found.push((tag, f64::NAN)),
+        Value::Array(items) => {
+            for (position, item) in items.iter().enumerate() {
+                collect(format!("{tag}/{position:02}"), item, found);
+            }
+        }
+        Value::Object(items) => {
+            for (name, item) in items {
+                collect(format!("{tag}/{name}"), item, found);
+            }
+        }
+        Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 #[cfg(test)]
@@ -98,14 +112,15 @@ mod tests {
 
     #[test]
     fn every_number_has_a_tag() {
-        let line = json!({"step": 3, "loss": 2.5, "bad": null, "kind": "eval", "ok": true,
+        let line = json!({"loss": 2.5, "val_loss": 2.25, "bad": null, "kind": "eval", "ok": true,
                           "expert_load": [0.5, 1], "memory": {"cpu": 7}});
         let found = scalars(line.as_object().unwrap());
         let expected = [
-            ("loss", 2.5),
-            ("bad", f64::NAN),
-            ("expert_load/0", 0.5),
-            ("expert_load/1", 1.0),
+            ("train/loss", 2.5),
+            ("validation/loss", 2.25),
+            ("train/bad", f64::NAN),
+            ("expert_load/00", 0.5),
+            ("expert_load/01", 1.0),
             ("memory/cpu", 7.0),
         ];
         assert_eq!(found.len(), expected.len());

@@ -42,7 +42,8 @@ pub(super) fn scalar(tag: &str, step: u64, value: f64) -> Event {
 pub(super) fn text(tag: &str, step: u64, text: &str) -> Event {
     let mut tensor = TensorProto::new();
     tensor.set_dtype(DataType::DT_STRING);
-    tensor.set_tensor_shape(shape(1));
+    // A single text: with a dimension, TensorBoard would draw a table around it.
+    tensor.set_tensor_shape(TensorShapeProto::new());
     tensor.set_string_val(RepeatedField::from_vec(vec![text.as_bytes().to_vec()]));
     let mut summary = tagged(tag);
     // The text plugin's version 0 encodes to no bytes.
@@ -104,7 +105,7 @@ pub(super) fn hparams_end() -> Event {
 fn hparams_event(tag: &str, data: &HParamsPluginData) -> Event {
     let mut tensor = TensorProto::new();
     tensor.set_dtype(DataType::DT_FLOAT);
-    tensor.set_tensor_shape(shape(0));
+    tensor.set_tensor_shape(no_elements());
     let mut summary = tagged(tag);
     // Every field is set: nothing that could fail to encode is left to be missing.
     summary.set_metadata(plugin("hparams", data.write_to_bytes().unwrap_or_default()));
@@ -131,12 +132,10 @@ fn plugin(name: &str, content: Vec<u8>) -> SummaryMetadata {
     metadata
 }
 
-/// One dimension of `length`.
-fn shape(length: i64) -> TensorShapeProto {
-    let mut dim = TensorShapeProto_Dim::new();
-    dim.set_size(length);
+/// One dimension of length 0.
+fn no_elements() -> TensorShapeProto {
     let mut shape = TensorShapeProto::new();
-    shape.set_dim(RepeatedField::from_vec(vec![dim]));
+    shape.set_dim(RepeatedField::from_vec(vec![TensorShapeProto_Dim::new()]));
     shape
 }
 
