@@ -48,15 +48,6 @@ impl Stage {
             Self::Export => 1,
         }
     }
-
-    /// Whether this stage reads what `other` writes, directly or through another stage.
-    pub fn depends_on(self, other: Self) -> bool {
-        match self {
-            Self::Prepare => false,
-            Self::Train => other == Self::Prepare,
-            Self::Evaluate | Self::Sample | Self::Export => matches!(other, Self::Prepare | Self::Train),
-        }
-    }
 }
 
 impl fmt::Display for Stage {

@@ -59,6 +59,8 @@ pub enum Reason {
         /// This program's.
         new: u32,
     },
+    /// The checkpoint that training ends with is gone.
+    CheckpointMissing(u64),
     /// An output is gone.
     OutputMissing(PathBuf),
     /// An output is not what was written.
@@ -171,6 +173,7 @@ impl fmt::Display for Reason {
             Self::Values(changes) => join(f, changes),
             Self::Inputs(names) => write!(f, "{} changed", names.join(", ")),
             Self::VersionRaised { old, new } => write!(f, "this stage's version raised {old} -> {new}"),
+            Self::CheckpointMissing(step) => write!(f, "the checkpoint of step {step} is missing"),
             Self::OutputMissing(path) => write!(f, "{} is missing", path.display()),
             Self::OutputDamaged { path, what } => write!(f, "{} is damaged ({what})", path.display()),
             Self::After(stage) => write!(f, "reads what {stage} makes"),

@@ -33,6 +33,8 @@ pub struct Manifest {
     pub experiment: Value,
     /// Where each value of it came from: key path to layer.
     pub layers: BTreeMap<String, String>,
+    /// What it reads, by content: sources, tokenizer, first weights.
+    pub inputs: Value,
     /// Keys of what the run is made of: name (`trajectory`, `target`, a stage) to key.
     pub keys: BTreeMap<String, String>,
     /// What happened to each stage, by name.
@@ -160,6 +162,7 @@ impl Manifest {
             created: Utc::now(),
             experiment,
             layers: BTreeMap::new(),
+            inputs: Value::Null,
             keys: BTreeMap::new(),
             stages: BTreeMap::new(),
             segments: Vec::new(),
