@@ -191,8 +191,7 @@ fn syntax_problem(error: &toml::de::Error, source: &Arc<Source>, offset: usize) 
     let end = source.text.len();
     let span = error.span().unwrap_or(end..end);
     let span = (span.start + offset).min(end)..(span.end + offset).min(end);
-    Problem::new(error.message().trim().to_owned(), Place { source: Arc::clone(source), span })
-        .label("not TOML from here")
+    Problem::new(error.message().trim().to_owned(), Place { source: Arc::clone(source), span }).label("here")
 }
 
 fn table(table: &DeTable<'_>, source: &Arc<Source>, offset: usize) -> Table {
