@@ -1,13 +1,15 @@
-//! A resolved experiment written out and loaded again is the same experiment.
+//! A resolved experiment written out and loaded again is the same experiment; no text makes loading panic.
 
 use std::collections::BTreeMap;
 
 use oss_run::experiment::{
     Builtin, CheckpointChoice, Dataset, Experiment, Hub, LayerType, Model, NamedCheckpoint, Optimizer,
-    Precision, Preset, Run, Sample, Schedule, ScheduleKind, Source, TokenizerChoice, Train, TrainTokenizer,
-    Validation,
+    Overrides, Precision, Preset, Run, Sample, Schedule, ScheduleKind, Source, TokenizerChoice, Train,
+    TrainTokenizer, Validation, load,
 };
 use proptest::prelude::*;
+
+use crate::Folder;
 
 /// Any text: quotes, newlines, letters of every script.
 fn any_text() -> impl Strategy<Value = String> {
@@ -145,4 +147,60 @@ proptest! {
         prop_assert_eq!(&loaded, &experiment);
         prop_assert_eq!(loaded.to_toml().expect("still fits"), text);
     }
+
+    #[test]
+    fn no_text_is_too_strange(text in strange_text(), argument in "\\PC{0,20}|[a-z.]{1,12}=\\PC{0,8}") {
+        if let Err(errors) = Experiment::from_toml_str("strange.toml", &text) {
+            prop_assert!(!errors.render(true).is_empty());
+        }
+        let folder = Folder::new(&[("e.toml", &text)]);
+        let overrides = Overrides { set: vec![argument.clone()], unset: vec![argument], environment: false };
+        if let Err(errors) = load(&folder.path("e.toml"), &overrides) {
+            prop_assert!(!errors.problems().is_empty());
+            prop_assert!(!errors.render(false).is_empty());
+        }
+    }
+}
+
+/// Lines that are nearly TOML, keys that are nearly right, and anything else.
+fn strange_text() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec![
+        "dataset",
+        "builtin",
+        "files",
+        "hub",
+        "source",
+        "validation",
+        "tokenizer",
+        "model",
+        "preset",
+        "train",
+        "steps",
+        "run",
+        "labels",
+        "\"é\"",
+        "layer_types",
+        "betas",
+        "optimizer",
+        "extends",
+        "sweep",
+        "share",
+    ]);
+    let value = prop_oneof![
+        Just("\"stories\"".to_owned()),
+        Just("{ repo = \"é/..\", train = 1 }".to_owned()),
+        Just("[1, \"x\", { name = 2 }]".to_owned()),
+        Just("-0.5e300".to_owned()),
+        Just("1979-05-27".to_owned()),
+        Just("\"\"\"\n\r\n é\"\"\"".to_owned()),
+        "\\PC{0,6}",
+    ];
+    let line = prop_oneof![
+        (key.clone(), value).prop_map(|(key, value)| format!("{key} = {value}\n")),
+        (key.clone(), key.clone()).prop_map(|(outer, inner)| format!("[{outer}.{inner}]\r\n")),
+        key.clone().prop_map(|key| format!("[{key}]\n")),
+        key.prop_map(|key| format!("[[dataset.{key}]]\n")),
+        "\\PC{0,10}\n",
+    ];
+    prop::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
 }
