@@ -230,9 +230,12 @@ impl TensorFile {
         let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|error| damaged(format!("its header is no safetensors header ({error})")))?;
         let data_start = LENGTH_BYTES + length;
-        let expected = data_start + metadata.data_len() as u64;
-        if size != expected {
-            return Err(damaged(format!("{size} bytes, where its header describes {expected}")));
+        let data_bytes = metadata.data_len() as u64;
+        if size - data_start != data_bytes {
+            let found = size - data_start;
+            return Err(damaged(format!(
+                "{found} bytes of tensors, where its header describes {data_bytes}"
+            )));
         }
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         Ok(Self { path: path.to_owned(), file, bytes: size, data_start, tensors })
