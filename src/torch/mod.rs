@@ -3,6 +3,7 @@
 mod bridge;
 mod bytes;
 mod failure;
+mod mapped;
 
 pub use bridge::{
     AdamW, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
@@ -10,6 +11,7 @@ pub use bridge::{
 };
 pub use bytes::{bytes, element_bytes, f32_slice_mut, i64_slice, kind_name, tensor_from_bytes};
 pub use failure::guard;
+pub use mapped::MappedU32;
 
 /// libtorch's version that this program is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

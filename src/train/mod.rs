@@ -55,9 +55,7 @@ pub struct Inputs<'a> {
     pub validation: Option<Held<'a>>,
     /// For samples, and for the token that ends a document.
     pub tokenizer: &'a Tokenizer,
-    /// The first weights; read only where no checkpoint is there to go on from.
-    pub initial: &'a mut dyn WeightSource,
-    /// Whether they are random.
+    /// Whether the first weights are random.
     pub from_scratch: bool,
     /// Pause after this step, without touching the schedule.
     pub stop_at_step: Option<u64>,
@@ -74,11 +72,12 @@ pub struct Outcome {
     pub finished: bool,
 }
 
-/// Trains to `train.steps`, or until a stop is asked for, from the newest good checkpoint or from the start.
+/// Trains to `train.steps`, or until a stop is asked for, from the newest good checkpoint, or from the weights of
+/// `initial` where there is none.
 ///
 /// # Errors
 /// When a loss is not finite, a checkpoint cannot be written, or libtorch fails; checkpoints written so far stay.
-pub fn train(inputs: Inputs<'_>) -> Result<Outcome> {
+pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outcome> {
     let experiment = inputs.experiment;
     let checkpoints = inputs.run_dir.checkpoints();
     set_up(&experiment.train, experiment.run.deterministic)?;
@@ -86,11 +85,10 @@ pub fn train(inputs: Inputs<'_>) -> Result<Outcome> {
     guard(|| {
         let trainer = match start_from(&checkpoints, experiment)? {
             Some(checkpoint) => Trainer::resume(experiment, &checkpoint, inputs.from_scratch, device)?,
-            None => Trainer::new(experiment, inputs.initial, inputs.from_scratch, device)?,
+            None => Trainer::new(experiment, initial, inputs.from_scratch, device)?,
         };
-        let watch =
-            Watch::open(inputs.run_dir, experiment, trainer.progress.step, inputs.flops_per_token)?;
-        Run { inputs: &inputs, checkpoints: &checkpoints, trainer, watch }.go()
+        let watch = Watch::open(inputs.run_dir, experiment, trainer.progress.step, inputs.flops_per_token)?;
+        Run { inputs, checkpoints: &checkpoints, trainer, watch }.go()
     })
     .with_context(|| match checkpoint::list(&checkpoints).last() {
         Some((_, path)) => format!("training failed; the last good checkpoint is {}", path.display()),
@@ -223,7 +221,8 @@ impl Run<'_> {
             generation::sample(&self.chain(), self.inputs.tokenizer, settings, |_| Ok(interrupt::check()?))?;
         let path = self.inputs.run_dir.samples().join(format!("step-{step:08}.json"));
         write_json(&path, &samples).with_context(|| format!("writing {}", path.display()))?;
-        self.watch.samples(step, &samples)
+        self.watch.samples(step, &samples);
+        Ok(())
     }
 
     fn save(&mut self) -> Result<()> {
@@ -238,6 +237,7 @@ impl Run<'_> {
         };
         let best = progress.best.map(|best| best.step);
         self.drop_abandoned_decay()?;
+        self.watch.saved();
         checkpoint::prune(self.checkpoints, &experiment.checkpoint, best, &protected)?;
         Ok(())
     }
