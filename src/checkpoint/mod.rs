@@ -1,1 +1,167 @@
-//! Our checkpoints.
+//! Our checkpoints: what training needs to go on bit for bit, on any number of ranks.
+//!
+//! ```text
+//! checkpoints/
+//!   step-00000500/
+//!     rank-00000-of-00002.safetensors   the ranges that rank 0 held
+//!     rank-00001-of-00002.safetensors
+//!     manifest.json                     state, table of tensors, digests; written last
+//!   step-00000600.tmp-1f0c23a9b4d5e677/ being written, or left by a process that died
+//! ```
+//!
+//! A checkpoint is written under a temporary name, synced, and renamed: a directory called `step-N` is complete. There
+//! is no pointer to the latest; it is found by looking. Every byte is covered by a digest: the manifest's covers itself
+//! and the manifest's table covers the files, so that damage is found, named, and the checkpoint before is used.
+//!
+//! Whoever has a checkpoint open holds a shared lock on its directory, which keeps it from being pruned.
+//!
+//! Tensors are keyed by name and range of their flattened elements. A name's ranges, over all ranks, cover it exactly
+//! once, and any range can be read back whatever the split was.
+
+mod disk;
+#[cfg(test)]
+mod faults;
+mod load;
+mod manifest;
+mod retention;
+mod save;
+mod tensor_file;
+
+use std::{io, ops::Range, path::PathBuf};
+
+use tch::Tensor;
+
+pub use load::{Checkpoint, latest, list};
+pub use manifest::RankFile;
+pub use retention::prune;
+pub use save::{Writer, bytes_needed, save, write_rank};
+pub use tensor_file::{FileRecord, TensorFileError};
+
+pub(crate) use disk::{Disk, Sibling, hold, in_use, swap_directory};
+pub(crate) use manifest::is_plain_name;
+pub(crate) use tensor_file::{Planned, TensorFile, TensorFileWriter, dtype_of, header, io_error, kind_of};
+
+/// What every name of optimizer state starts with; all other names are weights.
+pub const OPTIMIZER_PREFIX: &str = "optimizer.";
+
+/// One rank's piece of a named tensor.
+#[derive(Debug)]
+pub struct Entry {
+    /// Hugging Face name of a weight, or `optimizer.<what>/<name>`.
+    pub name: String,
+    /// Shape of the whole tensor.
+    pub shape: Vec<i64>,
+    /// Flattened elements of the whole tensor that `tensor` holds.
+    pub range: Range<i64>,
+    /// The piece: `range.len()` elements in any shape, on any device.
+    pub tensor: Tensor,
+}
+
+impl Entry {
+    /// An entry that holds all of `tensor`.
+    pub fn whole(name: impl Into<String>, tensor: &Tensor) -> Self {
+        let shape = tensor.size();
+        Self { name: name.into(), range: 0..tensor.numel() as i64, shape, tensor: tensor.shallow_clone() }
+    }
+}
+
+/// What can go wrong with checkpoints.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not enough room, found before anything was written.
+    #[error(
+        "no room for the checkpoint of step {step}: it needs {}, and {} are free in {dir}; free some space, or lower \
+         checkpoint.keep_last",
+        indicatif::HumanBytes(*.needed), indicatif::HumanBytes(*.free)
+    )]
+    NoRoom {
+        /// Step of the checkpoint.
+        step: u64,
+        /// The checkpoints' directory.
+        dir: PathBuf,
+        /// Bytes that the checkpoint takes.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// The disk filled up while writing.
+    #[error(
+        "the disk filled up while writing the checkpoint of step {step}; the unfinished one was removed and the earlier \
+         ones in {dir} are whole; free some space and resume"
+    )]
+    Full {
+        /// Step of the checkpoint.
+        step: u64,
+        /// The checkpoints' directory.
+        dir: PathBuf,
+        /// The call that failed.
+        source: TensorFileError,
+    },
+    /// A file could not be written or read, or is damaged.
+    #[error(transparent)]
+    File(#[from] TensorFileError),
+    /// A checkpoint is not what was written.
+    #[error("checkpoint {path} is damaged: {what}; delete that directory to use the checkpoint before it")]
+    Damaged {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// What does not hold.
+        what: String,
+    },
+    /// There are checkpoints, and none can be used.
+    #[error(
+        "no checkpoint in {dir} can be used:\n{problems}\nrestore one from a backup, or start again with --new"
+    )]
+    AllDamaged {
+        /// The checkpoints' directory.
+        dir: PathBuf,
+        /// One line a checkpoint.
+        problems: String,
+    },
+    /// Written by a newer program.
+    #[error(
+        "checkpoint {path} has format {format}, and this program reads format {supported}; use a newer oss-run"
+    )]
+    Newer {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// Its format.
+        format: u64,
+        /// The newest format read here.
+        supported: u64,
+    },
+    /// The pieces handed over for saving do not make whole tensors.
+    #[error("the checkpoint's pieces do not fit: {0}")]
+    Pieces(String),
+    /// A name or range that the checkpoint does not hold.
+    #[error("checkpoint {path} does not hold {what}; `oss-run show` lists what a run was trained with")]
+    NotHeld {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// What was asked for.
+        what: String,
+    },
+}
+
+impl Error {
+    fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let with_path = io_error(action, path);
+        move |source| Self::File(with_path(source))
+    }
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The directory of a step's checkpoint inside `checkpoints/`.
+fn directory_name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+/// The step in a directory's name; none for other names.
+fn step_of(name: &str) -> Option<u64> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (directory_name(step) == name).then_some(step)
+}
+
+#[cfg(test)]
+mod tests;

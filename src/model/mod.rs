@@ -1,1 +1,46 @@
-//! The gpt-oss architecture as a chain of units.
+//! The gpt-oss architecture as a chain of units: embedding, blocks, head.
+//!
+//! Every unit has a forward and a hand-written backward that takes its weights as arguments and keeps activations
+//! only, so that whoever drives the chain decides when weights are there. libtorch's autograd is the oracle in tests.
+//!
+//! B batch, T time, N = B*T tokens, D hidden, H query heads, K key/value heads, C head dim, E experts, A active
+//! experts, F expert width, V vocabulary.
+
+mod attention;
+mod block;
+mod chain;
+mod experts;
+mod head;
+mod init;
+mod linear;
+mod norm;
+mod parameters;
+mod rope;
+mod router;
+mod sdpa;
+mod weights;
+
+pub use block::{Activations, Block, Saved, Weights as BlockWeights, feed_forward};
+pub use chain::{Chain, Sequences, embed, project_queries};
+pub use head::{Weights as HeadWeights, logits, loss_and_gradient, losses};
+pub use init::{Initial, fill_normal};
+pub use parameters::{Init, ParameterSpec, Role, num_units, parameters, unit_parameters, vocab_size};
+pub use rope::{Rotation, inverse_frequencies};
+pub use router::{Load, Routing};
+pub use weights::{Resident, WeightSource, Weights};
+
+use tch::{Kind, Tensor};
+
+/// The kind that norms, softmaxes and routers compute in: f32, or f64 for f64 (which only tests use).
+fn wide(x: &Tensor) -> Tensor {
+    if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
+}
+
+/// The kind of a parameter among weights whose matrices are of `kind`.
+pub fn compute_kind(role: Role, kind: Kind) -> Kind {
+    match (role, kind) {
+        (Role::Matrix, kind) => kind,
+        (_, Kind::Double) => Kind::Double,
+        _ => Kind::Float,
+    }
+}

@@ -1,1 +1,17 @@
-//! Metrics log, TensorBoard, progress.
+//! What people watch while a run works: messages, progress, metrics, TensorBoard.
+//!
+//! * [`init_logging`]: messages to stderr, everything to the rank's log.
+//! * [`Progress`]: a bar for every long thing, quiet when nobody looks.
+//! * [`Recorder`]: the metrics of a step, to [`MetricsLog`] (the record) and [`TensorBoard`] (the view) at once.
+
+mod logging;
+mod metrics;
+mod progress;
+mod record;
+mod tensorboard;
+
+pub use logging::{init_logging, log_to};
+pub use metrics::{MetricsError, MetricsLine, MetricsLog};
+pub use progress::{Progress, Unit};
+pub use record::{Recorder, scalars, tag};
+pub use tensorboard::{HParam, TensorBoard};

@@ -1,1 +1,23 @@
 //! Every path of a run, its manifest and its locks.
+//!
+//! * [`RunDir`] and [`RunsDir`]: where everything lies (`layout`), and what the user's RUN means (`resolve`).
+//! * [`Manifest`]: what the run is and what happened to it, so that `resume` and `reproduce` need nothing else.
+//! * [`WriteLock`]: one writer a run; readers need none.
+//! * [`write_atomic`]: a file is either as it was or as it should be, whatever happens in between.
+//! * [`redact`]: nothing that is kept or shown carries a secret.
+
+mod atomic;
+mod environment;
+mod layout;
+mod lock;
+mod manifest;
+mod redact;
+mod resolve;
+
+pub use atomic::{free_bytes, write_atomic, write_json};
+pub use environment::{Environment, GitState, Host};
+pub use layout::{CreateError, RunDir, RunsDir};
+pub use lock::{LockError, WriteLock};
+pub use manifest::{FORMAT, Manifest, ManifestError, Segment, StageRecord, StageState};
+pub use redact::{protect, redact};
+pub use resolve::ResolveError;

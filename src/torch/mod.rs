@@ -1,1 +1,17 @@
-//! Operations of libtorch that tch lacks.
+//! What tch lacks: fused operations through a C++ bridge, and the bytes behind a tensor. The only unsafe code.
+
+mod bridge;
+mod bytes;
+mod failure;
+mod mapped;
+
+pub use bridge::{
+    AdamW, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
+    fused_adamw, set_deterministic,
+};
+pub use bytes::{bytes, element_bytes, f32_slice_mut, i64_slice, kind_name, tensor_from_bytes};
+pub use failure::guard;
+pub use mapped::MappedU32;
+
+/// libtorch's version that this program is built for.
+pub const LIBTORCH_VERSION: &str = "2.11.0";

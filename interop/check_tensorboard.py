@@ -1,0 +1,150 @@
+"""Reads a run's event files with the real tensorboard package and compares them with its metrics.jsonl.
+
+    python interop/check_tensorboard.py runs/<name>/<id> [--text] [--finished]
+
+Every number of every line of metrics.jsonl must be a point of its curve (loss is train/loss, val_loss is
+validation/loss, a list has a curve for each position), in the same order and with the same value as a 32-bit float, and there must be no other points: what a resume purged is gone. The HParams plugin must
+understand the experiment and the session. --text demands sample text, --finished a completed session.
+Exits with 1 and a list of differences otherwise.
+"""
+
+import argparse
+import json
+import math
+import struct
+import sys
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.util import tensor_util
+
+
+def as_f32(value):
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
+def same(a, b):
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+def tag_of(name, value):
+    """Plain numbers are grouped into training and validation; objects and lists are groups of their own."""
+    if isinstance(value, (dict, list)):
+        return name
+    return f"validation/{name[4:]}" if name.startswith("val_") else f"train/{name}"
+
+
+def numbers(tag, value):
+    """The numbers in a field with their tags: objects add a name, lists a position; null is NaN."""
+    if value is None:
+        yield tag, math.nan
+    elif isinstance(value, bool) or isinstance(value, str):
+        return
+    elif isinstance(value, (int, float)):
+        yield tag, as_f32(value)
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from numbers(f"{tag}/{position:02}", item)
+    else:
+        for name, item in value.items():
+            yield from numbers(f"{tag}/{name}", item)
+
+
+def expected_curves(path):
+    curves = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fields = json.loads(line)
+        step = fields.pop("step")
+        for name, value in fields.items():
+            for tag, number in numbers(tag_of(name, value), value):
+                curves.setdefault(tag, []).append((step, number))
+    return curves
+
+
+def compare_curves(expected, accumulator):
+    problems = []
+    shown = {}
+    for tag in accumulator.Tags()["scalars"]:
+        shown[tag] = [(event.step, event.value) for event in accumulator.Scalars(tag)]
+    for tag in sorted(expected.keys() | shown.keys()):
+        want, have = expected.get(tag, []), shown.get(tag, [])
+        if len(want) != len(have):
+            problems.append(f"{tag}: {len(want)} points in metrics.jsonl, {len(have)} in TensorBoard")
+        for (step, value), (shown_step, shown_value) in zip(want, have):
+            if step != shown_step or not same(value, shown_value):
+                problems.append(f"{tag}: step {step} is {value}, TensorBoard shows {shown_value} at {shown_step}")
+                break
+    return problems, sum(map(len, shown.values()))
+
+
+def texts(accumulator):
+    """Sample text by tag, as (step, text)."""
+    found = {}
+    for tag in accumulator.Tags()["tensors"]:
+        if accumulator.SummaryMetadata(tag).plugin_data.plugin_name == "text":
+            found[tag] = [
+                (event.step, tensor_util.make_ndarray(event.tensor_proto).item().decode("utf-8"))
+                for event in accumulator.Tensors(tag)
+            ]
+    return found
+
+
+def hparams(accumulator):
+    """The HParams plugin's messages by the last part of their tag."""
+    found = {}
+    for tag, content in accumulator.PluginTagToContent("hparams").items():
+        found[tag.rsplit("/", 1)[1]] = plugin_data_pb2.HParamsPluginData.FromString(content)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--text", action="store_true", help="demand sample text")
+    parser.add_argument("--finished", action="store_true", help="demand a completed session")
+    arguments = parser.parse_args()
+
+    events = arguments.run / "tensorboard"
+    # Every record of every file, so that a damaged one is not passed over.
+    records = sum(1 for path in sorted(events.iterdir()) for _ in EventFileLoader(str(path)).Load())
+    accumulator = EventAccumulator(str(events), size_guidance={"scalars": 0, "tensors": 0})
+    accumulator.Reload()
+
+    problems, points = compare_curves(expected_curves(arguments.run / "metrics.jsonl"), accumulator)
+    if points == 0:
+        problems.append("no scalars at all")
+
+    samples = texts(accumulator)
+    for tag, entries in samples.items():
+        if any(not text for _, text in entries):
+            problems.append(f"{tag}: an empty text")
+    if arguments.text and not samples:
+        problems.append("no sample text")
+
+    messages = hparams(accumulator)
+    experiment = messages.get("experiment")
+    start = messages.get("session_start_info")
+    if experiment is None or start is None:
+        problems.append("no hparams")
+    else:
+        columns = {info.name for info in experiment.experiment.hparam_infos}
+        values = set(start.session_start_info.hparams)
+        if not values or columns != values:
+            problems.append(f"hparams: columns {sorted(columns)}, values {sorted(values)}")
+    if arguments.finished and "session_end_info" not in messages:
+        problems.append("the session is not shown as complete")
+
+    for problem in problems:
+        print(f"check_tensorboard: {problem}", file=sys.stderr)
+    if problems:
+        sys.exit(1)
+    print(
+        f"TensorBoard shows {points} points of {len(accumulator.Tags()['scalars'])} curves as metrics.jsonl has them, "
+        f"{sum(map(len, samples.values()))} texts, {len(values)} hparams ({records} records)"
+    )
+
+
+if __name__ == "__main__":
+    main()

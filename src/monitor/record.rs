@@ -1,0 +1,132 @@
+//! The metrics of a step, recorded once and shown in two places that cannot differ.
+
+use serde_json::{Map, Value};
+
+use super::{MetricsError, MetricsLog, TensorBoard};
+use crate::run_dir::RunDir;
+
+/// Writes what is measured to `metrics.jsonl` and, number by number, to TensorBoard.
+#[derive(Debug)]
+pub struct Recorder {
+    metrics: MetricsLog,
+    tensorboard: TensorBoard,
+}
+
+impl Recorder {
+    /// Opens both for a run that goes on from the checkpoint of step `resume_at`, or from nothing: what later steps
+    /// left behind is removed from `metrics.jsonl` and hidden in TensorBoard.
+    ///
+    /// # Errors
+    /// `metrics.jsonl` cannot be read or written. TensorBoard's files are a view: without them the run goes on.
+    pub fn open(run: &RunDir, resume_at: Option<u64>) -> Result<Self, MetricsError> {
+        Ok(Self {
+            metrics: MetricsLog::open(&run.metrics(), resume_at)?,
+            tensorboard: TensorBoard::open(&run.tensorboard(), Some(resume_at.map_or(0, |step| step + 1))),
+        })
+    }
+
+    /// Opens both to add to what is there.
+    ///
+    /// # Errors
+    /// As [`Recorder::open`].
+    pub fn open_at_end(run: &RunDir) -> Result<Self, MetricsError> {
+        Ok(Self {
+            metrics: MetricsLog::open_at_end(&run.metrics())?,
+            tensorboard: TensorBoard::open(&run.tensorboard(), None),
+        })
+    }
+
+    /// Records one line; it can be seen in both places when this returns. [`scalars`] says which tags it becomes.
+    ///
+    /// # Errors
+    /// `metrics.jsonl` cannot be written.
+    pub fn record(&mut self, step: u64, fields: &Map<String, Value>) -> Result<(), MetricsError> {
+        self.metrics.append(step, fields)?;
+        for (tag, value) in scalars(fields) {
+            self.tensorboard.scalar(&tag, step, value);
+        }
+        self.tensorboard.flush();
+        Ok(())
+    }
+
+    /// Puts the metrics on the disk; a checkpoint calls this before it commits.
+    ///
+    /// # Errors
+    /// The disk is full or refuses.
+    pub fn sync(&mut self) -> Result<(), MetricsError> {
+        self.metrics.sync()
+    }
+
+    /// TensorBoard alone, for what is not a number: samples and hparams.
+    pub fn tensorboard(&mut self) -> &mut TensorBoard {
+        &mut self.tensorboard
+    }
+}
+
+/// The tag of a metric's curve. TensorBoard groups curves by what stands before the `/`: `val_loss` is
+/// `validation/loss`, `loss` is `train/loss`.
+pub fn tag(metric: &str) -> String {
+    match metric.strip_prefix("val_") {
+        Some(metric) => format!("validation/{metric}"),
+        None => format!("train/{metric}"),
+    }
+}
+
+/// The numbers in `fields`, each with its tag. Objects and lists are groups of their own, with a curve for each name
+/// or position: `expert_load/03`. A `null` stands for a number that JSON cannot hold and becomes NaN; text and
+/// true/false have no curve.
+pub fn scalars(fields: &Map<String, Value>) -> Vec<(String, f64)> {
+    let mut found = Vec::new();
+    for (name, value) in fields {
+        match value {
+            Value::Array(_) | Value::Object(_) => collect(name.clone(), value, &mut found),
+            _ => collect(tag(name), value, &mut found),
+        }
+    }
+    found
+}
+
+fn collect(tag: String, value: &Value, found: &mut Vec<(String, f64)>) {
+    match value {
+        Value::Number(number) => found.extend(number.as_f64().map(|number| (tag, number))),
+        Value::Null => found.push((tag, f64::NAN)),
+        Value::Array(items) => {
+            for (position, item) in items.iter().enumerate() {
+                collect(format!("{tag}/{position:02}"), item, found);
+            }
+        }
+        Value::Object(items) => {
+            for (name, item) in items {
+                collect(format!("{tag}/{name}"), item, found);
+            }
+        }
+        Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_number_has_a_tag() {
+        let line = json!({"loss": 2.5, "val_loss": 2.25, "bad": null, "kind": "eval", "ok": true,
+                          "expert_load": [0.5, 1], "memory": {"cpu": 7}});
+        let found = scalars(line.as_object().unwrap());
+        let expected = [
+            ("train/loss", 2.5),
+            ("validation/loss", 2.25),
+            ("train/bad", f64::NAN),
+            ("expert_load/00", 0.5),
+            ("expert_load/01", 1.0),
+            ("memory/cpu", 7.0),
+        ];
+        assert_eq!(found.len(), expected.len());
+        for ((tag, value), (expected_tag, expected_value)) in found.iter().zip(expected) {
+            assert_eq!(tag, expected_tag);
+            assert_eq!(value.to_bits(), expected_value.to_bits());
+        }
+    }
+}

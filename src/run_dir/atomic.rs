@@ -1,0 +1,152 @@
+//! Files that are complete or absent: a temporary file, fsync, rename, fsync of the folder.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+/// Marks unfinished files: `.<name>.unfinished-<random>`, beside the file they will become.
+const UNFINISHED: &str = ".unfinished-";
+
+/// Replaces `path` by what `write` writes, or leaves it as it was.
+///
+/// The bytes are on the disk when this returns. The new file's mode is 0666 less the umask (temporary files are
+/// made 0600, which would hide a run from the user's group).
+///
+/// # Errors
+/// Whatever `write` returns, or the system (no room, no permission); `path` is then untouched and nothing is left
+/// beside it.
+pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{} does not name a file", path.display()))
+    })?;
+    let dir = parent(path);
+    let unfinished = tempfile::Builder::new()
+        .prefix(&format!(".{}{UNFINISHED}", name.to_string_lossy()))
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(dir)?;
+    let mut buffered = BufWriter::with_capacity(1 << 18, unfinished);
+    write(&mut buffered)?;
+    let unfinished = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+    unfinished.as_file().sync_all()?;
+    unfinished.persist(path).map_err(|failed| failed.error)?;
+    sync_dir(dir)
+}
+
+/// [`write_atomic`] of `value` as indented JSON with a final newline.
+///
+/// # Errors
+/// As [`write_atomic`]; a value that JSON cannot express is [`io::ErrorKind::InvalidData`].
+pub fn write_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> io::Result<()> {
+    write_atomic(path, |out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        out.write_all(b"\n")
+    })
+}
+
+/// Makes the names in `dir` survive a power failure.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Removes what a killed process left of [`write_atomic`] in `dir`. Only the holder of the run's write lock may.
+pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.contains(UNFINISHED) && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that this user can still write on the file system of `path`, which need not exist yet.
+///
+/// # Errors
+/// The system does not tell.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let absolute = std::path::absolute(path)?;
+    let existing = absolute.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    fs4::available_space(existing)
+}
+
+/// The folder of `path`; a bare file name lies in the working directory.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn replaces_the_file_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        for text in ["first", "second"] {
+            write_atomic(&path, |out| out.write_all(text.as_bytes())).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(names(dir.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        write_atomic(&path, |out| out.write_all(b"good")).unwrap();
+        let failed = write_atomic(&path, |out| {
+            out.write_all(b"half of it")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        });
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "good");
+        assert_eq!(names(dir.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn the_mode_follows_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("plain");
+        File::create(&plain).unwrap();
+        let atomic = dir.path().join("atomic.json");
+        write_json(&atomic, &[1, 2]).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&atomic), mode(&plain));
+        assert_eq!(fs::read_to_string(&atomic).unwrap(), "[\n  1,\n  2\n]\n");
+    }
+
+    #[test]
+    fn a_killed_writer_leaves_only_what_the_next_one_removes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".manifest.json.unfinished-x1"), "half").unwrap();
+        fs::write(dir.path().join(".keep"), "").unwrap();
+        remove_unfinished(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), [".keep"]);
+    }
+
+    #[test]
+    fn free_space_of_a_path_to_come() {
+        assert!(free_bytes(Path::new("a/folder/to/come")).unwrap() > 0);
+        assert!(free_bytes(&std::env::temp_dir()).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_path_without_a_file_name_is_an_error() {
+        let failed = write_atomic(Path::new("/"), |_| Ok(())).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,262 @@
+//! Where everything of a run lies. No other file spells these names.
+//!
+//! ```text
+//! runs/
+//!   .prepared/<key>/          tokens shared by every run whose data, tokenizer and split are the same
+//!   <name>/<run id>/
+//!     manifest.json           what the run is and what happened to it
+//!     manifest.previous.json  the one before it, for the day that it is damaged
+//!     experiment.toml         resolved: running it again gives the same run
+//!     metrics.jsonl           one line a logged step
+//!     tensorboard/            the same, for TensorBoard
+//!     logs/rank-0.log         one file a rank
+//!     checkpoints/            step-<step>/, one folder each
+//!     samples/                texts that the model wrote
+//!     export/                 the model handed on
+//!     report.html             what people read afterwards
+//!     .lock                   held while somebody writes
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One run's directory. It need not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDir {
+    root: PathBuf,
+}
+
+/// A run directory cannot be made or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to {}; give another place with --runs-dir, or free it", .path.display())]
+pub struct CreateError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl RunDir {
+    /// The run at `root`, which is `runs/<name>/<run id>`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The run's id, from the directory's name.
+    pub fn id(&self) -> String {
+        self.root.file_name().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// What the run is and what happened to it; a directory with this file is a run.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("manifest.json")
+    }
+
+    /// The manifest before the last change, kept against damage.
+    pub fn previous_manifest(&self) -> PathBuf {
+        self.root.join("manifest.previous.json")
+    }
+
+    /// The resolved experiment.
+    pub fn experiment_toml(&self) -> PathBuf {
+        self.root.join("experiment.toml")
+    }
+
+    /// One JSON line a logged step.
+    pub fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
+    }
+
+    /// TensorBoard's event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.root.join("tensorboard")
+    }
+
+    /// The logs of all ranks.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The log of one rank.
+    pub fn log(&self, rank: usize) -> PathBuf {
+        self.logs().join(format!("rank-{rank}.log"))
+    }
+
+    /// The folder of the checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// The folder of the texts that the model wrote.
+    pub fn samples(&self) -> PathBuf {
+        self.root.join("samples")
+    }
+
+    /// The exported model.
+    pub fn export(&self) -> PathBuf {
+        self.root.join("export")
+    }
+
+    /// The report about this run.
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report.html")
+    }
+
+    /// The file whose lock [`RunDir::lock_for_writing`] takes.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join(".lock")
+    }
+
+    /// Whether a run was started here.
+    pub fn exists(&self) -> bool {
+        self.manifest().is_file()
+    }
+
+    /// Makes the directory and the folders that every run has, and proves that files can be written there.
+    ///
+    /// # Errors
+    /// A folder cannot be made or takes no files; the error names it.
+    pub fn create(&self) -> Result<(), CreateError> {
+        for dir in [self.root.clone(), self.tensorboard(), self.logs(), self.checkpoints(), self.samples()] {
+            fs::create_dir_all(&dir)
+                .and_then(|()| tempfile::tempfile_in(&dir).map(drop))
+                .map_err(|source| CreateError { path: dir, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// The directory of all runs, `runs/` unless `--runs-dir` names another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunsDir {
+    root: PathBuf,
+}
+
+impl RunsDir {
+    /// The runs under `root`, which need not exist.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The run `id` of the experiment `name`.
+    pub fn run(&self, name: &str, id: &str) -> RunDir {
+        RunDir::new(self.root.join(name).join(id))
+    }
+
+    /// The run that `--new` starts: `<id>`, or `<id>-2`, `<id>-3`... when those before it exist.
+    pub fn new_run(&self, name: &str, id: &str) -> RunDir {
+        let mut run = self.run(name, id);
+        let mut copy = 2;
+        while run.root().exists() {
+            run = self.run(name, &format!("{id}-{copy}"));
+            copy += 1;
+        }
+        run
+    }
+
+    /// Tokens prepared under `key`, shared between runs.
+    pub fn prepared(&self, key: &str) -> PathBuf {
+        self.root.join(".prepared").join(key)
+    }
+
+    /// Every run, in the order of their paths.
+    ///
+    /// # Errors
+    /// A folder cannot be read. A missing `runs/` is no error: there are no runs.
+    pub fn list(&self) -> io::Result<Vec<RunDir>> {
+        let mut runs = Vec::new();
+        for name in folders(&self.root)? {
+            runs.extend(folders(&name)?.into_iter().map(RunDir::new).filter(RunDir::exists));
+        }
+        runs.sort_by(|a, b| a.root.cmp(&b.root));
+        Ok(runs)
+    }
+}
+
+/// The folders in `dir` that are not hidden; none if `dir` does not exist.
+fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with('.') && entry.path().is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_lies_under_the_run() {
+        let run = RunsDir::new("runs").run("tiny", "0123456789");
+        assert_eq!(run.root(), Path::new("runs/tiny/0123456789"));
+        assert_eq!(run.id(), "0123456789");
+        assert_eq!(run.log(3), Path::new("runs/tiny/0123456789/logs/rank-3.log"));
+        for path in [
+            run.manifest(),
+            run.experiment_toml(),
+            run.metrics(),
+            run.tensorboard(),
+            run.checkpoints(),
+            run.samples(),
+            run.export(),
+            run.report(),
+            run.lock(),
+        ] {
+            assert!(path.starts_with(run.root()), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_manifest_is_no_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = RunsDir::new(dir.path());
+        assert!(runs.list().unwrap().is_empty());
+        let run = runs.run("tiny", "aa");
+        run.create().unwrap();
+        runs.run("tiny", "bb").create().unwrap();
+        fs::create_dir_all(runs.prepared("cc")).unwrap();
+        fs::write(run.manifest(), "{}").unwrap();
+        assert_eq!(runs.list().unwrap(), [run]);
+    }
+
+    #[test]
+    fn a_missing_runs_directory_has_no_runs() {
+        assert!(RunsDir::new("/nowhere/runs").list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_new_run_takes_the_next_free_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = RunsDir::new(dir.path());
+        for id in ["aa", "aa-2", "aa-3"] {
+            let run = runs.new_run("tiny", "aa");
+            assert_eq!(run.id(), id);
+            run.create().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_place_that_takes_no_files_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("tiny"), "a file, not a folder").unwrap();
+        let error = RunsDir::new(dir.path()).run("tiny", "aa").create().unwrap_err();
+        assert!(error.to_string().contains("tiny/aa; give another place"), "{error}");
+    }
+}
