@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Tokenizers that go by a name.
+pub const TOKENIZERS: [&str; 6] =
+    ["o200k_harmony", "o200k_base", "cl100k_base", "p50k_base", "r50k_base", "bytes"];
+
 /// The training text: one origin (`builtin`, `files` or `hub`), or a mix under `[[dataset.source]]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -12,7 +16,7 @@ pub struct Dataset {
     /// A corpus that the program generates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Builtin>,
-    /// Local files or glob patterns: `.txt`, `.jsonl` (also `.gz`, `.zst`) and `.parquet`.
+    /// Local files or glob patterns, from the folder of the file that names them: `.txt`, `.jsonl` (also `.gz`, `.zst`) and `.parquet`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<String>>,
     /// A dataset repository of the Hugging Face hub.
@@ -56,6 +60,7 @@ pub struct Source {
     pub name: String,
     /// Share of the training windows drawn from this source, relative to the other weights.
     #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub weight: f64,
     /// A corpus that the program generates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,7 +81,9 @@ fn one() -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Validation {
-    /// Share of the documents, chosen by their hash, that is held out (0 to 0.5).
+    /// Share of the documents, chosen by their hash, that is held out (0 to 0.5); 0 where validation has a source of
+    /// its own.
+    #[schemars(range(min = 0.0, max = 0.5))]
     pub share: f64,
     /// A corpus that the program generates (with another seed than the training one).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,7 +142,7 @@ pub enum TokenizerChoice {
 #[serde(deny_unknown_fields)]
 pub struct TrainTokenizer {
     /// Number of entries, the 256 bytes and end-of-text included.
-    #[schemars(range(min = 257))]
+    #[schemars(range(min = 257, max = 1_048_576))]
     pub train: u32,
 }
 

@@ -1,15 +1,40 @@
 //! The experiment file: its sections as types, the layers that fill them, and what is wrong with them.
 
+mod check;
+mod conform;
 mod dataset;
+mod document;
+mod errors;
+mod layers;
+mod load;
+mod merge;
 mod model;
 mod outputs;
+mod overrides;
+mod paths;
+mod provenance;
+mod reference;
 mod run;
+mod schema;
+mod shape;
+mod size;
+mod suggest;
 mod training;
 
+#[cfg(test)]
+mod tests;
+
 pub use dataset::*;
+pub use errors::{ExperimentErrors, Problem};
+pub use load::{Resolved, load};
 pub use model::*;
 pub use outputs::*;
+pub use overrides::Overrides;
+pub use provenance::{Explained, Provenance, SetBy};
+pub use reference::reference;
 pub use run::*;
+pub use schema::schema;
+pub use size::parse_bytes;
 pub use training::*;
 
 use schemars::JsonSchema;
@@ -43,4 +68,33 @@ pub struct Experiment {
     pub export: Export,
     /// Logging.
     pub log: Log,
+}
+
+/// The experiment asks for something that this version cannot run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "sharding.strategy = \"{strategy}\" on {ranks} ranks can be planned but not run by this version; \
+     run it on one device with --set sharding.strategy=none --set sharding.ranks=1"
+)]
+pub struct NotRunnable {
+    strategy: &'static str,
+    ranks: u64,
+}
+
+impl Experiment {
+    /// The experiment with every key written out; loading it gives the same experiment, whatever the defaults become.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+
+    /// Whether this version can run the experiment, not only plan it.
+    ///
+    /// # Errors
+    /// Where the work is to be shared among ranks.
+    pub fn runnable(&self) -> Result<(), NotRunnable> {
+        match self.sharding.strategy {
+            Strategy::None => Ok(()),
+            strategy => Err(NotRunnable { strategy: strategy.name(), ranks: self.sharding.ranks }),
+        }
+    }
 }

@@ -7,47 +7,65 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// Named shape that fills the fields below; a field set beside it wins.
+    /// Named shape that fills the fields below; a field set beside it, or in a stronger layer, wins.
+    ///
+    /// Loading an experiment writes the fields out and leaves this empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
     /// First weights: a run, a path (a checkpoint of ours or a Hugging Face directory) or a hub id; random unless set.
+    /// A path starts with `/`, `./`, `../` or `~/`, has more than one slash, or exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
     /// V: entries of the vocabulary; the tokenizer's unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16777216))]
     pub vocab_size: Option<i64>,
     /// D: width of the residual stream.
+    #[schemars(range(min = 1, max = 131072))]
     pub hidden_size: i64,
     /// Number of blocks.
+    #[schemars(range(min = 1, max = 4096))]
     pub num_hidden_layers: i64,
     /// H: query heads.
+    #[schemars(range(min = 1, max = 4096))]
     pub num_attention_heads: i64,
     /// K: key/value heads; divides H.
+    #[schemars(range(min = 1, max = 4096))]
     pub num_key_value_heads: i64,
     /// C: width of one head; even.
+    #[schemars(range(min = 2, max = 4096))]
     pub head_dim: i64,
     /// E: experts of a layer.
+    #[schemars(range(min = 1, max = 16384))]
     pub num_local_experts: i64,
     /// A: experts that each token visits.
+    #[schemars(range(min = 1, max = 16384))]
     pub num_experts_per_tok: i64,
     /// F: width of an expert.
+    #[schemars(range(min = 1, max = 131072))]
     pub intermediate_size: i64,
     /// Keys that a query of a sliding layer sees, itself included.
+    #[schemars(range(min = 1, max = 16777216))]
     pub sliding_window: i64,
     /// Kind of each layer; alternating, sliding first, unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_types: Option<Vec<LayerType>>,
     /// Base of the rotary angles.
+    #[schemars(extend("exclusiveMinimum" = 1))]
     pub rope_theta: f64,
     /// YaRN's stretching of the rotary angles.
     pub rope_scaling: RopeScaling,
     /// Longest context the model is declared for.
+    #[schemars(range(min = 1, max = 16777216))]
     pub max_position_embeddings: i64,
     /// Epsilon of every RMSNorm.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub rms_norm_eps: f64,
     /// Clamp of the experts' gate and up projections.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub swiglu_limit: f64,
     /// Standard deviation of the initial weights.
+    #[schemars(range(min = 0.0))]
     pub initializer_range: f64,
 }
 
@@ -112,12 +130,16 @@ pub enum LayerType {
 #[serde(deny_unknown_fields, default)]
 pub struct RopeScaling {
     /// How far the context is stretched.
+    #[schemars(range(min = 1.0))]
     pub factor: f64,
     /// Rotations over the original context above which a frequency is kept.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub beta_fast: f64,
     /// Rotations over the original context below which a frequency is divided by `factor`.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub beta_slow: f64,
     /// Context before stretching.
+    #[schemars(range(min = 1, max = 16777216))]
     pub original_max_position_embeddings: i64,
 }
 
@@ -128,6 +150,25 @@ impl Default for RopeScaling {
 }
 
 impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 5] = [Self::B120, Self::B20, Self::M110, Self::Small, Self::Tiny];
+
+    /// The preset as an experiment file names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::B120 => "120b",
+            Self::B20 => "20b",
+            Self::M110 => "110m",
+            Self::Small => "small",
+            Self::Tiny => "tiny",
+        }
+    }
+
+    /// The preset that an experiment file calls `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|preset| preset.name() == name)
+    }
+
     /// The shape's fields; what a preset does not name keeps its default.
     pub fn model(self) -> Model {
         let base = Model::default();

@@ -11,6 +11,7 @@ pub struct Evaluate {
     pub every_steps: u64,
     /// Validation tokens to score; all of them unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_tokens: Option<u64>,
 }
 
@@ -32,12 +33,15 @@ pub struct Sample {
     #[schemars(range(min = 1))]
     pub max_new_tokens: u64,
     /// Divides the logits; 0 takes the likeliest token.
+    #[schemars(range(min = 0.0))]
     pub temperature: f64,
     /// Draw among the k likeliest tokens only.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub top_k: Option<u64>,
     /// Draw among the likeliest tokens that make up this share.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub top_p: Option<f64>,
     /// Seed of the draws.
     pub seed: u64,

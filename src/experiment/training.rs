@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Devices that go by a name; `cuda:N` is the N-th GPU.
+pub const DEVICES: [&str; 3] = ["auto", "cpu", "cuda"];
+
 /// AdamW (arXiv:1711.05101) and the clipping before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -10,14 +13,19 @@ pub struct Optimizer {
     /// Which optimizer.
     pub kind: OptimizerKind,
     /// Peak learning rate.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr: f64,
     /// Decay of the first and second moments.
+    #[schemars(inner(range(min = 0.0, max = 1.0)))]
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub eps: f64,
     /// Decoupled weight decay of matrices; norms, biases and sinks have none.
+    #[schemars(range(min = 0.0))]
     pub weight_decay: f64,
     /// Global gradient norm above which gradients are scaled down; 0 never clips.
+    #[schemars(range(min = 0.0))]
     pub max_grad_norm: f64,
 }
 
@@ -53,8 +61,10 @@ pub struct Schedule {
     /// cosine, linear: the step at which the decay ends (`train.steps` unless set).
     /// wsd: how many last steps decay (a fifth of `train.steps` unless set).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub decay_steps: Option<u64>,
     /// The last learning rate, as a share of the peak.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub min_lr_ratio: f64,
 }
 
@@ -102,16 +112,19 @@ pub struct Train {
     pub document_mask: bool,
     /// Weight of the load-balancing loss; 0.01 when training from scratch and 0 after `model.init_from`, unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
     pub balance_loss: Option<f64>,
     /// What a NaN or infinite loss does.
     pub non_finite: NonFinite,
     /// Stop with a checkpoint (exit 75) after so many minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_minutes: Option<f64>,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// CPU threads of a rank; every core unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub threads: Option<usize>,
 }
 
@@ -168,6 +181,7 @@ pub struct Checkpoint {
     pub keep_last: u64,
     /// Steps whose multiples are kept for good.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub keep_every: Option<u64>,
     /// Keep the checkpoint with the lowest validation loss.
     pub keep_best: bool,

@@ -1,53 +1,46 @@
-//! The gpt-oss architecture as a chain of units.
+//! The gpt-oss architecture as a chain of units: embedding, blocks, head.
+//!
+//! Every unit has a forward and a hand-written backward that takes its weights as arguments and keeps activations
+//! only, so that whoever drives the chain decides when weights are there. libtorch's autograd is the oracle in tests.
+//!
+//! B batch, T time, N = B*T tokens, D hidden, H query heads, K key/value heads, C head dim, E experts, A active
+//! experts, F expert width, V vocabulary.
 
-use tch::Tensor;
+mod attention;
+mod block;
+mod chain;
+mod experts;
+mod head;
+mod init;
+mod linear;
+mod norm;
+mod parameters;
+mod rope;
+mod router;
+mod sdpa;
+mod weights;
 
-use crate::experiment::Model;
+pub use block::{Activations, Block, Saved, Weights as BlockWeights, feed_forward};
+pub use chain::{Chain, Sequences, embed, project_queries};
+pub use head::{Weights as HeadWeights, logits, loss_and_gradient, losses};
+pub use init::{Initial, fill_normal};
+pub use parameters::{Init, ParameterSpec, Role, num_units, parameters, unit_parameters, vocab_size};
+pub use rope::{Rotation, inverse_frequencies};
+pub use router::{Load, Routing};
+pub use weights::{Resident, WeightSource, Weights};
 
-/// One parameter: its Hugging Face name and shape.
-pub struct ParameterSpec {
-    /// Hugging Face name.
-    pub name: String,
-    /// Hugging Face shape.
-    pub shape: Vec<i64>,
+use tch::{Kind, Tensor};
+
+/// The kind that norms, softmaxes and routers compute in: f32, or f64 for f64 (which only tests use).
+fn wide(x: &Tensor) -> Tensor {
+    if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
 }
 
-/// Where weights come from.
-pub trait WeightSource {
-    /// The tensor called `name` in Hugging Face's orientation, any float kind, on the CPU.
-    fn load(&mut self, name: &str) -> anyhow::Result<Tensor>;
-}
-
-/// Every parameter in chain order.
-pub fn parameters(model: &Model) -> Vec<ParameterSpec> {
-    let (d, c, f, e) = (model.hidden_size, model.head_dim, model.intermediate_size, model.num_local_experts);
-    let (q, kv) = (model.num_attention_heads * c, model.num_key_value_heads * c);
-    let v = model.vocab_size.unwrap_or(0);
-    let mut specs = vec![("model.embed_tokens.weight".to_string(), vec![v, d])];
-    for n in 0..model.num_hidden_layers {
-        let p = format!("model.layers.{n}");
-        let layer = [
-            ("input_layernorm.weight", vec![d]),
-            ("self_attn.q_proj.weight", vec![q, d]),
-            ("self_attn.q_proj.bias", vec![q]),
-            ("self_attn.k_proj.weight", vec![kv, d]),
-            ("self_attn.k_proj.bias", vec![kv]),
-            ("self_attn.v_proj.weight", vec![kv, d]),
-            ("self_attn.v_proj.bias", vec![kv]),
-            ("self_attn.sinks", vec![model.num_attention_heads]),
-            ("self_attn.o_proj.weight", vec![d, q]),
-            ("self_attn.o_proj.bias", vec![d]),
-            ("post_attention_layernorm.weight", vec![d]),
-            ("mlp.router.weight", vec![e, d]),
-            ("mlp.router.bias", vec![e]),
-            ("mlp.experts.gate_up_proj", vec![e, d, 2 * f]),
-            ("mlp.experts.gate_up_proj_bias", vec![e, 2 * f]),
-            ("mlp.experts.down_proj", vec![e, f, d]),
-            ("mlp.experts.down_proj_bias", vec![e, d]),
-        ];
-        specs.extend(layer.map(|(name, shape)| (format!("{p}.{name}"), shape)));
+/// The kind of a parameter among weights whose matrices are of `kind`.
+pub fn compute_kind(role: Role, kind: Kind) -> Kind {
+    match (role, kind) {
+        (Role::Matrix, kind) => kind,
+        (_, Kind::Double) => Kind::Double,
+        _ => Kind::Float,
     }
-    specs.push(("model.norm.weight".into(), vec![d]));
-    specs.push(("lm_head.weight".into(), vec![v, d]));
-    specs.into_iter().map(|(name, shape)| ParameterSpec { name, shape }).collect()
 }

@@ -1,19 +1,17 @@
-//! Operations of libtorch that tch lacks.
+//! What tch lacks: fused operations through a C++ bridge, and the bytes behind a tensor. The only unsafe code.
 
-use tch::{Kind, Tensor};
+mod bridge;
+mod bytes;
+mod failure;
+mod mapped;
 
-/// The bytes of a contiguous CPU tensor.
-pub fn bytes(tensor: &Tensor) -> &[u8] {
-    assert!(tensor.is_contiguous() && tensor.device() == tch::Device::Cpu);
-    let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
-    if length == 0 {
-        return &[];
-    }
-    // SAFETY: the storage of a contiguous CPU tensor spans `length` bytes and lives as long as the borrow.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
-}
+pub use bridge::{
+    AdamW, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
+    fused_adamw, set_deterministic,
+};
+pub use bytes::{bytes, element_bytes, f32_slice_mut, i64_slice, kind_name, tensor_from_bytes};
+pub use failure::guard;
+pub use mapped::MappedU32;
 
-/// A tensor of the given shape and kind that copies `bytes`.
-pub fn tensor_from_bytes(bytes: &[u8], shape: &[i64], kind: Kind) -> Tensor {
-    Tensor::from_data_size(bytes, shape, kind)
-}
+/// libtorch's version that this program is built for.
+pub const LIBTORCH_VERSION: &str = "2.11.0";

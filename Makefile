@@ -1,0 +1,56 @@
+# oss-run's two commands are `make quickstart` and `make test`. All of them: `make help`.
+# CUDA=0 or CUDA=1 chooses the set of libraries; unset, a working nvidia-smi decides.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+PREFIX ?= $(HOME)/.local
+PROGRAM := target/release/oss-run
+VENV := .venv-interop
+# Evaluated in recipes, after the set-up: `--features cuda` when libtorch has its CUDA half.
+FEATURES = $$(scripts/cargo-features.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build quickstart test interop bench doctor install lint check-cuda clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## fetch libtorch once and link it as .libtorch
+	@scripts/setup-libtorch.sh
+
+build: setup ## build target/release/oss-run
+	cargo build --release $(FEATURES)
+
+quickstart: build ## from nothing to a small trained model, with samples, in minutes
+	$(PROGRAM) experiments/quickstart.toml
+	@echo 'curves: pip install tensorboard && tensorboard --logdir runs' >&2
+
+test: setup ## every test
+	cargo test --release $(FEATURES)
+
+interop: build $(VENV)/ready ## hold the exported models and logs to transformers and tensorboard
+	$(VENV)/bin/python interop/run.py
+
+bench: build $(VENV)/ready ## training side by side with transformers; prepare's speed
+	$(VENV)/bin/python benches/run.py
+
+doctor: ## what this machine has, lacks, and how to fix it
+	@scripts/doctor.sh
+
+install: build ## put the program and its libraries under PREFIX (~/.local)
+	@scripts/install.sh "$(DESTDIR)$(PREFIX)"
+
+lint: setup ## formatting, clippy and documentation, warnings denied
+	cargo fmt --check
+	cargo clippy --release --all-targets $(FEATURES) -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps $(FEATURES)
+
+check-cuda: setup ## compile and link the feature `cuda`, GPU or not
+	@scripts/check-cuda.sh
+
+clean: ## remove what was built here; runs and the user's cache stay
+	rm -rf target $(VENV)
+	if [[ -L .libtorch ]]; then rm .libtorch; fi
+
+$(VENV)/ready: interop/requirements.txt scripts/interop-venv.sh
+	@scripts/interop-venv.sh $(VENV)

@@ -1,0 +1,77 @@
+"""From oss-run's first weights and on its batches, transformers and torch's AdamW find the same loss curve."""
+
+import json
+import math
+
+import torch
+from transformers import AutoTokenizer
+
+import reference
+from program import SETTINGS
+
+STEPS = SETTINGS["train"]["steps"]
+VARIANTS = {
+    # name: (values of the experiment, bound on the difference of every step's loss)
+    "plain": ({}, 1e-3),
+    "recomputed": ({"train__recompute": "true"}, 1e-3),
+    "balanced": ({"train__balance_loss": 0.05}, 1e-3),
+    "documents": ({"train__document_mask": "true"}, 1e-3),
+    "bf16": ({"train__precision": "bf16"}, 2e-2),
+}
+
+
+def check(program, report):
+    for name, (values, bound) in VARIANTS.items():
+        run = program.run(f"curve_{name}", **values)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        logged = [line for line in lines if "loss" in line]
+        batches = [batch["tokens"] for batch in program.json("batches", run, "--steps", f"0..{STEPS}")]
+        directory = program.export(run, step=0)
+        ours = torch.tensor([line["loss"] for line in logged], dtype=torch.float64)
+        theirs = curve(directory, batches, values)
+        report.same(f"{name}: logged steps", len(logged), STEPS)
+        report.below(
+            f"{name}: losses {theirs[0]:.4f} to {theirs[-1]:.4f}, largest difference",
+            (ours - theirs).abs().max().item(), bound,
+        )
+        rates = max(abs(line["lr"] - learning_rate(step)) for step, line in enumerate(logged))
+        report.below(f"{name}: learning rates, largest difference", rates, 1e-9)
+
+
+def curve(directory, batches, values):
+    """Losses of transformers' model under torch's AdamW, step by step."""
+    model = reference.load(directory)
+    end_of_text = AutoTokenizer.from_pretrained(directory).eos_token_id
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim >= 2 and not name.endswith("bias")
+        (matrices if is_matrix else others).append(parameter)
+    ours = SETTINGS["optimizer"]
+    groups = [dict(params=matrices, weight_decay=ours["weight_decay"]), dict(params=others, weight_decay=0.0)]
+    optimizer = torch.optim.AdamW(groups, betas=ours["betas"], eps=ours["eps"])
+    losses = []
+    for step, tokens in enumerate(batches):
+        tokens = torch.tensor(tokens)
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        masks = None
+        if "train__document_mask" in values:
+            masks = reference.document_masks(inputs, end_of_text, model.config.sliding_window)
+        loss, balance = reference.training_loss(model, inputs, targets, masks)
+        optimizer.zero_grad()
+        (loss + values.get("train__balance_loss", 0.0) * balance).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), ours["max_grad_norm"])
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step)
+        optimizer.step()
+        losses.append(loss.item())
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+def learning_rate(step):
+    """Linear warm-up that ends at the peak, then half a cosine towards the least rate; `step` counts from 0."""
+    peak = SETTINGS["optimizer"]["lr"]
+    warmup, least = SETTINGS["schedule"]["warmup_steps"], SETTINGS["schedule"]["min_lr_ratio"]
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / (STEPS - warmup)
+    return peak * (least + (1 - least) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -1,0 +1,37 @@
+"""AutoTokenizer reads each kind of exported tokenizer and encodes and decodes as oss-run does."""
+
+from transformers import AutoTokenizer
+
+TEXTS = [
+    "Once upon a time",
+    "  leading, trailing and    inner   spaces  ",
+    "Two\n\nlines\r\n\tand a tab; then 1234567890 digits.",
+    "It's they'll I'D won't — “quotes” … naïve café",
+    "日本語のテキスト と 한국어, русский, العربية, 🙂👩‍👩‍👧 e\u0301",
+    "def f(x):\n    return x**2  # code\n" * 3,
+    "a" * 300 + " " * 40 + "!?" * 50,
+]
+
+
+def check(program, report):
+    trained = program.export(program.trained)
+    named = {
+        "trained": "{ train = 512 }",
+        "bytes": '"bytes"',
+        "file": f'"{trained / "tokenizer.json"}"',
+        "o200k_harmony": '"o200k_harmony"',
+    }
+    for name, choice in named.items():
+        # As small as a model gets: only its tokenizer is looked at, and o200k_harmony has 201088 rows.
+        run = program.run(
+            f"tokenizer_{name}", dataset__tokenizer=choice, train__steps=1, model__hidden_size=16,
+            model__num_hidden_layers=1, evaluate__max_tokens=61, sample__max_new_tokens=1,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(program.export(run))
+        prompts = [part for text in TEXTS for part in ("--prompt", text)]
+        samples = program.json("sample", run, *prompts, "--max-new-tokens", 1, "--greedy")["samples"]
+        ours = [sample["prompt_tokens"] for sample in samples]
+        report.same(f"{name}: tokens of {len(TEXTS)} texts", ours, [tokenizer.encode(text) for text in TEXTS])
+        decoded = [tokenizer.decode(tokens, clean_up_tokenization_spaces=False) for tokens in ours]
+        report.same(f"{name}: the texts again", decoded, TEXTS)
+        report.holds(f"{name}: end of text", tokenizer.eos_token_id is not None, f"{tokenizer.eos_token!r}")

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# usage: scripts/install.sh PREFIX
+# Copies the built program to PREFIX/bin and the libraries that it loads to PREFIX/lib/oss-run, where it looks first:
+# the result needs neither this repository nor the user's cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+prefix="$1"
+libtorch="$(realpath "${LIBTORCH:-.libtorch/torch}")"
+
+libraries="$prefix/lib/oss-run"
+mkdir -p "$prefix/bin" "$prefix/lib"
+partial="$(mktemp -d "$prefix/lib/.oss-run.XXXXXX")"
+trap 'rm -rf "$partial"' EXIT
+
+# libtorch and NVIDIA's libraries search their own directory, so all of them lie side by side.
+find "$libtorch/lib" -maxdepth 1 -name '*.so*' -exec cp --target-directory "$partial" {} +
+if [[ -d $libtorch/../nvidia ]]; then
+    find "$libtorch/../nvidia" -path '*/lib/*.so*' -exec cp --target-directory "$partial" {} +
+    mkdir "$partial/licenses"
+    for wheel in "$libtorch"/../*.dist-info; do
+        cp -r "$wheel" "$partial/licenses/"
+    done
+fi
+cp LICENSE "$partial/"
+chmod 755 "$partial"
+rm -rf "$libraries"
+mv "$partial" "$libraries"
+install -m 755 target/release/oss-run "$prefix/bin/.oss-run.new"
+mv "$prefix/bin/.oss-run.new" "$prefix/bin/oss-run"
+
+if LC_ALL=C ldd "$prefix/bin/oss-run" | grep 'not found' >&2; then
+    echo "error: the installed program misses the libraries above; run \`make clean\` and \`make install\` again" >&2
+    exit 1
+fi
+echo "installed $prefix/bin/oss-run with its libraries in $libraries" >&2

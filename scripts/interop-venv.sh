@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# usage: scripts/interop-venv.sh DIRECTORY
+# Makes the virtual environment of `make interop` and `make bench`; DIRECTORY/ready marks it complete.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+directory="$1"
+
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    echo "error: the interop checks need Python 3.11 or newer; install one and put it first in PATH as python3" >&2
+    exit 1
+fi
+rm -rf "$directory"
+if ! python3 -m venv "$directory"; then
+    echo "error: python3 cannot make virtual environments; for example: sudo apt install python3-venv" >&2
+    exit 1
+fi
+echo "fetching torch, transformers and tensorboard into $directory (5 GB; transformers needs the whole of torch)" >&2
+"$directory/bin/pip" install --quiet --disable-pip-version-check --requirement interop/requirements.txt >&2
+touch "$directory/ready"

@@ -1,0 +1,112 @@
+//! Digests of local files, remembered so that a large file is read for its digest once.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::local::Stamp;
+use super::{Activity, ActivityKind, Watch};
+
+const VERSION: u32 = 1;
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// A file changed less than this before it was hashed is hashed again next time: a second change within one tick of
+/// the file system's clock would leave the stamp as it was.
+const SETTLED_NS: i64 = 2_000_000_000;
+
+/// Remembers digests by path, size, time and inode in a JSON file. A lost or damaged cache costs time, nothing else.
+pub struct DigestCache {
+    path: Option<PathBuf>,
+    stored: Stored,
+    changed: bool,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    files: BTreeMap<String, Remembered>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    #[serde(flatten)]
+    stamp: Stamp,
+    blake3: String,
+}
+
+impl DigestCache {
+    /// Reads the cache at `path`; without one, nothing is remembered.
+    pub fn open(path: Option<&Path>) -> Self {
+        let stored = path
+            .and_then(|path| fs::read(path).ok())
+            .and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok())
+            .filter(|stored| stored.version == VERSION)
+            .unwrap_or(Stored { version: VERSION, files: BTreeMap::new() });
+        Self { path: path.map(Path::to_path_buf), stored, changed: false }
+    }
+
+    /// BLAKE3 of the file's bytes, in hexadecimal; remembered, or computed with every core.
+    ///
+    /// # Errors
+    /// A file that cannot be read; an error of `watch.keep_going`.
+    pub fn digest(&mut self, path: &Path, stamp: Stamp, watch: Watch<'_>) -> Result<String> {
+        let key = path.to_str();
+        if let Some(known) =
+            key.and_then(|key| self.stored.files.get(key)).filter(|known| known.stamp == stamp)
+        {
+            return Ok(known.blake3.clone());
+        }
+        let blake3 = hash(path, stamp.bytes, watch)?;
+        if let Some(key) = key.filter(|_| settled(stamp)) {
+            self.stored.files.insert(key.into(), Remembered { stamp, blake3: blake3.clone() });
+            self.changed = true;
+        }
+        Ok(blake3)
+    }
+
+    /// Writes what is new. A failure is only told, because the digests are a convenience.
+    pub fn save(&self) {
+        let Some(path) = self.path.as_deref().filter(|_| self.changed) else { return };
+        if let Err(error) = self.write(path) {
+            tracing::warn!("digests of data files are not remembered: {error:#}");
+        }
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let folder = path.parent().context("the path has no folder")?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)
+            .with_context(|| format!("cannot write into {}", folder.display()))?;
+        file.write_all(&serde_json::to_vec_pretty(&self.stored)?)?;
+        file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(())
+    }
+}
+
+fn settled(stamp: Stamp) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    i64::try_from(now).is_ok_and(|now| now - stamp.modified_ns > SETTLED_NS)
+}
+
+fn hash(path: &Path, total_bytes: u64, watch: Watch<'_>) -> Result<String> {
+    let shown = path.display().to_string();
+    let mut file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut done_bytes = 0;
+    loop {
+        (watch.keep_going)()?;
+        let read = file.read(&mut buffer).with_context(|| format!("cannot read {shown}"))?;
+        if read == 0 {
+            return Ok(hasher.finalize().to_hex().to_string());
+        }
+        hasher.update_rayon(&buffer[..read]);
+        done_bytes += read as u64;
+        (watch.progress)(Activity { kind: ActivityKind::Hashing, file: &shown, done_bytes, total_bytes });
+    }
+}

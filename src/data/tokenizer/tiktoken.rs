@@ -1,0 +1,196 @@
+//! OpenAI's published encodings, from the tables that `tiktoken-rs` carries.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+use tiktoken_rs::CoreBPE;
+
+use super::{TokenizerError, byte_level, segments::segments};
+
+/// The cut of `r50k_base` and `p50k_base` in the syntax of Hugging Face's regex engine.
+const R50K: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+\z|\s+(?!\S)|\s";
+
+/// The cut of `cl100k_base`, likewise: there `{1,3}+` would repeat the group, and `$` would match inside the text.
+const CL100K: &str = concat!(
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+\z|\s*[\r\n]",
+    r"|\s+(?!\S)|\s"
+);
+
+/// The cut of the `o200k` encodings, also used for vocabularies that are learnt.
+pub(super) const O200K: &str = tiktoken_rs::O200K_BASE_PAT_STR;
+
+/// All patterns, to recognise the tokenizers that long texts may be cut for.
+pub(super) const PATTERNS: [&str; 3] = [R50K, CL100K, O200K];
+
+/// One published encoding.
+pub(super) struct Encoding {
+    pub(super) name: &'static str,
+    table: fn() -> &'static CoreBPE,
+    /// Pattern that cuts the text before pairs are merged, for Hugging Face.
+    pattern: &'static str,
+    /// One more than the largest id.
+    pub(super) vocab_size: u32,
+    /// The token that closes a document.
+    pub(super) end_of_text: u32,
+    /// blake3 of [`Encoding::definition`], pinned so that planning need not load the table.
+    pub(super) digest: &'static str,
+}
+
+/// The published encodings that an experiment may name.
+pub(super) static ENCODINGS: [Encoding; 5] = [
+    Encoding {
+        name: "o200k_harmony",
+        table: tiktoken_rs::o200k_harmony_singleton,
+        pattern: O200K,
+        vocab_size: 201_088,
+        end_of_text: 199_999,
+        digest: "396b01eed776c59481b280206190a6694284fc81ead2f57ae5a54a0ec2042d95",
+    },
+    Encoding {
+        name: "o200k_base",
+        table: tiktoken_rs::o200k_base_singleton,
+        pattern: O200K,
+        vocab_size: 200_019,
+        end_of_text: 199_999,
+        digest: "2a0e4eb23ff7ce5f59e5e118ad1ef75e93c6264ad3aa1216d03125ec0d7be6f1",
+    },
+    Encoding {
+        name: "cl100k_base",
+        table: tiktoken_rs::cl100k_base_singleton,
+        pattern: CL100K,
+        vocab_size: 100_277,
+        end_of_text: 100_257,
+        digest: "8611e68e36671158b68db8d8bf3104cc55132d72a6778aec76a8fc02941c45ff",
+    },
+    Encoding {
+        name: "p50k_base",
+        table: tiktoken_rs::p50k_base_singleton,
+        pattern: R50K,
+        vocab_size: 50_281,
+        end_of_text: 50_256,
+        digest: "10889fc95de6a2133667c6a27ad615f538fbf4174c8b7971049663a64817ad9f",
+    },
+    Encoding {
+        name: "r50k_base",
+        table: tiktoken_rs::r50k_base_singleton,
+        pattern: R50K,
+        vocab_size: 50_257,
+        end_of_text: 50_256,
+        digest: "308d754230d38d65af18d1735931f5fd7cb10dfa270a267778e17adde128ca38",
+    },
+];
+
+/// The encoding of that name.
+pub(super) fn find(name: &str) -> Option<&'static Encoding> {
+    ENCODINGS.iter().find(|encoding| encoding.name == name)
+}
+
+impl Encoding {
+    /// Tokens of `text`, whose special-token strings are ordinary text.
+    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let table = (self.table)();
+        let none = HashSet::new();
+        // Of the crate's encoders this one reports what its regex engine refuses, where the others panic.
+        let encode = |segment: &str| match table.encode(segment, &none) {
+            Ok((tokens, _)) => Ok(tokens),
+            Err(error) => Err(TokenizerError::Encode { reason: error.to_string() }),
+        };
+        let parts = segments(text).collect::<Vec<_>>();
+        match parts.as_slice() {
+            [] => Ok(Vec::new()),
+            [only] => encode(only),
+            _ => Ok(parts.into_par_iter().map(encode).collect::<Result<Vec<_>, _>>()?.concat()),
+        }
+    }
+
+    /// The bytes of a token, or nothing for an id without one.
+    pub(super) fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        (self.table)().decode_bytes(&[id]).ok()
+    }
+
+    /// The id of a special token.
+    pub(super) fn special_id(&self, content: &str) -> Option<u32> {
+        let table = (self.table)();
+        let known = table.special_tokens();
+        let content = known.get(content).copied()?;
+        let (tokens, _) = table.encode(content, &HashSet::from([content])).ok()?;
+        tokens.first().copied()
+    }
+
+    /// All special tokens with their ids, in order of id.
+    fn specials(&self) -> Vec<(u32, String)> {
+        let names = (self.table)().special_tokens();
+        let mut specials: Vec<_> =
+            names.into_iter().filter_map(|name| Some((self.special_id(name)?, name.to_owned()))).collect();
+        specials.sort_unstable();
+        specials
+    }
+
+    /// Everything that the tokens depend on, as bytes: pattern, then each id with its bytes.
+    #[cfg(test)]
+    pub(super) fn definition(&self) -> Vec<u8> {
+        let mut definition = format!("{}\n", self.pattern).into_bytes();
+        for id in 0..self.vocab_size {
+            if let Some(bytes) = self.token_bytes(id) {
+                definition.extend(id.to_le_bytes());
+                definition.extend((bytes.len() as u32).to_le_bytes());
+                definition.extend(bytes);
+            }
+        }
+        definition
+    }
+
+    /// The same encoding as a Hugging Face `tokenizer.json`.
+    pub(super) fn hugging_face(&self) -> Value {
+        let specials = self.specials();
+        let special_ids: HashSet<u32> = specials.iter().map(|&(id, _)| id).collect();
+        let ordinary: Vec<(u32, Vec<u8>)> = (0..self.vocab_size)
+            .filter(|id| !special_ids.contains(id))
+            .filter_map(|id| Some((id, self.token_bytes(id)?)))
+            .collect();
+        let mut vocab: Vec<(u32, String)> =
+            ordinary.iter().map(|(id, bytes)| (*id, byte_level::text(bytes))).collect();
+        // Inside the model's vocabulary too, because Hugging Face numbers other added tokens consecutively and these
+        // may leave gaps.
+        vocab.extend(specials.iter().cloned());
+        vocab.sort_unstable();
+        json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": specials
+                .iter()
+                .map(|(id, content)| byte_level::special_token(*id, content))
+                .collect::<Vec<_>>(),
+            "normalizer": null,
+            "pre_tokenizer": byte_level::pre_tokenizer(self.pattern),
+            "post_processor": null,
+            "decoder": byte_level::without_regex(),
+            "model": byte_level::model(
+                vocab.into_iter().map(|(id, content)| (content, Value::from(id))).collect::<Map<_, _>>(),
+                merges(&ordinary),
+                true,
+            ),
+        })
+    }
+}
+
+/// The merges of a ranked vocabulary, first rank first: for each entry of several bytes the two entries that it is
+/// made of, which are what is left of it after every merge of lower rank.
+///
+/// When a pair becomes an entry inside a longer text, all lower merges within it have been made and none reached across
+/// its ends, so its two halves are the ones found here: these merges alone give what the ranks give.
+fn merges(ordinary: &[(u32, Vec<u8>)]) -> Vec<Value> {
+    let mut lower = Default::default();
+    let mut merges = Vec::with_capacity(ordinary.len());
+    for (id, bytes) in ordinary {
+        if bytes.len() > 1
+            && let [left, right] = tiktoken_rs::byte_pair_split(bytes, &lower)[..]
+        {
+            merges.push(json!([byte_level::text(left), byte_level::text(right)]));
+        }
+        lower.insert(bytes.clone(), *id);
+    }
+    merges
+}

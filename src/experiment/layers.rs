@@ -1,0 +1,159 @@
+//! The layers that files make: an experiment file and, beneath it, those it extends.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    conform::Report,
+    document::{self, Data, Node, Place, Source, Table},
+    errors::Problem,
+};
+
+/// What one file, the environment or the command line says.
+#[derive(Debug)]
+pub(super) struct Layer {
+    /// Unique among the layers, for people and as the name under which figment knows it.
+    pub name: String,
+    pub root: Table,
+    /// The folder that its relative paths start from.
+    pub base: PathBuf,
+}
+
+/// Reads `file` and everything it extends: layers, weakest first, with what conforms.
+pub(super) fn of_file(file: &Path, report: &mut Report) -> (Vec<Layer>, Option<Arc<Source>>) {
+    let mut reader = Reader { report, sources: 0, open: Vec::new(), layers: Vec::new() };
+    let source = reader.read(file, None);
+    (reader.layers, source)
+}
+
+/// The one layer of a text that is no file of its own; `extends` starts from `base`.
+pub(super) fn of_text(
+    name: &Path,
+    text: String,
+    base: &Path,
+    report: &mut Report,
+) -> (Vec<Layer>, Arc<Source>) {
+    let mut reader = Reader { report, sources: 0, open: Vec::new(), layers: Vec::new() };
+    let source = reader.parse(name, text, base);
+    (reader.layers, source)
+}
+
+struct Reader<'a> {
+    report: &'a mut Report,
+    /// How many files were read, for the order of problems.
+    sources: usize,
+    /// The files being read right now, each extended by the one before it.
+    open: Vec<PathBuf>,
+    layers: Vec<Layer>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, file: &Path, named_at: Option<&Place>) -> Option<Arc<Source>> {
+        let problem = |message: String| match named_at {
+            Some(place) => Problem::new(message, place.clone()),
+            None => Problem::without_place(message),
+        };
+        let identity = match file.canonicalize() {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.fail(problem(unreadable(file, &error)).help(match named_at {
+                    Some(_) => "`extends` starts from the folder of the file that it stands in",
+                    None => "name an experiment file, such as experiments/quickstart.toml",
+                }));
+                return None;
+            }
+        };
+        if self.open.contains(&identity) {
+            let chain = self.open.iter().skip_while(|open| **open != identity);
+            let names = chain.chain([&identity]).map(|path| path.display().to_string()).collect::<Vec<_>>();
+            let message = format!("a file cannot extend itself: {}", names.join(" -> "));
+            self.fail(problem(message).help("take one of these files out of `extends`"));
+            return None;
+        }
+        let text = match fs::read(&identity).map(String::from_utf8) {
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => {
+                let valid = error.utf8_error().valid_up_to();
+                let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
+                let message = format!("{}:{line}: byte {valid} is not UTF-8", file.display());
+                self.fail(problem(message).help("save the file as UTF-8"));
+                return None;
+            }
+            Err(error) => {
+                self.fail(problem(unreadable(file, &error)).help("name a file that can be read"));
+                return None;
+            }
+        };
+        let base = identity.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+        self.open.push(identity);
+        let source = self.parse(file, text, &base);
+        self.open.pop();
+        Some(source)
+    }
+
+    /// Adds the layers of a text, those it extends first.
+    fn parse(&mut self, name: &Path, text: String, base: &Path) -> Arc<Source> {
+        let source = document::file_source(name, text, self.sources);
+        self.sources += 1;
+        let before = self.report.problems.len();
+        let mut root = document::parse_file(&source, &mut self.report.problems);
+        if self.report.problems.len() > before {
+            // Half a file says nothing about what the other half meant.
+            self.report.break_everything();
+            return source;
+        }
+        for (parent, place) in self.take_extends(&mut root) {
+            let parent = name.parent().unwrap_or(Path::new("")).join(parent);
+            self.read(&parent, Some(&place));
+        }
+        refuse_sweep(&mut root, self.report);
+        let root = self.report.conforming(root);
+        self.layers.push(Layer { name: name.display().to_string(), root, base: base.to_owned() });
+        source
+    }
+
+    /// Takes the files named by `extends` out of the top-level table.
+    fn take_extends(&mut self, root: &mut Table) -> Vec<(String, Place)> {
+        let Some(node) = root.remove("extends") else { return Vec::new() };
+        let mut names = Vec::new();
+        let items = match node.data {
+            Data::List(items) => items,
+            _ => vec![node],
+        };
+        for Node { place, data, .. } in items {
+            match data {
+                Data::Text(name) => names.push((name, place)),
+                other => {
+                    let message = format!("`extends` names files, and {} is not one", other.words());
+                    let help = "write extends = \"base.toml\" or extends = [\"base.toml\", \"other.toml\"]";
+                    self.fail(Problem::new(message, place).help(help));
+                }
+            }
+        }
+        names
+    }
+
+    /// A layer that cannot be read leaves every value in doubt.
+    fn fail(&mut self, problem: Problem) {
+        self.report.problems.push(problem);
+        self.report.break_everything();
+    }
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no experiment file {}", file.display()),
+        _ => format!("cannot read {}: {error}", file.display()),
+    }
+}
+
+/// One experiment a file: sweeping over many is not part of this version.
+fn refuse_sweep(root: &mut Table, report: &mut Report) {
+    if let Some(node) = root.remove("sweep") {
+        let problem = Problem::new("this version of oss-run does not sweep", node.key);
+        report.problems.push(problem.help("take [sweep] out, and start one run for each choice with --set"));
+    }
+}

@@ -1,0 +1,280 @@
+//! From files, environment and arguments to one checked experiment.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use figment::value::{Dict, Value};
+
+use super::{
+    Experiment, ExperimentErrors, Overrides, Provenance, SetBy,
+    check::{self, Finding},
+    conform::{Report, join},
+    document::Place,
+    errors::Problem,
+    layers::{self, Layer},
+    merge::{self, Merged},
+    overrides, paths,
+    shape::{self, Shape},
+};
+
+/// An experiment whose layers are merged and checked, and where each of its values came from.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// Every value filled in.
+    pub experiment: Experiment,
+    /// Who set which key.
+    pub provenance: Provenance,
+    /// What is allowed but looks like a slip, each with its place.
+    pub warnings: Vec<String>,
+    /// The experiment file as it was named.
+    pub file: PathBuf,
+}
+
+/// Loads an experiment file with its layers and checks all of it; nothing is downloaded or allocated.
+///
+/// Layers, weakest first: the types' defaults, the files named by `extends`, the file itself, `OSS_RUN__SECTION__KEY`
+/// variables, `--set`. A preset's fields enter where it is named.
+///
+/// # Errors
+/// Every problem at once: files that cannot be read or parsed, unknown keys, wrong types, values out of bounds,
+/// combinations that cannot work.
+pub fn load(file: &Path, overrides: &Overrides) -> Result<Resolved, ExperimentErrors> {
+    let mut report = Report::default();
+    let variables = if overrides.environment { variables(&mut report) } else { Vec::new() };
+    load_with(file, overrides, variables, report)
+}
+
+/// [`load`] with the environment given.
+pub(super) fn load_with(
+    file: &Path,
+    overrides: &Overrides,
+    variables: Vec<(String, String)>,
+    mut report: Report,
+) -> Result<Resolved, ExperimentErrors> {
+    let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let (mut layers, source) = layers::of_file(file, &mut report);
+    layers.push(overrides::environment(variables.into_iter(), &here, &mut report));
+    overrides::unset(&overrides.unset, &mut layers, &mut report);
+    layers.push(overrides::arguments(&overrides.set, &here, &mut report));
+    let start = source.map(|source| Place { span: 0..0, source });
+    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let (experiment, provenance, warnings) = resolve(layers, stem, start, report)?;
+    Ok(Resolved { experiment, provenance, warnings, file: file.to_owned() })
+}
+
+impl Experiment {
+    /// Reads an experiment from a text, such as a manifest's; relative paths start from the working directory.
+    ///
+    /// # Errors
+    /// As [`load`]; `name` is what problems call the text.
+    pub fn from_toml_str(name: &str, text: &str) -> Result<Self, ExperimentErrors> {
+        let mut report = Report::default();
+        let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let (layers, source) = layers::of_text(Path::new(name), text.to_owned(), &here, &mut report);
+        let start = Some(Place { span: 0..0, source });
+        resolve(layers, None, start, report).map(|(experiment, _, _)| experiment)
+    }
+}
+
+fn resolve(
+    mut layers: Vec<Layer>,
+    stem: Option<String>,
+    start: Option<Place>,
+    mut report: Report,
+) -> Result<(Experiment, Provenance, Vec<String>), ExperimentErrors> {
+    for layer in &mut layers {
+        paths::resolve(&mut layer.root, &layer.base);
+    }
+    let merged = merge::merge(layers);
+    let mut values = match merged.values() {
+        Ok(values) => values,
+        Err(problem) => {
+            report.problems.push(problem);
+            return Err(ExperimentErrors::new(report.problems));
+        }
+    };
+    complete(&mut values, shape::experiment(), "", &merged, &start, &mut report);
+    let provenance = provenance(&values, &merged);
+    let mut experiment: Experiment = match Value::from(values).deserialize() {
+        Ok(experiment) => experiment,
+        Err(error) => {
+            report.problems.push(merge::problem(&error));
+            return Err(ExperimentErrors::new(report.problems));
+        }
+    };
+    let provenance = settle(&mut experiment, provenance, stem);
+    let mut warnings = Vec::new();
+    for finding in check::findings(&experiment) {
+        if finding.keys.iter().any(|key| report.is_broken(key)) {
+            continue;
+        }
+        let problem = located(&finding, &provenance, &merged, &start);
+        if finding.is_warning {
+            warnings.push(problem.to_string());
+        } else {
+            report.problems.push(problem);
+        }
+    }
+    if report.problems.is_empty() {
+        Ok((experiment, provenance, warnings))
+    } else {
+        Err(ExperimentErrors::new(report.problems))
+    }
+}
+
+/// Reports required keys that no layer gave, and fills them so that the rest can be read and checked.
+fn complete(
+    values: &mut Dict,
+    shape: &Shape,
+    path: &str,
+    merged: &Merged,
+    start: &Option<Place>,
+    report: &mut Report,
+) {
+    let Shape::Table(fields) = shape else { return };
+    for field in fields {
+        let inner_path = join(path, &field.name);
+        match (values.get_mut(&field.name), &field.shape) {
+            (None, _) if field.required => {
+                if !report.is_broken(&inner_path) {
+                    let message = format!("`{path}` lacks `{}`", field.name);
+                    let place = nearest_place(path, merged).or(start.clone());
+                    let fix = format!("add {} = {}", field.name, example(&field.shape));
+                    report.problems.push(problem_at(message, place).help(fix));
+                }
+                report.broken.insert(inner_path);
+                values.insert(field.name.clone(), placeholder(&field.shape));
+            }
+            (Some(Value::Dict(_, inner)), shape) => {
+                complete(inner, table_of(shape), &inner_path, merged, start, report);
+            }
+            (Some(Value::Array(_, items)), Shape::List { item, .. }) => {
+                for (index, value) in items.iter_mut().enumerate() {
+                    if let Value::Dict(_, inner) = value {
+                        complete(inner, item, &format!("{inner_path}[{index}]"), merged, start, report);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A value of the right type for a key that is reported as missing anyway.
+fn placeholder(shape: &Shape) -> Value {
+    match shape {
+        Shape::List { .. } => Value::from(Vec::<Value>::new()),
+        Shape::Integer(bounds) => Value::from(bounds.min.unwrap_or_default() as i64),
+        Shape::Float(_) => Value::from(1.0),
+        _ => Value::from(""),
+    }
+}
+
+/// The table among the shapes that a key may have.
+fn table_of(shape: &Shape) -> &Shape {
+    match shape {
+        Shape::Either(shapes) => {
+            shapes.iter().find(|shape| matches!(shape, Shape::Table(_))).unwrap_or(shape)
+        }
+        _ => shape,
+    }
+}
+
+fn example(shape: &Shape) -> &'static str {
+    match shape {
+        Shape::List { .. } => "[\"...\"]",
+        Shape::Integer(_) | Shape::Float(_) => "...",
+        _ => "\"...\"",
+    }
+}
+
+fn provenance(values: &Dict, merged: &Merged) -> Provenance {
+    let mut provenance = Provenance::default();
+    leaves(values, shape::experiment(), &mut Vec::new(), merged, &mut provenance);
+    provenance
+}
+
+/// Records every scalar and list, and every key that nobody set.
+fn leaves<'a>(
+    values: &'a Dict,
+    shape: &Shape,
+    keys: &mut Vec<&'a str>,
+    merged: &Merged,
+    into: &mut Provenance,
+) {
+    let path = keys.iter().fold(String::new(), |path, key| join(&path, key));
+    for (name, value) in values {
+        let inner = shape.field(name).map_or(&Shape::Text, |field| &field.shape);
+        keys.push(name);
+        match value {
+            Value::Dict(_, table) => leaves(table, table_of(inner), keys, merged, into),
+            value => into.set(join(&path, name), merged.set_by(value.tag(), keys)),
+        }
+        keys.pop();
+    }
+    if let Shape::Table(fields) = shape {
+        for field in fields.iter().filter(|field| !values.contains_key(&field.name)) {
+            into.set(join(&path, &field.name), SetBy::Default);
+        }
+    }
+}
+
+/// What follows from the values themselves: the run's name, a preset's end, and validation text of its own.
+fn settle(experiment: &mut Experiment, mut provenance: Provenance, stem: Option<String>) -> Provenance {
+    if experiment.run.name.is_none() && stem.is_some() {
+        experiment.run.name = stem;
+        provenance.set("run.name".into(), SetBy::FileName);
+    }
+    experiment.model.preset = None;
+    let validation = &mut experiment.dataset.validation;
+    if validation.origin().is_some() && !provenance.of("dataset.validation.share").is_explicit() {
+        validation.share = 0.0;
+    }
+    provenance
+}
+
+/// A finding with the place of the first of its keys that somebody wrote.
+fn located(finding: &Finding, provenance: &Provenance, merged: &Merged, start: &Option<Place>) -> Problem {
+    let written = finding.keys.iter().find_map(|key| match provenance.of(key) {
+        SetBy::Preset { .. } => merged.node("model.preset"),
+        _ => merged.node(key),
+    });
+    let around = || finding.keys.iter().find_map(|key| nearest_place(key, merged));
+    let place = written.map(|node| node.place.clone()).or_else(around).or(start.clone());
+    problem_at(finding.message.clone(), place).help(finding.fix.clone())
+}
+
+fn problem_at(message: String, place: Option<Place>) -> Problem {
+    match place {
+        Some(place) => Problem::new(message, place),
+        None => Problem::without_place(message),
+    }
+}
+
+/// The key of the innermost table around `path` that was written.
+fn nearest_place(path: &str, merged: &Merged) -> Option<Place> {
+    let mut path = path;
+    loop {
+        if let Some(node) = merged.node(path) {
+            return Some(node.key.clone());
+        }
+        path = &path[..path.rfind('.')?];
+    }
+}
+
+fn variables(report: &mut Report) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
+    for (name, value) in env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(overrides::PREFIX)) else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name.to_owned(), value)),
+            Err(_) => {
+                let message = format!("environment variable {name} is not UTF-8");
+                report.problems.push(Problem::without_place(message).help("set it again, or unset it"));
+            }
+        }
+    }
+    variables
+}

@@ -1,0 +1,192 @@
+//! Layers into one: what a stronger layer replaces, presets, and figment's merge with its record of who said what.
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::Serialized,
+    value::{Dict, Map, Tag, Value},
+};
+
+use super::{
+    Experiment, Preset,
+    document::{Data, Node, Table, find, find_keys},
+    errors::Problem,
+    layers::Layer,
+    provenance::SetBy,
+    shape::{self, Field, Shape},
+};
+
+/// The merged values, each tagged with the layer that set it.
+pub(super) struct Merged {
+    figment: Figment,
+    layers: Vec<Layer>,
+    presets: Vec<(String, SetBy)>,
+}
+
+/// Merges layers given weakest first.
+pub(super) fn merge(mut layers: Vec<Layer>) -> Merged {
+    make_unique(&mut layers);
+    for strong in 1..layers.len() {
+        let (weaker, stronger) = layers.split_at_mut(strong);
+        replace(weaker, &stronger[0].root);
+    }
+    let defaults = Serialized::defaults(Experiment::default());
+    let mut figment = Figment::new().merge(defaults);
+    let mut presets = Vec::new();
+    for layer in &layers {
+        if let Some((preset, node)) = preset(&layer.root) {
+            let name = format!("preset of {}", layer.name);
+            let named = Box::new(SetBy::of(&node.place));
+            presets.push((name.clone(), SetBy::Preset { name: preset.name().into(), named }));
+            figment = figment.merge(Provided { name, values: shape_of(preset) });
+        }
+        figment = figment.merge(Provided { name: layer.name.clone(), values: dict(&layer.root) });
+    }
+    Merged { figment, layers, presets }
+}
+
+impl Merged {
+    /// The merged top-level table; its values carry the tags of their layers.
+    pub fn values(&self) -> Result<Dict, Problem> {
+        let Shape::Table(sections) = shape::experiment() else { return Ok(Dict::new()) };
+        let section = |field: &Field| {
+            let value = self.figment.find_value(&field.name).map_err(|error| problem(&error))?;
+            Ok((field.name.clone(), value))
+        };
+        sections.iter().map(section).collect()
+    }
+
+    /// Who set the value that carries `tag` and stands under `keys`.
+    pub fn set_by(&self, tag: Tag, keys: &[&str]) -> SetBy {
+        let Some(metadata) = self.figment.get_metadata(tag) else { return SetBy::Default };
+        if let Some((_, set_by)) = self.presets.iter().find(|(name, _)| *name == metadata.name) {
+            return set_by.clone();
+        }
+        let layer = self.layers.iter().find(|layer| layer.name == metadata.name);
+        layer
+            .and_then(|layer| find_keys(&layer.root, keys))
+            .map_or(SetBy::Default, |node| SetBy::of(&node.place))
+    }
+
+    /// The strongest layer's node at `path`.
+    pub fn node(&self, path: &str) -> Option<&Node> {
+        self.layers.iter().rev().find_map(|layer| find(&layer.root, path))
+    }
+}
+
+/// What is left for serde to refuse is worded by figment; the checks before are meant to leave nothing.
+pub(super) fn problem(error: &figment::Error) -> Problem {
+    Problem::without_place(format!("`{}`: {}", error.path.join("."), error.kind))
+}
+
+/// A file that two others extend makes two layers of the same name.
+fn make_unique(layers: &mut [Layer]) {
+    for index in 1..layers.len() {
+        let copies = layers[..index].iter().filter(|layer| layer.name == layers[index].name).count();
+        if copies > 0 {
+            layers[index].name.push_str(&format!(" (again, {copies})"));
+        }
+    }
+}
+
+/// Keys of which only one layer's choice can stand: a stronger layer that names one takes the others away.
+const ORIGINS: [&str; 4] = ["builtin", "files", "hub", "source"];
+const VALIDATIONS: [&str; 4] = ["builtin", "files", "hub", "share"];
+/// Keys of `[model]` that are not part of a preset's shape, and so survive a stronger layer's preset.
+const NO_SHAPE: [&str; 2] = ["init_from", "vocab_size"];
+
+fn replace(weaker: &mut [Layer], stronger: &Table) {
+    let dataset = inner(stronger, "dataset");
+    if let Some(named) = dataset.and_then(|dataset| names(dataset, &ORIGINS)) {
+        for layer in weaker.iter_mut() {
+            if let Some(dataset) = inner_mut(&mut layer.root, "dataset") {
+                dataset.retain(|key, _| !ORIGINS.contains(&key.as_str()) || named.contains(&key.as_str()));
+            }
+        }
+    }
+    let validation = dataset.and_then(|dataset| inner(dataset, "validation"));
+    if let Some(named) = validation.and_then(|validation| names(validation, &VALIDATIONS)) {
+        for layer in weaker.iter_mut() {
+            let dataset = inner_mut(&mut layer.root, "dataset");
+            if let Some(validation) = dataset.and_then(|dataset| inner_mut(dataset, "validation")) {
+                validation
+                    .retain(|key, _| !VALIDATIONS.contains(&key.as_str()) || named.contains(&key.as_str()));
+            }
+        }
+    }
+    if preset(stronger).is_some() {
+        for layer in weaker.iter_mut() {
+            if let Some(model) = inner_mut(&mut layer.root, "model") {
+                model.retain(|key, _| NO_SHAPE.contains(&key.as_str()));
+            }
+        }
+    }
+}
+
+/// Those of `keys` that the table has, if any.
+fn names(table: &Table, keys: &[&'static str]) -> Option<Vec<&'static str>> {
+    let named: Vec<_> = keys.iter().copied().filter(|key| table.contains_key(*key)).collect();
+    (!named.is_empty()).then_some(named)
+}
+
+fn inner<'a>(table: &'a Table, key: &str) -> Option<&'a Table> {
+    match &table.get(key)?.data {
+        Data::Table(inner) => Some(inner),
+        _ => None,
+    }
+}
+
+fn inner_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Table> {
+    match &mut table.get_mut(key)?.data {
+        Data::Table(inner) => Some(inner),
+        _ => None,
+    }
+}
+
+fn preset(root: &Table) -> Option<(Preset, &Node)> {
+    let node = inner(root, "model")?.get("preset")?;
+    match &node.data {
+        Data::Text(name) => Some((Preset::named(name)?, node)),
+        _ => None,
+    }
+}
+
+/// The fields that a preset stands for, as if they were written out in the layer that names it.
+fn shape_of(preset: Preset) -> Dict {
+    let model = Value::serialize(preset.model()).ok().and_then(Value::into_dict).unwrap_or_default();
+    Dict::from([("model".to_owned(), Value::from(model))])
+}
+
+/// A layer as figment takes it.
+struct Provided {
+    name: String,
+    values: Dict,
+}
+
+impl Provider for Provided {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+fn dict(table: &Table) -> Dict {
+    table.iter().filter_map(|(name, node)| Some((name.clone(), value(&node.data)?))).collect()
+}
+
+fn value(data: &Data) -> Option<Value> {
+    Some(match data {
+        Data::Table(table) => Value::from(dict(table)),
+        Data::List(items) => {
+            Value::from(items.iter().filter_map(|item| value(&item.data)).collect::<Vec<_>>())
+        }
+        Data::Text(text) => Value::from(text.as_str()),
+        Data::Integer(integer) => Value::from(i64::try_from(*integer).ok()?),
+        Data::Float(float) => Value::from(*float),
+        Data::Bool(boolean) => Value::from(*boolean),
+        // No key takes a date: such a value has been reported and taken out.
+        Data::Datetime => return None,
+    })
+}

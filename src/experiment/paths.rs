@@ -1,0 +1,112 @@
+//! Paths in an experiment start from the folder of the file that names them.
+
+use std::{
+    env,
+    path::{Component, Path, PathBuf},
+};
+
+use super::document::{Data, Node, Table};
+
+/// Makes the paths of a layer absolute; `base` is absolute.
+pub(super) fn resolve(root: &mut Table, base: &Path) {
+    if let Some(dataset) = table(root, "dataset") {
+        origin(dataset, base);
+        if let Some(validation) = table(dataset, "validation") {
+            origin(validation, base);
+        }
+        if let Some(Data::List(sources)) = dataset.get_mut("source").map(|node| &mut node.data) {
+            for source in sources {
+                if let Data::Table(source) = &mut source.data {
+                    origin(source, base);
+                }
+            }
+        }
+        text(dataset, "tokenizer", base, |name| name.ends_with(".json"));
+    }
+    if let Some(model) = table(root, "model") {
+        text(model, "init_from", base, |name| looks_like_a_path(name, base));
+    }
+}
+
+/// Whether `init_from` names something on this machine: it starts like a path, is deeper than a hub id's
+/// `owner/name`, or is a folder that exists.
+fn looks_like_a_path(name: &str, base: &Path) -> bool {
+    let starts_like_one = name.starts_with(['/', '~']) || name.starts_with("./") || name.starts_with("../");
+    let slashes = name.matches('/').count();
+    starts_like_one || slashes > 1 || (slashes == 1 && base.join(name).exists())
+}
+
+/// `path` (or a glob pattern) seen from `base`: absolute, without `.` and leading `..`, `~` being the home folder.
+pub(super) fn absolute(path: &str, base: &Path) -> String {
+    let home = path.strip_prefix("~/").and_then(|rest| Some(env::home_dir()?.join(rest)));
+    let path = home.unwrap_or_else(|| PathBuf::from(path));
+    let mut full = if path.is_absolute() { PathBuf::new() } else { base.to_owned() };
+    let mut climbing = !path.is_absolute();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            // `base` has no symbolic links, so its parent is what `..` means; further on only the system can tell.
+            Component::ParentDir if climbing => {
+                full.pop();
+            }
+            other => {
+                climbing = false;
+                full.push(other);
+            }
+        }
+    }
+    full.to_string_lossy().into_owned()
+}
+
+fn table<'a>(parent: &'a mut Table, name: &str) -> Option<&'a mut Table> {
+    match &mut parent.get_mut(name)?.data {
+        Data::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+fn origin(table: &mut Table, base: &Path) {
+    if let Some(Data::List(files)) = table.get_mut("files").map(|node| &mut node.data) {
+        for Node { data, .. } in files {
+            if let Data::Text(file) = data
+                && !file.is_empty()
+            {
+                *file = absolute(file, base);
+            }
+        }
+    }
+}
+
+fn text(table: &mut Table, key: &str, base: &Path, is_path: impl Fn(&str) -> bool) {
+    if let Some(Data::Text(name)) = table.get_mut(key).map(|node| &mut node.data)
+        && is_path(name)
+    {
+        *name = absolute(name, base);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_start_from_the_folder_of_the_file() {
+        let base = Path::new("/home/me/experiments");
+        assert_eq!(absolute("a/*.txt", base), "/home/me/experiments/a/*.txt");
+        assert_eq!(absolute("./a.txt", base), "/home/me/experiments/a.txt");
+        assert_eq!(absolute("../../data/a.txt", base), "/home/data/a.txt");
+        assert_eq!(absolute("link/../a.txt", base), "/home/me/experiments/link/../a.txt");
+        assert_eq!(absolute("/data/a.txt", base), "/data/a.txt");
+    }
+
+    #[test]
+    fn hub_ids_and_run_names_are_no_paths() {
+        let base = Path::new("/nowhere");
+        for id in ["openai/gpt-oss-20b", "last", "3f2a"] {
+            assert!(!looks_like_a_path(id, base), "{id}");
+        }
+        for path in ["./m", "../m", "/m", "~/m", "runs/quickstart/3f2a"] {
+            assert!(looks_like_a_path(path, base), "{path}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Which layer set each key.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Resolved,
+    conform::join,
+    document::{Place, SourceKind},
+};
+
+/// Who set a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "layer", rename_all = "snake_case")]
+pub enum SetBy {
+    /// Nobody: the type's default.
+    Default,
+    /// The name of the experiment file, which gives the run its name.
+    FileName,
+    /// A preset, where it was named.
+    Preset {
+        /// The preset, such as `20b`.
+        name: String,
+        /// Who named it.
+        named: Box<SetBy>,
+    },
+    /// A file; line and column (in characters) of the value, from 1.
+    File {
+        /// The file as it was named.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+    },
+    /// An environment variable.
+    Environment {
+        /// Its name.
+        variable: String,
+    },
+    /// A `--set` argument.
+    Argument {
+        /// The argument, `key=value`.
+        argument: String,
+    },
+}
+
+impl SetBy {
+    pub(super) fn of(place: &Place) -> Self {
+        match &place.source.kind {
+            SourceKind::File(path) => {
+                let (line, column) = place.line_and_column();
+                Self::File { path: path.clone(), line, column }
+            }
+            SourceKind::Environment { variable } => Self::Environment { variable: variable.clone() },
+            SourceKind::Argument(_) => Self::Argument { argument: place.source.text.clone() },
+        }
+    }
+
+    /// Whether somebody wrote this value down, by name or by preset.
+    pub fn is_explicit(&self) -> bool {
+        !matches!(self, Self::Default | Self::FileName)
+    }
+}
+
+impl fmt::Display for SetBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::FileName => f.write_str("the file's name"),
+            Self::Preset { name, named } => write!(f, "preset {name} ({named})"),
+            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Self::Environment { variable } => write!(f, "environment variable {variable}"),
+            Self::Argument { argument } => write!(f, "--set {argument}"),
+        }
+    }
+}
+
+/// The layer behind every key that has a value of its own: a scalar or a list, such as `train.steps`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Provenance(BTreeMap<String, SetBy>);
+
+impl Provenance {
+    /// Who set `key`, a dotted path; [`SetBy::Default`] for a key that nobody set.
+    pub fn of(&self, key: &str) -> &SetBy {
+        self.0.get(key).unwrap_or(&SetBy::Default)
+    }
+
+    /// Every key and who set it, in the order of the keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &SetBy)> {
+        self.0.iter().map(|(key, set_by)| (key.as_str(), set_by))
+    }
+
+    pub(super) fn set(&mut self, key: String, set_by: SetBy) {
+        self.0.insert(key, set_by);
+    }
+}
+
+/// A key, its value and who set it: a line of `plan --explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explained {
+    /// The key, such as `train.steps`.
+    pub key: String,
+    /// Its value as TOML; none where it is unset.
+    pub value: Option<String>,
+    /// Who set it.
+    #[serde(flatten)]
+    pub set_by: SetBy,
+}
+
+impl Resolved {
+    /// Every key of the experiment, by name.
+    pub fn explain(&self) -> Vec<Explained> {
+        let mut values = BTreeMap::new();
+        if let Ok(experiment) = toml::Table::try_from(&self.experiment) {
+            flatten(experiment, "", &mut values);
+        }
+        let explained = |(key, set_by): (&str, &SetBy)| Explained {
+            key: key.to_owned(),
+            value: values.remove(key),
+            set_by: set_by.clone(),
+        };
+        self.provenance.iter().map(explained).collect()
+    }
+}
+
+fn flatten(table: toml::Table, path: &str, into: &mut BTreeMap<String, String>) {
+    for (name, value) in table {
+        let path = join(path, &name);
+        match value {
+            toml::Value::Table(inner) => flatten(inner, &path, into),
+            value => {
+                into.insert(path, value.to_string());
+            }
+        }
+    }
+}

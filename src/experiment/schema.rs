@@ -1,0 +1,72 @@
+//! The JSON Schema of an experiment file: for `oss-run schema`, for editors, and for this module's own checks.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::Experiment;
+
+/// The JSON Schema of an experiment file: every key with its meaning, bounds and default.
+///
+/// Draft 7, which TOML editors (taplo, Even Better TOML) read.
+pub fn schema() -> Value {
+    let mut schema =
+        SchemaSettings::draft07().into_generator().into_root_schema_for::<Experiment>().to_value();
+    forget_null(&mut schema);
+    forget_section_defaults(&mut schema);
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        let rest = std::mem::replace(properties, Map::from_iter([("extends".to_owned(), extends())]));
+        properties.extend(rest);
+    }
+    schema
+}
+
+/// `extends` names layers and is gone once they are merged, so it is no field of [`Experiment`].
+fn extends() -> Value {
+    json!({
+        "description": "Experiment files that this one starts from, relative to it; a later one wins over an earlier one.",
+        "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
+    })
+}
+
+/// TOML has no null: an optional value is a key left out.
+fn forget_null(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(Value::Array(types)) = object.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    object.insert("type".into(), only);
+                }
+            }
+            if let Some(Value::Array(choices)) = object.get_mut("anyOf") {
+                choices.retain(|choice| choice != &json!({ "type": "null" }));
+                if choices.len() == 1
+                    && let Some(Value::Array(only)) = object.remove("anyOf")
+                {
+                    object.insert("allOf".into(), Value::Array(only));
+                }
+            }
+            if object.get("default").is_some_and(Value::is_null) {
+                object.remove("default");
+            }
+            object.values_mut().for_each(forget_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_null),
+        _ => {}
+    }
+}
+
+/// The defaults of a section's keys stand beside the keys; the whole section's would only repeat them.
+fn forget_section_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if object.get("default").is_some_and(Value::is_object) {
+                object.remove("default");
+            }
+            object.values_mut().for_each(forget_section_defaults);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_section_defaults),
+        _ => {}
+    }
+}

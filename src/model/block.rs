@@ -1,0 +1,219 @@
+//! One block of the chain: attention and experts, each added to the residual stream.
+//!
+//! B batch, N = B*T tokens, D hidden, E experts, A active experts.
+
+use anyhow::Result;
+use tch::Tensor;
+
+use super::rope::Rotation;
+use super::router::{self, Routing};
+use super::sdpa::Visibility;
+use super::{attention, experts, norm};
+use crate::experiment::{LayerType, Model};
+
+/// Weights of a block, or their gradients.
+#[derive(Debug)]
+pub struct Weights {
+    pub(crate) attention: attention::Weights,
+    norm: Tensor,
+    router: (Tensor, Tensor),
+    experts: experts::Weights,
+}
+
+impl Weights {
+    /// Names a unit's tensors, which come in the order of [`super::unit_parameters`].
+    pub fn new(tensors: &[Tensor]) -> Self {
+        let at = |index: usize| tensors[index].shallow_clone();
+        Self {
+            attention: attention::Weights {
+                norm: at(7),
+                q: (at(0), at(8)),
+                k: (at(1), at(9)),
+                v: (at(2), at(10)),
+                sinks: at(11),
+                out: (at(3), at(12)),
+            },
+            norm: at(13),
+            router: (at(6), at(14)),
+            experts: experts::Weights {
+                gate_up: at(4),
+                gate_up_bias: at(15),
+                down: at(5),
+                down_bias: at(16),
+            },
+        }
+    }
+}
+
+impl Weights {
+    /// The sink logits, f32 `[H]`.
+    pub fn sinks(&self) -> &Tensor {
+        &self.attention.sinks
+    }
+
+    /// The output projection of attention rows `[N, H*C]`, for decoding.
+    pub fn project_out(&self, rows: &Tensor) -> Tensor {
+        let (weight, bias) = &self.attention.out;
+        super::linear::forward(rows, weight, bias)
+    }
+}
+
+/// A block's place in the chain, and what all its passes share.
+#[derive(Debug)]
+pub struct Block<'a> {
+    /// The architecture.
+    pub model: &'a Model,
+    /// Index of the layer.
+    pub layer: i64,
+    /// Positions of the rows.
+    pub rotation: &'a Rotation,
+    /// Document lengths, where tokens see only their own.
+    pub documents: Option<std::sync::Arc<Vec<Vec<i64>>>>,
+    /// B.
+    pub batch: i64,
+}
+
+/// What the backward pass needs: everything, or the input and the choice of experts alone.
+#[derive(Debug)]
+pub enum Saved {
+    /// Every activation.
+    Full(Box<Activations>),
+    /// Enough to compute the activations again.
+    Input {
+        /// The choice of experts, i64 `[N, A]`, which is not made again.
+        experts: Tensor,
+    },
+}
+
+/// Activations of one pass.
+#[derive(Debug)]
+pub struct Activations {
+    attention: attention::Saved,
+    middle: Tensor,
+    norm: norm::Saved,
+    normalised: Tensor,
+    routing: Routing,
+    experts: experts::Saved,
+}
+
+impl Activations {
+    /// Where the tokens went.
+    pub fn routing(&self) -> &Routing {
+        &self.routing
+    }
+
+    /// Rotated keys and values `[B, T, K, C]`.
+    pub fn keys_values(&self) -> (&Tensor, &Tensor) {
+        self.attention.keys_values()
+    }
+
+    /// What to keep for the backward pass.
+    pub fn keep(self, recompute: bool) -> Saved {
+        if recompute { Saved::Input { experts: self.routing.experts } } else { Saved::Full(Box::new(self)) }
+    }
+}
+
+impl Block<'_> {
+    fn visibility(&self) -> Visibility {
+        let sliding = self.model.layer_type(self.layer) == LayerType::SlidingAttention;
+        Visibility { window: sliding.then_some(self.model.sliding_window), documents: self.documents.clone() }
+    }
+
+    /// `x [N, D]` to the next residual rows; `chosen` fixes the experts.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        weights: &Weights,
+        chosen: Option<&Tensor>,
+    ) -> Result<(Tensor, Activations)> {
+        let (added, attention) = attention::forward(
+            self.model,
+            x,
+            &weights.attention,
+            self.rotation,
+            &self.visibility(),
+            self.batch,
+        )?;
+        let middle = x + added;
+        let half = expert_half(self.model, &middle, weights, chosen)?;
+        let y = &middle + half.added;
+        let ExpertHalf { norm, normalised, routing, experts, .. } = half;
+        Ok((y, Activations { attention, middle, norm, normalised, routing, experts }))
+    }
+
+    /// The gradient of `x`; the weights' gradients are added to `grads`. `grad_probabilities` (f32 `[E]`) is the
+    /// balancing loss's gradient.
+    pub fn backward(
+        &self,
+        grad: &Tensor,
+        x: &Tensor,
+        weights: &Weights,
+        saved: Saved,
+        grad_probabilities: Option<&Tensor>,
+        grads: &mut Weights,
+    ) -> Result<Tensor> {
+        let activations = match saved {
+            Saved::Full(activations) => activations,
+            Saved::Input { experts } => Box::new(self.forward(x, weights, Some(&experts))?.1),
+        };
+        let Activations { attention, middle, norm, normalised, routing, experts } = *activations;
+        let limit = self.model.swiglu_limit;
+        let (through_experts, grad_share) = experts::backward(
+            grad,
+            &normalised,
+            &weights.experts,
+            &routing,
+            &experts,
+            limit,
+            &mut grads.experts,
+        )?;
+        let through_router = router::backward(
+            &grad_share,
+            grad_probabilities,
+            &normalised,
+            &weights.router.0,
+            &routing,
+            (&mut grads.router.0, &mut grads.router.1),
+        );
+        let grad_normalised = through_experts + through_router;
+        let grad_middle =
+            grad + norm::backward(&grad_normalised, &middle, &weights.norm, &norm, &mut grads.norm);
+        let through_attention = attention::backward(
+            &grad_middle,
+            x,
+            &weights.attention,
+            &attention,
+            self.rotation,
+            &self.visibility(),
+            &mut grads.attention,
+        )?;
+        Ok(grad_middle + through_attention)
+    }
+}
+
+/// The second half's results.
+struct ExpertHalf {
+    added: Tensor,
+    norm: norm::Saved,
+    normalised: Tensor,
+    routing: Routing,
+    experts: experts::Saved,
+}
+
+fn expert_half(
+    model: &Model,
+    middle: &Tensor,
+    weights: &Weights,
+    chosen: Option<&Tensor>,
+) -> Result<ExpertHalf> {
+    let (normalised, norm) = norm::forward(middle, &weights.norm, model.rms_norm_eps);
+    let (weight, bias) = &weights.router;
+    let routing = router::forward(&normalised, weight, bias, model.num_experts_per_tok, chosen);
+    let (added, experts) = experts::forward(&normalised, &weights.experts, &routing, model.swiglu_limit)?;
+    Ok(ExpertHalf { added, norm, normalised, routing, experts })
+}
+
+/// What a block's second half adds to residual rows `[N, D]`, for decoding.
+pub fn feed_forward(model: &Model, middle: &Tensor, weights: &Weights) -> Result<Tensor> {
+    Ok(expert_half(model, middle, weights, None)?.added)
+}

@@ -1,0 +1,102 @@
+//! Which experts each token visits, with which weights, and how evenly.
+//!
+//! N tokens, D hidden, E experts, A active experts. The router's numbers stay f32 in every precision.
+
+use tch::{Kind, Tensor};
+
+use super::{linear, wide};
+
+/// Where the tokens of one layer go.
+#[derive(Debug)]
+pub struct Routing {
+    /// Experts of each token, likeliest first: i64 `[N, A]`.
+    pub experts: Tensor,
+    /// Their weights, which sum to 1: f32 `[N, A]`.
+    pub weights: Tensor,
+    /// The softmax over all experts: f32 `[N, E]`.
+    pub probabilities: Tensor,
+}
+
+/// Rows `x [N, D]` to their routing. `chosen` reuses an earlier choice of experts instead of choosing again, so that
+/// recomputation cannot route differently.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, active: i64, chosen: Option<&Tensor>) -> Routing {
+    let logits = linear::forward(&wide(x), weight, bias); // [N, E]
+    let experts = match chosen {
+        Some(experts) => experts.shallow_clone(),
+        None => logits.topk(active, -1, true, true).1,
+    };
+    let weights = logits.gather(-1, &experts, false).softmax(-1, None::<Kind>);
+    Routing { experts, weights, probabilities: logits.softmax(-1, None::<Kind>) }
+}
+
+/// The gradient of `x`, from the gradient of the routing weights `[N, A]` and that of the probabilities `[E]`, which is
+/// the same for every token (the balancing loss is linear in their sum).
+pub fn backward(
+    grad_weights: &Tensor,
+    grad_probabilities: Option<&Tensor>,
+    x: &Tensor,
+    weight: &Tensor,
+    routing: &Routing,
+    (grad_weight, grad_bias): (&mut Tensor, &mut Tensor),
+) -> Tensor {
+    let chosen = softmax_backward(grad_weights, &routing.weights); // [N, A]
+    // A token's experts differ, so the scatter adds at most one number to a place and its order is free.
+    let mut grad_logits = routing.probabilities.zeros_like().scatter_(-1, &routing.experts, &chosen); // [N, E]
+    if let Some(grad) = grad_probabilities {
+        grad_logits += softmax_backward(&grad.unsqueeze(0), &routing.probabilities);
+    }
+    linear::backward(&grad_logits, &wide(x), weight, grad_weight, grad_bias).to_kind(x.kind())
+}
+
+fn softmax_backward(grad: &Tensor, output: &Tensor) -> Tensor {
+    let weighted = grad * output;
+    let total = weighted.sum_dim_intlist([-1i64].as_slice(), true, None::<Kind>);
+    weighted - output * total
+}
+
+/// How evenly one layer's tokens spread, over a whole batch.
+///
+/// The balancing loss of a layer is `E * sum_e f_e * P_e` (arXiv:2101.03961, eq. 4, with A choices a token): f is the
+/// share of tokens that chose expert e, P the mean probability. It is A when both are uniform; only P has a gradient.
+#[derive(Debug)]
+pub struct Load {
+    /// Choices of each expert, f32 `[E]` (exact up to 2^24 a layer and batch).
+    pub counts: Tensor,
+    /// Sum of each expert's probability over the tokens, f32 `[E]`.
+    pub probability: Tensor,
+    /// Tokens counted.
+    pub tokens: i64,
+}
+
+impl Load {
+    /// Nothing counted yet.
+    pub fn empty(num_experts: i64, like: &Tensor) -> Self {
+        let zeros = || Tensor::zeros([num_experts], (wide_kind(like), like.device()));
+        Self { counts: zeros(), probability: zeros(), tokens: 0 }
+    }
+
+    /// Counts a routing.
+    pub fn add(&mut self, routing: &Routing) {
+        let num_experts = self.counts.size()[0];
+        self.counts += routing.experts.flatten(0, -1).bincount::<&Tensor>(None, num_experts);
+        self.probability += linear::sum_rows(&routing.probabilities, self.probability.kind());
+        self.tokens += routing.experts.size()[0];
+    }
+
+    /// The layer's balancing loss.
+    pub fn balance_loss(&self) -> f64 {
+        let n = self.tokens as f64;
+        let product = (&self.counts * &self.probability).sum(Kind::Double);
+        self.counts.size()[0] as f64 * product.double_value(&[]) / (n * n)
+    }
+
+    /// The gradient of `coefficient * balance_loss` with respect to every token's probabilities: f32 `[E]`.
+    pub fn balance_gradient(&self, coefficient: f64) -> Tensor {
+        let n = self.tokens as f64;
+        &self.counts * (coefficient * self.counts.size()[0] as f64 / (n * n))
+    }
+}
+
+fn wide_kind(like: &Tensor) -> Kind {
+    if like.kind() == Kind::Double { Kind::Double } else { Kind::Float }
+}

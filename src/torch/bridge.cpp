@@ -1,0 +1,97 @@
+// The C side of `bridge.rs`: operations of libtorch that tch does not expose. Every function returns nullptr, or the
+// message of the exception it caught, to be freed with oss_free: no C++ exception crosses into Rust.
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/ops/_flash_attention_backward.h>
+#include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/_fused_adamw.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#ifdef OSS_RUN_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
+#endif
+
+namespace {
+template <typename F> char *guarded(F body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return strdup(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return strdup(error.what());
+  }
+}
+
+std::optional<at::Tensor> optional(at::Tensor *tensor) {
+  return tensor ? std::make_optional(*tensor) : std::nullopt;
+}
+} // namespace
+
+extern "C" {
+void oss_free(char *message) { free(message); }
+
+char *oss_fused_adamw(at::Tensor *parameter, at::Tensor *gradient, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,
+                      at::Tensor *step, double lr, double beta1, double beta2, double weight_decay, double eps,
+                      at::Tensor *grad_scale) {
+  return guarded([&] {
+    at::_fused_adamw_({*parameter}, {*gradient}, {*exp_avg}, {*exp_avg_sq}, at::TensorList(), {*step}, lr, beta1,
+                      beta2, weight_decay, eps, false, false, optional(grad_scale));
+  });
+}
+
+char *oss_flash_attention_forward(at::Tensor *query, at::Tensor *key, at::Tensor *value, at::Tensor *cum_seq,
+                                  int64_t max_length, double scale, int64_t window_left, at::Tensor **output,
+                                  at::Tensor **logsumexp, at::Tensor **rng_state, at::Tensor **unused) {
+  return guarded([&] {
+    auto window = window_left < 0 ? std::optional<int64_t>() : std::optional<int64_t>(window_left);
+    auto right = window_left < 0 ? std::optional<int64_t>() : std::optional<int64_t>(0);
+    auto result = at::_flash_attention_forward(*query, *key, *value, optional(cum_seq), optional(cum_seq), max_length,
+                                               max_length, 0.0, true, false, scale, window, right);
+    *output = new at::Tensor(std::get<0>(result));
+    *logsumexp = new at::Tensor(std::get<1>(result));
+    *rng_state = new at::Tensor(std::get<2>(result));
+    *unused = new at::Tensor(std::get<3>(result));
+  });
+}
+
+char *oss_flash_attention_backward(at::Tensor *grad_out, at::Tensor *query, at::Tensor *key, at::Tensor *value,
+                                   at::Tensor *out, at::Tensor *logsumexp, at::Tensor *cum_seq, int64_t max_length,
+                                   at::Tensor *rng_state, at::Tensor *unused, double scale, int64_t window_left,
+                                   at::Tensor **grad_query, at::Tensor **grad_key, at::Tensor **grad_value) {
+  return guarded([&] {
+    auto window = window_left < 0 ? std::optional<int64_t>() : std::optional<int64_t>(window_left);
+    auto right = window_left < 0 ? std::optional<int64_t>() : std::optional<int64_t>(0);
+    // The operation takes no optional here: an undefined tensor stands for rows of equal length.
+    at::Tensor lengths = cum_seq ? *cum_seq : at::Tensor();
+    auto result = at::_flash_attention_backward(*grad_out, *query, *key, *value, *out, *logsumexp, lengths, lengths,
+                                                max_length, max_length, 0.0, true, *rng_state, *unused, scale, window,
+                                                right);
+    *grad_query = new at::Tensor(std::get<0>(result));
+    *grad_key = new at::Tensor(std::get<1>(result));
+    *grad_value = new at::Tensor(std::get<2>(result));
+  });
+}
+
+char *oss_set_deterministic(bool enabled) {
+  return guarded([&] {
+    at::globalContext().setDeterministicAlgorithms(enabled, false);
+    // Filling fresh memory is libtorch's guard against reading it uninitialised; no operation here does.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  });
+}
+
+char *oss_cuda_peak_bytes(int device, int64_t *bytes) {
+  return guarded([&] {
+#ifdef OSS_RUN_CUDA
+    auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device);
+    *bytes = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+#else
+    (void)device;
+    *bytes = 0;
+#endif
+  });
+}
+}

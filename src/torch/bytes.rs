@@ -1,0 +1,107 @@
+//! The memory behind a tensor, as slices.
+
+use tch::{Device, Kind, Tensor};
+
+/// Bytes of one element.
+pub fn element_bytes(kind: Kind) -> usize {
+    kind.elt_size_in_bytes()
+}
+
+/// The name that safetensors gives a kind.
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Uint8 => "U8",
+        Kind::Int8 => "I8",
+        Kind::Int16 => "I16",
+        Kind::Int => "I32",
+        Kind::Int64 => "I64",
+        Kind::Half => "F16",
+        Kind::Float => "F32",
+        Kind::Double => "F64",
+        Kind::Bool => "BOOL",
+        Kind::BFloat16 => "BF16",
+        other => unreachable!("no tensor of this program has kind {other:?}"),
+    }
+}
+
+fn assert_contiguous_cpu(tensor: &Tensor) {
+    assert_eq!(tensor.device(), Device::Cpu, "the bytes of a tensor are read on the host");
+    assert!(tensor.is_contiguous(), "the bytes of a tensor are read in order");
+}
+
+/// The bytes of a contiguous CPU tensor, in order.
+///
+/// # Panics
+/// When the tensor is not contiguous or not on the CPU.
+pub fn bytes(tensor: &Tensor) -> &[u8] {
+    assert_contiguous_cpu(tensor);
+    let length = tensor.numel() * element_bytes(tensor.kind());
+    if length == 0 {
+        return &[];
+    }
+    // SAFETY: the storage of a contiguous CPU tensor holds `length` initialised bytes from data_ptr on, and lives as
+    // long as the tensor that the slice borrows.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
+}
+
+/// The elements of a contiguous i64 CPU tensor.
+///
+/// # Panics
+/// When the tensor is of another kind, not contiguous or not on the CPU.
+pub fn i64_slice(tensor: &Tensor) -> &[i64] {
+    assert_eq!(tensor.kind(), Kind::Int64);
+    bytemuck::cast_slice(bytes(tensor))
+}
+
+/// The elements of a contiguous f32 CPU tensor, to be written.
+///
+/// # Panics
+/// When the tensor is of another kind, not contiguous or not on the CPU.
+pub fn f32_slice_mut(tensor: &mut Tensor) -> &mut [f32] {
+    assert_contiguous_cpu(tensor);
+    assert_eq!(tensor.kind(), Kind::Float);
+    let length = tensor.numel();
+    if length == 0 {
+        return &mut [];
+    }
+    // SAFETY: as in `bytes`; the exclusive borrow of the tensor stands for the slice. Another tensor may share the
+    // storage, but tch's tensors are not Sync, so nobody reads it while the slice is written on this thread.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), length) }
+}
+
+/// A CPU tensor that owns a copy of `bytes`.
+///
+/// # Panics
+/// When the number of bytes does not fit shape and kind.
+pub fn tensor_from_bytes(bytes: &[u8], shape: &[i64], kind: Kind) -> Tensor {
+    let elements: i64 = shape.iter().product();
+    assert_eq!(bytes.len(), elements as usize * element_bytes(kind), "bytes of a {shape:?} {kind:?} tensor");
+    Tensor::from_data_size(bytes, shape, kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_round_trip_in_every_float_kind() {
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double] {
+            let tensor = Tensor::arange(24, (Kind::Float, Device::Cpu)).to_kind(kind).reshape([2, 3, 4]);
+            let copy = tensor_from_bytes(bytes(&tensor), &[2, 3, 4], kind);
+            assert!(copy.equal(&tensor), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn writing_the_slice_writes_the_tensor() {
+        let mut tensor = Tensor::zeros([3], (Kind::Float, Device::Cpu));
+        f32_slice_mut(&mut tensor).copy_from_slice(&[1.0, 2.0, 3.0]);
+        assert_eq!(Vec::<f32>::try_from(&tensor).unwrap(), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "in order")]
+    fn a_transposed_view_has_no_bytes_in_order() {
+        bytes(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).transpose(0, 1));
+    }
+}

@@ -1,0 +1,49 @@
+//! The global batch of a step, cut into micro-batches.
+
+use anyhow::Result;
+use tch::{Device, Tensor};
+
+use super::pass::MicroBatch;
+use crate::data::Batches;
+use crate::experiment::Train;
+use crate::model::Sequences;
+
+/// The tokens of one step: a pure function of (seed, step), whatever the micro-batch.
+#[derive(Debug)]
+pub struct GlobalBatch {
+    rows: Vec<Vec<i64>>,
+}
+
+impl GlobalBatch {
+    /// The samples of `step` (0 is the first), each of T + 1 tokens.
+    pub fn of_step(batches: &Batches, train: &Train, step: u64) -> Result<Self> {
+        let count = train.global_batch_size as u64;
+        let rows = (step * count..(step + 1) * count).map(|index| batches.sample(index)).collect();
+        Ok(Self { rows })
+    }
+
+    /// Digest of the tokens, for messages.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for token in self.rows.iter().flatten() {
+            hasher.update(&token.to_le_bytes());
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
+    }
+
+    /// Micro-batches on `device`; with `end_of_text`, tokens see only their own document.
+    pub fn micro_batches(&self, train: &Train, end_of_text: Option<i64>, device: Device) -> Vec<MicroBatch> {
+        let length = train.sequence_length as usize;
+        self.rows
+            .chunks(train.micro_batch_size as usize)
+            .map(|rows| {
+                let inputs: Vec<&[i64]> = rows.iter().map(|row| &row[..length]).collect();
+                let targets: Vec<&[i64]> = rows.iter().map(|row| &row[1..]).collect();
+                MicroBatch {
+                    inputs: Sequences::new(&inputs, end_of_text, device),
+                    targets: Tensor::from_slice(&targets.concat()).to_device(device),
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! The chain driver: one global batch forward through the chain of units, then backward in reverse.
+//!
+//! All micro-batches pass through a unit before the next unit starts, so that each unit's weights are needed once a
+//! pass and its gradient is complete when its backward ends. Kept between units are the boundary activations, and
+//! within a unit what its backward needs (with `recompute`, only the choice of experts).
+
+use anyhow::Result;
+use tch::{Kind, Tensor};
+
+use super::unit::Unit;
+use crate::experiment::Model;
+use crate::model::{self, Block, BlockWeights, HeadWeights, Load, Rotation, Sequences, embed};
+
+/// One micro-batch.
+#[derive(Debug)]
+pub struct MicroBatch {
+    /// Input tokens and documents.
+    pub inputs: Sequences,
+    /// The token after each input, i64 `[N]`.
+    pub targets: Tensor,
+}
+
+/// What one pass is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct PassOptions {
+    /// Kind of the matrix products.
+    pub kind: Kind,
+    /// Keep inputs only and compute activations again in the backward.
+    pub recompute: bool,
+    /// Weight of the balancing loss, averaged over the layers.
+    pub balance_loss: f64,
+    /// Multiplies every gradient (f16's loss scale).
+    pub loss_scale: f64,
+}
+
+/// What one pass found.
+#[derive(Debug)]
+pub struct PassResult {
+    /// Mean negative log-likelihood of the global batch's predicted tokens.
+    pub loss: f64,
+    /// Balancing loss averaged over the layers, not multiplied by its weight; A when uniform.
+    pub balance_loss: f64,
+    /// Each layer's load.
+    pub loads: Vec<Load>,
+    /// Tokens predicted.
+    pub tokens: i64,
+}
+
+/// Loss of the batch; the gradients of `loss + balance_loss * weight` are added to the units' gradients.
+pub fn forward_backward(
+    model: &Model,
+    units: &[Unit],
+    batch: &[MicroBatch],
+    options: PassOptions,
+) -> Result<PassResult> {
+    let tokens: i64 = batch.iter().map(|micro| micro.targets.size()[0]).sum();
+    let length = batch[0].inputs.tokens.size()[1];
+    let rotation = Rotation::consecutive(model, length, options.kind, units[0].master.device());
+    let block = |layer: usize, micro: &MicroBatch| Block {
+        model,
+        layer: layer as i64,
+        rotation: &rotation,
+        documents: micro.inputs.documents.clone(),
+        batch: micro.inputs.tokens.size()[0],
+    };
+    let (embedding, blocks, head) = (&units[0], &units[1..units.len() - 1], &units[units.len() - 1]);
+
+    let matrix = &embedding.tensors()[0];
+    let mut rows: Vec<Tensor> = batch.iter().map(|micro| embed(matrix, &micro.inputs.tokens)).collect(); // [N, D] each
+    let mut kept = Vec::with_capacity(blocks.len());
+    let mut loads = Vec::with_capacity(blocks.len());
+    for (layer, unit) in blocks.iter().enumerate() {
+        let weights = BlockWeights::new(&unit.tensors());
+        let mut load = Load::empty(model.num_local_experts, &unit.master);
+        let mut layer_kept = Vec::with_capacity(batch.len());
+        for (x, micro) in rows.iter_mut().zip(batch) {
+            let (y, activations) = block(layer, micro).forward(x, &weights, None)?;
+            load.add(activations.routing());
+            layer_kept.push((std::mem::replace(x, y), activations.keep(options.recompute)));
+        }
+        kept.push(layer_kept);
+        loads.push(load);
+    }
+
+    let scale = options.loss_scale / tokens as f64;
+    let (weights, mut grads) = (HeadWeights::new(&head.tensors()), HeadWeights::new(&head.gradients()));
+    let mut total = Tensor::zeros([], (Kind::Double, rows[0].device()));
+    let mut gradients = Vec::with_capacity(batch.len());
+    for (x, micro) in rows.into_iter().zip(batch) {
+        let (loss, grad) = model::loss_and_gradient(model, &x, &micro.targets, &weights, scale, &mut grads)?;
+        total += loss;
+        gradients.push(grad);
+    }
+
+    let balance_weight = options.loss_scale * options.balance_loss / blocks.len() as f64;
+    for (layer, (unit, layer_kept)) in blocks.iter().zip(kept).enumerate().rev() {
+        let (weights, mut grads) = (BlockWeights::new(&unit.tensors()), BlockWeights::new(&unit.gradients()));
+        let balance = (balance_weight != 0.0).then(|| loads[layer].balance_gradient(balance_weight));
+        for ((grad, micro), (x, saved)) in gradients.iter_mut().zip(batch).zip(layer_kept) {
+            *grad = block(layer, micro).backward(grad, &x, &weights, saved, balance.as_ref(), &mut grads)?;
+        }
+    }
+    let mut matrix = embedding.gradients().swap_remove(0);
+    for (grad, micro) in gradients.iter().zip(batch) {
+        let _ = matrix.index_add_(0, &micro.inputs.tokens.flatten(0, -1), &grad.to_kind(matrix.kind()));
+    }
+
+    let balance_loss = loads.iter().map(Load::balance_loss).sum::<f64>() / loads.len() as f64;
+    Ok(PassResult { loss: total.double_value(&[]) / tokens as f64, balance_loss, loads, tokens })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Preset;
+    use crate::model::{Initial, num_units, vocab_size};
+    use tch::Device;
+
+    /// The final norm makes rows of length sqrt(D), so logits have variance D*std^2, and the mean of exp of a normal
+    /// number of that variance is exp(D*std^2 / 2).
+    #[test]
+    fn the_first_loss_is_that_of_random_logits() {
+        let model = Model {
+            vocab_size: Some(2003),
+            hidden_size: 2880,
+            num_hidden_layers: 1,
+            head_dim: 64,
+            intermediate_size: 32,
+            ..Preset::Tiny.model()
+        };
+        let mut source = Initial::new(&model, 5);
+        let units: Vec<Unit> = (0..num_units(&model))
+            .map(|index| Unit::new(&model, index, &mut source, Device::Cpu, Kind::Float).unwrap())
+            .collect();
+        tch::manual_seed(1);
+        let tokens = Tensor::randint(vocab_size(&model), [4, 65], (Kind::Int64, Device::Cpu));
+        let batch = [MicroBatch {
+            inputs: Sequences { tokens: tokens.narrow(1, 0, 64).contiguous(), documents: None },
+            targets: tokens.narrow(1, 1, 64).flatten(0, -1),
+        }];
+        let options = PassOptions { kind: Kind::Float, recompute: false, balance_loss: 0.0, loss_scale: 1.0 };
+        let _no_grad = tch::no_grad_guard();
+        let seen = forward_backward(&model, &units, &batch, options).unwrap().loss;
+        let expected = 2003f64.ln() + 2880.0 * 0.02f64.powi(2) / 2.0;
+        assert!((seen / expected - 1.0).abs() < 0.01, "{seen}, not {expected}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The layers of `src`: each imports only those below it, stages do not know each other, and only `torch` is unsafe.
+//!
+//! Source files are read as tokens, so comments and strings do not count, and code inside macros does.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// From the top down. Layers of one row do not import each other.
+const LAYERS: [&[&str]; 13] = [
+    &["main"],
+    &["cli"],
+    &["runner"],
+    &["plan"],
+    &["stages"],
+    &["train"],
+    &["evaluation", "generation"],
+    &["checkpoint", "hf_format"],
+    &["model", "data"],
+    &["monitor"],
+    &["run_dir"],
+    &["experiment"],
+    &["torch", "interrupt"],
+];
+
+/// How a file names the crate's root: from inside, and from the program.
+const CRATE: [&str; 2] = ["crate", "oss_run"];
+
+#[test]
+fn each_layer_imports_only_those_below() {
+    let mut offences = String::new();
+    for file in source_files() {
+        let layer = layer_of(&file);
+        let row = row_of(&layer).unwrap_or_else(|| panic!("{layer} has no place among LAYERS: give it one"));
+        let mut paths = paths_from(&CRATE, tokens(&file));
+        paths.dedup_by(|a, b| a.0 == b.0 && a.1[0] == b.1[0]);
+        for (line, path) in paths {
+            let used = &path[0];
+            let allowed = *used == layer || row_of(used).is_some_and(|below| below > row);
+            if !allowed {
+                writeln!(offences, "{}:{line}: {layer} uses {used}", file.display()).unwrap();
+            }
+        }
+    }
+    assert!(offences.is_empty(), "a layer may use only those below it:\n{offences}");
+}
+
+#[test]
+fn a_stage_does_not_know_its_siblings() {
+    let stages: Vec<(PathBuf, String)> = source_files()
+        .into_iter()
+        .filter(|file| file.starts_with("src/stages") && !file.ends_with("mod.rs"))
+        .map(|file| (file.clone(), file.components().nth(2).map(stem).unwrap()))
+        .collect();
+    for (file, stage) in &stages {
+        for (line, path) in paths_from(&["crate", "super"], tokens(file)) {
+            let sibling = stages.iter().any(|(_, other)| other != stage && path.contains(other));
+            assert!(!sibling, "{}:{line} uses another stage: {}", file.display(), path.join("::"));
+        }
+    }
+}
+
+#[test]
+fn only_torch_is_unsafe() {
+    for file in source_files().iter().filter(|file| !file.starts_with("src/torch")) {
+        let mut lines = Vec::new();
+        walk(tokens(file), &mut |tree| {
+            if matches!(tree, TokenTree::Ident(word) if word == "unsafe") {
+                lines.push(tree.span().start().line);
+            }
+        });
+        assert!(lines.is_empty(), "{} is unsafe on lines {lines:?}: move that to src/torch", file.display());
+    }
+}
+
+#[test]
+fn the_scanner_sees_every_way_to_name_a_layer() {
+    let source = r##"
+        //! Not [`crate::cli`].
+        use crate::{data::{Tokenizer, self}, torch, run_dir as place};
+        pub(crate) use crate::model::Model;
+        fn f() { println!("crate::plan {}", crate::train::steps("use crate::plan;")); } // crate::plan
+    "##;
+    let paths = paths_from(&CRATE, TokenStream::from_str(source).unwrap());
+    let first: Vec<&str> = paths.iter().map(|(_, path)| path[0].as_str()).collect();
+    assert_eq!(first, ["data", "data", "torch", "run_dir", "model", "train"]);
+}
+
+fn source_files() -> Vec<PathBuf> {
+    fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    collect(Path::new("src"), &mut files);
+    // The list of modules stands above every layer.
+    files.retain(|file| file != Path::new("src/lib.rs"));
+    files.sort();
+    files
+}
+
+/// `src/data/tokens.rs` and `src/data.rs` belong to `data`.
+fn layer_of(file: &Path) -> String {
+    file.components().nth(1).map(stem).unwrap()
+}
+
+fn stem(component: std::path::Component<'_>) -> String {
+    Path::new(component.as_os_str()).file_stem().unwrap().to_str().unwrap().to_owned()
+}
+
+fn row_of(layer: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&layer))
+}
+
+fn tokens(file: &Path) -> TokenStream {
+    let source = fs::read_to_string(file).unwrap();
+    TokenStream::from_str(&source).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// The paths that start at one of `roots`, without it, with their lines; a braced list gives one for each entry.
+fn paths_from(roots: &[&str], stream: TokenStream) -> Vec<(usize, Vec<String>)> {
+    let mut found = Vec::new();
+    for sequence in sequences(stream) {
+        for (at, tree) in sequence.iter().enumerate() {
+            if matches!(tree, TokenTree::Ident(word) if roots.iter().any(|root| word == root)) {
+                let line = tree.span().start().line;
+                let paths = paths_after(&sequence[at + 1..]);
+                // `pub(crate)` names the root and goes nowhere.
+                found.extend(paths.into_iter().filter(|path| !path.is_empty()).map(|path| (line, path)));
+            }
+        }
+    }
+    found
+}
+
+/// The paths that go on from here: `::a::b` is one, `::{a, b::c}` two.
+fn paths_after(rest: &[TokenTree]) -> Vec<Vec<String>> {
+    let colon =
+        |tree: Option<&TokenTree>| matches!(tree, Some(TokenTree::Punct(mark)) if mark.as_char() == ':');
+    if !(colon(rest.first()) && colon(rest.get(1))) {
+        return vec![Vec::new()];
+    }
+    match rest.get(2) {
+        Some(TokenTree::Ident(name)) => {
+            let mut paths = paths_after(&rest[3..]);
+            paths.iter_mut().for_each(|path| path.insert(0, name.to_string()));
+            paths
+        }
+        Some(TokenTree::Group(list)) if list.delimiter() == Delimiter::Brace => {
+            let entries: Vec<TokenTree> = list.stream().into_iter().collect();
+            entries
+                .split(|tree| matches!(tree, TokenTree::Punct(mark) if mark.as_char() == ','))
+                .filter_map(|entry| match entry.split_first()? {
+                    (TokenTree::Ident(name), rest) => Some((name.to_string(), rest)),
+                    _ => None,
+                })
+                .flat_map(|(name, rest)| {
+                    paths_after(rest).into_iter().map(move |mut path| {
+                        path.insert(0, name.clone());
+                        path
+                    })
+                })
+                .collect()
+        }
+        _ => vec![Vec::new()],
+    }
+}
+
+/// The stream and the inside of each of its brackets, each as one sequence.
+fn sequences(stream: TokenStream) -> Vec<Vec<TokenTree>> {
+    let sequence: Vec<TokenTree> = stream.into_iter().collect();
+    let inner: Vec<_> = sequence
+        .iter()
+        .filter_map(|tree| match tree {
+            TokenTree::Group(group) => Some(sequences(group.stream())),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    std::iter::once(sequence).chain(inner).collect()
+}
+
+fn walk(stream: TokenStream, visit: &mut dyn FnMut(&TokenTree)) {
+    for tree in stream {
+        visit(&tree);
+        if let TokenTree::Group(group) = tree {
+            walk(group.stream(), visit);
+        }
+    }
+}

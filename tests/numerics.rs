@@ -1,0 +1,250 @@
+//! oss-run against numbers that transformers and torch made: `golden/make_goldens.py` says how, and what a file holds.
+//!
+//! `cargo test --release --test numerics -- --nocapture` shows how far off they are.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::print_stdout, reason = "how far off the numbers are is worth reading")]
+
+mod golden;
+
+use golden::{Golden, model_of, relative_error};
+use oss_run::experiment::{Model, Optimizer};
+use oss_run::generation::{Decoding, Prompt, generate};
+use oss_run::model::{Chain, Resident, Sequences, inverse_frequencies, num_units};
+use oss_run::train::{MicroBatch, PassOptions, PassResult, Unit, forward_backward};
+use tch::{Device, Kind, Tensor};
+
+const CASES: [&str; 4] = ["grouped", "ungrouped", "odd", "documents"];
+
+/// Bound on logits and losses.
+const FORWARD: f64 = 1e-5;
+/// Bound on each parameter's gradient.
+const BACKWARD: f64 = 1e-4;
+
+/// The CPU, and the first GPU where there is one.
+fn devices() -> Vec<Device> {
+    if tch::Cuda::is_available() { vec![Device::Cpu, Device::Cuda(0)] } else { vec![Device::Cpu] }
+}
+
+/// The rows of an i64 `[B, T]` tensor.
+fn rows(tensor: &Tensor) -> Vec<Vec<i64>> {
+    Vec::<Vec<i64>>::try_from(tensor).unwrap()
+}
+
+fn micro_batches(
+    inputs: &Tensor,
+    targets: &Tensor,
+    separator: Option<i64>,
+    size: usize,
+    device: Device,
+) -> Vec<MicroBatch> {
+    let (inputs, targets) = (rows(inputs), rows(targets));
+    let micro_batch = |(inputs, targets): (&[Vec<i64>], &[Vec<i64>])| {
+        let inputs: Vec<&[i64]> = inputs.iter().map(Vec::as_slice).collect();
+        MicroBatch {
+            inputs: Sequences::new(&inputs, separator, device),
+            targets: Tensor::from_slice(&targets.concat()).to_device(device),
+        }
+    };
+    inputs.chunks(size).zip(targets.chunks(size)).map(micro_batch).collect()
+}
+
+fn units(model: &Model, golden: &mut Golden, device: Device) -> Vec<Unit> {
+    (0..num_units(model)).map(|index| Unit::new(model, index, golden, device, Kind::Float).unwrap()).collect()
+}
+
+/// One pass over a case's batch; the units hold its gradients.
+fn pass(
+    golden: &mut Golden,
+    device: Device,
+    micro_batch_size: usize,
+    options: PassOptions,
+) -> (Vec<Unit>, PassResult) {
+    let model = model_of(golden);
+    let units = units(&model, golden, device);
+    let (inputs, targets) = (golden.tensor("input_ids"), golden.tensor("targets"));
+    let batch = micro_batches(&inputs, &targets, golden.separator(), micro_batch_size, device);
+    let result = forward_backward(&model, &units, &batch, options).unwrap();
+    (units, result)
+}
+
+fn options() -> PassOptions {
+    PassOptions { kind: Kind::Float, recompute: false, balance_loss: 0.0, loss_scale: 1.0 }
+}
+
+/// Holds every gradient to `expected`, by Hugging Face name. Where the true gradient is zero, ours must be tiny.
+fn compare_gradients(units: &[Unit], expected: impl Fn(&str) -> Tensor, label: &str) {
+    let mut worst = (0.0, String::new());
+    for unit in units {
+        for (spec, gradient) in unit.views(&unit.gradient) {
+            let expected = expected(&spec.name);
+            let error = if expected.norm().double_value(&[]) == 0.0 {
+                gradient.norm().double_value(&[])
+            } else {
+                relative_error(&gradient, &expected)
+            };
+            assert!(error <= BACKWARD, "{label}: gradient of {} is off by {error:.1e}", spec.name);
+            if error > worst.0 {
+                worst = (error, spec.name.clone());
+            }
+        }
+    }
+    println!("{label}: worst gradient {:.1e} ({})", worst.0, worst.1);
+}
+
+#[test]
+fn logits_are_transformers() {
+    for device in devices() {
+        for name in CASES {
+            let mut golden = Golden::open(name);
+            let model = model_of(&golden);
+            let weights = Resident::load(&model, &mut golden, device, Kind::Float).unwrap();
+            let chain = Chain { model: &model, weights: &weights, kind: Kind::Float };
+            let inputs = rows(&golden.tensor("input_ids"));
+            let inputs: Vec<&[i64]> = inputs.iter().map(Vec::as_slice).collect();
+            let logits = chain.logits(&Sequences::new(&inputs, golden.separator(), device)).unwrap();
+            let error = relative_error(&logits, &golden.tensor("logits"));
+            println!("{name} on {device:?}: logits {error:.1e}");
+            assert!(error <= FORWARD, "{name} on {device:?}: logits are off by {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn loss_and_every_gradient_are_transformers() {
+    for device in devices() {
+        for name in CASES {
+            for (micro_batch_size, recompute) in [(8, false), (1, true)] {
+                let mut golden = Golden::open(name);
+                let options = PassOptions { recompute, ..options() };
+                let (units, result) = pass(&mut golden, device, micro_batch_size, options);
+                let label = format!("{name} on {device:?}, {micro_batch_size} at once");
+                let expected = golden.scalar("loss");
+                let error = (result.loss / expected - 1.0).abs();
+                assert!(error <= FORWARD, "{label}: loss {} is not {expected}", result.loss);
+                compare_gradients(&units, |name| golden.tensor(&format!("gradient/{name}")), &label);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_balancing_loss_and_its_gradients_are_transformers() {
+    // So large that the other loss's gradient is small beside it.
+    let weight = 1000.0;
+    for device in devices() {
+        for name in CASES {
+            let mut golden = Golden::open(name);
+            let options = PassOptions { balance_loss: weight, ..options() };
+            let (units, result) = pass(&mut golden, device, 1, options);
+            let expected = Vec::<f64>::try_from(golden.tensor("balance").to_kind(Kind::Double)).unwrap();
+            for (layer, (load, expected)) in result.loads.iter().zip(&expected).enumerate() {
+                let error = (load.balance_loss() / expected - 1.0).abs();
+                assert!(error <= FORWARD, "{name}, layer {layer}: {} is not {expected}", load.balance_loss());
+            }
+            let mean = expected.iter().sum::<f64>() / expected.len() as f64;
+            assert!((result.balance_loss / mean - 1.0).abs() <= FORWARD, "{name}: {}", result.balance_loss);
+
+            let both = |name: &str| {
+                let gradient = golden.tensor(&format!("gradient/{name}"));
+                match golden.find(&format!("balance_gradient/{name}")) {
+                    Some(balance) => gradient + balance * weight,
+                    None => gradient,
+                }
+            };
+            compare_gradients(&units, both, &format!("{name} on {device:?}, balanced"));
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_are_transformers_with_and_without_cache() {
+    for device in devices() {
+        for name in ["grouped", "ungrouped"] {
+            let mut golden = Golden::open(name);
+            let model = model_of(&golden);
+            let weights = Resident::load(&model, &mut golden, device, Kind::Float).unwrap();
+            let chain = Chain { model: &model, weights: &weights, kind: Kind::Float };
+            let texts = golden.greedy();
+            assert!(!texts.is_empty());
+            let prompts: Vec<Prompt> =
+                texts.iter().map(|(prompt, _)| Prompt { tokens: prompt.clone(), stream: 0 }).collect();
+            let new_tokens = texts[0].1.len();
+            assert!(new_tokens >= 64 && new_tokens as i64 > model.sliding_window);
+            let decoding = Decoding {
+                max_new_tokens: new_tokens as u64,
+                temperature: 0.0,
+                top_k: None,
+                top_p: None,
+                seed: 0,
+                end_tokens: Vec::new(),
+            };
+            let cached = generate(&chain, &prompts, &decoding, |_, _| false, |_| Ok(())).unwrap();
+            for ((prompt, expected), cached) in texts.iter().zip(&cached) {
+                assert_eq!(cached, expected, "{name} on {device:?}, with a cache");
+                let mut tokens = prompt.clone();
+                while tokens.len() < prompt.len() + new_tokens {
+                    let logits = chain.logits(&Sequences::new(&[&tokens], None, device)).unwrap();
+                    tokens.push(logits.get(0).get(-1).argmax(-1, false).int64_value(&[]));
+                }
+                assert_eq!(&tokens[prompt.len()..], expected, "{name} on {device:?}, without a cache");
+            }
+        }
+    }
+}
+
+#[test]
+fn adamw_with_clipping_is_torchs() {
+    for device in devices() {
+        let mut golden = Golden::open("adamw");
+        let model = model_of(&golden);
+        let optimizer: Optimizer = serde_json::from_value(golden.case["optimizer"].clone()).unwrap();
+        let mut units = units(&model, &mut golden, device);
+        let (inputs, targets) = (golden.tensor("input_ids"), golden.tensor("targets"));
+        for step in 0..inputs.size()[0] {
+            let batch = micro_batches(&inputs.get(step), &targets.get(step), None, 1, device);
+            let result = forward_backward(&model, &units, &batch, options()).unwrap();
+            let expected = golden.tensor("losses").double_value(&[step]);
+            let error = (result.loss / expected - 1.0).abs();
+            assert!(error <= FORWARD, "step {step} on {device:?}: loss {} is not {expected}", result.loss);
+
+            let norm =
+                units.iter().map(|unit| unit.gradient.norm().double_value(&[]).powi(2)).sum::<f64>().sqrt();
+            let expected = golden.tensor("gradient_norms").double_value(&[step]);
+            let error = (norm / expected - 1.0).abs();
+            assert!(error <= BACKWARD, "step {step} on {device:?}: gradient norm {norm} is not {expected}");
+
+            let on_device = |value: f64| Tensor::from(value as f32).to_device(device);
+            let (count, scale) = (on_device(step as f64 + 1.0), on_device(norm / optimizer.max_grad_norm));
+            for unit in &mut units {
+                unit.step(&optimizer, optimizer.lr, &count, Some(&scale)).unwrap();
+            }
+        }
+        let mut worst: f64 = 0.0;
+        for unit in &units {
+            for (spec, weight) in unit.views(&unit.master) {
+                let error = relative_error(&weight, &golden.tensor(&format!("final/{}", spec.name)));
+                assert!(error <= FORWARD, "{} on {device:?} is off by {error:.1e} in the end", spec.name);
+                worst = worst.max(error);
+            }
+        }
+        println!("AdamW on {device:?}: worst weight {worst:.1e}");
+    }
+}
+
+#[test]
+fn yarns_frequencies_are_transformers() {
+    for entry in golden::yarn() {
+        let (frequencies, factor) = inverse_frequencies(&entry.model);
+        assert_eq!(frequencies.len(), entry.inv_freq.len());
+        assert!((factor / entry.attention_factor - 1.0).abs() < 1e-12, "{factor}");
+        for (i, (ours, theirs)) in frequencies.iter().zip(&entry.inv_freq).enumerate() {
+            // Theirs are f32.
+            assert!(
+                (ours / theirs - 1.0).abs() < 1e-6,
+                "{:?}: frequency {i}: {ours}, not {theirs}",
+                entry.model
+            );
+        }
+    }
+}
