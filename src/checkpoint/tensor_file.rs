@@ -24,7 +24,7 @@ use crate::torch;
 /// The longest header that safetensors readers accept.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes that are written, read and hashed at once.
-const CHUNK_BYTES: usize = 32 << 20;
+const CHUNK_BYTES: usize = 8 << 20;
 /// Bytes of the header's length in front of it.
 const LENGTH_BYTES: u64 = 8;
 
@@ -259,7 +259,7 @@ impl TensorFile {
         Ok(hasher.finalize())
     }
 
-    /// Hands the bytes `range` of a tensor's data to `take`, in chunks of at most 32 MiB that start on an element.
+    /// Hands the bytes `range` of a tensor's data to `take`, in chunks of at most 8 MiB that start on an element.
     pub(crate) fn stream(
         &self,
         info: &TensorInfo,

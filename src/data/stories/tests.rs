@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
 use super::grammar::Random;
-use super::{Corpus, STORIES, TRAINING_SEED, VALIDATION_SEED, plots};
+use super::{Corpus, STORIES, TRAINING_SEED, VALIDATION_SEED, VERSION, plots};
 
 fn words(story: &str) -> usize {
     story.split_whitespace().count()
@@ -18,6 +18,21 @@ fn a_story_depends_on_seed_and_number_alone() {
     assert!(forwards.iter().eq(backwards.iter().rev()));
     assert_ne!(forwards[0], forwards[1]);
     assert_ne!(corpus.story(0), Corpus::new(8).story(0));
+}
+
+/// Prepared data is found by the version, so a changed story needs a new one.
+#[test]
+fn a_version_keeps_its_stories() {
+    let mut hasher = blake3::Hasher::new();
+    for number in 0..1_000 {
+        hasher.update(Corpus::new(TRAINING_SEED).story(number).as_bytes());
+    }
+    let digest = hasher.finalize().to_hex();
+    assert_eq!(
+        (VERSION, &digest[..16]),
+        (1, "241f63ed231953d4"),
+        "raise VERSION and put the new digest here"
+    );
 }
 
 #[test]

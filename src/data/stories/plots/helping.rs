@@ -88,7 +88,7 @@ pub const RESCUED: Plot = Plot {
                 "One {weather} {time}, when {hero} was playing {in}, {he} heard {sound}.",
             ]),
             always(&[
-                "{He} looked {spot} and saw nothing. Then {he} looked again, and there was {a animal}. {Trouble}",
+                "{He} looked {spot}, but the sound came from further away. A few steps on, {he} found {a animal}. {Trouble}",
                 "{He} followed the sound and found {a animal}. {Trouble}",
             ]),
             sometimes(
@@ -135,7 +135,7 @@ pub const RESCUED: Plot = Plot {
                 "That night {he} dreamed of the {animal} and smiled in {his} sleep.",
                 "{He} had learned that even small hands can do a big kindness.",
                 "From then on, {hero} always stopped and looked when {he} heard a small voice.",
-                "{He} told {his} friend {friend} all about it, and the next day they went back together to see if all was well.",
+                "{He} told {his} friend {friend} all about it, and they were both glad that it had ended well.",
             ]),
         ],
     ],
@@ -279,7 +279,7 @@ pub const VISITED: Plot = Plot {
             ("bring", "a pot of hot soup"),
             ("bring.short", "the soup"),
             ("make", "cut up the carrots and stirred the soup"),
-            ("later", "taught {him} how to knit"),
+            ("later", "taught {hero} how to knit"),
         ],
         &[
             ("neighbour", "Mr Finch"),
@@ -289,7 +289,7 @@ pub const VISITED: Plot = Plot {
             ("bring", "a basket of warm rolls"),
             ("bring.short", "the rolls"),
             ("make", "kneaded the dough and shaped it into rolls"),
-            ("later", "taught {him} how to carve a whistle"),
+            ("later", "taught {hero} how to carve a whistle"),
         ],
         &[
             ("neighbour", "Mrs Brook"),
@@ -299,7 +299,7 @@ pub const VISITED: Plot = Plot {
             ("bring", "a bunch of wild flowers"),
             ("bring.short", "the flowers"),
             ("make", "picked the brightest flowers by the lane and tied them with grass"),
-            ("later", "showed {him} a chest full of old maps"),
+            ("later", "showed {hero} a chest full of old maps"),
         ],
         &[
             ("neighbour", "Mr Hill"),
@@ -309,7 +309,7 @@ pub const VISITED: Plot = Plot {
             ("bring", "a big apple pie"),
             ("bring.short", "the pie"),
             ("make", "peeled the apples and rolled out the pastry"),
-            ("later", "let {him} ring the old bell in the yard"),
+            ("later", "let {hero} ring the old bell in the yard"),
         ],
     ],
     paragraphs: &[
@@ -367,7 +367,7 @@ pub const VISITED: Plot = Plot {
                     "A few days later the window was open again, and {neighbour} was waving.",
                 ],
             ),
-            always(&["When {neighbour} was well, {n.he} {later}.", "To say thank you, {n.he} {later}."]),
+            always(&["When {neighbour} was well, {n.he} {later}.", "To say thank you, {neighbour} {later}."]),
             always(&[
                 "{Hero} had learned that a little kindness can come back as a big one.",
                 "And from that day on, {hero} went to see {n.him} every week.",

@@ -199,7 +199,7 @@ pub const RAINY_DAY: Plot = Plot {
             sometimes(
                 35,
                 &[
-                    "\"Shall we go outside now?\" asked {friend}. \"No,\" said {hero}, \"let us go on with our {make}!\"",
+                    "\"Let us go on with our {make} tomorrow!\" said {hero}.",
                     "\"I hope that it will rain again tomorrow,\" said {hero}, and everybody laughed.",
                 ],
             ),
