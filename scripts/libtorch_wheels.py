@@ -176,4 +176,7 @@ def unpack(wheel, target, keep):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

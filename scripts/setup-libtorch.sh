@@ -32,13 +32,13 @@ if [[ -e .libtorch && ! -L .libtorch ]]; then
 fi
 previous="$(readlink .libtorch || true)"
 if [[ $previous != "$directory" ]]; then
-    ln -s "$directory" ".libtorch.$$"
-    mv -T ".libtorch.$$" .libtorch
     # torch-sys compares the path of libtorch, which stays the same, and would keep what it built for the other set.
     if [[ -n $previous ]]; then
         for profile in dev release; do
             cargo clean --quiet --profile "$profile" -p torch-sys -p oss-run
         done
     fi
+    ln -s "$directory" ".libtorch.$$"
+    mv -T ".libtorch.$$" .libtorch
 fi
 echo "libtorch: $variant set at .libtorch -> $directory" >&2

@@ -2,6 +2,9 @@
 //!
 //! `cargo test --release --test numerics -- --nocapture` shows how far off they are.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::print_stdout, reason = "how far off the numbers are is worth reading")]
+
 mod golden;
 
 use golden::{Golden, model_of, relative_error};

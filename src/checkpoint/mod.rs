@@ -33,7 +33,7 @@ use tch::Tensor;
 
 pub use load::{Checkpoint, latest, list};
 pub use manifest::RankFile;
-pub use retention::prune;
+pub use retention::{prune, remove};
 pub use save::{Writer, bytes_needed, save, write_rank};
 pub use tensor_file::{FileRecord, TensorFileError};
 

@@ -31,7 +31,7 @@ pub(super) fn prune_with(
     let kept = kept(&steps, policy, best, protected);
     let mut pruned = Vec::new();
     for (step, path) in complete.into_iter().filter(|(step, _)| !kept.contains(step)) {
-        if remove_unless_pinned(disk, &path)? {
+        if remove_with(disk, &path)? {
             pruned.push(step);
         }
     }
@@ -52,8 +52,12 @@ fn kept(
     newest.chain(multiples).chain(protected).copied().chain(best).collect()
 }
 
-/// Deletes a checkpoint, or leaves it and returns false when somebody has it open.
-fn remove_unless_pinned(disk: &Disk, path: &Path) -> Result<bool> {
+/// Deletes one checkpoint, or leaves it and returns false when somebody has it open.
+pub fn remove(path: &Path) -> Result<bool> {
+    remove_with(&Disk::default(), path)
+}
+
+fn remove_with(disk: &Disk, path: &Path) -> Result<bool> {
     let directory = File::open(path).map_err(Error::io("open", path))?;
     if matches!(directory.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
         return Ok(false);

@@ -24,7 +24,7 @@ use crate::torch;
 /// The longest header that safetensors readers accept.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes that are written, read and hashed at once.
-const CHUNK_BYTES: usize = 32 << 20;
+const CHUNK_BYTES: usize = 8 << 20;
 /// Bytes of the header's length in front of it.
 const LENGTH_BYTES: u64 = 8;
 
@@ -230,9 +230,12 @@ impl TensorFile {
         let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|error| damaged(format!("its header is no safetensors header ({error})")))?;
         let data_start = LENGTH_BYTES + length;
-        let expected = data_start + metadata.data_len() as u64;
-        if size != expected {
-            return Err(damaged(format!("{size} bytes, where its header describes {expected}")));
+        let data_bytes = metadata.data_len() as u64;
+        if size - data_start != data_bytes {
+            let found = size - data_start;
+            return Err(damaged(format!(
+                "{found} bytes of tensors, where its header describes {data_bytes}"
+            )));
         }
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         Ok(Self { path: path.to_owned(), file, bytes: size, data_start, tensors })
@@ -256,7 +259,7 @@ impl TensorFile {
         Ok(hasher.finalize())
     }
 
-    /// Hands the bytes `range` of a tensor's data to `take`, in chunks of at most 32 MiB that start on an element.
+    /// Hands the bytes `range` of a tensor's data to `take`, in chunks of at most 8 MiB that start on an element.
     pub(crate) fn stream(
         &self,
         info: &TensorInfo,

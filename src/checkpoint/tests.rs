@@ -108,6 +108,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
+    fn numbers_in_the_state_come_back_bit_for_bit(bits in any::<u64>()) {
+        let number = f64::from_bits(bits);
+        prop_assume!(number.is_finite());
+        let dir = tempfile::tempdir().unwrap();
+        let path = save(dir.path(), 1, &[], &json!(number)).unwrap();
+        let state = Checkpoint::open(&path).unwrap().state().as_f64().unwrap();
+        prop_assert_eq!(state.to_bits(), bits);
+    }
+
+    #[test]
     fn any_split_over_ranks_reads_back_in_any_range(
         tensors in tensors(),
         cuts in (1..5usize).prop_flat_map(splits),
@@ -295,6 +305,22 @@ fn an_open_checkpoint_is_not_pruned_and_one_being_written_is_not_cleared() {
     drop(open);
     assert_eq!(prune(dir.path(), &policy, None, &[]).unwrap(), [2, 3]);
     assert_eq!(names_in(dir.path()), ["step-00000005"]);
+}
+
+#[test]
+fn a_fault_while_pruning_leaves_what_is_kept() {
+    let policy = experiment::Checkpoint { keep_last: 1, ..Default::default() };
+    for number in 1..=7 {
+        let dir = tempfile::tempdir().unwrap();
+        (1..=4).for_each(|step| save_step(dir.path(), step));
+        let disk = Disk { faults: Faults::at(number, Fault::Killed).into() };
+        let pruned = retention::prune_with(&disk, dir.path(), &policy, None, &[]);
+        assert_eq!(pruned.is_ok(), !disk.faults.reached());
+        assert_holds(&latest(dir.path()).unwrap().unwrap(), 4);
+        save_step(dir.path(), 5);
+        prune(dir.path(), &policy, None, &[]).unwrap();
+        assert_eq!(names_in(dir.path()), ["step-00000005"], "after call {number}");
+    }
 }
 
 #[test]

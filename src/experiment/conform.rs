@@ -47,7 +47,9 @@ impl Report {
             _ => format!("unknown key `{name}` in [{path}]"),
         };
         let suggestions = suggestions(name, fields, path);
-        let help = if suggestions.is_empty() {
+        let help = if path.is_empty() && name == "extends" {
+            "only a file can extend files: write it there".into()
+        } else if suggestions.is_empty() {
             let names = fields.iter().map(|field| field.name.clone());
             format!("the keys here are {}", names.collect::<Vec<_>>().join(", "))
         } else {
@@ -66,8 +68,18 @@ impl Report {
         for (name, node) in table {
             match fields.iter().find(|field| field.name == name) {
                 Some(field) => {
+                    let before = self.problems.len();
                     if let Some(node) = self.value(node, &field.shape, &join(path, &name)) {
                         kept.insert(name, node);
+                    }
+                    let default = field.default.as_ref().filter(|value| !value.is_object());
+                    let way_out = match default {
+                        Some(value) => format!("leave it out for the default, {value}"),
+                        None if field.required => format!("write {}", field.shape.words()),
+                        None => "leave it out".into(),
+                    };
+                    for problem in &mut self.problems[before..] {
+                        problem.help.get_or_insert_with(|| way_out.clone());
                     }
                 }
                 None => self.unknown_key(&name, node.key, fields, path),

@@ -115,12 +115,12 @@ pub(super) fn parse_value(text: &str, source: &Arc<Source>, offset: usize) -> Re
 /// Parses a dotted key that opens its source: its parts with their places.
 pub(super) fn parse_key(text: &str, source: &Arc<Source>) -> Result<Vec<(String, Place)>, Problem> {
     let line = format!("{text} = 0");
-    let document = DeTable::parse(&line).map_err(|error| {
-        let mut problem = syntax_problem(&error, source, 0);
-        problem.message = format!("`{text}` is not a key");
-        problem.help = Some("write it with dots, such as `train.steps`".into());
-        problem
-    })?;
+    let no_key = || {
+        let place = place(0..text.len(), source, 0);
+        Problem::new(format!("`{text}` is not a key"), place)
+            .help("write it with dots, such as `train.steps`")
+    };
+    let document = DeTable::parse(&line).map_err(|_| no_key())?;
     let mut parts = Vec::new();
     let mut table = document.get_ref();
     while let Some((key, value)) = table.iter().next() {
@@ -130,7 +130,8 @@ pub(super) fn parse_key(text: &str, source: &Arc<Source>) -> Result<Vec<(String,
             _ => break,
         }
     }
-    Ok(parts)
+    // A comment parses, and holds no key.
+    if parts.is_empty() { Err(no_key()) } else { Ok(parts) }
 }
 
 /// The node at a path such as `dataset.source[1].weight`.
@@ -191,8 +192,7 @@ fn syntax_problem(error: &toml::de::Error, source: &Arc<Source>, offset: usize) 
     let end = source.text.len();
     let span = error.span().unwrap_or(end..end);
     let span = (span.start + offset).min(end)..(span.end + offset).min(end);
-    Problem::new(error.message().trim().to_owned(), Place { source: Arc::clone(source), span })
-        .label("not TOML from here")
+    Problem::new(error.message().trim().to_owned(), Place { source: Arc::clone(source), span }).label("here")
 }
 
 fn table(table: &DeTable<'_>, source: &Arc<Source>, offset: usize) -> Table {

@@ -6,7 +6,7 @@ use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode,
 };
 
-use super::document::Place;
+use super::document::{Place, SourceKind};
 
 /// One thing that is wrong, where, and what to do about it.
 #[derive(Clone, Debug)]
@@ -15,18 +15,16 @@ pub struct Problem {
     pub(super) help: Option<String>,
     label: String,
     place: Option<Place>,
-    snippet: Option<NamedSource<String>>,
 }
 
 impl Problem {
     pub(super) fn new(message: impl Into<String>, place: Place) -> Self {
-        let snippet = NamedSource::new(place.source.name(), place.source.text.clone()).with_language("toml");
-        Self { place: Some(place), snippet: Some(snippet), ..Self::without_place(message) }
+        Self { place: Some(place), ..Self::without_place(message) }
     }
 
     /// A problem that no text can be shown for, such as a file that cannot be read.
     pub(super) fn without_place(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None, label: String::new(), place: None, snippet: None }
+        Self { message: message.into(), help: None, label: String::new(), place: None }
     }
 
     pub(super) fn label(mut self, label: impl Into<String>) -> Self {
@@ -61,11 +59,15 @@ impl Problem {
     }
 }
 
-/// `file:line:column: message; fix`.
+/// `file:line:column: message; fix`; a variable or an argument goes by its name alone.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((name, line, column)) = self.location() {
-            write!(f, "{name}:{line}:{column}: ")?;
+        if let Some(place) = &self.place {
+            let name = place.source.name();
+            match (&place.source.kind, place.line_and_column()) {
+                (SourceKind::File(_), (line, column)) => write!(f, "{name}:{line}:{column}: ")?,
+                _ => write!(f, "{name}: ")?,
+            }
         }
         f.write_str(&self.message)?;
         self.help.iter().try_for_each(|help| write!(f, "; {help}"))
@@ -73,17 +75,28 @@ impl fmt::Display for Problem {
 }
 
 /// The message alone goes above the snippet, which already names the place.
-struct Shown<'a>(&'a Problem);
+struct Shown<'a> {
+    problem: &'a Problem,
+    snippet: Option<NamedSource<String>>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(problem: &'a Problem) -> Self {
+        let source = problem.place.as_ref().map(|place| &place.source);
+        let snippet = source.map(|source| NamedSource::new(source.name(), source.text.clone()));
+        Self { problem, snippet }
+    }
+}
 
 impl fmt::Debug for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.0, f)
+        fmt::Debug::fmt(self.problem, f)
     }
 }
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
+        f.write_str(&self.problem.message)
     }
 }
 
@@ -95,16 +108,16 @@ impl Diagnostic for Shown<'_> {
     }
 
     fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
-        self.0.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.problem.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.0.snippet.as_ref().map(|snippet| snippet as &dyn SourceCode)
+        self.snippet.as_ref().map(|snippet| snippet as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let span = self.0.place.as_ref()?.span.clone();
-        let label = (!self.0.label.is_empty()).then(|| self.0.label.clone());
+        let span = self.problem.place.as_ref()?.span.clone();
+        let label = (!self.problem.label.is_empty()).then(|| self.problem.label.clone());
         Some(Box::new(iter::once(LabeledSpan::new_with_span(label, span))))
     }
 }
@@ -155,7 +168,7 @@ pub(super) fn render(problems: &[Problem], colour: bool) -> String {
     let mut text = String::new();
     for problem in problems {
         let start = text.len();
-        if handler.render_report(&mut text, &Shown(problem)).is_err() {
+        if handler.render_report(&mut text, &Shown::new(problem)).is_err() {
             // A span that cannot be shown must not cost the message itself.
             text.truncate(start);
             text.push_str(&format!("{problem}\n"));

@@ -59,7 +59,10 @@ impl Reader<'_> {
         let identity = match file.canonicalize() {
             Ok(identity) => identity,
             Err(error) => {
-                self.fail(problem(unreadable(file, &error)));
+                self.fail(problem(unreadable(file, &error)).help(match named_at {
+                    Some(_) => "`extends` starts from the folder of the file that it stands in",
+                    None => "name an experiment file, such as experiments/quickstart.toml",
+                }));
                 return None;
             }
         };
@@ -80,7 +83,7 @@ impl Reader<'_> {
                 return None;
             }
             Err(error) => {
-                self.fail(problem(unreadable(file, &error)));
+                self.fail(problem(unreadable(file, &error)).help("name a file that can be read"));
                 return None;
             }
         };

@@ -124,7 +124,7 @@ fn resolve(
     }
 }
 
-/// Reports required keys that no layer gave; a table that lacks one is taken out, so that the rest can be read.
+/// Reports required keys that no layer gave, and fills them so that the rest can be read and checked.
 fn complete(
     values: &mut Dict,
     shape: &Shape,
@@ -132,45 +132,44 @@ fn complete(
     merged: &Merged,
     start: &Option<Place>,
     report: &mut Report,
-) -> bool {
-    let Shape::Table(fields) = shape else { return true };
-    let mut is_complete = true;
+) {
+    let Shape::Table(fields) = shape else { return };
     for field in fields {
         let inner_path = join(path, &field.name);
-        let Some(value) = values.get_mut(&field.name) else {
-            if field.required && !report.is_broken(&inner_path) {
-                let message = format!("`{path}` lacks `{}`", field.name);
-                let problem = match nearest_place(path, merged).or(start.clone()) {
-                    Some(place) => Problem::new(message, place),
-                    None => Problem::without_place(message),
-                };
-                report.problems.push(problem.help(format!("add {} = {}", field.name, example(&field.shape))));
+        match (values.get_mut(&field.name), &field.shape) {
+            (None, _) if field.required => {
+                if !report.is_broken(&inner_path) {
+                    let message = format!("`{path}` lacks `{}`", field.name);
+                    let place = nearest_place(path, merged).or(start.clone());
+                    let fix = format!("add {} = {}", field.name, example(&field.shape));
+                    report.problems.push(problem_at(message, place).help(fix));
+                }
                 report.broken.insert(inner_path);
+                values.insert(field.name.clone(), placeholder(&field.shape));
             }
-            is_complete &= !field.required;
-            continue;
-        };
-        let keep = match (value, &field.shape) {
-            (Value::Dict(_, inner), shape) => {
-                complete(inner, table_of(shape), &inner_path, merged, start, report)
+            (Some(Value::Dict(_, inner)), shape) => {
+                complete(inner, table_of(shape), &inner_path, merged, start, report);
             }
-            (Value::Array(_, items), Shape::List { item, .. }) => {
-                let mut all = true;
+            (Some(Value::Array(_, items)), Shape::List { item, .. }) => {
                 for (index, value) in items.iter_mut().enumerate() {
                     if let Value::Dict(_, inner) = value {
-                        let item_path = format!("{inner_path}[{index}]");
-                        all &= complete(inner, item, &item_path, merged, start, report);
+                        complete(inner, item, &format!("{inner_path}[{index}]"), merged, start, report);
                     }
                 }
-                all
             }
-            _ => true,
-        };
-        if !keep {
-            values.remove(&field.name);
+            _ => {}
         }
     }
-    is_complete
+}
+
+/// A value of the right type for a key that is reported as missing anyway.
+fn placeholder(shape: &Shape) -> Value {
+    match shape {
+        Shape::List { .. } => Value::from(Vec::<Value>::new()),
+        Shape::Integer(bounds) => Value::from(bounds.min.unwrap_or_default() as i64),
+        Shape::Float(_) => Value::from(1.0),
+        _ => Value::from(""),
+    }
 }
 
 /// The table among the shapes that a key may have.
@@ -186,7 +185,7 @@ fn table_of(shape: &Shape) -> &Shape {
 fn example(shape: &Shape) -> &'static str {
     match shape {
         Shape::List { .. } => "[\"...\"]",
-        Shape::Integer(_) | Shape::Float(_) => "1",
+        Shape::Integer(_) | Shape::Float(_) => "...",
         _ => "\"...\"",
     }
 }
@@ -244,11 +243,14 @@ fn located(finding: &Finding, provenance: &Provenance, merged: &Merged, start: &
     });
     let around = || finding.keys.iter().find_map(|key| nearest_place(key, merged));
     let place = written.map(|node| node.place.clone()).or_else(around).or(start.clone());
-    let problem = match place {
-        Some(place) => Problem::new(finding.message.clone(), place),
-        None => Problem::without_place(finding.message.clone()),
-    };
-    problem.help(finding.fix.clone())
+    problem_at(finding.message.clone(), place).help(finding.fix.clone())
+}
+
+fn problem_at(message: String, place: Option<Place>) -> Problem {
+    match place {
+        Some(place) => Problem::new(message, place),
+        None => Problem::without_place(message),
+    }
 }
 
 /// The key of the innermost table around `path` that was written.

@@ -21,6 +21,9 @@ mod size;
 mod suggest;
 mod training;
 
+#[cfg(test)]
+mod tests;
+
 pub use dataset::*;
 pub use errors::{ExperimentErrors, Problem};
 pub use load::{Resolved, load};

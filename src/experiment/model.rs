@@ -13,6 +13,7 @@ pub struct Model {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
     /// First weights: a run, a path (a checkpoint of ours or a Hugging Face directory) or a hub id; random unless set.
+    /// A path starts with `/`, `./`, `../` or `~/`, has more than one slash, or exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
     /// V: entries of the vocabulary; the tokenizer's unless set.

@@ -202,7 +202,7 @@ fn interpret(
     match parsed {
         Ok((place, data)) if structured || takes(shape, &data) || !shape.takes_text() => Ok((place, data)),
         Err(problem) if structured => {
-            Err(problem.help("write TOML, in quotes for the shell: --set 'dataset.files=[\"a.txt\"]'"))
+            Err(problem.help("write it as TOML, such as [\"a.txt\"]; on a command line between '...', or the shell takes the quotes"))
         }
         _ if shape.takes_text() => Ok((place, Data::Text(trimmed.into()))),
         // A bare word for a list or a number: the type is what is wrong.

@@ -21,7 +21,9 @@ use crate::{
         Disk, FileRecord, Planned, Sibling, TensorFileWriter, header, hold, in_use, kind_of, swap_directory,
     },
     experiment::{ExportDtype, Model},
+    interrupt,
     model::{ParameterSpec, WeightSource, parameters},
+    monitor::{Progress, Unit},
     run_dir,
 };
 
@@ -66,7 +68,8 @@ struct Record {
 /// transformers loads it, and returns the files with their digests.
 ///
 /// Everything is written beside `out` and takes its place in the end; an earlier export there stays until then. A
-/// directory that holds anything else is refused. `model.vocab_size` must be set.
+/// directory that holds anything else is refused. `model.vocab_size` must be set. A stop on request ends it with
+/// [`interrupt::Stopped`] between two tensors.
 pub fn export(
     out: &Path,
     model: &Model,
@@ -265,13 +268,17 @@ fn write_weights(
     shards: &[Shard],
     source: &mut dyn WeightSource,
 ) -> Result<Vec<FileRecord>> {
+    let total = shards.iter().map(Shard::data_bytes).sum();
+    let progress = Progress::new("export", Some(total), Unit::Bytes);
     let mut files = Vec::with_capacity(shards.len());
     for shard in shards {
         let path = folder.join(&shard.name);
         let mut writer = TensorFileWriter::create(disk, path, &shard_metadata(), shard.tensors.clone())?;
         for planned in &shard.tensors {
+            interrupt::check()?;
             let tensor = source.load(&planned.name)?;
             writer.write(&converted(&tensor, planned)?)?;
+            progress.advance(planned.bytes());
         }
         files.push(writer.finish()?);
     }

@@ -15,6 +15,10 @@ pub(super) const BLOCK_BYTES: i64 = 16;
 /// The values of the sixteen codes: the upper eight are the negatives of the lower.
 const CODES: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+/// Blocks in a cache line.
+const LINE_GROUPS: usize = 4;
+/// Outputs whose blocks stay in the first-level cache together.
+const TILE_OUTPUTS: usize = 64;
 /// The scale byte that stands for "not a number".
 const NAN_SCALE: u8 = 255;
 
@@ -24,30 +28,38 @@ const NAN_SCALE: u8 = 255;
 /// infinite. Only one expert beside the result is in memory at a time. Fails on the scale that means NaN.
 pub(super) fn dequantise(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
     let (experts, out_width, groups) = scales.size3()?;
-    let in_width = groups * BLOCK_VALUES;
-    let dense = Tensor::empty([experts, in_width, out_width], (Kind::BFloat16, Device::Cpu));
+    let shape = [groups * BLOCK_VALUES, out_width];
+    let dense = Tensor::empty([experts, shape[0], shape[1]], (Kind::BFloat16, Device::Cpu));
+    let (out_width, groups) = (out_width as usize, groups as usize);
     let table = table();
-    let mut values = vec![bf16::ZERO; (in_width * out_width) as usize];
+    let mut values = vec![bf16::ZERO; shape[0] as usize * out_width];
     for expert in 0..experts {
         let (blocks, scales) = (blocks.get(expert).contiguous(), scales.get(expert).contiguous());
         let (blocks, scales) = (torch::bytes(&blocks), torch::bytes(&scales));
         if scales.contains(&NAN_SCALE) {
             bail!("expert {expert} has a block whose scale means NaN");
         }
-        // One group makes 32 whole rows of the result, which one thread writes column by column.
-        values.par_chunks_mut((BLOCK_VALUES * out_width) as usize).enumerate().for_each(|(group, rows)| {
-            for column in 0..out_width as usize {
-                let block = column * groups as usize + group;
-                let values = &table[scales[block] as usize];
-                let bytes = &blocks[block * BLOCK_BYTES as usize..][..BLOCK_BYTES as usize];
-                for (pair, byte) in bytes.iter().enumerate() {
-                    rows[2 * pair * out_width as usize + column] = values[(byte & 0xf) as usize];
-                    rows[(2 * pair + 1) * out_width as usize + column] = values[(byte >> 4) as usize];
+        // A thread fills whole rows of the result: 32 a group. Of each output's blocks it takes as many as fill a
+        // cache line, for a tile of outputs at a time, so that nothing is fetched twice.
+        let stripe = LINE_GROUPS * BLOCK_VALUES as usize * out_width;
+        values.par_chunks_mut(stripe).enumerate().for_each(|(line, stripe)| {
+            for tile in (0..out_width).step_by(TILE_OUTPUTS) {
+                let outputs = tile..(tile + TILE_OUTPUTS).min(out_width);
+                for (i, rows) in stripe.chunks_mut(BLOCK_VALUES as usize * out_width).enumerate() {
+                    for output in outputs.clone() {
+                        let block = output * groups + line * LINE_GROUPS + i;
+                        let values = &table[scales[block] as usize];
+                        let bytes = &blocks[block * BLOCK_BYTES as usize..][..BLOCK_BYTES as usize];
+                        for (pair, byte) in bytes.iter().enumerate() {
+                            rows[2 * pair * out_width + output] = values[(byte & 0xf) as usize];
+                            rows[(2 * pair + 1) * out_width + output] = values[(byte >> 4) as usize];
+                        }
+                    }
                 }
             }
         });
         let bytes = bytemuck::cast_slice(&values);
-        dense.get(expert).copy_(&torch::tensor_from_bytes(bytes, &[in_width, out_width], Kind::BFloat16));
+        dense.get(expert).copy_(&torch::tensor_from_bytes(bytes, &shape, Kind::BFloat16));
     }
     Ok(dense)
 }

@@ -84,7 +84,7 @@ pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outc
     let device = device(&experiment.train)?;
     guard(|| {
         let trainer = match start_from(&checkpoints, experiment)? {
-            Some(checkpoint) => Trainer::resume(experiment, &checkpoint, inputs.from_scratch, device)?,
+            Some(checkpoint) => Trainer::resume(experiment, checkpoint, inputs.from_scratch, device)?,
             None => Trainer::new(experiment, initial, inputs.from_scratch, device)?,
         };
         let watch = Watch::open(inputs.run_dir, experiment, trainer.progress.step, inputs.flops_per_token)?;

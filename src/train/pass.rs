@@ -108,3 +108,40 @@ pub fn forward_backward(
     let balance_loss = loads.iter().map(Load::balance_loss).sum::<f64>() / loads.len() as f64;
     Ok(PassResult { loss: total.double_value(&[]) / tokens as f64, balance_loss, loads, tokens })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Preset;
+    use crate::model::{Initial, num_units, vocab_size};
+    use tch::Device;
+
+    /// The final norm makes rows of length sqrt(D), so logits have variance D*std^2, and the mean of exp of a normal
+    /// number of that variance is exp(D*std^2 / 2).
+    #[test]
+    fn the_first_loss_is_that_of_random_logits() {
+        let model = Model {
+            vocab_size: Some(2003),
+            hidden_size: 2880,
+            num_hidden_layers: 1,
+            head_dim: 64,
+            intermediate_size: 32,
+            ..Preset::Tiny.model()
+        };
+        let mut source = Initial::new(&model, 5);
+        let units: Vec<Unit> = (0..num_units(&model))
+            .map(|index| Unit::new(&model, index, &mut source, Device::Cpu, Kind::Float).unwrap())
+            .collect();
+        tch::manual_seed(1);
+        let tokens = Tensor::randint(vocab_size(&model), [4, 65], (Kind::Int64, Device::Cpu));
+        let batch = [MicroBatch {
+            inputs: Sequences { tokens: tokens.narrow(1, 0, 64).contiguous(), documents: None },
+            targets: tokens.narrow(1, 1, 64).flatten(0, -1),
+        }];
+        let options = PassOptions { kind: Kind::Float, recompute: false, balance_loss: 0.0, loss_scale: 1.0 };
+        let _no_grad = tch::no_grad_guard();
+        let seen = forward_backward(&model, &units, &batch, options).unwrap().loss;
+        let expected = 2003f64.ln() + 2880.0 * 0.02f64.powi(2) / 2.0;
+        assert!((seen / expected - 1.0).abs() < 0.01, "{seen}, not {expected}");
+    }
+}

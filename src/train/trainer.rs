@@ -102,12 +102,11 @@ impl<'a> Trainer<'a> {
     /// The state that `checkpoint` holds.
     pub fn resume(
         experiment: &'a Experiment,
-        checkpoint: &Checkpoint,
+        mut checkpoint: Checkpoint,
         from_scratch: bool,
         device: Device,
     ) -> Result<Self> {
-        let mut source = FromCheckpoint(checkpoint);
-        let mut trainer = Self::new(experiment, &mut source, from_scratch, device)?;
+        let mut trainer = Self::new(experiment, &mut checkpoint, from_scratch, device)?;
         for unit in &mut trainer.units {
             for (what, flat) in [("exp_avg", &unit.exp_avg), ("exp_avg_sq", &unit.exp_avg_sq)] {
                 for (spec, view) in unit.views(flat) {
@@ -201,13 +200,5 @@ pub fn compute_kind(precision: Precision) -> Kind {
         Precision::F32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
         Precision::F16 => Kind::Half,
-    }
-}
-
-struct FromCheckpoint<'a>(&'a Checkpoint);
-
-impl WeightSource for FromCheckpoint<'_> {
-    fn load(&mut self, name: &str) -> Result<Tensor> {
-        Ok(self.0.load(name)?)
     }
 }

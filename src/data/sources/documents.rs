@@ -42,7 +42,7 @@ struct Files {
 enum OneFile {
     Text(TextDocuments),
     Jsonl(JsonlDocuments),
-    Parquet(ParquetDocuments),
+    Parquet(Box<ParquetDocuments>),
 }
 
 impl Documents {
@@ -140,11 +140,9 @@ fn open(path: &Path, format: Format, options: &ReadOptions, bytes_read: &Arc<Ato
             let lines = Lines::open(path, compression, limit.saturating_mul(2), Arc::clone(bytes_read))?;
             OneFile::Jsonl(JsonlDocuments::new(path, lines, &options.text_field, limit))
         }
-        Format::Parquet => OneFile::Parquet(ParquetDocuments::open(
-            path,
-            &options.text_field,
-            limit,
-            Arc::clone(bytes_read),
-        )?),
+        Format::Parquet => {
+            let documents = ParquetDocuments::open(path, &options.text_field, limit, Arc::clone(bytes_read))?;
+            OneFile::Parquet(Box::new(documents))
+        }
     })
 }

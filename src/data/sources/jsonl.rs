@@ -34,7 +34,9 @@ impl JsonlDocuments {
         loop {
             let too_long = |line| {
                 let place = lines::place(&self.path, line);
-                anyhow!("{place}: the line is longer than {megabytes} MiB; split it into several documents")
+                anyhow!(
+                    "{place}: the line is far longer than {megabytes} MiB; split its document into several"
+                )
             };
             let Some((number, line)) = self.lines.next(too_long)? else { return Ok(None) };
             if line.trim().is_empty() {
@@ -42,6 +44,9 @@ impl JsonlDocuments {
             }
             let place = lines::place(&self.path, number);
             return match text_of(line, &self.field) {
+                Ok(text) if text.len() > self.max_document_bytes => Err(anyhow!(
+                    "{place}: the document is longer than {megabytes} MiB; split it into several"
+                )),
                 Ok(text) => Ok(Some(Document { text, place })),
                 Err(problem) => Err(anyhow!("{place}: {problem}")),
             };

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+pub use digests::digest_files;
 pub use documents::Documents;
 pub use format::Format;
 pub use hub::HubConfig;
@@ -157,7 +158,7 @@ pub struct SourceFiles {
 enum Kind {
     Stories(Corpus),
     Local(Vec<LocalFile>),
-    Hub { pinned: hub::Pinned, files: Vec<String> },
+    Hub { pinned: Box<hub::Pinned>, files: Vec<String> },
 }
 
 impl SourceFiles {
@@ -185,7 +186,7 @@ impl SourceFiles {
                 for file in &files {
                     Format::of_path(file.as_ref())?;
                 }
-                Kind::Hub { pinned, files }
+                Kind::Hub { pinned: Box::new(pinned), files }
             }
         };
         Ok(Self { kind, options: options.clone() })

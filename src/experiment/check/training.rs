@@ -96,8 +96,9 @@ pub(super) fn batches(experiment: &Experiment, found: &mut Findings) {
 pub(super) fn device(experiment: &Experiment, found: &mut Findings) {
     let Experiment { train, sharding, .. } = experiment;
     let device = train.device.as_str();
-    let is_cuda = device == "cuda" || device.strip_prefix("cuda:").is_some_and(|n| n.parse::<u16>().is_ok());
-    if !is_cuda && !DEVICES.contains(&device) {
+    let is_number = |n: &str| (1..=4).contains(&n.len()) && n.bytes().all(|digit| digit.is_ascii_digit());
+    let is_one_gpu = device.strip_prefix("cuda:").is_some_and(is_number);
+    if !is_one_gpu && !DEVICES.contains(&device) {
         let fix = format!("{} or cuda:N", not_one_of(device, DEVICES.into_iter()));
         found.error(&["train.device"], format!("there is no device \"{device}\""), fix);
     }

@@ -114,7 +114,7 @@ impl Client {
         Ok(Self { config, following, staying })
     }
 
-    /// Sends a GET for bytes from `from` on (one byte with `only_first`), following redirects if `follow`.
+    /// Sends a GET, for the bytes of `range` if given, following redirects if `follow`.
     ///
     /// # Errors
     /// [`Failure::Final`] if there is no connection to be had, [`Failure::Passing`] if it broke.
