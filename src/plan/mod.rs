@@ -1,7 +1,7 @@
 //! From an experiment to stages, keys, staleness and estimates.
 //!
 //! [`table`] says what invalidates what; [`keys`] hashes it; [`inputs`] finds what an experiment reads; [`identity`]
-//! finds the run that it is; [`graph`] holds each stage's key against what the run has; [`staleness`] says why a stage
+//! finds the run that it is; [`Graph`] holds each stage's key against what the run has; [`staleness`] says why a stage
 //! has to run; [`estimate`] and [`memory`] what it costs.
 
 mod error;

@@ -91,7 +91,7 @@ impl DigestCache {
 /// Digests of any files, in their order; remembered in `cache` as those of sources are.
 ///
 /// # Errors
-/// As [`DigestCache::digest`].
+/// A file that cannot be read; an error of `watch.keep_going`.
 pub fn digest_files(paths: &[PathBuf], cache: Option<&Path>, watch: Watch<'_>) -> Result<Vec<String>> {
     let mut cache = DigestCache::open(cache);
     let digests = paths
