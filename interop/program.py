@@ -48,6 +48,7 @@ keep_last = 10
 every_steps = 25
 max_tokens = 4000
 [sample]
+every_steps = 25
 max_new_tokens = 16
 [export]
 dtype = "f32"

@@ -16,11 +16,10 @@ trap 'rm -rf "$partial"' EXIT
 find "$libtorch/lib" -maxdepth 1 -name '*.so*' -exec cp --target-directory "$partial" {} +
 if [[ -d $libtorch/../nvidia ]]; then
     find "$libtorch/../nvidia" -path '*/lib/*.so*' -exec cp --target-directory "$partial" {} +
-    mkdir "$partial/licenses"
-    for wheel in "$libtorch"/../*.dist-info; do
-        cp -r "$wheel" "$partial/licenses/"
-    done
 fi
+mkdir "$partial/licenses"
+find "$libtorch/.." -maxdepth 1 \( -name 'torch-*.dist-info' -o -name 'nvidia_*.dist-info' \) \
+    -exec cp -r --target-directory "$partial/licenses" {} +
 cp LICENSE "$partial/"
 chmod 755 "$partial"
 rm -rf "$libraries"

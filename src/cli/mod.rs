@@ -1,1 +1,45 @@
-//! The command line.
+//! The command line: one thin file a subcommand.
+
+mod arguments;
+mod completions;
+mod doctor;
+mod evaluate;
+mod export;
+mod failure;
+mod output;
+mod plan;
+mod resume;
+mod run;
+mod sample;
+mod schema;
+mod table;
+
+pub use arguments::{Cli, parse};
+pub use failure::{Status, guarded};
+
+use anyhow::{Context, Result};
+
+use crate::{interrupt, monitor};
+use arguments::Command;
+
+/// Does what the command line asks.
+///
+/// # Errors
+/// Whatever the subcommand meets; [`Status::of`] says which exit status it deserves.
+pub fn dispatch(cli: Cli) -> Result<()> {
+    let Cli { command, common } = cli;
+    monitor::init_logging(common.verbosity(), None).context("cannot start logging")?;
+    interrupt::install().context("cannot listen to signals")?;
+    let runs = common.runs();
+    match command {
+        Command::Run(arguments) => run::run(&arguments, &runs),
+        Command::Plan(arguments) => plan::plan(&arguments, &runs),
+        Command::Resume(arguments) => resume::resume(&arguments, &runs),
+        Command::Evaluate(arguments) => evaluate::evaluate(&arguments, &runs),
+        Command::Sample(arguments) => sample::sample(&arguments, &runs),
+        Command::Export(arguments) => export::export(&arguments, &runs),
+        Command::Schema => schema::schema(),
+        Command::Doctor => doctor::doctor(&runs),
+        Command::Completions(arguments) => completions::completions(&arguments),
+    }
+}

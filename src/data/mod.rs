@@ -2,13 +2,18 @@
 
 mod batches;
 mod document;
+mod index;
 mod permutation;
+mod prepare;
 pub mod sources;
 pub mod stories;
 mod token_file;
 mod tokenizer;
+mod work_dir;
 
 pub use batches::Batches;
 pub use document::Document;
+pub use index::{Index, Part, Prepared, PreparedError, TokenizerRecord};
+pub use prepare::{Prepare, PrepareOptions, prepare_source};
 pub use token_file::TokenFile;
 pub use tokenizer::{SpecialIds, Tokenizer, TokenizerError, TokenizerFacts};

@@ -1,1 +1,107 @@
 //! From an experiment to stages, keys, staleness and estimates.
+//!
+//! [`table`] says what invalidates what; [`keys`] hashes it; [`inputs`] finds what an experiment reads; [`identity`]
+//! finds the run that it is; [`graph`] holds each stage's key against what the run has; [`staleness`] says why a stage
+//! has to run; [`estimate`] and [`memory`] what it costs.
+
+mod error;
+pub mod estimate;
+pub mod graph;
+pub mod identity;
+pub mod initial;
+pub mod inputs;
+pub mod keys;
+pub mod memory;
+pub mod pace;
+mod pins;
+mod stage;
+pub mod staleness;
+pub mod table;
+
+use anyhow::Result;
+use serde::Serialize;
+
+pub use error::PlanError;
+pub use graph::Graph;
+pub use inputs::{Inputs, Reach};
+pub use stage::Stage;
+pub use staleness::{Freshness, Reason};
+
+use crate::data::Tokenizer;
+use crate::experiment::Experiment;
+use crate::run_dir::RunsDir;
+use identity::Trajectory;
+
+/// A stage and whether it has to run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedStage {
+    /// The stage.
+    pub stage: Stage,
+    /// Whether it has to run.
+    #[serde(flatten)]
+    pub freshness: Freshness,
+}
+
+/// Which stages run although they are fresh, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// Stages that run in any case.
+    pub force: Vec<Stage>,
+    /// Start another run of the same experiment.
+    pub new: bool,
+}
+
+/// The experiment with its vocabulary filled in from the tokenizer.
+///
+/// # Errors
+/// A tokenizer that cannot be read, or has more tokens than `model.vocab_size`.
+pub fn with_vocabulary(experiment: &Experiment) -> Result<Experiment> {
+    let tokens = Tokenizer::facts(&experiment.dataset.tokenizer)?.vocab_size;
+    let mut filled = experiment.clone();
+    match experiment.model.vocab_size {
+        Some(set) if set < tokens => return Err(PlanError::VocabularyTooSmall { set, tokens }.into()),
+        Some(_) => {}
+        None => filled.model.vocab_size = Some(tokens),
+    }
+    Ok(filled)
+}
+
+/// The stages of `experiment`, whose vocabulary is filled in; none while something that it reads on the hub is
+/// unknown and `reach` is local.
+///
+/// # Errors
+/// Inputs that cannot be found; an experiment that its run cannot become ([`PlanError`]).
+pub fn graph(
+    experiment: Experiment,
+    runs: &RunsDir,
+    choices: &Choices,
+    reach: Reach<'_>,
+) -> Result<Option<Graph>> {
+    let Some(inputs) = Inputs::find(&experiment, runs, reach)? else { return Ok(None) };
+    let name = experiment.run.name.clone().unwrap_or_else(|| "experiment".to_owned());
+    let trajectory = Trajectory { experiment: &experiment, inputs: &inputs };
+    let identity = identity::find(runs, &name, trajectory, choices.new)?;
+    let experiment = inputs::pinned(&experiment, &inputs);
+    Ok(Some(Graph { experiment, inputs, identity, runs: runs.clone() }))
+}
+
+/// Whether each stage has to run, as things are.
+///
+/// # Errors
+/// An input or output that cannot be looked at.
+pub fn stages(graph: &Graph, force: &[Stage]) -> Result<Vec<PlannedStage>> {
+    let mut planned: Vec<PlannedStage> = Vec::new();
+    for stage in Stage::ALL {
+        let is_stale = |other: &PlannedStage| matches!(other.freshness, Freshness::Stale { .. });
+        let before = planned.iter().find(|other| other.stage == Stage::Train && stage > Stage::Train);
+        let freshness = if force.contains(&stage) {
+            Freshness::Stale { reason: Reason::Forced }
+        } else if before.is_some_and(is_stale) {
+            Freshness::Stale { reason: Reason::After(Stage::Train) }
+        } else {
+            graph.freshness(stage, graph.identity.manifest.as_ref())?
+        };
+        planned.push(PlannedStage { stage, freshness });
+    }
+    Ok(planned)
+}

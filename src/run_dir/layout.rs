@@ -11,6 +11,7 @@
 //!     tensorboard/            the same, for TensorBoard
 //!     logs/rank-0.log         one file a rank
 //!     checkpoints/            step-<step>/, one folder each
+//!     evaluation.json         validation loss of the last checkpoint
 //!     samples/                texts that the model wrote
 //!     export/                 the model handed on
 //!     report.html             what people read afterwards
@@ -91,9 +92,19 @@ impl RunDir {
         self.root.join("checkpoints")
     }
 
+    /// Checkpoints that a training started over is about to replace.
+    pub fn replaced_checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints.replaced")
+    }
+
     /// The folder of the texts that the model wrote.
     pub fn samples(&self) -> PathBuf {
         self.root.join("samples")
+    }
+
+    /// The validation loss of the last checkpoint.
+    pub fn evaluation(&self) -> PathBuf {
+        self.root.join("evaluation.json")
     }
 
     /// The exported model.

@@ -33,6 +33,8 @@ pub struct Manifest {
     pub experiment: Value,
     /// Where each value of it came from: key path to layer.
     pub layers: BTreeMap<String, String>,
+    /// What it reads, by content: sources, tokenizer, first weights.
+    pub inputs: Value,
     /// Keys of what the run is made of: name (`trajectory`, `target`, a stage) to key.
     pub keys: BTreeMap<String, String>,
     /// What happened to each stage, by name.
@@ -62,6 +64,10 @@ pub struct StageRecord {
     pub state: StageState,
     /// Key that it ran under.
     pub key: String,
+    /// Version of the stage that ran.
+    pub version: u32,
+    /// Values in its key: those that differed from the defaults, by their path in the experiment file.
+    pub values: BTreeMap<String, Value>,
     /// What it read: name to digest.
     pub inputs: BTreeMap<String, String>,
     /// What it made: name to digest, number or path.
@@ -156,6 +162,7 @@ impl Manifest {
             created: Utc::now(),
             experiment,
             layers: BTreeMap::new(),
+            inputs: Value::Null,
             keys: BTreeMap::new(),
             stages: BTreeMap::new(),
             segments: Vec::new(),
@@ -271,6 +278,8 @@ mod tests {
             StageRecord {
                 state: StageState::Done,
                 key: "k".into(),
+                version: 1,
+                values: BTreeMap::from([("a.b".into(), json!(2))]),
                 inputs: BTreeMap::from([("a.txt".into(), "d1".into())]),
                 outputs: BTreeMap::from([("tokens".into(), json!(12))]),
                 started: Utc::now(),

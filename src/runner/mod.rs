@@ -1,1 +1,78 @@
-//! Walks the plan.
+//! Walks the plan: finds or makes the run, runs what is stale in order, and records what happened.
+
+mod data;
+mod resume;
+mod room;
+mod session;
+mod summary;
+pub mod trained;
+mod walk;
+mod watch;
+
+use anyhow::{Result, bail};
+
+pub use resume::resume;
+pub use summary::{StageSummary, Summary};
+
+use crate::experiment::{Provenance, Resolved};
+use crate::plan::{self, Choices, Freshness, Graph, PlannedStage, Reach, Stage};
+use crate::run_dir::RunsDir;
+use session::Session;
+use watch::watch;
+
+/// How much of the graph runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The last stage to run.
+    pub until: Stage,
+    /// Stages that run in any case, and whether the run is a new one.
+    pub choices: Choices,
+    /// Pause training after this step, without touching the schedule.
+    pub stop_at_step: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { until: Stage::Export, choices: Choices::default(), stop_at_step: None }
+    }
+}
+
+/// Runs an experiment: every stage that is not fresh, up to `options.until`.
+///
+/// # Errors
+/// An experiment that cannot be run as it is, a stage that fails, a stop on request.
+pub fn run(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<Summary> {
+    let experiment = plan::with_vocabulary(&resolved.experiment)?;
+    experiment.runnable()?;
+    let Some(graph) = plan::graph(experiment, runs, &options.choices, Reach::Hub(watch()))? else {
+        bail!("the hub did not tell what it has; check the network and HF_ENDPOINT");
+    };
+    walk(graph, &resolved.provenance, options)
+}
+
+/// Brings a run up to date with its graph.
+fn walk(graph: Graph, provenance: &Provenance, options: &Options) -> Result<Summary> {
+    tracing::info!("run        {}", graph.identity.run.root().display());
+    let mut planned = plan::stages(&graph, &options.choices.force)?;
+    planned.retain(|planned| planned.stage <= options.until);
+    if planned.iter().all(is_fresh) && is_recorded(&graph) {
+        for PlannedStage { stage, freshness } in &planned {
+            tracing::info!("{stage:<10} {freshness}");
+        }
+        return Summary::of(&graph, planned.iter().map(StageSummary::fresh).collect());
+    }
+    let mut session = Session::start(graph, provenance)?;
+    let walked = walk::stages(&mut session, options);
+    session.finish(&walked)?;
+    Summary::of(&session.graph, walked?)
+}
+
+fn is_fresh(planned: &PlannedStage) -> bool {
+    matches!(planned.freshness, Freshness::Fresh { .. })
+}
+
+/// Whether the manifest already says everything about the experiment, its notes included.
+fn is_recorded(graph: &Graph) -> bool {
+    let recorded = graph.identity.manifest.as_ref().map(|manifest| &manifest.experiment);
+    serde_json::to_value(&graph.experiment).ok().as_ref() == recorded
+}

@@ -88,6 +88,24 @@ impl DigestCache {
     }
 }
 
+/// Digests of any files, in their order; remembered in `cache` as those of sources are.
+///
+/// # Errors
+/// As [`DigestCache::digest`].
+pub fn digest_files(paths: &[PathBuf], cache: Option<&Path>, watch: Watch<'_>) -> Result<Vec<String>> {
+    let mut cache = DigestCache::open(cache);
+    let digests = paths
+        .iter()
+        .map(|path| {
+            let metadata =
+                fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+            cache.digest(path, Stamp::of(&metadata), watch)
+        })
+        .collect();
+    cache.save();
+    digests
+}
+
 fn settled(stamp: Stamp) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     i64::try_from(now).is_ok_and(|now| now - stamp.modified_ns > SETTLED_NS)

@@ -34,7 +34,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    pub(super) fn of(metadata: &Metadata) -> Self {
         Self {
             bytes: metadata.len(),
             modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),

@@ -22,32 +22,80 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// What is wrong with a tokenizer, or with text given to it.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum TokenizerError {
-    #[error("unknown tokenizer {name:?}; set dataset.tokenizer to {}, {{ train = N }} or the path of a tokenizer.json", known_names().join(", "))]
-    Unknown { name: String },
-    #[error("cannot read the tokenizer {}: {source}; set dataset.tokenizer to a tokenizer.json", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{} is not a usable tokenizer.json: {reason}; export it again with `tokenizers` 0.22 or set another dataset.tokenizer", path.display())]
-    Malformed { path: PathBuf, reason: String },
-    #[error("{} has no known end-of-text token; name it as \"eos_token\" in a tokenizer_config.json beside it", path.display())]
-    NoEndOfText { path: PathBuf },
+    /// No tokenizer has that name.
     #[error(
-        "the vocabulary is learnt in prepare and not there yet; run `oss-run run EXPERIMENT.toml --until prepare` first"
+        "unknown tokenizer {name:?}; set dataset.tokenizer to {}, {{ train = N }} or the path of a tokenizer.json",
+        known_names().join(", ")
+    )]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the tokenizer {}: {source}; set dataset.tokenizer to a tokenizer.json", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file does not describe a tokenizer.
+    #[error(
+        "{} is not a usable tokenizer.json: {reason}; save it again with `tokenizers`, or set another \
+         dataset.tokenizer",
+        path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The vocabulary names no token that could close a document.
+    #[error(
+        "{} has no known end-of-text token; name it as \"eos_token\" in a tokenizer_config.json beside it",
+        path.display()
+    )]
+    NoEndOfText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A vocabulary is asked for before it is learnt.
+    #[error(
+        "the vocabulary is learnt in prepare and not there yet; run `oss-run run EXPERIMENT.toml --until prepare`"
     )]
     NotLearnt,
+    /// The text repeats too little.
     #[error(
-        "the text repeats too little for a vocabulary of {wanted} entries; set dataset.tokenizer = {{ train = {found} }} or less, or give more text"
+        "the text repeats too little for a vocabulary of {wanted} entries; set dataset.tokenizer = {{ train = \
+         {found} }} or less, or give more text"
     )]
-    TooFewEntries { wanted: u32, found: u32 },
+    TooFewEntries {
+        /// Entries asked for.
+        wanted: u32,
+        /// Entries that the text gives.
+        found: u32,
+    },
+    /// A text is longer than can be encoded in one go.
     #[error(
-        "a text of {bytes} bytes is more than the {limit} bytes that this tokenizer takes at once; cut it into documents with dataset.separator"
+        "a text of {bytes} bytes is more than the {limit} that this tokenizer takes at once; cut it into documents \
+         with dataset.separator"
     )]
-    TooLong { bytes: usize, limit: usize },
+    TooLong {
+        /// Its length in UTF-8.
+        bytes: usize,
+        /// The longest that is taken.
+        limit: usize,
+    },
+    /// A foreign tokenizer refuses a text.
     #[error(
-        "a text cannot be encoded: {reason}; remove it or cut it into shorter documents with dataset.separator"
+        "a text cannot be encoded: {reason}; remove it, or cut it into shorter documents with dataset.separator"
     )]
-    Encode { reason: String },
+    Encode {
+        /// What the tokenizer says.
+        reason: String,
+    },
 }
 
 /// What the plan needs to know of a tokenizer before, or without, loading it.
@@ -227,13 +275,13 @@ impl Tokenizer {
     }
 
     /// A `tokenizer.json` that encodes text without special-token strings exactly as this tokenizer does.
-    pub fn hugging_face_json(&self) -> Result<String, TokenizerError> {
+    pub fn hugging_face_json(&self) -> String {
         let described = match &self.kind {
             Kind::Tiktoken(encoding) => encoding.hugging_face(),
             Kind::Bytes => bytes::hugging_face(),
-            Kind::HuggingFace(tokenizer) => return Ok(tokenizer.json.clone()),
+            Kind::HuggingFace(tokenizer) => return tokenizer.json.clone(),
         };
-        Ok(described.to_string())
+        described.to_string()
     }
 
     /// The `tokenizer_config.json` that goes with it; `longest` is the model's largest number of positions.

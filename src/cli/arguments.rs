@@ -1,0 +1,127 @@
+//! What can be written on the command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use super::{completions, evaluate, export, plan, resume, run, sample};
+use crate::run_dir::RunsDir;
+
+/// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
+///
+/// `oss-run EXPERIMENT.toml` is short for `oss-run run EXPERIMENT.toml`. RUN is a path, an id or a unique prefix of
+/// one, a name (its newest run), or `last`. Exit status: 0 done, 1 the run failed, 2 the experiment or the command
+/// line is wrong, 75 stopped on request.
+#[derive(Debug, Parser)]
+#[command(name = "oss-run", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// What every subcommand understands.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Directory of all runs
+    #[arg(long, global = true, value_name = "D", default_value = "runs")]
+    runs_dir: PathBuf,
+    /// Say more; twice, everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say only what is wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+impl Common {
+    pub(super) fn runs(&self) -> RunsDir {
+        RunsDir::new(&self.runs_dir)
+    }
+
+    pub(super) fn verbosity(&self) -> i8 {
+        if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) }
+    }
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run an experiment: every stage that is not fresh
+    Run(run::Arguments),
+    /// Show what a run would do, and what it costs
+    Plan(plan::Arguments),
+    /// Go on with a run that stopped
+    Resume(resume::Arguments),
+    /// Validation loss of a run's weights, or their loss on a text
+    Evaluate(evaluate::Arguments),
+    /// Let a run's weights continue a text
+    Sample(sample::Arguments),
+    /// Write a run's weights as a Hugging Face directory
+    Export(export::Arguments),
+    /// Print the JSON Schema of experiment files
+    Schema,
+    /// Check this machine: libtorch, devices, memory, disk, tokenizer, hub
+    Doctor,
+    /// Print a completion script for a shell
+    Completions(completions::Arguments),
+}
+
+/// Reads the command line; a wrong one ends the program with status 2.
+pub fn parse() -> Cli {
+    Cli::parse_from(spelt_out(std::env::args_os().collect()))
+}
+
+/// `oss-run EXPERIMENT.toml ...` with its `run` put in.
+fn spelt_out(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let known: Vec<String> =
+        Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let is_command = |argument: &OsString| known.iter().any(|name| argument.to_str() == Some(name));
+    let is_file = |argument: &OsString| Path::new(argument).extension().is_some_and(|end| end == "toml");
+    let mut words = arguments.iter().skip(1);
+    // A later word may be both (`plan a.toml`), so the first one of either kind decides.
+    if words.find(|word| is_command(word) || is_file(word)).is_some_and(is_file) {
+        arguments.insert(1, "run".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_experiment_alone_is_run() {
+        for (short, long) in [
+            ("oss-run a.toml", "oss-run run a.toml"),
+            ("oss-run a.toml --set b=c", "oss-run run a.toml --set b=c"),
+            ("oss-run --runs-dir d x/a.toml", "oss-run run --runs-dir d x/a.toml"),
+            ("oss-run plan a.toml", "oss-run plan a.toml"),
+            ("oss-run --runs-dir d plan a.toml", "oss-run --runs-dir d plan a.toml"),
+            ("oss-run sample last --prompt run.toml", "oss-run sample last --prompt run.toml"),
+            ("oss-run pln", "oss-run pln"),
+            ("oss-run", "oss-run"),
+        ] {
+            assert_eq!(spelt_out(words(short)), words(long), "{short}");
+        }
+    }
+
+    #[test]
+    fn options_may_stand_before_and_behind() {
+        for line in ["oss-run --runs-dir d plan a.toml", "oss-run plan a.toml --runs-dir d"] {
+            let cli = Cli::try_parse_from(words(line)).unwrap();
+            assert_eq!(cli.common.runs().root(), Path::new("d"));
+        }
+    }
+}

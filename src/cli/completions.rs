@@ -1,0 +1,21 @@
+//! `oss-run completions`: completion scripts.
+
+use anyhow::Result;
+use clap::{Args, CommandFactory};
+
+use super::arguments::Cli;
+use super::output::print;
+
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+/// Prints the script for one shell.
+pub fn completions(arguments: &Arguments) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "oss-run", &mut script);
+    print(&String::from_utf8_lossy(&script))
+}

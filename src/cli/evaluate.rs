@@ -1,0 +1,50 @@
+//! `oss-run evaluate`: the loss of a run's weights, on its validation text or on another.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::output::{print, print_json};
+use crate::run_dir::RunsDir;
+use crate::runner::trained::Trained;
+use crate::stages::evaluate::Report;
+
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The run: a path, an id or the start of one, a name, or `last`
+    run: String,
+    /// The checkpoint; the newest unless given
+    #[arg(long, value_name = "N")]
+    step: Option<u64>,
+    /// A text file to score instead of the validation text
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Print the result as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Scores the text and prints the result; the run stays as it is.
+pub fn evaluate(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let trained = Trained::open(&runs.resolve(&arguments.run)?, arguments.step)?;
+    let report = match &arguments.data {
+        Some(file) => trained.evaluate_file(file)?,
+        None => trained.evaluate()?,
+    };
+    if arguments.json { print_json(&report) } else { print(&describe(&report)) }
+}
+
+fn describe(report: &Report) -> String {
+    let Report { step, nats_per_byte, bits_per_byte, evaluation, .. } = report;
+    format!(
+        "step {step}: {:.6} nats a token (perplexity {:.4}), {nats_per_byte:.6} nats a byte, {bits_per_byte:.6} bits a \
+         byte, over {} tokens; {} dead experts, the busiest at {:.2} x uniform\n",
+        evaluation.loss,
+        evaluation.perplexity,
+        evaluation.tokens,
+        evaluation.dead_experts,
+        evaluation.max_load
+    )
+}

@@ -1,0 +1,31 @@
+//! `oss-run resume`: a run goes on, from its manifest alone.
+
+use anyhow::Result;
+use clap::Args;
+
+use super::run::finish;
+use crate::run_dir::RunsDir;
+use crate::runner::{self, Options};
+
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The run: a path, an id or the start of one, a name, or `last`
+    run: String,
+    /// Change a value that leaves the trajectory alone: train.steps=2000
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Pause training after step N, without touching the schedule
+    #[arg(long, value_name = "N")]
+    stop_at_step: Option<u64>,
+    /// Print how it ended as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Goes on with the run.
+pub fn resume(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let run = runs.resolve(&arguments.run)?;
+    let options = Options { stop_at_step: arguments.stop_at_step, ..Options::default() };
+    finish(&runner::resume(&run, &arguments.set, &options)?, arguments.json)
+}

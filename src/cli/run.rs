@@ -1,0 +1,116 @@
+//! `oss-run run`: an experiment, every stage that is not fresh.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::failure::Usage;
+use super::output::print_json;
+use crate::experiment::{self, Overrides, Resolved};
+use crate::plan::{Choices, Stage};
+use crate::run_dir::RunsDir;
+use crate::runner::{self, Options, Summary};
+
+/// Which experiment, and what to change in it.
+#[derive(Debug, Args)]
+pub struct Experiment {
+    /// Experiment file
+    #[arg(value_name = "EXPERIMENT.toml")]
+    file: PathBuf,
+    /// Change a value: optimizer.lr=1e-3
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Put a key back to its default
+    #[arg(long, value_name = "KEY")]
+    unset: Vec<String>,
+}
+
+impl Experiment {
+    /// Loads the file with everything that changes it, and tells what looks like a slip.
+    ///
+    /// # Errors
+    /// There is no such file; everything that is wrong with the experiment.
+    pub fn load(&self) -> Result<Resolved> {
+        if !self.file.is_file() {
+            return Err(Usage(missing(&self.file)).into());
+        }
+        let overrides = Overrides { set: self.set.clone(), unset: self.unset.clone(), environment: true };
+        let resolved = experiment::load(&self.file, &overrides)?;
+        for warning in &resolved.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(resolved)
+    }
+}
+
+/// What to say of a file that is not there: the nearest of those that are.
+fn missing(file: &Path) -> String {
+    let folder = Path::new("experiments");
+    let mut known: Vec<String> = folder
+        .read_dir()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
+        .map(|path| path.display().to_string())
+        .collect();
+    known.sort();
+    let stem =
+        |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let wanted = stem(file);
+    let likeness = |path: &String| strsim::jaro_winkler(&wanted, &stem(Path::new(path)));
+    let nearest =
+        known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|path| likeness(path) > 0.8);
+    let fix = match nearest {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None if known.is_empty() => "name an experiment file".to_owned(),
+        None => format!("there are {}", known.join(", ")),
+    };
+    format!("there is no experiment file {}; {fix}", file.display())
+}
+
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    experiment: Experiment,
+    /// Stop after this stage
+    #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::Export, hide_default_value = true)]
+    until: Stage,
+    /// Run this stage although it is fresh; training starts over
+    #[arg(long, value_name = "STAGE", value_enum)]
+    force: Vec<Stage>,
+    /// Start another run of the same experiment
+    #[arg(long)]
+    new: bool,
+    /// Pause training after step N, without touching the schedule
+    #[arg(long, value_name = "N")]
+    stop_at_step: Option<u64>,
+    /// Print how it ended as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the experiment.
+pub fn run(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let resolved = arguments.experiment.load()?;
+    let options = Options {
+        until: arguments.until,
+        choices: Choices { force: arguments.force.clone(), new: arguments.new },
+        stop_at_step: arguments.stop_at_step,
+    };
+    finish(&runner::run(&resolved, runs, &options)?, arguments.json)
+}
+
+/// Shows how a walk ended: to people, or as data.
+pub fn finish(summary: &Summary, json: bool) -> Result<()> {
+    if json {
+        return print_json(summary);
+    }
+    for line in summary.to_string().lines() {
+        tracing::info!("{line}");
+    }
+    Ok(())
+}

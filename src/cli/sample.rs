@@ -1,0 +1,85 @@
+//! `oss-run sample`: a run's weights continue a text.
+
+use anyhow::Result;
+use clap::Args;
+
+use super::failure::Usage;
+use super::output::{print, print_json};
+use crate::experiment::Sample;
+use crate::run_dir::RunsDir;
+use crate::runner::trained::Trained;
+
+/// What it takes; what is not given is as in the run's `[sample]`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The run: a path, an id or the start of one, a name, or `last`
+    run: String,
+    /// The checkpoint; the newest unless given
+    #[arg(long, value_name = "N")]
+    step: Option<u64>,
+    /// Text to continue; may be given several times
+    #[arg(long, value_name = "TEXT", required = true)]
+    prompt: Vec<String>,
+    /// Tokens to add at most
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<u64>,
+    /// Divides the logits; 0 takes the likeliest token
+    #[arg(long, value_name = "T", conflicts_with = "greedy")]
+    temperature: Option<f64>,
+    /// Draw among the K likeliest tokens
+    #[arg(long, value_name = "K", conflicts_with = "greedy")]
+    top_k: Option<u64>,
+    /// Draw among the likeliest tokens that make up the share P
+    #[arg(long, value_name = "P", conflicts_with = "greedy")]
+    top_p: Option<f64>,
+    /// Take the likeliest token each time
+    #[arg(long)]
+    greedy: bool,
+    /// Seed of the draws
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Samples of each prompt
+    #[arg(long, value_name = "N")]
+    num_samples: Option<u64>,
+    /// Print prompts, tokens and texts as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    /// The run's own settings with what was given on the command line.
+    fn settings(&self, own: &Sample) -> Result<Sample, Usage> {
+        let settings = Sample {
+            prompts: self.prompt.clone(),
+            max_new_tokens: self.max_new_tokens.unwrap_or(own.max_new_tokens),
+            temperature: if self.greedy { 0.0 } else { self.temperature.unwrap_or(own.temperature) },
+            top_k: if self.greedy { None } else { self.top_k.or(own.top_k) },
+            top_p: if self.greedy { None } else { self.top_p.or(own.top_p) },
+            seed: self.seed.unwrap_or(own.seed),
+            num_samples: self.num_samples.unwrap_or(own.num_samples),
+            ..own.clone()
+        };
+        let wrong = |what: &str| Err(Usage(what.to_owned()));
+        if settings.max_new_tokens == 0 || settings.num_samples == 0 {
+            return wrong("nothing would be sampled; set --max-new-tokens and --num-samples to 1 or more");
+        }
+        if !(settings.temperature >= 0.0 && settings.temperature.is_finite()) {
+            return wrong("--temperature is below 0 or no number; use 0 (greedy) or more");
+        }
+        if settings.top_k == Some(0) {
+            return wrong("--top-k 0 leaves no token to draw; use 1 or more");
+        }
+        if settings.top_p.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            return wrong("--top-p is no share; use a number above 0, up to 1");
+        }
+        Ok(settings)
+    }
+}
+
+/// Samples and prints; the run stays as it is.
+pub fn sample(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let trained = Trained::open(&runs.resolve(&arguments.run)?, arguments.step)?;
+    let settings = arguments.settings(&trained.experiment().sample)?;
+    let samples = trained.sample(&settings)?;
+    if arguments.json { print_json(&samples) } else { print(&samples.to_text()) }
+}

@@ -1,0 +1,11 @@
+//! `oss-run schema`: the JSON Schema of experiment files.
+
+use anyhow::Result;
+
+use super::output::print_json;
+use crate::experiment;
+
+/// Prints the schema.
+pub fn schema() -> Result<()> {
+    print_json(&experiment::schema())
+}

@@ -1,0 +1,226 @@
+//! An experiment whose inputs are known: the key of each stage, and whether what the run holds is what it would make.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::identity::{self, Identity, steps_taken};
+use super::inputs::Inputs;
+use super::keys::{self, Key, KeyInputs};
+use super::stage::Stage;
+use super::staleness::{Freshness, Reason};
+use crate::checkpoint::{self, Checkpoint};
+use crate::data::Prepared;
+use crate::experiment::{CheckpointChoice, Experiment, NamedCheckpoint};
+use crate::run_dir::{Manifest, RunDir, RunsDir};
+use crate::stages::OutputFile;
+
+/// The stages of one run.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// The experiment, resolved: vocabulary filled in, hub revisions pinned.
+    pub experiment: Experiment,
+    /// What it reads.
+    pub inputs: Inputs,
+    /// Which run it is.
+    pub identity: Identity,
+    /// Where all runs are.
+    pub runs: RunsDir,
+}
+
+/// Name under which a stage's record lists its files.
+pub const FILES: &str = "files";
+
+/// Larger files are known by their size alone: a run in which nothing changed must not read gigabytes.
+const MAX_REHASHED_BYTES: u64 = 1 << 20;
+
+impl Graph {
+    /// The prepared training sources, in their order.
+    ///
+    /// # Errors
+    /// As [`Inputs::prepared_sources`].
+    pub fn prepared_sources(&self) -> Result<Vec<Key>> {
+        Ok(self.inputs.prepared_sources(&self.experiment)?.iter().map(KeyInputs::key).collect())
+    }
+
+    /// The prepared validation text, where it is a source of its own.
+    ///
+    /// # Errors
+    /// As [`Inputs::prepared_validation`].
+    pub fn prepared_validation(&self) -> Result<Option<Key>> {
+        Ok(self.inputs.prepared_validation(&self.experiment)?.as_ref().map(KeyInputs::key))
+    }
+
+    /// What `stage` would take in now; none while the weights that it reads do not exist.
+    ///
+    /// # Errors
+    /// An input that cannot be read.
+    pub fn wanted(&self, stage: Stage) -> Result<Option<KeyInputs>> {
+        let experiment = &self.experiment;
+        Ok(match stage {
+            Stage::Prepare => Some(self.prepare()?),
+            Stage::Train => Some(keys::target(experiment, &self.identity.trajectory)),
+            Stage::Evaluate => match self.weights(CheckpointChoice::Step(experiment.train.steps))? {
+                Some(weights) => Some(keys::evaluate(experiment, &weights, &self.validation()?)),
+                None => None,
+            },
+            Stage::Sample => self
+                .weights(CheckpointChoice::Step(experiment.train.steps))?
+                .map(|weights| keys::sample(experiment, &weights)),
+            Stage::Export => self
+                .weights(experiment.export.checkpoint)?
+                .map(|weights| keys::export(experiment, &weights, &self.inputs.tokenizer)),
+        })
+    }
+
+    /// Every source that this run reads prepared, as one record.
+    fn prepare(&self) -> Result<KeyInputs> {
+        let mut inputs = KeyInputs { version: Stage::Prepare.version(), ..KeyInputs::default() };
+        for (source, key) in self.inputs.sources.iter().zip(self.prepared_sources()?) {
+            inputs.digests.insert(format!("source {}", source.name), key.0);
+        }
+        if let Some(key) = self.prepared_validation()? {
+            inputs.digests.insert("validation text".to_owned(), key.0);
+        }
+        Ok(inputs)
+    }
+
+    /// Contents of the text that is evaluated: its own source, or what is held out of each training source.
+    fn validation(&self) -> Result<Vec<Key>> {
+        Ok(match self.inputs.prepared_validation(&self.experiment)? {
+            Some(own) => vec![own.content()],
+            None => {
+                let sources = self.inputs.prepared_sources(&self.experiment)?;
+                sources.iter().map(KeyInputs::content).collect()
+            }
+        })
+    }
+
+    /// Digest of the weights of a checkpoint; none when there is no such checkpoint yet.
+    fn weights(&self, choice: CheckpointChoice) -> Result<Option<String>> {
+        let Some(checkpoint) = self.checkpoint(choice)? else { return Ok(None) };
+        Ok(Some(checkpoint.weights_digest().to_owned()))
+    }
+
+    /// The checkpoint that `choice` means in this run; none when there is no such checkpoint yet.
+    ///
+    /// # Errors
+    /// A damaged checkpoint.
+    pub fn checkpoint(&self, choice: CheckpointChoice) -> Result<Option<Checkpoint>> {
+        let step = match choice {
+            CheckpointChoice::Step(step) => step,
+            CheckpointChoice::Named(NamedCheckpoint::Last) => self.experiment.train.steps,
+            CheckpointChoice::Named(NamedCheckpoint::Best) => match best_step(&self.identity.run)? {
+                Some(step) => step,
+                None => return Ok(None),
+            },
+        };
+        checkpoint_at(&self.identity.run, step)
+    }
+
+    /// Whether `stage` has to run. `manifest` is the run's at this moment, which a running stage changes.
+    ///
+    /// # Errors
+    /// An input or output that cannot be looked at.
+    pub fn freshness(&self, stage: Stage, manifest: Option<&Manifest>) -> Result<Freshness> {
+        let stale = |reason| Ok(Freshness::Stale { reason });
+        let Some(wanted) = self.wanted(stage)? else { return stale(Reason::After(Stage::Train)) };
+        let record = manifest.and_then(|manifest| manifest.stages.get(stage.name()));
+        if stage == Stage::Prepare {
+            // Prepared data is shared: another run may have made it, or removed it.
+            return Ok(match self.missing_preparation()? {
+                None => Freshness::Fresh { note: None },
+                Some(missing) => {
+                    Freshness::Stale { reason: Reason::find(record, &wanted).unwrap_or(missing) }
+                }
+            });
+        }
+        if let Some(mut reason) = Reason::find(record, &wanted) {
+            if let (Stage::Train, Reason::Unfinished { progress, .. }) = (stage, &mut reason) {
+                let taken = identity::continuable(&self.identity.run, &self.experiment).unwrap_or(0);
+                *progress = Some(format!("step {taken} of {}", self.experiment.train.steps));
+            }
+            return stale(reason);
+        }
+        if let Some(reason) = self.damaged_output(stage, manifest)? {
+            return stale(reason);
+        }
+        Ok(Freshness::Fresh { note: self.note(stage) })
+    }
+
+    fn note(&self, stage: Stage) -> Option<String> {
+        let (then, now) = (self.identity.trajectory.version, stage.version());
+        (stage == Stage::Train && then != now)
+            .then(|| format!("made by version {then} of this stage, now {now}; --force train trains again"))
+    }
+
+    /// Why prepared data cannot be used as it is; none when all of it is there.
+    fn missing_preparation(&self) -> Result<Option<Reason>> {
+        for key in self.prepared_sources()?.into_iter().chain(self.prepared_validation()?) {
+            let dir = self.runs.prepared(&key.0);
+            if !dir.is_dir() {
+                return Ok(Some(Reason::OutputMissing(dir)));
+            }
+            if let Err(error) = Prepared::open(&dir) {
+                return Ok(Some(Reason::OutputDamaged { path: dir, what: format!("{error:#}") }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn damaged_output(&self, stage: Stage, manifest: Option<&Manifest>) -> Result<Option<Reason>> {
+        let run = &self.identity.run;
+        if stage == Stage::Train {
+            let steps = self.experiment.train.steps;
+            let complete = steps_taken(run) >= steps && checkpoint_at(run, steps)?.is_some();
+            return Ok((!complete).then_some(Reason::CheckpointMissing(steps)));
+        }
+        let record = manifest.and_then(|manifest| manifest.stages.get(stage.name()));
+        let files: Vec<OutputFile> = record
+            .and_then(|record| record.outputs.get(FILES))
+            .map(|files| serde_json::from_value(files.clone()))
+            .transpose()
+            .with_context(|| format!("the record of {stage} in {}", run.manifest().display()))?
+            .unwrap_or_default();
+        Ok(files.iter().find_map(|file| damage(run.root(), file)))
+    }
+}
+
+/// Why a file is not what was written; none when it is.
+fn damage(root: &Path, file: &OutputFile) -> Option<Reason> {
+    let path = root.join(&file.path);
+    let damaged = |what: String| Some(Reason::OutputDamaged { path: path.clone(), what });
+    let Ok(found) = fs::metadata(&path) else { return Some(Reason::OutputMissing(path.clone())) };
+    if found.len() != file.bytes {
+        return damaged(format!("{} of {} bytes", found.len(), file.bytes));
+    }
+    if file.bytes > MAX_REHASHED_BYTES {
+        return None;
+    }
+    match fs::read(&path) {
+        Ok(bytes) if blake3::hash(&bytes).to_hex().as_str() == file.blake3 => None,
+        Ok(_) => damaged("another content".to_owned()),
+        Err(error) => damaged(error.to_string()),
+    }
+}
+
+/// Step of the lowest validation loss among the kept checkpoints; none before the first evaluation.
+///
+/// # Errors
+/// A damaged checkpoint.
+pub fn best_step(run: &RunDir) -> Result<Option<u64>> {
+    let kept = checkpoint::list(&run.checkpoints());
+    let Some((_, newest)) = kept.last() else { return Ok(None) };
+    let best = Checkpoint::open(newest)?.state()["best"]["step"].as_u64();
+    Ok(best.filter(|best| kept.iter().any(|(step, _)| step == best)))
+}
+
+/// The complete checkpoint of one step; none when there is none.
+///
+/// # Errors
+/// It is damaged.
+pub fn checkpoint_at(run: &RunDir, step: u64) -> Result<Option<Checkpoint>> {
+    let found = checkpoint::list(&run.checkpoints()).into_iter().find(|(other, _)| *other == step);
+    Ok(found.map(|(_, path)| Checkpoint::open(&path)).transpose()?)
+}

@@ -1,0 +1,169 @@
+//! First weights that are not random: another run's, a checkpoint's, a Hugging Face directory's, or the hub's.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::inputs::{Reach, digest_cache};
+use super::keys;
+use super::pins::Pins;
+use crate::checkpoint::{self, Checkpoint};
+use crate::data::sources::hub::{Hub, HubConfig, Pinned, Repository};
+use crate::data::sources::{Identity, Watch, digest_files};
+use crate::experiment::{self, Model};
+use crate::hf_format::HfDirectory;
+use crate::model::WeightSource;
+use crate::run_dir::{RunDir, RunsDir};
+
+/// Weights to start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Initial {
+    place: Place,
+    /// What the weights are, wherever they lie: their digest, or the commit of a hub repository.
+    pub digest: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Place {
+    Checkpoint(PathBuf),
+    HuggingFace(PathBuf),
+    Hub { repo: String, commit: String, files: Vec<String> },
+}
+
+/// Files of a model repository that are read.
+const HUB_FILES: [&str; 3] = ["config.json", "*.safetensors", "*.safetensors.index.json"];
+
+impl Initial {
+    /// Finds what `model.init_from` names; none when that takes a question to the hub and `reach` is local.
+    ///
+    /// # Errors
+    /// Nothing of that name, or nothing there that holds weights.
+    pub fn find(named: &str, runs: &RunsDir, reach: Reach<'_>) -> Result<Option<Self>> {
+        let context = || format!("cannot use model.init_from = {named:?}");
+        let path = Path::new(named);
+        if path.is_dir() {
+            return Self::in_directory(path, runs, reach).map(Some).with_context(context);
+        }
+        match runs.resolve(named) {
+            Ok(run) => Self::of_run(&run).map(Some).with_context(context),
+            Err(_) if named.split('/').count() == 2 && !named.starts_with(['/', '.', '~']) => {
+                Self::on_the_hub(named, runs, reach).with_context(context)
+            }
+            Err(error) => Err(error).with_context(context),
+        }
+    }
+
+    fn in_directory(path: &Path, runs: &RunsDir, reach: Reach<'_>) -> Result<Self> {
+        let run = RunDir::new(path);
+        if run.exists() && run.checkpoints().is_dir() {
+            return Self::of_run(&run);
+        }
+        if path.join("config.json").is_file() {
+            let files = HfDirectory::open(path)?.files();
+            let digests = digest_files(&files, Some(&digest_cache(runs)), reach.watch())?;
+            let digest = keys::hash(&serde_json::to_value(&digests)?).0;
+            return Ok(Self { place: Place::HuggingFace(path.to_owned()), digest });
+        }
+        if path.join("manifest.json").is_file() {
+            return Self::of_checkpoint(path);
+        }
+        bail!("{} holds neither a run, a checkpoint nor a config.json; name one that does", path.display())
+    }
+
+    fn of_run(run: &RunDir) -> Result<Self> {
+        match checkpoint::list(&run.checkpoints()).last() {
+            Some((_, path)) => Self::of_checkpoint(path),
+            None => bail!("the run {} has no checkpoint yet; let it train first", run.root().display()),
+        }
+    }
+
+    fn of_checkpoint(path: &Path) -> Result<Self> {
+        let digest = Checkpoint::open(path)?.weights_digest().to_owned();
+        Ok(Self { place: Place::Checkpoint(path.to_owned()), digest })
+    }
+
+    fn on_the_hub(repo: &str, runs: &RunsDir, reach: Reach<'_>) -> Result<Option<Self>> {
+        let mut pins = Pins::open(runs);
+        let named = experiment::Hub {
+            repo: format!("model {repo}"),
+            revision: "main".to_owned(),
+            files: HUB_FILES.map(str::to_owned).to_vec(),
+        };
+        let (commit, files) = match (pins.get(&named), reach) {
+            (Some(Identity::Hub { commit, files, .. }), _) => (commit, files),
+            (_, Reach::Local(_)) => return Ok(None),
+            (_, Reach::Hub(watch)) => {
+                let pinned = pinned(repo, "main", watch)?;
+                let listed = pinned.list(watch)?;
+                let read = |name: &String| {
+                    name == "config.json"
+                        || name.ends_with(".safetensors")
+                        || name.ends_with(".safetensors.index.json")
+                };
+                let files: Vec<String> =
+                    listed.into_iter().filter(|name| !name.contains('/') && read(name)).collect();
+                let commit = pinned.commit().to_owned();
+                let identity =
+                    Identity::Hub { repo: repo.to_owned(), commit: commit.clone(), files: files.clone() };
+                pins.set(&named, identity);
+                pins.save()?;
+                (commit, files)
+            }
+        };
+        let digest = format!("{repo}@{commit}");
+        Ok(Some(Self { place: Place::Hub { repo: repo.to_owned(), commit, files }, digest }))
+    }
+
+    /// Opens the weights for `model`; a hub's are downloaded first.
+    ///
+    /// # Errors
+    /// Weights that are gone, damaged, or of another shape than `model`; a hub that does not answer.
+    pub fn open(&self, model: &Model, watch: Watch<'_>) -> Result<Box<dyn WeightSource>> {
+        match &self.place {
+            Place::Checkpoint(path) => Ok(Box::new(Checkpoint::open(path)?)),
+            Place::HuggingFace(path) => open_directory(path, model),
+            Place::Hub { repo, commit, files } => {
+                let pinned = pinned(repo, commit, watch)?;
+                for file in files {
+                    pinned.fetch(file, watch)?;
+                }
+                open_directory(&pinned.snapshot(), model)
+            }
+        }
+    }
+}
+
+fn pinned(repo: &str, revision: &str, watch: Watch<'_>) -> Result<Pinned> {
+    let repository = Repository::model(repo, revision)?;
+    Hub::new(HubConfig::from_env())?.pin(&repository, Some("config.json"), watch)
+}
+
+fn open_directory(path: &Path, model: &Model) -> Result<Box<dyn WeightSource>> {
+    let directory = HfDirectory::open(path)?;
+    let differences = differences(directory.model(), model);
+    ensure!(
+        differences.is_empty(),
+        "[model] does not describe the weights in {}; set {}",
+        path.display(),
+        differences.join(", ")
+    );
+    Ok(Box::new(directory))
+}
+
+/// What `[model]` has to say to describe `theirs`, where it says something else.
+fn differences(theirs: &Model, ours: &Model) -> Vec<String> {
+    let fields = |model: &Model| match serde_json::to_value(model) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (theirs, ours) = (fields(theirs), fields(ours));
+    // How the first weights are drawn is not a question for weights that exist.
+    let ignored = ["preset", "init_from", "initializer_range", "max_position_embeddings", "layer_types"];
+    theirs
+        .iter()
+        .filter(|(name, value)| !ignored.contains(&name.as_str()) && ours.get(*name) != Some(value))
+        .map(|(name, value)| format!("model.{name} = {value}"))
+        .collect()
+}

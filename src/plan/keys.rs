@@ -1,0 +1,352 @@
+//! Keys of the stages: hashes of resolved values, digests of inputs and the stage's version.
+//!
+//! A value equal to its default stays out of the hash, so that a key added to the experiment file later, with a
+//! default, moves no run. Values that follow from others are resolved first: an unset end of a cosine becomes
+//! `train.steps`, so that the trajectory depends on the number of steps exactly where the learning rate does.
+//!
+//! A trajectory takes in its sources by what is known before they are prepared (content digests, tokenizer, split,
+//! separator), without the version of prepare: the same text cut the same way is the same trajectory, and raising
+//! prepare's version makes the tokens again without training again. The digests of the tokens themselves are recorded
+//! by the train stage, which refuses to go on with others.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::stage::Stage;
+use super::table::{Part, Role, role};
+use crate::experiment::{Experiment, LayerType, ScheduleKind};
+
+/// A blake3 hash in lower-case hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(pub String);
+
+/// Hexadecimal digits of a run id.
+const RUN_ID_DIGITS: usize = 10;
+
+impl Key {
+    /// The first digits, as in run ids.
+    pub fn short(&self) -> &str {
+        self.0.get(..RUN_ID_DIGITS).unwrap_or(&self.0)
+    }
+}
+
+/// Everything that a key hashes; kept in the manifest, so that a stale stage can say what changed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KeyInputs {
+    /// Resolved values that differ from the defaults, by their path in the experiment file.
+    pub values: BTreeMap<String, Value>,
+    /// Digests of inputs, by what they are (`weights`, `source 0`).
+    pub digests: BTreeMap<String, String>,
+    /// Version of the stage.
+    pub version: u32,
+}
+
+impl KeyInputs {
+    /// The stage's key.
+    pub fn key(&self) -> Key {
+        hash(&json!({ "values": self.values, "digests": self.digests, "version": self.version }))
+    }
+
+    /// What the stage takes in, whatever its version.
+    pub fn content(&self) -> Key {
+        hash(&json!({ "values": self.values, "digests": self.digests }))
+    }
+}
+
+/// Hashes canonical JSON: sorted keys, no white space, shortest numbers that read back the same.
+pub(super) fn hash(document: &Value) -> Key {
+    Key(blake3::hash(canonical(document).to_string().as_bytes()).to_hex().to_string())
+}
+
+fn canonical(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
+            Value::Object(sorted.into_iter().map(|(k, v)| (k.clone(), canonical(v))).collect::<Map<_, _>>())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(canonical).collect()),
+        other => other.clone(),
+    }
+}
+
+/// One prepared source: its content, how it is cut into documents and tokens, and how much is held out.
+///
+/// `content` digests the text (or is a hub commit with its files), `tokenizer` is [`super::inputs`]' identity of the
+/// tokenizer. A source of validation text alone is not split.
+pub fn prepare(experiment: &Experiment, content: &str, tokenizer: &str, validation_only: bool) -> KeyInputs {
+    let mut inputs =
+        part(experiment, Stage::Prepare, if validation_only { Part::Validation } else { Part::Prepare });
+    if experiment.dataset.validation.origin().is_some() {
+        // Nothing is held out of the training text when the validation text is a source of its own.
+        inputs.values.insert("dataset.validation.share".to_owned(), json!(0.0));
+    }
+    if validation_only {
+        inputs.values.insert("dataset.validation.share".to_owned(), json!(1.0));
+    }
+    inputs.digests.insert("content".to_owned(), content.to_owned());
+    inputs.digests.insert("tokenizer".to_owned(), tokenizer.to_owned());
+    inputs
+}
+
+/// The sequence of weights. `sources` are the prepared sources in their order with their weights, `init` the digest
+/// of the first weights where they are not random, `vocab_size` the model's (the tokenizer's unless set).
+pub fn trajectory(
+    experiment: &Experiment,
+    sources: &[(f64, &KeyInputs)],
+    init: Option<&str>,
+    vocab_size: i64,
+) -> KeyInputs {
+    let mut inputs = part(experiment, Stage::Train, Part::Trajectory);
+    inputs.values.insert("model.vocab_size".to_owned(), json!(vocab_size));
+    for (index, (_, source)) in sources.iter().enumerate() {
+        inputs.digests.insert(format!("source {index}"), source.content().0);
+    }
+    if sources.len() > 1 {
+        let weights: Vec<f64> = sources.iter().map(|(weight, _)| *weight).collect();
+        inputs.values.insert("dataset.source.weight".to_owned(), json!(weights));
+    }
+    if let Some(digest) = init {
+        inputs.digests.insert("model.init_from".to_owned(), digest.to_owned());
+    }
+    inputs
+}
+
+/// A trajectory followed up to `train.steps`.
+pub fn target(experiment: &Experiment, trajectory: &KeyInputs) -> KeyInputs {
+    let mut inputs = trajectory.clone();
+    inputs.values.insert("train.steps".to_owned(), json!(experiment.train.steps));
+    inputs
+}
+
+/// The validation loss of some weights on some tokens (their content keys, in order).
+pub fn evaluate(experiment: &Experiment, weights: &str, validation: &[Key]) -> KeyInputs {
+    let mut inputs = part(experiment, Stage::Evaluate, Part::Evaluate);
+    inputs.digests.insert("weights".to_owned(), weights.to_owned());
+    for (index, tokens) in validation.iter().enumerate() {
+        inputs.digests.insert(format!("validation tokens {index}"), tokens.0.clone());
+    }
+    inputs
+}
+
+/// Samples of some weights.
+pub fn sample(experiment: &Experiment, weights: &str) -> KeyInputs {
+    let mut inputs = part(experiment, Stage::Sample, Part::Sample);
+    inputs.digests.insert("weights".to_owned(), weights.to_owned());
+    inputs
+}
+
+/// The exported directory of some weights.
+pub fn export(experiment: &Experiment, weights: &str, tokenizer: &str) -> KeyInputs {
+    let mut inputs = part(experiment, Stage::Export, Part::Export);
+    inputs.digests.insert("weights".to_owned(), weights.to_owned());
+    inputs.digests.insert("tokenizer".to_owned(), tokenizer.to_owned());
+    inputs
+}
+
+/// The values that enter one part and differ from their defaults.
+fn part(experiment: &Experiment, stage: Stage, part: Part) -> KeyInputs {
+    let defaults = default_values();
+    let values = resolved_values(experiment)
+        .into_iter()
+        .filter(|(key, _)| matches!(role(key), Some(Role::Value(parts)) if parts.contains(&part)))
+        .filter(|(key, value)| defaults.get(key) != Some(value))
+        .collect();
+    KeyInputs { values, digests: BTreeMap::new(), version: stage.version() }
+}
+
+/// The value of each key of the experiment file after everything that follows from other values is filled in.
+/// Keys without a meaning here (the end of a constant schedule's decay) are left out.
+pub fn resolved_values(experiment: &Experiment) -> BTreeMap<String, Value> {
+    let mut values = written_values(experiment);
+    let mut set = |key: &str, value: Option<Value>| match value {
+        Some(value) => drop(values.insert(key.to_owned(), value)),
+        None => drop(values.remove(key)),
+    };
+    let schedule = &experiment.schedule;
+    match schedule.kind {
+        ScheduleKind::Constant => {
+            set("schedule.decay_steps", None);
+            set("schedule.min_lr_ratio", None);
+        }
+        ScheduleKind::Cosine | ScheduleKind::Linear => {
+            set("schedule.decay_steps", Some(json!(schedule.decay_steps.unwrap_or(experiment.train.steps))));
+        }
+        // An unset decay follows the target, not the trajectory: a raised target goes on from before the decay.
+        ScheduleKind::Wsd => {}
+    }
+    let balance_loss = experiment.train.balance_loss;
+    let default_balance = if experiment.model.init_from.is_some() { 0.0 } else { BALANCE_LOSS_FROM_SCRATCH };
+    set("train.balance_loss", Some(json!(balance_loss.unwrap_or(default_balance))));
+    let model = &experiment.model;
+    let alternating = |types: &Vec<LayerType>| {
+        let mut kinds = [LayerType::SlidingAttention, LayerType::FullAttention].into_iter().cycle();
+        types.iter().all(|kind| Some(*kind) == kinds.next())
+    };
+    if model.layer_types.as_ref().is_some_and(alternating) {
+        set("model.layer_types", None);
+    }
+    values
+}
+
+/// Weight of the load-balancing loss when training from scratch, unless set.
+const BALANCE_LOSS_FROM_SCRATCH: f64 = 0.01;
+
+/// The values of an experiment file that sets nothing.
+pub fn default_values() -> &'static BTreeMap<String, Value> {
+    static DEFAULTS: LazyLock<BTreeMap<String, Value>> =
+        LazyLock::new(|| written_values(&Experiment::default()));
+    &DEFAULTS
+}
+
+/// The experiment's fields by path, one entry for each row of the table that is set.
+fn written_values(experiment: &Experiment) -> BTreeMap<String, Value> {
+    let mut values = BTreeMap::new();
+    // Plain data serialises to JSON; were it to fail, every key would be empty, which the tests would see.
+    let document = serde_json::to_value(experiment).unwrap_or_default();
+    flatten("", document, &mut values);
+    values
+}
+
+fn flatten(path: &str, value: Value, values: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Null => {}
+        Value::Object(fields) if role(path).is_none() => {
+            for (name, field) in fields {
+                let child = if path.is_empty() { name } else { format!("{path}.{name}") };
+                flatten(&child, field, values);
+            }
+        }
+        leaf => drop(values.insert(path.to_owned(), leaf)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Builtin, Preset, Schedule};
+
+    fn experiment() -> Experiment {
+        let mut experiment = Experiment::default();
+        experiment.model = Preset::Tiny.model();
+        experiment.dataset.builtin = Some(Builtin::Stories);
+        experiment
+    }
+
+    fn trajectory_key(experiment: &Experiment) -> Key {
+        let source = prepare(experiment, "text", "bytes", false);
+        trajectory(experiment, &[(1.0, &source)], None, 257).key()
+    }
+
+    fn scheduled(kind: ScheduleKind, steps: u64, decay_steps: Option<u64>) -> Experiment {
+        let mut experiment = experiment();
+        experiment.schedule = Schedule { kind, decay_steps, ..Schedule::default() };
+        experiment.train.steps = steps;
+        experiment
+    }
+
+    #[test]
+    fn defaults_stay_out_of_the_key() {
+        let inputs = sample(&Experiment::default(), "w");
+        assert_eq!(inputs.values, BTreeMap::new());
+        let source = prepare(&Experiment::default(), "text", "bytes", false);
+        let inputs = trajectory(&Experiment::default(), &[(1.0, &source)], None, 257);
+        // Only values resolved from others are always there.
+        let keys: Vec<&str> = inputs.values.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["model.vocab_size", "schedule.decay_steps", "train.balance_loss"]);
+    }
+
+    #[test]
+    fn recorded_values_change_no_key() {
+        let mut other = experiment();
+        other.train.device = "cuda".to_owned();
+        other.train.micro_batch_size = 8;
+        other.sharding.ranks = 4;
+        other.checkpoint.every_steps = 7;
+        other.run.notes = Some("a note".to_owned());
+        other.evaluate.every_steps = 3;
+        other.sample.every_steps = 3;
+        assert_eq!(trajectory_key(&experiment()), trajectory_key(&other));
+        assert_eq!(sample(&experiment(), "w").key(), sample(&other, "w").key());
+        assert_eq!(evaluate(&experiment(), "w", &[]).key(), evaluate(&other, "w", &[]).key());
+        assert_eq!(export(&experiment(), "w", "t").key(), export(&other, "w", "t").key());
+    }
+
+    #[test]
+    fn the_preset_means_its_fields() {
+        let mut named = experiment();
+        named.model.preset = Some(Preset::Tiny);
+        assert_eq!(trajectory_key(&named), trajectory_key(&experiment()));
+    }
+
+    #[test]
+    fn steps_enter_the_trajectory_where_the_learning_rate_depends_on_them() {
+        for kind in [ScheduleKind::Constant, ScheduleKind::Wsd] {
+            let (short, long) = (scheduled(kind, 100, None), scheduled(kind, 200, None));
+            assert_eq!(trajectory_key(&short), trajectory_key(&long), "{kind:?}");
+        }
+        for kind in [ScheduleKind::Cosine, ScheduleKind::Linear] {
+            let (short, long) = (scheduled(kind, 100, None), scheduled(kind, 200, None));
+            assert_ne!(trajectory_key(&short), trajectory_key(&long), "{kind:?}");
+            let fixed = scheduled(kind, 200, Some(100));
+            assert_eq!(
+                trajectory_key(&short),
+                trajectory_key(&fixed),
+                "{kind:?}: the decay that was derived, set"
+            );
+        }
+        let (short, long) =
+            (scheduled(ScheduleKind::Wsd, 100, Some(10)), scheduled(ScheduleKind::Wsd, 100, Some(20)));
+        assert_ne!(trajectory_key(&short), trajectory_key(&long));
+    }
+
+    #[test]
+    fn targets_differ_where_steps_do() {
+        let source = prepare(&experiment(), "text", "bytes", false);
+        let key = |steps| {
+            let experiment = scheduled(ScheduleKind::Constant, steps, None);
+            target(&experiment, &trajectory(&experiment, &[(1.0, &source)], None, 257)).key()
+        };
+        assert_ne!(key(100), key(200));
+    }
+
+    #[test]
+    fn each_later_stage_hears_only_its_own_values() {
+        let mut other = experiment();
+        other.export.dtype = crate::experiment::ExportDtype::F32;
+        assert_eq!(sample(&experiment(), "w").key(), sample(&other, "w").key());
+        assert_ne!(export(&experiment(), "w", "t").key(), export(&other, "w", "t").key());
+        other.evaluate.max_tokens = Some(5);
+        assert_ne!(evaluate(&experiment(), "w", &[]).key(), evaluate(&other, "w", &[]).key());
+        assert_eq!(trajectory_key(&experiment()), trajectory_key(&other));
+    }
+
+    #[test]
+    fn a_raised_version_of_prepare_moves_no_run() {
+        let mut source = prepare(&experiment(), "text", "bytes", false);
+        let before = (source.key(), trajectory(&experiment(), &[(1.0, &source)], None, 257).key());
+        source.version += 1;
+        assert_ne!(source.key(), before.0);
+        assert_eq!(trajectory(&experiment(), &[(1.0, &source)], None, 257).key(), before.1);
+    }
+
+    #[test]
+    fn the_split_is_resolved() {
+        let mut own = experiment();
+        own.dataset.validation.builtin = Some(Builtin::Stories);
+        own.dataset.validation.share = 0.2;
+        let mut other = own.clone();
+        other.dataset.validation.share = 0.1;
+        assert_eq!(prepare(&own, "a", "t", false).key(), prepare(&other, "a", "t", false).key());
+        assert_ne!(prepare(&own, "a", "t", false).key(), prepare(&own, "a", "t", true).key());
+    }
+
+    #[test]
+    fn keys_are_stable() {
+        // A change here orphans every existing run: it must be meant.
+        insta::assert_snapshot!(trajectory_key(&experiment()).0, @"30461d2bd2665c2931b974cc6a521c2da155fcd735d742d91dca77ccfdcb6646");
+    }
+}

@@ -1,0 +1,56 @@
+//! How fast a run has been, and how long the rest will take at that pace.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::monitor::MetricsLog;
+use crate::run_dir::RunDir;
+
+/// Logged steps that the pace is taken from.
+const RECENT_LINES: usize = 20;
+
+/// The pace of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Pace {
+    /// Tokens a second, the median of the newest logged steps.
+    pub tokens_per_second: f64,
+    /// Seconds that the steps still to take need at that pace.
+    pub secs_left: f64,
+}
+
+impl Pace {
+    /// The pace of `run`, with `tokens_left` to go; none before its first logged step.
+    pub fn of(run: &RunDir, tokens_left: u64) -> Option<Self> {
+        let lines = MetricsLog::read(&run.metrics()).ok()?;
+        let speed = |line: &crate::monitor::MetricsLine| line.fields.get("tokens_per_second")?.as_f64();
+        let mut recent: Vec<f64> =
+            lines.iter().rev().filter_map(speed).filter(|speed| *speed > 0.0).take(RECENT_LINES).collect();
+        recent.sort_by(f64::total_cmp);
+        let tokens_per_second = *recent.get(recent.len() / 2)?;
+        Some(Self { tokens_per_second, secs_left: tokens_left as f64 / tokens_per_second })
+    }
+
+    /// The time left.
+    pub fn left(&self) -> Duration {
+        Duration::try_from_secs_f64(self.secs_left).unwrap_or(Duration::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_the_newest_steps_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::new(dir.path());
+        assert_eq!(Pace::of(&run, 100), None);
+        let lines = ["{\"step\":1,\"tokens_per_second\":1}", "{\"step\":2,\"tokens_per_second\":50}"];
+        let lines: String =
+            lines.into_iter().chain(["{\"step\":2,\"val_loss\":3}"]).map(|l| format!("{l}\n")).collect();
+        std::fs::write(run.metrics(), lines).unwrap();
+        let pace = Pace::of(&run, 100).unwrap();
+        assert_eq!((pace.tokens_per_second, pace.left()), (50.0, Duration::from_secs(2)));
+    }
+}

@@ -1,0 +1,93 @@
+//! Going on with a run from its manifest alone.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use super::trained::runs_of;
+use super::watch::watch;
+use super::{Options, walk};
+use crate::experiment::{self, Experiment, Overrides, Provenance};
+use crate::plan::identity::{self, Identity, Trajectory, experiment_of};
+use crate::plan::inputs::{Inputs, Reach};
+use crate::plan::keys::Key;
+use crate::plan::{self, Graph, PlanError, table};
+use crate::run_dir::{Manifest, RunDir, RunsDir};
+
+/// Goes on with `run`, with the values of `set` changed (`key=value`, none of the trajectory's).
+///
+/// The environment is not looked at, and neither are the files that the run was started from: what it reads is
+/// prepared already, or is looked up again only where it is missing.
+///
+/// # Errors
+/// A key of the trajectory in `set`; a manifest that is damaged; as [`super::run`].
+pub fn resume(run: &RunDir, set: &[String], options: &Options) -> Result<super::Summary> {
+    for argument in set {
+        let key = argument.split_once('=').map_or(argument.as_str(), |(key, _)| key).trim();
+        if table::in_trajectory(key) && table::role(key).is_some() {
+            return Err(PlanError::OtherTrajectory { run: run.root().to_owned(), key: key.to_owned() }.into());
+        }
+    }
+    let runs = runs_of(run)?;
+    let manifest = Manifest::load(run)?;
+    let (experiment, provenance) = changed(run, &manifest, set)?;
+    experiment.runnable()?;
+    let inputs = inputs(&experiment, &manifest, &runs)?;
+    let identity = same_run(run, manifest, &experiment, &inputs)?;
+    walk(Graph { experiment, inputs, identity, runs }, &provenance, options)
+}
+
+/// The manifest's experiment with `set` applied.
+fn changed(run: &RunDir, manifest: &Manifest, set: &[String]) -> Result<(Experiment, Provenance)> {
+    let Some(recorded) = experiment_of(manifest) else {
+        bail!(
+            "{} holds an experiment that this program cannot read; use the one that made it",
+            run.manifest().display()
+        );
+    };
+    if set.is_empty() {
+        return Ok((recorded, Provenance::default()));
+    }
+    // The manifest is what counts, not an experiment.toml that somebody may have edited.
+    let folder =
+        tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR to one with room")?;
+    let file = folder.path().join("experiment.toml");
+    fs::write(&file, recorded.to_toml()?).with_context(|| format!("cannot write {}", file.display()))?;
+    let overrides = Overrides { set: set.to_vec(), unset: Vec::new(), environment: false };
+    let resolved = experiment::load(&file, &overrides)?;
+    for warning in &resolved.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok((plan::with_vocabulary(&resolved.experiment)?, resolved.provenance))
+}
+
+/// What the run reads, as it was when it started; validation text that was changed is looked up.
+fn inputs(experiment: &Experiment, manifest: &Manifest, runs: &RunsDir) -> Result<Inputs> {
+    let recorded: Option<Inputs> = serde_json::from_value(manifest.inputs.clone()).ok();
+    let before = experiment_of(manifest).map(|before| before.dataset.validation);
+    match recorded {
+        Some(recorded) if before.as_ref() == Some(&experiment.dataset.validation) => Ok(recorded),
+        _ => Inputs::find(experiment, runs, Reach::Hub(watch()))?
+            .context("the hub did not tell what it has; check the network and HF_ENDPOINT"),
+    }
+}
+
+/// The run, provided that the changed experiment is still this run.
+fn same_run(run: &RunDir, manifest: Manifest, experiment: &Experiment, inputs: &Inputs) -> Result<Identity> {
+    let wanted = Trajectory { experiment, inputs }.key_inputs()?;
+    let recorded = manifest.keys.get(identity::TRAJECTORY).cloned().map(Key);
+    let same = identity::versions(&wanted).find(|version| Some(version.key()) == recorded);
+    let Some(trajectory) = same else {
+        let old = experiment_of(&manifest).map_or(0, |before| before.train.steps);
+        let new = experiment.train.steps;
+        return Err(match old == new {
+            true => {
+                PlanError::OtherTrajectory { run: run.root().to_owned(), key: "the experiment".to_owned() }
+            }
+            false => PlanError::StepsRaised { run: run.root().to_owned(), old, new },
+        }
+        .into());
+    };
+    identity::check_target(run, experiment)?;
+    Ok(Identity { run: run.clone(), manifest: Some(manifest), trajectory })
+}

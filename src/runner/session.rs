@@ -1,0 +1,179 @@
+//! One start of a run: the lock, the manifest, and the segment that says where and when.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use chrono::Utc;
+use serde_json::Value;
+use tch::Device;
+
+use crate::experiment::Provenance;
+use crate::interrupt::Stopped;
+use crate::monitor;
+use crate::plan::graph::Graph;
+use crate::plan::identity::TRAJECTORY;
+use crate::plan::keys::{self, KeyInputs};
+use crate::plan::{Reason, Stage};
+use crate::run_dir::{
+    Environment, Manifest, RunDir, Segment, StageRecord, StageState, WriteLock, redact, write_atomic,
+};
+use crate::{torch, train};
+
+/// A run that this process is working on.
+pub struct Session {
+    /// Its stages.
+    pub graph: Graph,
+    /// What happened to it, as the disk has it.
+    pub manifest: Manifest,
+    _lock: WriteLock,
+}
+
+impl Session {
+    /// Takes the run's lock, writes down what the run is, and opens a segment.
+    ///
+    /// # Errors
+    /// The run is in use, or its directory cannot be written.
+    pub fn start(mut graph: Graph, provenance: &Provenance) -> Result<Self> {
+        let run = graph.identity.run.clone();
+        run.create()?;
+        let lock = run.lock_for_writing()?;
+        monitor::log_to(&run.log(0)).with_context(|| format!("cannot open {}", run.log(0).display()))?;
+        let document = serde_json::to_value(&graph.experiment)?;
+        // Looked at again: until the lock was ours, another process may have been at work here.
+        let mut manifest = if run.exists() {
+            Manifest::load(&run)?
+        } else {
+            let name = graph.experiment.run.name.clone().unwrap_or_default();
+            Manifest::new(run.id(), name, document.clone())
+        };
+        manifest.experiment = document;
+        manifest.layers = layers(provenance, &manifest.layers);
+        manifest.inputs = serde_json::to_value(&graph.inputs)?;
+        let trajectory = &graph.identity.trajectory;
+        let target = keys::target(&graph.experiment, trajectory).key();
+        manifest.keys.insert(TRAJECTORY.to_owned(), trajectory.key().0);
+        manifest.keys.insert("target".to_owned(), target.0);
+        manifest.segments.push(segment(&graph));
+        graph.identity.manifest = Some(manifest.clone());
+        let session = Self { graph, manifest, _lock: lock };
+        session.save()?;
+        session.write_experiment()?;
+        Ok(session)
+    }
+
+    /// The run's directory.
+    pub fn run(&self) -> &RunDir {
+        &self.graph.identity.run
+    }
+
+    fn save(&self) -> Result<()> {
+        Ok(self.manifest.save(self.run())?)
+    }
+
+    fn write_experiment(&self) -> Result<()> {
+        let path = self.run().experiment_toml();
+        let text = self.graph.experiment.to_toml().context("cannot express the experiment as TOML")?;
+        write_atomic(&path, |out| out.write_all(text.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Records that `stage` starts, and why.
+    ///
+    /// # Errors
+    /// The manifest cannot be written.
+    pub fn begin(&mut self, stage: Stage, wanted: &KeyInputs, reason: &Reason) -> Result<()> {
+        self.manifest.stages.insert(stage.name().to_owned(), started(wanted, reason.to_string()));
+        self.save()
+    }
+
+    /// Records how `stage` ended, and hands its error on.
+    ///
+    /// # Errors
+    /// The stage's own; else the manifest cannot be written.
+    pub fn end(&mut self, stage: Stage, outcome: Result<BTreeMap<String, Value>>) -> Result<()> {
+        if let Some(record) = self.manifest.stages.get_mut(stage.name()) {
+            record.finished = Some(Utc::now());
+            match &outcome {
+                Ok(outputs) => {
+                    record.state = StageState::Done;
+                    record.outputs.clone_from(outputs);
+                }
+                Err(error) if is_stop(error) => record.state = StageState::Stopped,
+                Err(error) => {
+                    record.state = StageState::Failed;
+                    record.reason = Some(redact(&format!("{error:#}")));
+                }
+            }
+        }
+        let saved = self.save();
+        // What went wrong first is what matters.
+        outcome?;
+        saved
+    }
+
+    /// Closes the segment.
+    ///
+    /// # Errors
+    /// The manifest cannot be written, and nothing else went wrong.
+    pub fn finish<T>(&mut self, outcome: &Result<T>) -> Result<()> {
+        if let Some(segment) = self.manifest.segments.last_mut() {
+            segment.finished = Some(Utc::now());
+            segment.exit = Some(match outcome {
+                Ok(_) => "done".to_owned(),
+                Err(error) if is_stop(error) => "stopped".to_owned(),
+                Err(error) => redact(&error.to_string()),
+            });
+        }
+        let saved = self.save();
+        if outcome.is_ok() { saved } else { Ok(()) }
+    }
+}
+
+/// The record of a stage that starts now.
+pub fn started(wanted: &KeyInputs, reason: String) -> StageRecord {
+    StageRecord {
+        state: StageState::Running,
+        key: wanted.key().0,
+        version: wanted.version,
+        values: wanted.values.clone(),
+        inputs: wanted.digests.clone(),
+        outputs: BTreeMap::new(),
+        started: Utc::now(),
+        finished: None,
+        reason: Some(reason),
+    }
+}
+
+/// Whether an error is a stop on request.
+pub fn is_stop(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<Stopped>())
+}
+
+/// Who set each key that somebody set. A run that goes on keeps what it knew of keys that were not set anew.
+fn layers(provenance: &Provenance, known: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut layers = known.clone();
+    let set = provenance.iter().filter(|(_, set_by)| set_by.is_explicit());
+    layers.extend(set.map(|(key, set_by)| (key.to_owned(), redact(&set_by.to_string()))));
+    layers
+}
+
+fn segment(graph: &Graph) -> Segment {
+    let settings = &graph.experiment.train;
+    let threads = settings.threads.unwrap_or_else(|| usize::try_from(tch::get_num_threads()).unwrap_or(1));
+    let device = match train::device(settings) {
+        Ok(Device::Cpu) => "cpu".to_owned(),
+        Ok(device) => format!("{device:?}"),
+        // Training says what is wrong, if it comes to training.
+        Err(_) => settings.device.clone(),
+    };
+    Segment {
+        environment: Environment::capture(std::path::Path::new(".")),
+        libtorch: torch::LIBTORCH_VERSION.to_owned(),
+        devices: vec![device],
+        ranks: graph.experiment.sharding.ranks,
+        threads: threads as u64,
+        started: Utc::now(),
+        finished: None,
+        exit: None,
+    }
+}

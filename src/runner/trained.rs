@@ -1,0 +1,212 @@
+//! A run's weights, for questions from outside the graph: scoring a text, continuing one, exporting elsewhere.
+//!
+//! Only reading: a run may be asked while it trains. An open checkpoint is not pruned.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use chrono::Utc;
+
+use super::data::{self, Data};
+use super::session::started;
+use super::watch::watch;
+use crate::checkpoint::{self, Checkpoint};
+use crate::data::sources::{ReadOptions, SourceFiles};
+use crate::data::{PrepareOptions, Prepared, prepare_source};
+use crate::experiment::{CheckpointChoice, Experiment, Export, NamedCheckpoint, Origin, Sample};
+use crate::plan::graph::{FILES, best_step, checkpoint_at};
+use crate::plan::identity::{Identity, Trajectory, experiment_of};
+use crate::plan::{Graph, PlanError, keys};
+use crate::run_dir::{Manifest, RunDir, RunsDir, StageState};
+use crate::stages::evaluate::{self, Report};
+use crate::stages::sample::{self, Samples};
+use crate::stages::{OutputFile, export};
+
+/// A run and one of its checkpoints.
+pub struct Trained {
+    graph: Graph,
+    checkpoint: Checkpoint,
+}
+
+impl Trained {
+    /// Opens the checkpoint of `step`, or the newest.
+    ///
+    /// # Errors
+    /// The run has no such checkpoint, or its manifest cannot be read.
+    pub fn open(run: &RunDir, step: Option<u64>) -> Result<Self> {
+        let graph = graph(run)?;
+        let checkpoint = match step {
+            Some(step) => at(run, step)?,
+            None => newest(run)?,
+        };
+        Ok(Self { graph, checkpoint })
+    }
+
+    /// Opens the checkpoint of `step`, or the one that the run's `export.checkpoint` means.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn for_export(run: &RunDir, step: Option<u64>) -> Result<Self> {
+        let graph = graph(run)?;
+        let checkpoint = match (step, graph.experiment.export.checkpoint) {
+            (Some(step), _) | (None, CheckpointChoice::Step(step)) => at(run, step)?,
+            (None, CheckpointChoice::Named(NamedCheckpoint::Last)) => newest(run)?,
+            (None, CheckpointChoice::Named(NamedCheckpoint::Best)) => match best_step(run)? {
+                Some(step) => at(run, step)?,
+                None => bail!("no kept checkpoint is known to be the best; give one with --step"),
+            },
+        };
+        Ok(Self { graph, checkpoint })
+    }
+
+    /// The run's experiment.
+    pub fn experiment(&self) -> &Experiment {
+        &self.graph.experiment
+    }
+
+    /// The loss on the run's validation text.
+    ///
+    /// # Errors
+    /// Nothing was held out, or the prepared data is gone.
+    pub fn evaluate(self) -> Result<Report> {
+        let data = Data::open(&self.graph)?;
+        let Some(held) = data.validation()? else {
+            bail!("this run held nothing out; give a text with --data FILE");
+        };
+        evaluate::evaluate(evaluate::Inputs {
+            experiment: &self.graph.experiment,
+            checkpoint: self.checkpoint,
+            tokens: &held,
+            bytes_per_token: held.bytes_per_token,
+            max_tokens: self.graph.experiment.evaluate.max_tokens,
+            end_of_text: data.tokenizer()?.end_of_text(),
+        })
+    }
+
+    /// The loss on the documents of `file`, split and tokenised as prepare does.
+    ///
+    /// # Errors
+    /// A file that is not there, unreadable or empty.
+    pub fn evaluate_file(self, file: &Path) -> Result<Report> {
+        let name = file.display().to_string();
+        let unreadable = |cause| PlanError::Text { name: name.clone(), cause };
+        let options = ReadOptions::training(&self.graph.experiment.dataset, None);
+        let pattern = [name.clone()];
+        let documents = SourceFiles::resolve(&Origin::Files(&pattern), &options, watch())
+            .and_then(|files| files.documents(watch()))
+            .map_err(unreadable)?;
+        let tokenizer = data::tokenizer(&self.graph)?;
+        let folder =
+            tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR to one with room")?;
+        let dir = folder.path().join("tokens");
+        let options = PrepareOptions {
+            source: name.clone(),
+            validation_share: 1.0,
+            expected_text_bytes: None,
+            keep_going: &super::watch::keep_going,
+            progress: &mut |_| (),
+        };
+        let index = prepare_source(documents, &tokenizer, &dir, options).map_err(unreadable)?;
+        let prepared = Prepared::open(&dir)?;
+        evaluate::evaluate(evaluate::Inputs {
+            experiment: &self.graph.experiment,
+            checkpoint: self.checkpoint,
+            tokens: &prepared.val()?,
+            bytes_per_token: index.validation.text_bytes as f64 / index.validation.tokens as f64,
+            max_tokens: None,
+            end_of_text: tokenizer.end_of_text(),
+        })
+    }
+
+    /// Continues the prompts of `settings`.
+    ///
+    /// # Errors
+    /// The tokenizer is gone, or refuses a prompt.
+    pub fn sample(self, settings: &Sample) -> Result<Samples> {
+        sample::sample(sample::Inputs {
+            experiment: &self.graph.experiment,
+            settings,
+            checkpoint: self.checkpoint,
+            tokenizer: &data::tokenizer(&self.graph)?,
+        })
+    }
+
+    /// Writes the weights to `out`. The run's own export is written under its lock and recorded, so that the graph
+    /// knows what is there.
+    ///
+    /// # Errors
+    /// No room, a directory that holds something else, a run in use.
+    pub fn export(self, settings: &Export, out: &Path) -> Result<Vec<OutputFile>> {
+        let Self { graph, checkpoint } = self;
+        let run = &graph.identity.run;
+        let own = std::path::absolute(run.export()).is_ok_and(|own| own == out);
+        let root = if own { std::path::absolute(run.root())? } else { out.to_owned() };
+        let _lock = own.then(|| run.lock_for_writing()).transpose()?;
+        let weights = checkpoint.weights_digest().to_owned();
+        let inputs = export::Inputs {
+            experiment: &graph.experiment,
+            settings,
+            checkpoint,
+            tokenizer: &data::tokenizer(&graph)?,
+            out: out.to_owned(),
+        };
+        let files = export::export(inputs, &root)?;
+        if own {
+            let experiment = Experiment { export: settings.clone(), ..graph.experiment.clone() };
+            let wanted = keys::export(&experiment, &weights, &graph.inputs.tokenizer);
+            let mut record = started(&wanted, "asked for by `oss-run export`".to_owned());
+            record.state = StageState::Done;
+            record.finished = Some(Utc::now());
+            record.outputs.insert(FILES.to_owned(), serde_json::to_value(&files)?);
+            let mut manifest = Manifest::load(run)?;
+            manifest.stages.insert(crate::plan::Stage::Export.name().to_owned(), record);
+            manifest.save(run)?;
+        }
+        Ok(files)
+    }
+}
+
+/// The directory of all runs that `run` is in, whose prepared data it uses.
+///
+/// # Errors
+/// The working directory is gone.
+pub fn runs_of(run: &RunDir) -> Result<RunsDir> {
+    let root =
+        std::path::absolute(run.root()).with_context(|| format!("cannot find {}", run.root().display()))?;
+    Ok(RunsDir::new(root.ancestors().nth(2).unwrap_or(&root)))
+}
+
+fn graph(run: &RunDir) -> Result<Graph> {
+    let manifest = Manifest::load(run)?;
+    let unreadable = || {
+        format!(
+            "{} is of another version of this program; use the one that made it",
+            run.manifest().display()
+        )
+    };
+    let experiment = experiment_of(&manifest).with_context(unreadable)?;
+    let inputs = serde_json::from_value(manifest.inputs.clone()).with_context(unreadable)?;
+    let trajectory = Trajectory { experiment: &experiment, inputs: &inputs }.key_inputs()?;
+    let identity = Identity { run: run.clone(), manifest: Some(manifest), trajectory };
+    Ok(Graph { experiment, inputs, identity, runs: runs_of(run)? })
+}
+
+fn newest(run: &RunDir) -> Result<Checkpoint> {
+    match checkpoint::list(&run.checkpoints()).last() {
+        Some((_, path)) => Ok(Checkpoint::open(path)?),
+        None => bail!("{} has no checkpoint yet; let it train first", run.root().display()),
+    }
+}
+
+fn at(run: &RunDir, step: u64) -> Result<Checkpoint> {
+    let found = checkpoint_at(run, step)?;
+    found.with_context(|| {
+        let kept: Vec<String> =
+            checkpoint::list(&run.checkpoints()).iter().map(|(step, _)| step.to_string()).collect();
+        format!(
+            "{} has no checkpoint of step {step}; it has those of steps {}",
+            run.root().display(),
+            kept.join(", ")
+        )
+    })
+}

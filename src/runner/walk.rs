@@ -1,0 +1,251 @@
+//! Stage after stage: skip what is fresh, run what is not, write down both.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::data::{self, Data};
+use super::session::{Session, is_stop};
+use super::summary::StageSummary;
+use super::watch::watch;
+use super::{Options, room};
+use crate::checkpoint::{self, Checkpoint};
+use crate::experiment::{CheckpointChoice, Experiment};
+use crate::interrupt::{self, Stopped};
+use crate::plan::estimate::estimate;
+use crate::plan::graph::FILES;
+use crate::plan::identity::steps_taken;
+use crate::plan::{Freshness, Graph, Reason, Stage};
+use crate::run_dir::{RunDir, write_json};
+use crate::stages::{OutputFile, evaluate, export, prepare, sample, train};
+use crate::train::{Held, Inputs};
+
+/// What a stage made, by name.
+type Outputs = BTreeMap<String, Value>;
+
+/// Brings every stage up to `options.until` up to date.
+///
+/// # Errors
+/// The first stage that fails, or a stop on request.
+pub fn stages(session: &mut Session, options: &Options) -> Result<Vec<StageSummary>> {
+    let mut summaries = Vec::new();
+    for stage in Stage::ALL.into_iter().filter(|stage| *stage <= options.until) {
+        interrupt::check().with_context(|| stopped(session.run(), &format!("before {stage}")))?;
+        let forced = options.choices.force.contains(&stage);
+        let freshness = if forced {
+            Freshness::Stale { reason: Reason::Forced }
+        } else {
+            session.graph.freshness(stage, Some(&session.manifest))?
+        };
+        tracing::info!("{stage:<10} {freshness}");
+        if let Freshness::Stale { reason } = &freshness {
+            run_one(session, stage, reason, options)?;
+        }
+        summaries.push(StageSummary::new(stage, &freshness));
+    }
+    Ok(summaries)
+}
+
+fn run_one(session: &mut Session, stage: Stage, reason: &Reason, options: &Options) -> Result<()> {
+    let Some(wanted) = session.graph.wanted(stage)? else {
+        bail!(missing_checkpoint(&session.graph, stage));
+    };
+    if stage == Stage::Train {
+        check_tokens(session)?;
+        if *reason == Reason::Forced {
+            set_checkpoints_aside(session.run())?;
+        }
+    }
+    session.begin(stage, &wanted, reason)?;
+    let outcome = match stage {
+        Stage::Prepare => run_prepare(&session.graph, *reason == Reason::Forced),
+        Stage::Train => run_train(session, options.stop_at_step),
+        Stage::Evaluate => run_evaluate(&session.graph),
+        Stage::Sample => run_sample(&session.graph),
+        Stage::Export => run_export(&session.graph),
+    };
+    let outcome = outcome.map_err(|error| {
+        let what = if is_stop(&error) {
+            stopped(session.run(), &format!("in {stage}"))
+        } else {
+            format!("{stage} failed")
+        };
+        // Training says itself at which step it stopped.
+        if error.is::<Stopped>() || !is_stop(&error) { error.context(what) } else { error }
+    });
+    session.end(stage, outcome)
+}
+
+fn stopped(run: &RunDir, place: &str) -> String {
+    format!("stopped {place}; go on with `oss-run resume {}`", run.root().display())
+}
+
+fn missing_checkpoint(graph: &Graph, stage: Stage) -> String {
+    let kept: Vec<String> = checkpoint::list(&graph.identity.run.checkpoints())
+        .iter()
+        .map(|(step, _)| step.to_string())
+        .collect();
+    let choice = match (stage, graph.experiment.export.checkpoint) {
+        (Stage::Export, CheckpointChoice::Step(step)) => format!("export.checkpoint = {step}"),
+        (Stage::Export, CheckpointChoice::Named(name)) => {
+            format!("export.checkpoint = {name:?}").to_lowercase()
+        }
+        _ => format!("{stage}"),
+    };
+    format!(
+        "{choice} asks for a checkpoint that is not there (kept are: {}); set export.checkpoint to one of these, or \
+         checkpoint.keep_every and checkpoint.keep_best to keep more",
+        kept.join(", ")
+    )
+}
+
+fn run_prepare(graph: &Graph, force: bool) -> Result<Outputs> {
+    let inputs = prepare::Inputs {
+        sources: data::sources(graph)?,
+        tokenizer: &graph.experiment.dataset.tokenizer,
+        learnt: graph.runs.prepared(&format!("tokenizer-{}", graph.inputs.tokenizer)),
+        force,
+        watch: watch(),
+    };
+    let indices = prepare::prepare(&inputs)?;
+    let made = inputs.sources.iter().zip(indices);
+    Ok(made
+        .map(|(source, index)| (source.name.to_owned(), json!({ "dir": source.dir, "index": index })))
+        .collect())
+}
+
+/// Name under which the train stage records the tokens that it read.
+const TOKENS: &str = "tokens";
+
+/// Prepared data that was made again has to be what the run was trained on so far.
+fn check_tokens(session: &Session) -> Result<()> {
+    let record = session.manifest.keys.get(TOKENS);
+    let now = Data::open(&session.graph)?.digests().join(" ");
+    match record {
+        Some(then) if *then != now && steps_taken(session.run()) > 0 => bail!(
+            "the prepared tokens are not those that {} was trained on so far; start over with --new",
+            session.run().root().display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A training started over begins without checkpoints; the old ones stay until it has come to its end.
+fn set_checkpoints_aside(run: &RunDir) -> Result<()> {
+    let (current, aside) = (run.checkpoints(), run.replaced_checkpoints());
+    // Those already aside are complete; the current ones are what an interrupted attempt left.
+    let moved = if aside.exists() { fs::remove_dir_all(&current) } else { fs::rename(&current, &aside) };
+    moved
+        .and_then(|()| fs::create_dir_all(&current))
+        .with_context(|| format!("cannot set {} aside", current.display()))
+}
+
+fn run_train(session: &mut Session, stop_at_step: Option<u64>) -> Result<Outputs> {
+    let data = Data::open(&session.graph)?;
+    data.verify()?;
+    session.manifest.keys.insert(TOKENS.to_owned(), data.digests().join(" "));
+    let Graph { experiment, inputs, .. } = &session.graph;
+    let run = session.run();
+    data.check_validation(experiment)?;
+    room::check(experiment, run)?;
+    let tokenizer = data.tokenizer()?;
+    let batches = data.batches(experiment)?;
+    let held = data.validation()?;
+    let initial = match &inputs.initial {
+        // Weights that may be gone by now are not needed once there is a checkpoint.
+        Some(initial) if steps_taken(run) == 0 => Some(initial.open(&experiment.model, watch())?),
+        _ => None,
+    };
+    let validation = held.as_ref().map(|held| Held { tokens: held, bytes_per_token: held.bytes_per_token });
+    let inputs = Inputs {
+        experiment,
+        run_dir: run,
+        batches: &batches,
+        validation,
+        tokenizer: &tokenizer,
+        from_scratch: inputs.initial.is_none(),
+        stop_at_step,
+        flops_per_token: estimate(experiment).flops_per_token,
+    };
+    let outcome = train::train(&inputs, initial)?;
+    let steps = experiment.train.steps;
+    if !outcome.finished {
+        let place = format!("at step {} of {steps}", outcome.step);
+        return Err(Stopped).with_context(|| stopped(run, &place));
+    }
+    let Some(last) = session.graph.checkpoint(CheckpointChoice::Step(steps))? else {
+        bail!("training ended without the checkpoint of step {steps}; look at {}", run.log(0).display());
+    };
+    let aside = run.replaced_checkpoints();
+    if aside.exists() {
+        fs::remove_dir_all(&aside).with_context(|| format!("cannot remove {}", aside.display()))?;
+    }
+    Ok(Outputs::from([
+        ("step".to_owned(), json!(steps)),
+        ("weights".to_owned(), json!(last.weights_digest())),
+        ("checkpoint".to_owned(), json!(last.path().strip_prefix(run.root()).unwrap_or(last.path()))),
+    ]))
+}
+
+fn last_checkpoint(graph: &Graph) -> Result<Checkpoint> {
+    let steps = graph.experiment.train.steps;
+    let checkpoint = graph.checkpoint(CheckpointChoice::Step(steps))?;
+    checkpoint.with_context(|| format!("there is no checkpoint of step {steps}; run the train stage"))
+}
+
+fn run_evaluate(graph: &Graph) -> Result<Outputs> {
+    let Experiment { evaluate: settings, .. } = &graph.experiment;
+    let data = Data::open(graph)?;
+    let run = &graph.identity.run;
+    let path = run.evaluation();
+    let Some(held) = data.validation()? else {
+        tracing::info!("{:<10} nothing is held out to evaluate on", Stage::Evaluate);
+        return Ok(Outputs::new());
+    };
+    let report = evaluate::evaluate(evaluate::Inputs {
+        experiment: &graph.experiment,
+        checkpoint: last_checkpoint(graph)?,
+        tokens: &held,
+        bytes_per_token: held.bytes_per_token,
+        max_tokens: settings.max_tokens,
+        end_of_text: data.tokenizer()?.end_of_text(),
+    })?;
+    write_json(&path, &report).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Outputs::from([
+        ("loss".to_owned(), json!(report.evaluation.loss)),
+        (FILES.to_owned(), json!([OutputFile::of(run.root(), &path)?])),
+    ]))
+}
+
+fn run_sample(graph: &Graph) -> Result<Outputs> {
+    let run = &graph.identity.run;
+    let samples = sample::sample(sample::Inputs {
+        experiment: &graph.experiment,
+        settings: &graph.experiment.sample,
+        checkpoint: last_checkpoint(graph)?,
+        tokenizer: &data::tokenizer(graph)?,
+    })?;
+    let paths = samples.write(&run.samples())?;
+    let files: Vec<OutputFile> =
+        paths.iter().map(|path| OutputFile::of(run.root(), path)).collect::<Result<_>>()?;
+    Ok(Outputs::from([(FILES.to_owned(), json!(files))]))
+}
+
+fn run_export(graph: &Graph) -> Result<Outputs> {
+    let run = &graph.identity.run;
+    let Some(checkpoint) = graph.checkpoint(graph.experiment.export.checkpoint)? else {
+        bail!(missing_checkpoint(graph, Stage::Export));
+    };
+    let step = checkpoint.step();
+    let inputs = export::Inputs {
+        experiment: &graph.experiment,
+        settings: &graph.experiment.export,
+        checkpoint,
+        tokenizer: &data::tokenizer(graph)?,
+        out: run.export(),
+    };
+    let files = export::export(inputs, run.root())?;
+    Ok(Outputs::from([("step".to_owned(), json!(step)), (FILES.to_owned(), json!(files))]))
+}

@@ -1,0 +1,43 @@
+//! Progress of work on files, and the leave to go on with it.
+
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+
+use crate::data::sources::{Activity, ActivityKind, Watch};
+use crate::interrupt;
+use crate::monitor::{Progress, Unit};
+
+/// A bar for each file that is downloaded or hashed; a stop on request ends the work.
+pub fn watch() -> Watch<'static> {
+    Watch { keep_going: &keep_going, progress: &show }
+}
+
+/// Leave to go on.
+///
+/// # Errors
+/// A stop was asked for.
+pub fn keep_going() -> Result<()> {
+    Ok(interrupt::check()?)
+}
+
+/// The file under way and its bar; the next file's bar takes its place.
+static SHOWN: Mutex<Option<(String, Progress)>> = Mutex::new(None);
+
+fn show(activity: Activity<'_>) {
+    let verb = match activity.kind {
+        ActivityKind::Hashing => "reading",
+        ActivityKind::Downloading => "downloading",
+    };
+    let label = format!("{verb} {}", activity.file);
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if shown.as_ref().is_none_or(|(other, _)| *other != label) {
+        *shown = Some((label.clone(), Progress::new(&label, Some(activity.total_bytes), Unit::Bytes)));
+    }
+    if let Some((_, bar)) = shown.as_ref() {
+        bar.set_position(activity.done_bytes);
+    }
+    if activity.done_bytes >= activity.total_bytes {
+        *shown = None;
+    }
+}

@@ -1,0 +1,76 @@
+//! evaluate: the validation loss of some weights.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::evaluation::{self, Evaluation};
+use crate::experiment::Experiment;
+use crate::interrupt;
+use crate::model::{Chain, Resident};
+use crate::monitor::{Progress, Unit};
+use crate::torch::guard;
+use crate::train::{compute_kind, device, set_up};
+
+/// What an evaluation reads.
+pub struct Inputs<'a> {
+    /// The experiment, with `model.vocab_size` set.
+    pub experiment: &'a Experiment,
+    /// The weights.
+    pub checkpoint: Checkpoint,
+    /// The text as tokens, each document closed by end-of-text.
+    pub tokens: &'a [u32],
+    /// Bytes of text that a token stands for, on average.
+    pub bytes_per_token: f64,
+    /// Tokens to score at most.
+    pub max_tokens: Option<u64>,
+    /// The token that closes documents.
+    pub end_of_text: u32,
+}
+
+/// What an evaluation found, as `evaluation.json` keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Steps that the weights were trained for.
+    pub step: u64,
+    /// Digest of the weights.
+    pub weights: String,
+    /// The loss in nats a byte of text.
+    pub nats_per_byte: f64,
+    /// The loss in bits a byte of text.
+    pub bits_per_byte: f64,
+    /// The loss in nats a token, perplexity, expert load.
+    #[serde(flatten)]
+    pub evaluation: Evaluation,
+}
+
+/// Scores the text.
+///
+/// # Errors
+/// A text of fewer than two tokens, a damaged checkpoint, a stop on request.
+pub fn evaluate(inputs: Inputs<'_>) -> Result<Report> {
+    let Inputs { experiment, mut checkpoint, tokens, bytes_per_token, max_tokens, end_of_text } = inputs;
+    let train = &experiment.train;
+    set_up(train, experiment.run.deterministic)?;
+    let kind = compute_kind(train.precision);
+    let options = evaluation::Options {
+        sequence_length: usize::try_from(train.sequence_length).context("train.sequence_length")?,
+        max_tokens,
+        end_of_text: train.document_mask.then(|| i64::from(end_of_text)),
+    };
+    let scored = max_tokens.unwrap_or(u64::MAX).min((tokens.len() as u64).saturating_sub(1));
+    let progress = Progress::new("evaluate", Some(scored), Unit::Tokens);
+    let device = device(train)?;
+    let (step, weights) = (checkpoint.step(), checkpoint.weights_digest().to_owned());
+    let evaluation = guard(|| {
+        let resident = Resident::load(&experiment.model, &mut checkpoint, device, kind)?;
+        let chain = Chain { model: &experiment.model, weights: &resident, kind };
+        evaluation::evaluate(&chain, tokens, options, |done| {
+            progress.set_position(done);
+            Ok(interrupt::check()?)
+        })
+    })?;
+    let nats_per_byte = evaluation.loss / bytes_per_token;
+    let bits_per_byte = nats_per_byte / std::f64::consts::LN_2;
+    Ok(Report { step, weights, nats_per_byte, bits_per_byte, evaluation })
+}

@@ -1,0 +1,71 @@
+//! export: some weights as a directory that transformers loads.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::OutputFile;
+use crate::checkpoint::Checkpoint;
+use crate::data::Tokenizer;
+use crate::experiment::{Experiment, Export, ExportFormat, parse_bytes};
+use crate::hf_format::{self, ExportOptions, TokenizerFiles};
+use crate::interrupt;
+use crate::model::WeightSource;
+use crate::torch::guard;
+
+/// What an export reads.
+pub struct Inputs<'a> {
+    /// The experiment, with `model.vocab_size` set.
+    pub experiment: &'a Experiment,
+    /// Format, numbers and file sizes.
+    pub settings: &'a Export,
+    /// The weights.
+    pub checkpoint: Checkpoint,
+    /// The tokenizer of the training text.
+    pub tokenizer: &'a Tokenizer,
+    /// The directory to write.
+    pub out: PathBuf,
+}
+
+/// Writes the directory; an earlier export there stays until the new one is complete. The paths returned start at
+/// `root`.
+///
+/// # Errors
+/// No room, a directory that holds something else, a damaged checkpoint, a stop on request.
+pub fn export(inputs: Inputs<'_>, root: &Path) -> Result<Vec<OutputFile>> {
+    let Inputs { experiment, settings, checkpoint, tokenizer, out } = inputs;
+    let ExportFormat::Hf = settings.format;
+    let max_shard_bytes = parse_bytes(&settings.max_shard_size).with_context(|| {
+        format!("export.max_shard_size = {:?} is no size; write it as 5GB or 512MiB", settings.max_shard_size)
+    })?;
+    let options = ExportOptions { dtype: settings.dtype, max_shard_bytes };
+    let ids = tokenizer.special_ids();
+    let files = TokenizerFiles {
+        tokenizer_json: tokenizer.hugging_face_json(),
+        tokenizer_config: tokenizer.tokenizer_config(experiment.model.max_position_embeddings),
+        bos_token_id: ids.begin,
+        eos_token_ids: ids.end,
+        pad_token_id: Some(ids.pad),
+    };
+    let mut source = Interruptible(checkpoint);
+    let written = guard(|| hf_format::export(&out, &experiment.model, &mut source, &files, &options))?;
+    let folder = out.strip_prefix(root).unwrap_or(&out);
+    Ok(written
+        .into_iter()
+        .map(|file| OutputFile {
+            path: folder.join(&file.name).to_string_lossy().into_owned(),
+            bytes: file.bytes,
+            blake3: file.digest,
+        })
+        .collect())
+}
+
+/// A checkpoint whose reader can be stopped between two tensors.
+struct Interruptible(Checkpoint);
+
+impl WeightSource for Interruptible {
+    fn load(&mut self, name: &str) -> Result<tch::Tensor> {
+        interrupt::check()?;
+        Ok(self.0.load(name)?)
+    }
+}

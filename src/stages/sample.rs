@@ -1,0 +1,79 @@
+//! sample: texts that some weights continue.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::data::Tokenizer;
+use crate::experiment::{Experiment, Sample};
+use crate::generation::{self, SampledText};
+use crate::interrupt;
+use crate::model::{Chain, Resident};
+use crate::monitor::{Progress, Unit};
+use crate::run_dir::{write_atomic, write_json};
+use crate::torch::guard;
+use crate::train::{compute_kind, device, set_up};
+
+/// What sampling reads.
+pub struct Inputs<'a> {
+    /// The experiment, with `model.vocab_size` set.
+    pub experiment: &'a Experiment,
+    /// Prompts and how to continue them.
+    pub settings: &'a Sample,
+    /// The weights.
+    pub checkpoint: Checkpoint,
+    /// The tokenizer of the training text.
+    pub tokenizer: &'a Tokenizer,
+}
+
+/// The samples, as `--json` shows them and `samples/final.json` keeps them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Samples {
+    /// Every prompt's samples, in the order of the prompts.
+    pub samples: Vec<SampledText>,
+}
+
+/// Continues every prompt.
+///
+/// # Errors
+/// A prompt that the tokenizer refuses, a damaged checkpoint, a stop on request.
+pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
+    let Inputs { experiment, settings, mut checkpoint, tokenizer } = inputs;
+    set_up(&experiment.train, experiment.run.deterministic)?;
+    let kind = compute_kind(experiment.train.precision);
+    let device = device(&experiment.train)?;
+    let progress = Progress::new("sample", Some(settings.max_new_tokens), Unit::Tokens);
+    let samples = guard(|| {
+        let resident = Resident::load(&experiment.model, &mut checkpoint, device, kind)?;
+        let chain = Chain { model: &experiment.model, weights: &resident, kind };
+        generation::sample(&chain, tokenizer, settings, |added| {
+            progress.set_position(added);
+            Ok(interrupt::check()?)
+        })
+    })?;
+    Ok(Samples { samples })
+}
+
+impl Samples {
+    /// Writes `final.json`, and `final.txt` for people, into `dir`; returns both paths.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<[PathBuf; 2]> {
+        let (json, text) = (dir.join("final.json"), dir.join("final.txt"));
+        write_json(&json, self).with_context(|| format!("cannot write {}", json.display()))?;
+        let shown = self.to_text();
+        write_atomic(&text, |out| out.write_all(shown.as_bytes()))
+            .with_context(|| format!("cannot write {}", text.display()))?;
+        Ok([json, text])
+    }
+
+    /// Prompt and continuation of each sample, parted by lines of dashes.
+    pub fn to_text(&self) -> String {
+        let shown: Vec<String> =
+            self.samples.iter().map(|sample| format!("{}{}\n", sample.prompt, sample.text)).collect();
+        shown.join("----\n")
+    }
+}
