@@ -154,12 +154,7 @@ impl Checkpoint {
         let file = &self.files[file_name];
         let pieces = self.manifest.tensors.iter().flat_map(|tensor| &tensor.pieces);
         for piece in pieces.filter(|piece| piece.file == file_name) {
-            let info = &file.tensors()[&piece.key];
-            let mut hasher = blake3::Hasher::new();
-            file.stream(info, 0..info.data_offsets.1 - info.data_offsets.0, |chunk| {
-                hasher.update_rayon(chunk);
-            })?;
-            if hasher.finalize().to_hex().as_str() != piece.digest {
+            if file.tensor_digest(&file.tensors()[&piece.key])?.to_hex().as_str() != piece.digest {
                 return Ok(Some(piece.key.clone()));
             }
         }
