@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn steps_that_are_raised_are_told_from_other_values() {
-        let mut experiment = Experiment::default();
-        experiment.schedule = Schedule { kind: ScheduleKind::Constant, ..Schedule::default() };
+        let schedule = Schedule { kind: ScheduleKind::Constant, ..Schedule::default() };
+        let mut experiment = Experiment { schedule, ..Experiment::default() };
         let source = keys::prepare(&experiment, "text", "bytes", false);
         let target = |experiment: &Experiment| {
             let trajectory = keys::trajectory(experiment, &[(1.0, &source)], None, 257);
