@@ -14,6 +14,6 @@ mod work_dir;
 pub use batches::Batches;
 pub use document::Document;
 pub use index::{Index, Part, Prepared, PreparedError, TokenizerRecord};
-pub use prepare::{Prepare, PrepareOptions, prepare_source};
+pub use prepare::{PrepareOptions, PrepareProgress, prepare_source};
 pub use token_file::TokenFile;
 pub use tokenizer::{SpecialIds, Tokenizer, TokenizerError, TokenizerFacts};

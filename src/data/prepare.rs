@@ -32,12 +32,12 @@ pub struct PrepareOptions<'a> {
     /// Asked several times a second; its error ends the work and leaves nothing behind.
     pub keep_going: &'a dyn Fn() -> Result<()>,
     /// Told, after each round, how far the work is.
-    pub progress: &'a mut dyn FnMut(Prepare),
+    pub progress: &'a mut dyn FnMut(PrepareProgress),
 }
 
 /// How far a source is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Prepare {
+pub struct PrepareProgress {
     /// Documents so far.
     pub documents: u64,
     /// Bytes of their text.
@@ -181,7 +181,7 @@ fn fraction(text: &str) -> f64 {
 struct SplitWriter<'a> {
     train: PartWriter,
     validation: PartWriter,
-    done: Prepare,
+    done: PrepareProgress,
     options: PrepareOptions<'a>,
 }
 
@@ -190,7 +190,7 @@ impl<'a> SplitWriter<'a> {
         Ok(Self {
             train: PartWriter::create(dir.join(TRAIN))?,
             validation: PartWriter::create(dir.join(VALIDATION))?,
-            done: Prepare::default(),
+            done: PrepareProgress::default(),
             options,
         })
     }

@@ -12,8 +12,8 @@ use super::{END_OF_TEXT, TokenizerError, byte_level, segments::segments, tiktoke
 /// `tokenizer_config.json`, which for chat models is the end of a turn.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>"];
 
-/// Longest text that is encoded in one go, in bytes: the `tokenizers` crate keeps about a hundred bytes for each.
-const LONGEST_WHOLE: usize = 16 * 1024 * 1024;
+/// Longest text that is encoded in one go, in bytes: the `tokenizers` crate keeps about 150 bytes for each.
+const LONGEST_WHOLE: usize = 8 * 1024 * 1024;
 
 /// A tokenizer held by the `tokenizers` crate.
 pub(super) struct HuggingFace {

@@ -94,6 +94,16 @@ fn every_id_of_o200k_harmony_is_where_the_table_says() {
 }
 
 #[test]
+fn every_entry_of_several_bytes_is_one_merge() {
+    for name in ["o200k_harmony", "p50k_base"] {
+        let described = tiktoken::find(name).unwrap().hugging_face();
+        let count = |list: &Value| list.as_array().map_or_else(|| list.as_object().unwrap().len(), Vec::len);
+        let ordinary = count(&described["model"]["vocab"]) - count(&described["added_tokens"]);
+        assert_eq!(count(&described["model"]["merges"]), ordinary - 256, "{name}");
+    }
+}
+
+#[test]
 fn published_encodings_give_known_tokens() {
     for (name, tokens) in [
         ("o200k_harmony", vec![13225, 2375]),
@@ -182,17 +192,39 @@ fn special_strings_in_a_document_are_text() {
 
 #[test]
 fn runs_that_break_the_regex_engines_are_encoded() {
-    for name in ["o200k_harmony", "p50k_base"] {
-        let tokenizer = named_tokenizer(name);
-        for run in ["A", " ", "\n", "\t", "é", "!"] {
-            let text = run.repeat(1_000_000 / run.len()) + "a";
-            let tokens = tokenizer.encode(&text).unwrap();
-            assert_eq!(tokenizer.decode(&tokens), text, "{name} of {run:?}");
-        }
-    }
-    let learnt = learnt(300).unwrap();
-    let spaces = " ".repeat(12_000_000) + "a";
-    assert_eq!(learnt.decode(&learnt.encode(&spaces).unwrap()), spaces);
+    let check = |tokenizer: &Tokenizer, run: &str| {
+        let text = run.repeat(1_000_000) + "a";
+        let tokens = tokenizer.encode(&text).unwrap();
+        assert_eq!(tokenizer.decode(&tokens), text, "{} of {run:?}", tokenizer.name());
+    };
+    ["A", " ", "\t", "\n"].iter().for_each(|run| check(&named_tokenizer("o200k_harmony"), run));
+    [" ", "!"].iter().for_each(|run| check(&named_tokenizer("p50k_base"), run));
+    check(&learnt(300).unwrap(), " ");
+}
+
+#[test]
+fn a_foreign_tokenizer_keeps_its_rules() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let mut json: Value = serde_json::from_str(&named_tokenizer("bytes").hugging_face_json()).unwrap();
+    json["normalizer"] = json!({ "type": "Lowercase" });
+    json["truncation"] =
+        json!({ "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0 });
+    json["added_tokens"][0]["content"] = "<end>".into();
+    std::fs::write(&path, json.to_string()).unwrap();
+    let choice = TokenizerChoice::Named(path.display().to_string());
+    let error = Tokenizer::load(&choice).err().unwrap().to_string();
+    assert!(error.contains("name it as \"eos_token\""), "{error}");
+
+    let config = json!({ "eos_token": { "content": "<end>" } });
+    std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    let tokenizer = Tokenizer::load(&choice).unwrap();
+    assert_eq!(tokenizer.encode("ABC").unwrap(), tokenizer.encode("abc").unwrap());
+    assert_eq!(tokenizer.encode("abc").unwrap().len(), 3);
+    assert_eq!(tokenizer.decode(&[tokenizer.end_of_text()]), "<end>");
+    assert_eq!(tokenizer.tokenizer_config(64)["eos_token"], "<end>");
+    let error = tokenizer.encode(&"a".repeat(17 << 20)).unwrap_err().to_string();
+    assert!(error.contains("dataset.separator"), "{error}");
 }
 
 #[test]
