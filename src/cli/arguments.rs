@@ -76,16 +76,33 @@ pub fn parse() -> Cli {
 
 /// `oss-run EXPERIMENT.toml ...` with its `run` put in.
 fn spelt_out(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let known: Vec<String> =
-        Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    let is_command = |argument: &OsString| known.iter().any(|name| argument.to_str() == Some(name));
-    let is_file = |argument: &OsString| Path::new(argument).extension().is_some_and(|end| end == "toml");
-    let mut words = arguments.iter().skip(1);
-    // A later word may be both (`plan a.toml`), so the first one of either kind decides.
-    if words.find(|word| is_command(word) || is_file(word)).is_some_and(is_file) {
+    let is_experiment = |word: &OsString| Path::new(word).extension().is_some_and(|end| end == "toml");
+    if first_word(&arguments).is_some_and(is_experiment) {
         arguments.insert(1, "run".into());
     }
     arguments
+}
+
+/// The first argument that is neither an option nor the value of one.
+fn first_word(arguments: &[OsString]) -> Option<&OsString> {
+    let program = Cli::command();
+    let run = program.find_subcommand("run").into_iter().flat_map(clap::Command::get_arguments);
+    let options: Vec<String> = program
+        .get_arguments()
+        .chain(run)
+        .filter(|option| option.get_action().takes_values())
+        .filter_map(|option| Some(format!("--{}", option.get_long()?)))
+        .collect();
+    let mut words = arguments.iter().skip(1);
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy();
+        if options.contains(&text.clone().into_owned()) {
+            words.next();
+        } else if !text.starts_with('-') {
+            return Some(word);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -110,7 +127,8 @@ mod tests {
             ("oss-run plan a.toml", "oss-run plan a.toml"),
             ("oss-run --runs-dir d plan a.toml", "oss-run --runs-dir d plan a.toml"),
             ("oss-run sample last --prompt run.toml", "oss-run sample last --prompt run.toml"),
-            ("oss-run pln", "oss-run pln"),
+            ("oss-run --set b=c.toml a.toml", "oss-run run --set b=c.toml a.toml"),
+            ("oss-run pln a.toml", "oss-run pln a.toml"),
             ("oss-run", "oss-run"),
         ] {
             assert_eq!(spelt_out(words(short)), words(long), "{short}");

@@ -62,7 +62,7 @@ struct PlannedRun {
     steps_taken: u64,
 }
 
-/// Plans and prints; nothing is downloaded, written or allocated.
+/// Plans and prints. Nothing is downloaded or allocated; digests of local files are remembered for the run.
 pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let resolved = arguments.experiment.load()?;
     let experiment = plan::with_vocabulary(&resolved.experiment)?;
@@ -101,7 +101,9 @@ fn training_tokens(graph: &Graph) -> Option<u64> {
 
 impl Plan {
     fn show(&self, explain: bool) -> String {
-        let shown = self.values.iter().filter(|value| explain || value.set_by.is_explicit());
+        // A preset is shown as the fields that it sets.
+        let is_set = |value: &Explained| value.set_by.is_explicit() && value.value.is_some();
+        let shown = self.values.iter().filter(|value| explain || is_set(value));
         let values = shown
             .map(|value| {
                 let text = value.value.clone().unwrap_or_else(|| "unset".to_owned());
@@ -151,8 +153,8 @@ impl Plan {
             row("  optimizer", bytes(self.memory.optimizer), ""),
             row("  activations", bytes(self.memory.activations), "estimated"),
             row("  logits", bytes(self.memory.logits), "at most"),
-            row("FLOPs a token", format!("{:.4} G", flops_per_token / 1e9), "forward and backward"),
-            row("FLOPs in all", format!("{:.4} P", flops / 1e15), ""),
+            row("FLOPs a token", scaled(*flops_per_token), "forward and backward"),
+            row("FLOPs in all", scaled(*flops), ""),
             row("tokens a step", HumanCount(*tokens_per_step).to_string(), ""),
             row(
                 "tokens in all",
@@ -184,9 +186,30 @@ impl Plan {
     }
 }
 
+/// A number with three digits and a prefix: 22.9 G.
+fn scaled(number: f64) -> String {
+    let prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"];
+    let last = prefixes.len() - 1;
+    let power = prefixes.iter().enumerate().position(|(power, _)| number < 1000f64.powi(power as i32 + 1));
+    let power = power.unwrap_or(last);
+    format!("{:.1} {}", number / 1000f64.powi(power as i32), prefixes[power])
+}
+
 fn ranks(experiment: &experiment::Experiment) -> String {
     match experiment.sharding.ranks {
         1 => "one rank".to_owned(),
         ranks => format!("{ranks} ranks"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_scaled() {
+        for (number, text) in [(5.0, "5.0 "), (22.93e9, "22.9 G"), (1e24, "1000.0 Z")] {
+            assert_eq!(scaled(number), text);
+        }
     }
 }

@@ -111,9 +111,8 @@ mod tests {
     use crate::experiment::Preset;
 
     fn experiment(preset: Preset) -> Experiment {
-        let mut experiment = Experiment::default();
-        experiment.model = Model { vocab_size: Some(201_088), ..preset.model() };
-        experiment
+        let model = Model { vocab_size: Some(201_088), ..preset.model() };
+        Experiment { model, ..Experiment::default() }
     }
 
     #[test]

@@ -230,8 +230,7 @@ mod tests {
     use crate::experiment::{Builtin, Preset, Schedule};
 
     fn experiment() -> Experiment {
-        let mut experiment = Experiment::default();
-        experiment.model = Preset::Tiny.model();
+        let mut experiment = Experiment { model: Preset::Tiny.model(), ..Experiment::default() };
         experiment.dataset.builtin = Some(Builtin::Stories);
         experiment
     }

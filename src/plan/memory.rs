@@ -148,9 +148,8 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn experiment(preset: Preset) -> Experiment {
-        let mut experiment = Experiment::default();
-        experiment.model = Model { vocab_size: Some(201_088), ..preset.model() };
-        experiment
+        let model = Model { vocab_size: Some(201_088), ..preset.model() };
+        Experiment { model, ..Experiment::default() }
     }
 
     #[test]

@@ -67,13 +67,14 @@ fn run_one(session: &mut Session, stage: Stage, reason: &Reason, options: &Optio
         Stage::Export => run_export(&session.graph),
     };
     let outcome = outcome.map_err(|error| {
-        let what = if is_stop(&error) {
-            stopped(session.run(), &format!("in {stage}"))
-        } else {
-            format!("{stage} failed")
-        };
-        // Training says itself at which step it stopped.
-        if error.is::<Stopped>() || !is_stop(&error) { error.context(what) } else { error }
+        if !is_stop(&error) {
+            return error.context(format!("{stage} failed"));
+        }
+        // Training says at which step.
+        let says_where = stage == Stage::Train && error.chain().count() > 1;
+        let place = if says_where { error.to_string() } else { format!("in {stage}") };
+        let what = stopped(session.run(), &place);
+        error.context(what)
     });
     session.end(stage, outcome)
 }
@@ -172,8 +173,7 @@ fn run_train(session: &mut Session, stop_at_step: Option<u64>) -> Result<Outputs
     let outcome = train::train(&inputs, initial)?;
     let steps = experiment.train.steps;
     if !outcome.finished {
-        let place = format!("at step {} of {steps}", outcome.step);
-        return Err(Stopped).with_context(|| stopped(run, &place));
+        return Err(Stopped).with_context(|| format!("at step {} of {steps}", outcome.step));
     }
     let Some(last) = session.graph.checkpoint(CheckpointChoice::Step(steps))? else {
         bail!("training ended without the checkpoint of step {steps}; look at {}", run.log(0).display());

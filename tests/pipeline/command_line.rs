@@ -1,0 +1,144 @@
+//! Subcommands, exit statuses, and what goes to stdout.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::project::{Ended, Project};
+
+fn document(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+#[test]
+fn a_plan_touches_nothing() {
+    let project = Project::new();
+    let ended = project.oss_run("plan tiny.toml").ends_with(0);
+    assert!(ended.stdout.contains("prepare    stale: never ran"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("optimizer.lr").eq(&false), "defaults are not shown");
+    assert!(project.oss_run("plan tiny.toml --explain").ends_with(0).stdout.contains("optimizer.lr"));
+    assert!(project.runs().is_empty());
+    project.oss_run("tiny.toml").ends_with(0);
+    let plan = document(&project.oss_run("plan tiny.toml --json --set export.dtype=f32").ends_with(0));
+    let statuses: Vec<&str> =
+        plan["stages"].as_array().unwrap().iter().map(|stage| stage["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["fresh", "fresh", "fresh", "fresh", "stale"]);
+    assert_eq!(plan["stages"][4]["reason"], "export.dtype changed bf16 -> f32");
+    assert!(plan["epochs"].as_f64().unwrap() > 0.0);
+    assert!(plan["pace"]["tokens_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn the_20b_plan_is_quick_and_exact() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/20b_tinystories.toml");
+    let project = Project::new();
+    let start = Instant::now();
+    let plan = document(&project.oss_run(&format!("plan --json {file}")).ends_with(0));
+    // Alone it takes a quarter of this; other tests run beside it.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(plan["parameters"]["total"], 20_914_757_184_i64);
+    assert_eq!(plan["run"], Value::Null, "nobody asked the hub");
+}
+
+#[test]
+fn questions_to_a_run_leave_it_as_it_is() {
+    let project = Project::new();
+    project.oss_run("tiny.toml").ends_with(0);
+    let run = project.the_run();
+    let manifest = std::fs::read(run.join("manifest.json")).unwrap();
+
+    let evaluation = document(&project.oss_run("evaluate last --json").ends_with(0));
+    let recorded: Value =
+        serde_json::from_slice(&std::fs::read(run.join("evaluation.json")).unwrap()).unwrap();
+    assert_eq!(evaluation, recorded);
+    let text = document(&project.oss_run("evaluate tiny --step 4 --data text.txt --json").ends_with(0));
+    assert_eq!(text["step"], 4);
+    assert!(text["tokens"].as_u64().unwrap() > recorded["tokens"].as_u64().unwrap());
+    let missing = project.oss_run("evaluate last --data none.txt").ends_with(2);
+    assert!(missing.stderr.contains("none.txt: no such file"), "{}", missing.stderr);
+
+    let id = run.file_name().unwrap().to_str().unwrap();
+    let asked = format!(
+        "sample {} --prompt A --prompt B --num-samples 2 --max-new-tokens 3 --greedy --json",
+        &id[..6]
+    );
+    let samples = document(&project.oss_run(&asked).ends_with(0));
+    let samples = samples["samples"].as_array().unwrap();
+    assert_eq!(samples.len(), 4);
+    assert_eq!(samples[0]["prompt_tokens"].as_array().unwrap().len(), 1);
+    assert!(samples.iter().all(|sample| sample["tokens"].as_array().unwrap().len() <= 3));
+    assert_eq!(samples[0]["tokens"], samples[1]["tokens"], "greedy");
+    project.oss_run("sample last --prompt A --top-p 2").ends_with(2);
+
+    project.oss_run("export last --dtype f32 --out copy").ends_with(0);
+    assert!(project.path("copy/config.json").exists());
+    assert_eq!(std::fs::read(run.join("manifest.json")).unwrap(), manifest);
+
+    project.oss_run("export last --dtype f32").ends_with(0);
+    let ended = project.oss_run("tiny.toml").ends_with(0);
+    assert_eq!(ended.ran(), ["export: export.dtype changed f32 -> bf16"], "the graph knows what is there");
+}
+
+#[test]
+fn wrong_experiments_and_command_lines_have_status_2() {
+    let project = Project::new();
+    for (arguments, words) in [
+        ("tiny.toml --set optimizer.leraning_rate=1", "leraning_rate"),
+        ("tiny.toml --set train.steps=-1", "train.steps"),
+        ("tiny.toml --set train.micro_batch_size=3", "micro_batch_size"),
+        ("run tyni.toml", "there is no experiment file tyni.toml"),
+        ("resume nothing", "there is no run nothing"),
+        ("tiny.toml --set model.vocab_size=100", "the tokenizer has 257 tokens"),
+        ("tiny.toml --set dataset.files=[\"none.txt\"]", "none.txt: no such file"),
+        ("pln tiny.toml", "pln"),
+        ("run tiny.toml --until nowhere", "nowhere"),
+    ] {
+        let ended = project.oss_run(arguments).ends_with(2);
+        assert!(ended.stderr.contains(words), "{arguments}: {}", ended.stderr);
+        assert!(ended.stdout.is_empty(), "{arguments}");
+    }
+    assert!(project.runs().is_empty());
+}
+
+#[test]
+fn a_missing_experiment_names_the_nearest() {
+    let project = Project::new();
+    std::fs::create_dir(project.path("experiments")).unwrap();
+    project.write("experiments/quickstart.toml", "");
+    let ended = project.oss_run("run quikstart").ends_with(2);
+    let fix = "did you mean experiments/quickstart.toml?";
+    assert!(ended.stderr.trim_end().ends_with(fix), "{}", ended.stderr);
+}
+
+#[test]
+fn a_finished_run_says_where_everything_is() {
+    let project = Project::new();
+    let ended = project.oss_run("tiny.toml --json").ends_with(0);
+    let summary = document(&ended);
+    for name in ["model", "samples", "tensorboard"] {
+        let path = project.path(summary[name].as_str().unwrap());
+        assert!(path.exists(), "{}", path.display());
+    }
+    assert!(summary["evaluation"]["nats_per_byte"].as_f64().unwrap() > 0.0);
+    assert!(ended.stderr.contains("train      stale: never ran"), "messages go to stderr");
+}
+
+#[test]
+fn the_schema_and_the_completions_are_printed() {
+    let project = Project::new();
+    let schema = document(&project.oss_run("schema").ends_with(0));
+    assert!(schema["properties"]["optimizer"].is_object());
+    assert!(project.oss_run("completions bash").ends_with(0).stdout.contains("oss-run"));
+    let help = project.oss_run("--help").ends_with(0).stdout;
+    for later in ["sweep", "reproduce", "report"] {
+        assert!(!help.contains(later), "{later} is not there yet");
+    }
+}
+
+#[test]
+fn the_doctor_passes_here() {
+    let project = Project::new();
+    let ended = project.oss_run("doctor").ends_with(0);
+    assert_eq!(ended.stdout.lines().count(), 6);
+    assert!(ended.stdout.contains("o200k_harmony, 201088 tokens"), "{}", ended.stdout);
+}

@@ -1,0 +1,9 @@
+//! The program from outside: projects on disk, runs, what is fresh, what is refused, and what survives a stop.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod command_line;
+mod damage;
+mod identity;
+mod project;
+mod stops;
