@@ -12,11 +12,14 @@ use serde_json::Value;
 use tch::{Device, Tensor};
 
 use super::{
-    Error, Result, Sibling, TensorFile, TensorFileError, kind_of,
+    Error, Result,
     manifest::{self, Manifest, TensorRecord},
     step_of,
 };
-use crate::model::WeightSource;
+use crate::{
+    model::WeightSource,
+    storage::{Sibling, TensorFile, TensorFileError, kind_of},
+};
 
 /// An open checkpoint. While it lives, pruning leaves the checkpoint alone.
 #[derive(Debug)]
