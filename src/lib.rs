@@ -16,6 +16,7 @@
 //! | [`monitor`] | metrics log, TensorBoard, progress |
 //! | [`run_dir`] | every path, manifest, locks |
 //! | [`experiment`] | the file: types, layers, presets, validation |
+//! | [`storage`] | directories that appear whole or not at all, and the safetensors files in them |
 //! | [`torch`], [`interrupt`] | the only unsafe code: libtorch operations missing from tch; SIGINT and SIGTERM |
 
 pub mod checkpoint;
@@ -32,5 +33,6 @@ pub mod plan;
 pub mod run_dir;
 pub mod runner;
 pub mod stages;
+pub mod storage;
 pub mod torch;
 pub mod train;

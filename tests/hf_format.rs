@@ -1,5 +1,7 @@
 //! Model directories: the released layouts against what transformers reads from them, and exports against imports.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::{
     collections::HashMap,
     fs,

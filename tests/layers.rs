@@ -12,7 +12,7 @@ use std::str::FromStr as _;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// From the top down. Layers of one row do not import each other.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["main"],
     &["cli"],
     &["runner"],
@@ -25,6 +25,7 @@ const LAYERS: [&[&str]; 13] = [
     &["monitor"],
     &["run_dir"],
     &["experiment"],
+    &["storage"],
     &["torch", "interrupt"],
 ];
 

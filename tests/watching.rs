@@ -3,6 +3,8 @@
 //!
 //! The parts that need a process of their own start this test binary again and run one ignored test of it.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

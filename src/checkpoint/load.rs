@@ -12,11 +12,14 @@ use serde_json::Value;
 use tch::{Device, Tensor};
 
 use super::{
-    Error, Result, Sibling, TensorFile, TensorFileError, kind_of,
+    Error, Result,
     manifest::{self, Manifest, TensorRecord},
     step_of,
 };
-use crate::model::WeightSource;
+use crate::{
+    model::WeightSource,
+    storage::{Sibling, TensorFile, TensorFileError, kind_of},
+};
 
 /// An open checkpoint. While it lives, pruning leaves the checkpoint alone.
 #[derive(Debug)]
@@ -154,12 +157,7 @@ impl Checkpoint {
         let file = &self.files[file_name];
         let pieces = self.manifest.tensors.iter().flat_map(|tensor| &tensor.pieces);
         for piece in pieces.filter(|piece| piece.file == file_name) {
-            let info = &file.tensors()[&piece.key];
-            let mut hasher = blake3::Hasher::new();
-            file.stream(info, 0..info.data_offsets.1 - info.data_offsets.0, |chunk| {
-                hasher.update_rayon(chunk);
-            })?;
-            if hasher.finalize().to_hex().as_str() != piece.digest {
+            if file.tensor_digest(&file.tensors()[&piece.key])?.to_hex().as_str() != piece.digest {
                 return Ok(Some(piece.key.clone()));
             }
         }

@@ -6,7 +6,8 @@ use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Error, FileRecord, OPTIMIZER_PREFIX, Result};
+use super::{Error, OPTIMIZER_PREFIX, Result};
+use crate::storage::{FileRecord, is_plain_name};
 
 /// Raised when the meaning of the manifest or of the files changes.
 pub(super) const FORMAT: u64 = 1;
@@ -153,11 +154,6 @@ impl Manifest {
 
 fn closing(digest: &str) -> String {
     format!(",\"digest\":\"{digest}\"}}\n")
-}
-
-/// Whether a name stays inside its directory.
-pub(crate) fn is_plain_name(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }
 
 /// A digest of the weights: names, shapes, kinds, and the content of their pieces. It is the same for the same weights

@@ -18,14 +18,10 @@
 //! Tensors are keyed by name and range of their flattened elements. A name's ranges, over all ranks, cover it exactly
 //! once, and any range can be read back whatever the split was.
 
-mod disk;
-#[cfg(test)]
-mod faults;
 mod load;
 mod manifest;
 mod retention;
 mod save;
-mod tensor_file;
 
 use std::{io, ops::Range, path::PathBuf};
 
@@ -35,11 +31,8 @@ pub use load::{Checkpoint, latest, list};
 pub use manifest::RankFile;
 pub use retention::{prune, remove};
 pub use save::{Writer, bytes_needed, save, write_rank};
-pub use tensor_file::{FileRecord, TensorFileError};
 
-pub(crate) use disk::{Disk, Sibling, hold, in_use, swap_directory};
-pub(crate) use manifest::is_plain_name;
-pub(crate) use tensor_file::{Planned, TensorFile, TensorFileWriter, dtype_of, header, io_error, kind_of};
+use crate::storage::{TensorFileError, io_error};
 
 /// What every name of optimizer state starts with; all other names are weights.
 pub const OPTIMIZER_PREFIX: &str = "optimizer.";

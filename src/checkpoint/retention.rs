@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeSet, fs::File, path::Path};
 
-use super::{Disk, Error, Result, Sibling, load::list};
-use crate::experiment;
+use super::{Error, Result, load::list};
+use crate::{
+    experiment,
+    storage::{Disk, Sibling},
+};
 
 /// Deletes the checkpoints in `dir` that nothing keeps, and returns their steps.
 ///

@@ -11,12 +11,17 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Disk, Entry, Error, Planned, RankFile, Result, Sibling, TensorFileError, TensorFileWriter,
-    directory_name, dtype_of, header, hold, in_use,
+    Entry, Error, RankFile, Result, directory_name,
     manifest::{self, Manifest, Piece, RankPiece},
-    step_of, swap_directory,
+    step_of,
 };
-use crate::run_dir;
+use crate::{
+    run_dir,
+    storage::{
+        Disk, Planned, Sibling, TensorFileError, TensorFileWriter, dtype_of, header, hold, in_use,
+        swap_directory,
+    },
+};
 
 /// Room kept for the manifest, the directory and the run's logs.
 const SLACK_BYTES: u64 = 4 << 20;

@@ -6,13 +6,11 @@ use proptest::prelude::*;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    disk::Disk,
-    faults::{Fault, Faults},
-    save::save_with,
-    *,
+use super::{save::save_with, *};
+use crate::{
+    experiment,
+    storage::{Disk, Fault, Faults},
 };
-use crate::experiment;
 
 fn values(step: u64, numel: i64, kind: Kind) -> Tensor {
     (Tensor::arange(numel, (Kind::Float, Device::Cpu)) + step as f64).to_kind(kind)

@@ -183,7 +183,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("short.bin");
         std::fs::write(&path, [0; 16]).unwrap();
-        let error = Batches::new(vec![(1.0, Arc::new(TokenFile::open(&path, 4).unwrap()))], 0, 4).unwrap_err();
+        let error =
+            Batches::new(vec![(1.0, Arc::new(TokenFile::open(&path, 4).unwrap()))], 0, 4).unwrap_err();
         assert!(error.to_string().contains("lower train.sequence_length or give more text"), "{error}");
     }
 }

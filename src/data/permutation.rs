@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn seed_and_stream_choose_the_order() {
-        let order = |seed, stream| (0..50).map(|i| Permutation::new(50, seed, &[stream]).apply(i)).collect::<Vec<_>>();
+        let order = |seed, stream| {
+            (0..50).map(|i| Permutation::new(50, seed, &[stream]).apply(i)).collect::<Vec<_>>()
+        };
         assert_eq!(order(1, 2), order(1, 2));
         assert_ne!(order(1, 2), order(1, 3));
         assert_ne!(order(1, 2), order(2, 2));

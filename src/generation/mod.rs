@@ -147,9 +147,9 @@ impl<'a, 'b> Decoder<'a, 'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
     use crate::experiment::{Model, Preset};
     use crate::model::{Initial, Resident};
+    use tch::Kind;
 
     fn model() -> Model {
         Model {

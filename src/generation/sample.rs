@@ -31,10 +31,8 @@ pub fn sample(
     progress: impl FnMut(u64) -> Result<()>,
 ) -> Result<Vec<SampledText>> {
     let vocab = crate::model::vocab_size(chain.model);
-    let end_tokens: Vec<i64> = std::iter::once(tokenizer.end_of_text())
-        .chain(tokenizer.special_ids().end)
-        .map(i64::from)
-        .collect();
+    let end_tokens: Vec<i64> =
+        std::iter::once(tokenizer.end_of_text()).chain(tokenizer.special_ids().end).map(i64::from).collect();
     let mut prompts = Vec::new();
     let mut texts = Vec::new();
     for text in &sample.prompts {

@@ -17,14 +17,14 @@ use super::{
     shards::{INDEX, SINGLE},
 };
 use crate::{
-    checkpoint::{
-        Disk, FileRecord, Planned, Sibling, TensorFileWriter, header, hold, in_use, kind_of, swap_directory,
-    },
     experiment::{ExportDtype, Model},
     interrupt,
     model::{ParameterSpec, WeightSource, parameters},
     monitor::{Progress, Unit},
     run_dir,
+    storage::{
+        Disk, FileRecord, Planned, Sibling, TensorFileWriter, header, hold, in_use, kind_of, swap_directory,
+    },
 };
 
 /// Lists the exported files with their digests, and marks the directory as one that an export may replace.

@@ -25,24 +25,24 @@ const NAN_SCALE: u8 = 255;
 /// The bf16 tensor [E, in, out] of `blocks` [E, out, in/32, 16] and `scales` [E, out, in/32], both u8 on the CPU.
 ///
 /// A value is its code times 2^(scale - 127). bf16 holds that exactly, but for the last two scales, where it can be
-/// infinite. Only one expert beside the result is in memory at a time. Fails on the scale that means NaN.
+/// infinite. Fails on the scale that means NaN.
 pub(super) fn dequantise(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
     let (experts, out_width, groups) = scales.size3()?;
-    let shape = [groups * BLOCK_VALUES, out_width];
-    let dense = Tensor::empty([experts, shape[0], shape[1]], (Kind::BFloat16, Device::Cpu));
+    let dense = Tensor::empty([experts, groups * BLOCK_VALUES, out_width], (Kind::BFloat16, Device::Cpu));
     let (out_width, groups) = (out_width as usize, groups as usize);
     let table = table();
-    let mut values = vec![bf16::ZERO; shape[0] as usize * out_width];
     for expert in 0..experts {
         let (blocks, scales) = (blocks.get(expert).contiguous(), scales.get(expert).contiguous());
         let (blocks, scales) = (torch::bytes(&blocks), torch::bytes(&scales));
         if scales.contains(&NAN_SCALE) {
             bail!("expert {expert} has a block whose scale means NaN");
         }
+        let mut dense = dense.get(expert);
+        let dense_values: &mut [bf16] = bytemuck::cast_slice_mut(torch::bytes_mut(&mut dense));
         // A thread fills whole rows of the result: 32 a group. Of each output's blocks it takes as many as fill a
         // cache line, for a tile of outputs at a time, so that nothing is fetched twice.
         let stripe = LINE_GROUPS * BLOCK_VALUES as usize * out_width;
-        values.par_chunks_mut(stripe).enumerate().for_each(|(line, stripe)| {
+        dense_values.par_chunks_mut(stripe).enumerate().for_each(|(line, stripe)| {
             for tile in (0..out_width).step_by(TILE_OUTPUTS) {
                 let outputs = tile..(tile + TILE_OUTPUTS).min(out_width);
                 for (i, rows) in stripe.chunks_mut(BLOCK_VALUES as usize * out_width).enumerate() {
@@ -58,8 +58,6 @@ pub(super) fn dequantise(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
                 }
             }
         });
-        let bytes = bytemuck::cast_slice(&values);
-        dense.get(expert).copy_(&torch::tensor_from_bytes(bytes, &shape, Kind::BFloat16));
     }
     Ok(dense)
 }

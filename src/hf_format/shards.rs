@@ -12,7 +12,7 @@ use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use tch::Tensor;
 
-use crate::checkpoint::{TensorFile, is_plain_name};
+use crate::storage::{TensorFile, is_plain_name};
 
 /// Weights in one file.
 pub(super) const SINGLE: &str = "model.safetensors";

@@ -126,6 +126,8 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        // Clearing the bar moves it to its end.
+        let position = self.bar.position();
         self.bar.finish_and_clear();
         if self.drawn {
             BARS.remove(&self.bar);
@@ -133,7 +135,7 @@ impl Drop for Progress {
         let took = self.started.elapsed();
         let closing = Closing {
             label: &self.label,
-            position: self.bar.position(),
+            position,
             first: self.first,
             total: self.total,
             unit: self.unit,

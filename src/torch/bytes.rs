@@ -44,6 +44,21 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
 }
 
+/// The bytes of a contiguous CPU tensor, to be written.
+///
+/// # Panics
+/// When the tensor is not contiguous or not on the CPU.
+pub fn bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
+    assert_contiguous_cpu(tensor);
+    let length = tensor.numel() * element_bytes(tensor.kind());
+    if length == 0 {
+        return &mut [];
+    }
+    // SAFETY: as in `f32_slice_mut`; every pattern of bits is a value of every kind but Bool, whose storage libtorch
+    // reads as bytes.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), length) }
+}
+
 /// The elements of a contiguous i64 CPU tensor.
 ///
 /// # Panics

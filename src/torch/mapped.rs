@@ -14,7 +14,10 @@ impl MappedU32 {
     pub fn new(file: &File) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
         if !bytes.is_multiple_of(4) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{bytes} bytes are no whole numbers")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{bytes} bytes are no whole numbers"),
+            ));
         }
         if bytes == 0 {
             return Ok(Self(None));

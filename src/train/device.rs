@@ -17,7 +17,9 @@ pub fn device(train: &Train) -> Result<Device> {
         "cuda" => 0,
         name => match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
             Some(index) => index,
-            None => bail!("train.device = {name:?} is no device; use \"auto\", \"cpu\", \"cuda\" or \"cuda:N\""),
+            None => {
+                bail!("train.device = {name:?} is no device; use \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"")
+            }
         },
     };
     if !cfg!(feature = "cuda") {

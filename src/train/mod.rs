@@ -162,7 +162,12 @@ impl Run<'_> {
             }
             let stopped = self.pay_due()?.is_some() || interrupt::requested();
             let best = experiment.checkpoint.keep_best && self.trainer.progress.best != improved;
-            if stopped || best || step == target || on(experiment.checkpoint.every_steps) || self.before_decay() {
+            if stopped
+                || best
+                || step == target
+                || on(experiment.checkpoint.every_steps)
+                || self.before_decay()
+            {
                 self.save()?;
             }
             if stopped {
@@ -245,7 +250,9 @@ impl Run<'_> {
     /// Deletes checkpoints of a wsd decay that another target left behind, now that a newer one replaces them.
     fn drop_abandoned_decay(&self) -> Result<()> {
         for (step, path) in checkpoint::list(self.checkpoints) {
-            if step > self.trainer.progress.step && !leads_to(&Checkpoint::open(&path)?, self.inputs.experiment)? {
+            if step > self.trainer.progress.step
+                && !leads_to(&Checkpoint::open(&path)?, self.inputs.experiment)?
+            {
                 std::fs::remove_dir_all(&path).with_context(|| format!("deleting {}", path.display()))?;
             }
         }
@@ -256,7 +263,8 @@ impl Run<'_> {
     fn before_decay(&self) -> bool {
         let experiment = self.inputs.experiment;
         experiment.schedule.kind == ScheduleKind::Wsd
-            && self.trainer.progress.step == schedule::decay_start(&experiment.schedule, experiment.train.steps)
+            && self.trainer.progress.step
+                == schedule::decay_start(&experiment.schedule, experiment.train.steps)
     }
 
     fn document_end(&self) -> Option<i64> {

@@ -59,7 +59,9 @@ pub fn gradient_norm(units: &[Unit], loss_scale: f64) -> f64 {
         .iter()
         .flat_map(|unit| {
             let len = unit.layout.len;
-            (0..len).step_by(PIECE as usize).map(move |at| square(unit.gradient.narrow(0, at, PIECE.min(len - at))))
+            (0..len)
+                .step_by(PIECE as usize)
+                .map(move |at| square(unit.gradient.narrow(0, at, PIECE.min(len - at))))
         })
         .collect();
     Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[]) / loss_scale

@@ -100,7 +100,7 @@ fn eager(
             let hidden = (up + 1.0) * &gate * (&gate * 1.702).sigmoid();
             let y = hidden.matmul(&w("mlp.experts.down_proj").get(expert))
                 + w("mlp.experts.down_proj_bias").get(expert);
-            x = x + y * share.narrow(1, expert, 1);
+            x = &x + y * share.narrow(1, expert, 1);
         }
     }
     let logits = norm(&x, w("model.norm.weight")).matmul(&w("lm_head.weight").transpose(0, 1));

@@ -1,5 +1,7 @@
 //! A hub that behaves: pinning, the cache's layout, resuming, sharing, and going offline.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -1,5 +1,7 @@
 //! Local files that are as they should be.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;

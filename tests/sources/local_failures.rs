@@ -1,5 +1,7 @@
 //! Local files that are not as they should be: each message names the place and ends with the fix.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::fs::{self, File};
 use std::path::Path;
 

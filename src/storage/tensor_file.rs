@@ -252,36 +252,27 @@ impl TensorFile {
 
     /// blake3 of the whole file.
     pub(crate) fn digest(&self) -> Result<blake3::Hash> {
+        self.hash(0..self.bytes)
+    }
+
+    /// blake3 of a tensor's data.
+    pub(crate) fn tensor_digest(&self, info: &TensorInfo) -> Result<blake3::Hash> {
+        let (start, end) = info.data_offsets;
+        self.hash(self.data_start + start as u64..self.data_start + end as u64)
+    }
+
+    fn hash(&self, range: Range<u64>) -> Result<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
-        self.stream_file(0..self.bytes, |chunk| {
-            hasher.update_rayon(chunk);
-        })?;
-        Ok(hasher.finalize())
-    }
-
-    /// Hands the bytes `range` of a tensor's data to `take`, in chunks of at most 8 MiB that start on an element.
-    pub(crate) fn stream(
-        &self,
-        info: &TensorInfo,
-        range: Range<usize>,
-        take: impl FnMut(&[u8]),
-    ) -> Result<()> {
-        debug_assert!(range.end <= info.data_offsets.1 - info.data_offsets.0);
-        let start = self.data_start + info.data_offsets.0 as u64;
-        self.stream_file(start + range.start as u64..start + range.end as u64, take)
-    }
-
-    fn stream_file(&self, range: Range<u64>, mut take: impl FnMut(&[u8])) -> Result<()> {
-        let chunk_bytes = (CHUNK_BYTES as u64).min(range.end - range.start);
-        let mut buffer = vec![0; chunk_bytes as usize];
+        let mut buffer = vec![0; CHUNK_BYTES.min((range.end - range.start) as usize)];
         let mut position = range.start;
         while position < range.end {
-            let chunk = &mut buffer[..chunk_bytes.min(range.end - position) as usize];
+            let length = buffer.len().min((range.end - position) as usize);
+            let chunk = &mut buffer[..length];
             self.file.read_exact_at(chunk, position).map_err(io_error("read", &self.path))?;
-            take(chunk);
-            position += chunk.len() as u64;
+            hasher.update_rayon(chunk);
+            position += length as u64;
         }
-        Ok(())
+        Ok(hasher.finalize())
     }
 
     /// The elements `range` of a tensor as a flat CPU tensor of the stored kind, hashed on the way in if asked.
@@ -295,17 +286,17 @@ impl TensorFile {
         mut hasher: Option<&mut blake3::Hasher>,
     ) -> Result<Tensor> {
         let kind = kind_of(info.dtype).unwrap_or_else(|| unreachable!("callers refuse {:?}", info.dtype));
-        let out = Tensor::empty([range.len() as i64], (kind, Device::Cpu));
         let width = info.dtype.bitsize() / 8;
-        let mut filled = 0;
-        self.stream(info, range.start * width..range.end * width, |chunk| {
+        assert!(range.end * width <= info.data_offsets.1 - info.data_offsets.0);
+        let mut out = Tensor::empty([range.len() as i64], (kind, Device::Cpu));
+        let mut position = self.data_start + (info.data_offsets.0 + range.start * width) as u64;
+        for chunk in torch::bytes_mut(&mut out).chunks_mut(CHUNK_BYTES) {
+            self.file.read_exact_at(chunk, position).map_err(io_error("read", &self.path))?;
             if let Some(hasher) = &mut hasher {
                 hasher.update_rayon(chunk);
             }
-            let elements = (chunk.len() / width) as i64;
-            out.narrow(0, filled, elements).copy_(&torch::tensor_from_bytes(chunk, &[elements], kind));
-            filled += elements;
-        })?;
+            position += chunk.len() as u64;
+        }
         Ok(out)
     }
 }

@@ -10,7 +10,7 @@ use std::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     #[cfg(test)]
-    pub(super) faults: std::sync::Arc<super::faults::Faults>,
+    pub(crate) faults: std::sync::Arc<super::faults::Faults>,
 }
 
 impl Disk {
