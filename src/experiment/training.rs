@@ -147,6 +147,13 @@ impl Default for Train {
     }
 }
 
+impl Train {
+    /// Weight of the load-balancing loss; where unset, it is on when training `from_scratch`.
+    pub fn balance_loss(&self, from_scratch: bool) -> f64 {
+        self.balance_loss.unwrap_or(if from_scratch { 0.01 } else { 0.0 })
+    }
+}
+
 /// Numbers used in the matrix products; master weights and optimizer state are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::run_dir::ManifestError;
-
 /// What the user has to change, in the experiment or on the command line.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -65,16 +63,5 @@ pub enum PlanError {
         /// Why.
         #[source]
         cause: anyhow::Error,
-    },
-    /// A manifest that cannot be read hides what the run is.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// The runs cannot be listed.
-    #[error("cannot read {}; check its permissions, or give another place with --runs-dir", .path.display())]
-    Runs {
-        /// The directory of all runs.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
     },
 }

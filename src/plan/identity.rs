@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use anyhow::{Context, Result};
+
 use super::error::PlanError;
 use super::inputs::Inputs;
 use super::keys::{self, Key, KeyInputs};
@@ -39,12 +41,12 @@ impl Trajectory<'_> {
     ///
     /// # Errors
     /// As [`Inputs::prepared_sources`].
-    pub fn key_inputs(&self) -> anyhow::Result<KeyInputs> {
+    pub fn key_inputs(&self) -> Result<KeyInputs> {
         self.with_steps(self.experiment.train.steps)
     }
 
     /// The same if the experiment had so many steps.
-    fn with_steps(&self, steps: u64) -> anyhow::Result<KeyInputs> {
+    fn with_steps(&self, steps: u64) -> Result<KeyInputs> {
         let mut experiment = self.experiment.clone();
         experiment.train.steps = steps;
         let prepared = self.inputs.prepared_sources(&experiment)?;
@@ -59,7 +61,7 @@ impl Trajectory<'_> {
 ///
 /// # Errors
 /// Steps raised where the learning rate depends on them; a run that is further than asked; a damaged manifest.
-pub fn find(runs: &RunsDir, name: &str, trajectory: Trajectory<'_>, new: bool) -> anyhow::Result<Identity> {
+pub fn find(runs: &RunsDir, name: &str, trajectory: Trajectory<'_>, new: bool) -> Result<Identity> {
     let wanted = trajectory.key_inputs()?;
     let id = wanted.key();
     if new {
@@ -67,21 +69,24 @@ pub fn find(runs: &RunsDir, name: &str, trajectory: Trajectory<'_>, new: bool) -
         return Ok(Identity { run, manifest: None, trajectory: wanted });
     }
     let known = known_runs(runs, name, id.short())?;
-    let same =
-        |manifest: &Manifest| versions(&wanted).find(|version| is_trajectory(manifest, &version.key()));
-    let newest = known
-        .iter()
-        .filter_map(|(run, manifest)| Some((run, manifest, same(manifest)?)))
-        .max_by_key(|(_, manifest, _)| manifest.created);
-    if let Some((run, manifest, trajectory_then)) = newest {
-        check_target(run, trajectory.experiment)?;
-        let (run, manifest) = (run.clone(), Some(manifest.clone()));
-        return Ok(Identity { run, manifest, trajectory: trajectory_then });
+    if let Some(identity) = newest_of(&known, &wanted) {
+        check_target(&identity.run, trajectory.experiment)?;
+        return Ok(identity);
     }
     for (run, manifest) in &known {
         refuse_raised_steps(run, manifest, trajectory)?;
     }
     Ok(Identity { run: runs.run(name, id.short()), manifest: None, trajectory: wanted })
+}
+
+/// The newest of the runs that have the trajectory `wanted`, if by an earlier version of the train stage.
+fn newest_of(known: &[(RunDir, Manifest)], wanted: &KeyInputs) -> Option<Identity> {
+    let same = |(run, manifest): &(RunDir, Manifest)| {
+        let trajectory = versions(wanted).find(|version| is_trajectory(manifest, &version.key()))?;
+        Some(Identity { run: run.clone(), manifest: Some(manifest.clone()), trajectory })
+    };
+    let created = |identity: &Identity| identity.manifest.as_ref().map(|manifest| manifest.created);
+    known.iter().filter_map(same).max_by_key(created)
 }
 
 /// What `wanted` was under each version of its stage, this program's first.
@@ -97,8 +102,13 @@ fn is_trajectory(manifest: &Manifest, key: &Key) -> bool {
 pub const TRAJECTORY: &str = "trajectory";
 
 /// The runs of that name. A damaged manifest is an error where it may be the run asked for, and passed over elsewhere.
-fn known_runs(runs: &RunsDir, name: &str, id: &str) -> Result<Vec<(RunDir, Manifest)>, PlanError> {
-    let listed = runs.list().map_err(|source| PlanError::Runs { path: runs.root().to_owned(), source })?;
+fn known_runs(runs: &RunsDir, name: &str, id: &str) -> Result<Vec<(RunDir, Manifest)>> {
+    let listed = runs.list().with_context(|| {
+        format!(
+            "cannot read {}; check its permissions, or give another place with --runs-dir",
+            runs.root().display()
+        )
+    })?;
     let folder = runs.root().join(name);
     let mut known = Vec::new();
     for run in listed.into_iter().filter(|run| run.root().parent() == Some(&folder)) {
@@ -160,7 +170,7 @@ fn same_rates(experiment: &Experiment, target: u64, taken: u64) -> bool {
 }
 
 /// Refuses `trajectory` if `manifest` is the same one with fewer steps, and its learning rate was derived from them.
-fn refuse_raised_steps(run: &RunDir, manifest: &Manifest, trajectory: Trajectory<'_>) -> anyhow::Result<()> {
+fn refuse_raised_steps(run: &RunDir, manifest: &Manifest, trajectory: Trajectory<'_>) -> Result<()> {
     let Some(before) = experiment_of(manifest) else { return Ok(()) };
     let derived = |experiment: &Experiment| {
         matches!(experiment.schedule.kind, ScheduleKind::Cosine | ScheduleKind::Linear)
@@ -176,4 +186,66 @@ fn refuse_raised_steps(run: &RunDir, manifest: &Manifest, trajectory: Trajectory
         return Err(PlanError::StepsRaised { run: run.root().to_owned(), old, new }.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Preset, Schedule};
+    use crate::plan::inputs::Source;
+
+    fn manifest(trajectory: &KeyInputs, id: &str) -> (RunDir, Manifest) {
+        let mut manifest = Manifest::new(id, "a", serde_json::Value::Null);
+        manifest.keys.insert(TRAJECTORY.to_owned(), trajectory.key().0);
+        (RunDir::new(format!("runs/a/{id}")), manifest)
+    }
+
+    #[test]
+    fn a_run_of_an_earlier_version_is_still_this_run() {
+        let then = KeyInputs { version: 1, ..KeyInputs::default() };
+        let now = KeyInputs { version: 3, ..then.clone() };
+        let found = newest_of(&[manifest(&then, "old")], &now).unwrap();
+        assert_eq!((found.run.id().as_str(), found.trajectory.version), ("old", 1));
+        assert!(newest_of(&[manifest(&now, "new")], &then).is_none(), "a later program's run is another");
+    }
+
+    #[test]
+    fn the_newest_copy_is_meant() {
+        let key = KeyInputs { version: 1, ..KeyInputs::default() };
+        let (first, mut second) = (manifest(&key, "x"), manifest(&key, "x-2"));
+        second.1.created = first.1.created + chrono::TimeDelta::seconds(1);
+        assert_eq!(newest_of(&[second, first], &key).unwrap().run.id(), "x-2");
+    }
+
+    fn experiment(kind: ScheduleKind, steps: u64) -> Experiment {
+        let mut experiment = Experiment { model: Preset::Tiny.model(), ..Experiment::default() };
+        experiment.model.vocab_size = Some(257);
+        experiment.schedule = Schedule { kind, warmup_steps: 10, ..Schedule::default() };
+        experiment.train.steps = steps;
+        experiment
+    }
+
+    #[test]
+    fn rates_agree_up_to_the_earlier_decay_of_wsd() {
+        let long = experiment(ScheduleKind::Wsd, 200);
+        assert!(same_rates(&long, 100, 80), "the decay over the last fifth begins after step 80");
+        // The first step of a decay still has the peak.
+        assert!(!same_rates(&long, 100, 82));
+        assert!(same_rates(&long, 200, 199));
+        assert!(same_rates(&experiment(ScheduleKind::Constant, 200), 100, 100));
+    }
+
+    #[test]
+    fn the_trajectory_takes_in_the_mix() {
+        let identity = crate::data::sources::Identity::Files { files: Vec::new() };
+        let source = |weight| Source { name: "a".into(), weight, identity: identity.clone() };
+        let key = |weights: &[f64]| {
+            let sources = weights.iter().map(|weight| source(*weight)).collect();
+            let inputs = Inputs { sources, validation: None, tokenizer: "bytes".into(), initial: None };
+            let experiment = experiment(ScheduleKind::Constant, 10);
+            Trajectory { experiment: &experiment, inputs: &inputs }.key_inputs().unwrap().key()
+        };
+        assert_eq!(key(&[1.0]), key(&[2.0]), "alone, a weight means nothing");
+        assert_ne!(key(&[1.0, 1.0]), key(&[1.0, 2.0]));
+    }
 }

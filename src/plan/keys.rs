@@ -127,7 +127,11 @@ pub fn evaluate(experiment: &Experiment, weights: &str, validation: &[Key]) -> K
     let mut inputs = part(experiment, Stage::Evaluate, Part::Evaluate);
     inputs.digests.insert("weights".to_owned(), weights.to_owned());
     for (index, tokens) in validation.iter().enumerate() {
-        inputs.digests.insert(format!("validation tokens {index}"), tokens.0.clone());
+        let name = match validation {
+            [_] => "validation tokens".to_owned(),
+            _ => format!("validation tokens {index}"),
+        };
+        inputs.digests.insert(name, tokens.0.clone());
     }
     inputs
 }
@@ -178,9 +182,8 @@ pub fn resolved_values(experiment: &Experiment) -> BTreeMap<String, Value> {
         // An unset decay follows the target, not the trajectory: a raised target goes on from before the decay.
         ScheduleKind::Wsd => {}
     }
-    let balance_loss = experiment.train.balance_loss;
-    let default_balance = if experiment.model.init_from.is_some() { 0.0 } else { BALANCE_LOSS_FROM_SCRATCH };
-    set("train.balance_loss", Some(json!(balance_loss.unwrap_or(default_balance))));
+    let from_scratch = experiment.model.init_from.is_none();
+    set("train.balance_loss", Some(json!(experiment.train.balance_loss(from_scratch))));
     let model = &experiment.model;
     let alternating = |types: &Vec<LayerType>| {
         let mut kinds = [LayerType::SlidingAttention, LayerType::FullAttention].into_iter().cycle();
@@ -191,9 +194,6 @@ pub fn resolved_values(experiment: &Experiment) -> BTreeMap<String, Value> {
     }
     values
 }
-
-/// Weight of the load-balancing loss when training from scratch, unless set.
-const BALANCE_LOSS_FROM_SCRATCH: f64 = 0.01;
 
 /// The values of an experiment file that sets nothing.
 pub fn default_values() -> &'static BTreeMap<String, Value> {

@@ -9,7 +9,7 @@ pub mod trained;
 mod walk;
 mod watch;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 
 pub use resume::resume;
 pub use summary::{StageSummary, Summary};
@@ -17,7 +17,7 @@ pub use summary::{StageSummary, Summary};
 use crate::experiment::{Provenance, Resolved};
 use crate::plan::{self, Choices, Freshness, Graph, PlannedStage, Reach, Stage};
 use crate::run_dir::RunsDir;
-use session::Session;
+use session::{Session, is_stop};
 use watch::watch;
 
 /// How much of the graph runs.
@@ -44,7 +44,12 @@ impl Default for Options {
 pub fn run(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<Summary> {
     let experiment = plan::with_vocabulary(&resolved.experiment)?;
     experiment.runnable()?;
-    let Some(graph) = plan::graph(experiment, runs, &options.choices, Reach::Hub(watch()))? else {
+    let graph = plan::graph(experiment, runs, &options.choices, Reach::Hub(watch()));
+    let unstarted = |error: Error| match is_stop(&error) {
+        true => error.context("stopped before the run began; start it again to go on"),
+        false => error,
+    };
+    let Some(graph) = graph.map_err(unstarted)? else {
         bail!("the hub did not tell what it has; check the network and HF_ENDPOINT");
     };
     walk(graph, &resolved.provenance, options)

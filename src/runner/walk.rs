@@ -52,11 +52,10 @@ fn run_one(session: &mut Session, stage: Stage, reason: &Reason, options: &Optio
     let Some(wanted) = session.graph.wanted(stage)? else {
         bail!(missing_checkpoint(&session.graph, stage));
     };
-    if stage == Stage::Train {
-        check_tokens(session)?;
-        if *reason == Reason::Forced {
-            set_checkpoints_aside(session.run())?;
-        }
+    match (stage, reason) {
+        (Stage::Train, Reason::Forced) => set_checkpoints_aside(session.run())?,
+        (Stage::Train, _) => check_tokens(session)?,
+        _ => {}
     }
     session.begin(stage, &wanted, reason)?;
     let outcome = match stage {
@@ -126,7 +125,7 @@ fn check_tokens(session: &Session) -> Result<()> {
     let now = Data::open(&session.graph)?.digests().join(" ");
     match record {
         Some(then) if *then != now && steps_taken(session.run()) > 0 => bail!(
-            "the prepared tokens are not those that {} was trained on so far; start over with --new",
+            "the prepared tokens are not those that {} was trained on so far; start over with --force train, or with --new",
             session.run().root().display()
         ),
         _ => Ok(()),

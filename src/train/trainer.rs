@@ -71,9 +71,6 @@ pub struct Trainer<'a> {
     balance_loss: f64,
 }
 
-/// Weight of the balancing loss where the experiment names none and the weights are random.
-const DEFAULT_BALANCE_LOSS: f64 = 0.01;
-
 impl<'a> Trainer<'a> {
     /// Step 0, with weights from `source`; `from_scratch` turns the balancing loss on where the experiment is silent.
     pub fn new(
@@ -94,8 +91,7 @@ impl<'a> Trainer<'a> {
             due: Due::default(),
             target_steps: experiment.train.steps,
         };
-        let default = if from_scratch { DEFAULT_BALANCE_LOSS } else { 0.0 };
-        let balance_loss = experiment.train.balance_loss.unwrap_or(default);
+        let balance_loss = experiment.train.balance_loss(from_scratch);
         Ok(Self { experiment, units, device, progress, balance_loss })
     }
 

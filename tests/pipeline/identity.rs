@@ -191,3 +191,16 @@ fn a_run_starts_from_another_runs_weights() {
     let tuned = std::fs::read_dir(project.path("runs/tuned")).unwrap().count();
     assert_eq!(tuned, 2, "the export is rounded, so it is another start");
 }
+
+#[test]
+fn a_raised_wsd_run_that_is_stopped_and_resumed_ends_the_same() {
+    let wsd = ["schedule.kind = 'wsd'", "checkpoint.every_steps = 3", "checkpoint.keep_last = 1"];
+    let project = Project::with(&wsd);
+    project.oss_run("tiny.toml --until train --set train.steps=10").ends_with(0);
+    project.set(&["train.steps = 15"]);
+    // Stopped where the abandoned decay's last checkpoint still lies ahead.
+    project.oss_run("tiny.toml --until train --stop-at-step 9").ends_with(75);
+    project.oss_run("resume last").ends_with(0);
+    let whole = uninterrupted(&[wsd[0], wsd[1], wsd[2], "train.steps = 15"]);
+    assert_eq!((weights(&project.the_run()), losses(&project.the_run())), whole);
+}

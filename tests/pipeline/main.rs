@@ -7,3 +7,4 @@ mod damage;
 mod identity;
 mod project;
 mod stops;
+mod text;

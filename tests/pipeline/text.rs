@@ -1,0 +1,110 @@
+//! Where the text comes from: mixes, learnt vocabularies, validation text of its own, the hub's cache.
+
+use std::fs;
+
+use crate::project::{Project, json, text};
+
+#[test]
+fn a_vocabulary_is_learnt_once_and_shared() {
+    let project = Project::with(&["dataset.tokenizer = { train = 280 }"]);
+    project.oss_run("tiny.toml").ends_with(0);
+    let config = json(&project.the_run().join("export/config.json"));
+    assert_eq!(config["vocab_size"], 280);
+    let other = project.oss_run("tiny.toml --set run.seed=5").ends_with(0);
+    assert_eq!(other.stages()["prepare"], "fresh");
+    let again = project.oss_run("tiny.toml").ends_with(0);
+    assert_eq!(again.ran(), [""; 0]);
+    project.oss_run("sample last --prompt The --greedy").ends_with(0);
+}
+
+#[test]
+fn a_mix_with_validation_text_of_its_own() {
+    let project = Project::new();
+    project.write("other.txt", &text(40));
+    project.write("held.txt", &text(30));
+    let toml = fs::read_to_string(project.path("tiny.toml")).unwrap();
+    let mix = "
+[[dataset.source]]
+name = 'first'
+weight = 3
+files = ['text.txt']
+
+[[dataset.source]]
+name = 'second'
+files = ['other.txt']
+";
+    let toml = toml
+        .replace("files = [\"text.txt\"]", "")
+        .replace("validation.share = 0.2", "validation.files = ['held.txt']");
+    project.write("tiny.toml", &(toml + mix));
+    project.oss_run("tiny.toml").ends_with(0);
+    let prepared = json(&project.the_run().join("manifest.json"))["stages"]["prepare"]["outputs"].clone();
+    let documents = |name: &str, part: &str| prepared[name]["index"][part]["documents"].as_u64().unwrap();
+    assert_eq!(documents("first", "train"), 120);
+    assert_eq!(documents("second", "train"), 40);
+    assert_eq!((documents("validation", "train"), documents("validation", "validation")), (0, 30));
+
+    // Other validation text is no other run: nothing is trained on it.
+    project.write("held.txt", &text(20));
+    let ended = project.oss_run("tiny.toml").ends_with(0);
+    assert_eq!(ended.ran(), ["prepare: validation text changed", "evaluate: validation tokens changed"]);
+    // Another weight is.
+    let toml = fs::read_to_string(project.path("tiny.toml")).unwrap().replace("weight = 3", "weight = 2");
+    project.write("tiny.toml", &toml);
+    project.oss_run("tiny.toml --until train").ends_with(0);
+    assert_eq!(project.runs().len(), 2);
+}
+
+/// Puts a dataset into the hub's cache as a download would, and lets `main` point to it.
+fn cache(project: &Project, commit: &str, text: &str) {
+    let repository = project.path("hub/hub/datasets--someone--stories");
+    let snapshot = repository.join("snapshots").join(commit);
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir_all(repository.join("refs")).unwrap();
+    fs::write(snapshot.join("train.txt"), text).unwrap();
+    fs::write(repository.join("refs/main"), commit).unwrap();
+}
+
+#[test]
+fn a_hub_revision_is_pinned_when_first_resolved() {
+    let project = Project::new();
+    let toml = fs::read_to_string(project.path("tiny.toml")).unwrap();
+    let hub = "hub = { repo = 'someone/stories', files = ['train.txt'] }";
+    project.write("tiny.toml", &toml.replace("files = [\"text.txt\"]", hub));
+    let commits = ["1", "2"].map(|digit| digit.repeat(40));
+    cache(&project, &commits[0], &text(120));
+    let plan = project.oss_run("plan tiny.toml").ends_with(0);
+    assert!(plan.stdout.contains("unknown until prepared"), "{}", plan.stdout);
+    project.oss_run("tiny.toml").ends_with(0);
+    let plan = project.oss_run("plan tiny.toml").ends_with(0);
+    assert!(plan.stdout.contains("train      fresh"), "{}", plan.stdout);
+
+    cache(&project, &commits[1], &text(60));
+    let again = project.oss_run("tiny.toml").ends_with(0);
+    assert_eq!(again.ran(), [""; 0], "the hub moved on, the experiment did not");
+    let resolved = fs::read_to_string(project.the_run().join("experiment.toml")).unwrap();
+    assert!(resolved.contains(&commits[0]), "{resolved}");
+    let set = format!("--set dataset.hub.revision={}", commits[1]);
+    project.oss_run(&format!("tiny.toml --until train {set}")).ends_with(0);
+    assert_eq!(project.runs().len(), 2);
+}
+
+#[test]
+fn text_that_cannot_be_used_is_named() {
+    let project = Project::new();
+    for (name, content, words, status) in [
+        ("empty.txt", "", "empty.txt: the file is empty", 2),
+        ("blank.txt", " \n \n", "blank.txt", 1),
+        ("bad.jsonl", "{\"text\": \"a\"}\n{\"text\": 3}\n", "bad.jsonl:2", 1),
+        ("short.txt", "Too short.\n", "less than one window of train.sequence_length", 1),
+    ] {
+        project.write(name, content);
+        let set = format!(
+            "--set dataset.files=[\"{name}\"] --set dataset.validation.share=0 --set evaluate.every_steps=0"
+        );
+        let ended = project.oss_run(&format!("tiny.toml {set}")).ends_with(status);
+        assert!(ended.stderr.contains(words), "{name}: {}", ended.stderr);
+    }
+    let held = project.oss_run("tiny.toml --set train.sequence_length=2000").ends_with(1);
+    assert!(held.stderr.contains("fewer than one window"), "{}", held.stderr);
+}
