@@ -25,7 +25,7 @@ def check(program, report):
             dataset__tokenizer=f'"{vocabulary / "tokenizer.json"}"', model__hidden_size=64,
             model__intermediate_size=96, model__num_hidden_layers=2, model__num_attention_heads=4,
             model__num_key_value_heads=2, model__head_dim=32, model__num_local_experts=6,
-            model__num_experts_per_tok=3, model__sliding_window=19, optimizer__lr=0.0,
+            model__num_experts_per_tok=3, model__sliding_window=19, schedule__warmup_steps=0,
         )
         exported = reference.load(program.export(run, step=0))
         weights = exported.state_dict()

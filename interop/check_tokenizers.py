@@ -24,7 +24,7 @@ def check(program, report):
     for name, choice in named.items():
         # As small as a model gets: only its tokenizer is looked at, and o200k_harmony has 201088 rows.
         run = program.run(
-            f"tokenizer_{name}", dataset__tokenizer=choice, train__steps=1, model__hidden_size=16,
+            f"tokenizer_{name}", dataset__tokenizer=choice, train__steps=1, schedule__warmup_steps=0, model__hidden_size=16,
             model__num_hidden_layers=1, evaluate__max_tokens=61, sample__max_new_tokens=1,
         )
         tokenizer = AutoTokenizer.from_pretrained(program.export(run))

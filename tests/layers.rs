@@ -59,13 +59,14 @@ fn a_stage_does_not_know_its_siblings() {
         .map(|file| (file.clone(), file.components().nth(2).map(stem).unwrap()))
         .collect();
     for (file, stage) in &stages {
-        // `crate::train` is the layer below; a sibling is `super::train` or `crate::stages::train`.
-        let through_crate = paths_from(&["crate"], tokens(file));
-        let inside = through_crate.into_iter().filter(|(_, path)| path[0] == "stages");
-        let inside = inside.map(|(line, path)| (line, path[1..].to_vec()));
-        for (line, path) in inside.chain(paths_from(&["super"], tokens(file))) {
-            let sibling = stages.iter().any(|(_, other)| other != stage && path.contains(other));
-            assert!(!sibling, "{}:{line} uses another stage: {}", file.display(), path.join("::"));
+        let absolute =
+            paths_from(&["crate"], tokens(file)).into_iter().filter(|(_, path)| path[0] == "stages");
+        let named = absolute.filter_map(|(line, path)| Some((line, path.get(1)?.clone())));
+        let relative =
+            paths_from(&["super"], tokens(file)).into_iter().map(|(line, path)| (line, path[0].clone()));
+        for (line, name) in named.chain(relative) {
+            let sibling = stages.iter().any(|(_, other)| other != stage && *other == name);
+            assert!(!sibling, "{}:{line} uses another stage: {name}", file.display());
         }
     }
 }

@@ -9,8 +9,6 @@ use crate::checkpoint::Checkpoint;
 use crate::data::Tokenizer;
 use crate::experiment::{Experiment, Export, ExportFormat, parse_bytes};
 use crate::hf_format::{self, ExportOptions, TokenizerFiles};
-use crate::interrupt;
-use crate::model::WeightSource;
 use crate::torch::guard;
 
 /// What an export reads.
@@ -33,7 +31,7 @@ pub struct Inputs<'a> {
 /// # Errors
 /// No room, a directory that holds something else, a damaged checkpoint, a stop on request.
 pub fn export(inputs: Inputs<'_>, root: &Path) -> Result<Vec<OutputFile>> {
-    let Inputs { experiment, settings, checkpoint, tokenizer, out } = inputs;
+    let Inputs { experiment, settings, mut checkpoint, tokenizer, out } = inputs;
     let ExportFormat::Hf = settings.format;
     let max_shard_bytes = parse_bytes(&settings.max_shard_size).with_context(|| {
         format!("export.max_shard_size = {:?} is no size; write it as 5GB or 512MiB", settings.max_shard_size)
@@ -47,8 +45,7 @@ pub fn export(inputs: Inputs<'_>, root: &Path) -> Result<Vec<OutputFile>> {
         eos_token_ids: ids.end,
         pad_token_id: Some(ids.pad),
     };
-    let mut source = Interruptible(checkpoint);
-    let written = guard(|| hf_format::export(&out, &experiment.model, &mut source, &files, &options))?;
+    let written = guard(|| hf_format::export(&out, &experiment.model, &mut checkpoint, &files, &options))?;
     let folder = out.strip_prefix(root).unwrap_or(&out);
     Ok(written
         .into_iter()
@@ -58,14 +55,4 @@ pub fn export(inputs: Inputs<'_>, root: &Path) -> Result<Vec<OutputFile>> {
             blake3: file.digest,
         })
         .collect())
-}
-
-/// A checkpoint whose reader can be stopped between two tensors.
-struct Interruptible(Checkpoint);
-
-impl WeightSource for Interruptible {
-    fn load(&mut self, name: &str) -> Result<tch::Tensor> {
-        interrupt::check()?;
-        Ok(self.0.load(name)?)
-    }
 }

@@ -253,7 +253,7 @@ impl Run<'_> {
             if step > self.trainer.progress.step
                 && !leads_to(&Checkpoint::open(&path)?, self.inputs.experiment)?
             {
-                std::fs::remove_dir_all(&path).with_context(|| format!("deleting {}", path.display()))?;
+                checkpoint::remove(&path)?;
             }
         }
         Ok(())
