@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{completions, evaluate, export, plan, resume, run, sample};
+use super::{completions, evaluate, export, inside, plan, resume, run, sample};
 use crate::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
@@ -61,6 +61,12 @@ pub enum Command {
     Sample(sample::Arguments),
     /// Write a run's weights as a Hugging Face directory
     Export(export::Arguments),
+    /// Print the tokens that training used, step by step
+    #[command(hide = true)]
+    Batches(inside::BatchesArguments),
+    /// Print the logits after each token of a text
+    #[command(hide = true)]
+    Logits(inside::LogitsArguments),
     /// Print the JSON Schema of experiment files
     Schema,
     /// Check this machine: libtorch, devices, memory, disk, tokenizer, hub

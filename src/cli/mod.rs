@@ -6,6 +6,7 @@ mod doctor;
 mod evaluate;
 mod export;
 mod failure;
+mod inside;
 mod output;
 mod plan;
 mod resume;
@@ -38,6 +39,8 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Evaluate(arguments) => evaluate::evaluate(&arguments, &runs),
         Command::Sample(arguments) => sample::sample(&arguments, &runs),
         Command::Export(arguments) => export::export(&arguments, &runs),
+        Command::Batches(arguments) => inside::batches(&arguments, &runs),
+        Command::Logits(arguments) => inside::logits(&arguments, &runs),
         Command::Schema => schema::schema(),
         Command::Doctor => doctor::doctor(&runs),
         Command::Completions(arguments) => completions::completions(&arguments),

@@ -1,6 +1,7 @@
 //! Walks the plan: finds or makes the run, runs what is stale in order, and records what happened.
 
 mod data;
+mod inside;
 mod resume;
 mod room;
 mod session;

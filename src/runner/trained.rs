@@ -64,6 +64,14 @@ impl Trained {
         &self.graph.experiment
     }
 
+    pub(super) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub(super) fn checkpoint(&mut self) -> &mut Checkpoint {
+        &mut self.checkpoint
+    }
+
     /// The loss on the run's validation text.
     ///
     /// # Errors

@@ -22,6 +22,11 @@ impl GlobalBatch {
         Ok(Self { rows })
     }
 
+    /// The T + 1 tokens of each sample.
+    pub fn into_rows(self) -> Vec<Vec<i64>> {
+        self.rows
+    }
+
     /// Digest of the tokens, for messages.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();

@@ -142,6 +142,10 @@ impl Run<'_> {
         let started = Instant::now();
         let limit = train.max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
         let target = self.inputs.stop_at_step.map_or(train.steps, |step| step.min(train.steps));
+        if checkpoint::list(self.checkpoints).is_empty() {
+            // What the run started from, for those who repeat or compare it.
+            self.save()?;
+        }
         if self.pay_due()?.is_some() {
             return Ok(self.outcome());
         }
@@ -174,7 +178,11 @@ impl Run<'_> {
                 break;
             }
         }
-        Ok(self.outcome())
+        let outcome = self.outcome();
+        if outcome.finished {
+            self.watch.finish();
+        }
+        Ok(outcome)
     }
 
     fn outcome(&self) -> Outcome {

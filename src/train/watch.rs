@@ -104,6 +104,11 @@ impl Watch {
         self.restart_interval();
     }
 
+    /// The run is complete.
+    pub fn finish(&mut self) {
+        self.recorder.tensorboard().finish();
+    }
+
     /// Makes what is written so far survive a power cut, before a checkpoint relies on it.
     pub fn sync(&mut self) -> Result<()> {
         Ok(self.recorder.sync()?)

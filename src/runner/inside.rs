@@ -1,0 +1,67 @@
+//! What a run computes from and computes on its way, for checks that repeat it with other programs.
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use tch::Kind;
+
+use super::data::{self, Data};
+use super::trained::Trained;
+use crate::model::{Chain, Resident, Sequences};
+use crate::torch::guard;
+use crate::train::{GlobalBatch, compute_kind, device, set_up};
+
+/// The sequences of one step.
+#[derive(Debug, Serialize)]
+pub struct Batch {
+    /// The step, as the metrics count it: 1 is the first.
+    pub step: u64,
+    /// T + 1 tokens of each sequence.
+    pub tokens: Vec<Vec<i64>>,
+}
+
+/// What the model thinks comes after each token of a text.
+#[derive(Debug, Serialize)]
+pub struct Logits {
+    /// Tokens of the text.
+    pub prompt_tokens: Vec<i64>,
+    /// One score a vocabulary entry, after each token: `[T][V]`.
+    pub logits: Vec<Vec<f32>>,
+}
+
+impl Trained {
+    /// The batches that take the training from step `steps.start` to step `steps.end`.
+    ///
+    /// # Errors
+    /// The prepared data is gone.
+    pub fn batches(&self, steps: Range<u64>) -> Result<Vec<Batch>> {
+        let batches = Data::open(self.graph())?.batches(self.experiment())?;
+        let batch = |step| {
+            let tokens = GlobalBatch::of_step(&batches, &self.experiment().train, step)?.into_rows();
+            Ok(Batch { step: step + 1, tokens })
+        };
+        steps.map(batch).collect()
+    }
+
+    /// The logits of a text.
+    ///
+    /// # Errors
+    /// The tokenizer is gone or refuses the text, the text has no token, the checkpoint is damaged.
+    pub fn logits(mut self, text: &str) -> Result<Logits> {
+        let tokens = data::tokenizer(self.graph())?.encode(text)?;
+        ensure!(!tokens.is_empty(), "the text has no token; give it a word");
+        let prompt_tokens: Vec<i64> = tokens.into_iter().map(i64::from).collect();
+        let experiment = self.experiment().clone();
+        set_up(&experiment.train, experiment.run.deterministic)?;
+        let (device, kind) = (device(&experiment.train)?, compute_kind(experiment.train.precision));
+        let logits = guard(|| {
+            let _no_grad = tch::no_grad_guard();
+            let weights = Resident::load(&experiment.model, self.checkpoint(), device, kind)?;
+            let chain = Chain { model: &experiment.model, weights: &weights, kind };
+            let logits = chain.logits(&Sequences::new(&[&prompt_tokens], None, device))?;
+            Ok(Vec::<Vec<f32>>::try_from(logits.get(0).to_kind(Kind::Float))?)
+        })?;
+        Ok(Logits { prompt_tokens, logits })
+    }
+}
