@@ -62,10 +62,8 @@ pub enum Command {
     /// Write a run's weights as a Hugging Face directory
     Export(export::Arguments),
     /// Print the tokens that training used, step by step
-    #[command(hide = true)]
     Batches(inside::BatchesArguments),
     /// Print the logits after each token of a text
-    #[command(hide = true)]
     Logits(inside::LogitsArguments),
     /// Print the JSON Schema of experiment files
     Schema,

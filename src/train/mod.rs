@@ -143,7 +143,8 @@ impl Run<'_> {
         let limit = train.max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
         let target = self.inputs.stop_at_step.map_or(train.steps, |step| step.min(train.steps));
         if checkpoint::list(self.checkpoints).is_empty() {
-            // What the run started from, for those who repeat or compare it.
+            // What the run started from, for those who repeat or compare it; and a disk that cannot hold a checkpoint is
+            // found now, not after an hour.
             self.save()?;
         }
         if self.pay_due()?.is_some() {
