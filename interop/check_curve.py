@@ -16,8 +16,8 @@ VARIANTS = {
     "recomputed": ({"train__recompute": "true"}, 1e-3),
     "balanced": ({"train__balance_loss": 0.05}, 1e-3),
     "documents": ({"train__document_mask": "true"}, 1e-3),
-    # torch's own autocast drifts 2e-2 from its f32 curve here.
-    "bf16": ({"train__precision": "bf16"}, 5e-2),
+    # torch's own autocast drifts as far from its f32 curve here.
+    "bf16": ({"train__precision": "bf16"}, 2e-2),
 }
 
 
