@@ -125,21 +125,28 @@ fn an_export_stops_on_request_and_leaves_the_old_one() {
 
 #[test]
 fn a_run_killed_at_any_moment_ends_as_if_it_had_not_been() {
-    let values = ["train.steps = 60", "checkpoint.every_steps = 5", "schedule.kind = 'cosine'"];
+    let values = ["train.steps = 120", "checkpoint.every_steps = 5", "schedule.kind = 'cosine'"];
     let project = Project::with(&values);
-    let mut moment = 17;
-    for _ in 0..3 {
+    for steps in [13, 46, 91] {
         let mut started = project.start("tiny.toml --until train");
         started.wait_for("train      stale");
-        // Anywhere between the first step and a later checkpoint, another moment each time.
-        moment = (moment * 31) % 97;
-        std::thread::sleep(Duration::from_millis(100 + 4 * moment));
+        // From there on, anywhere inside a step, a line of metrics or a checkpoint.
+        while steps_logged(&project) < steps {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         started.signal("KILL");
-        started.end();
+        assert_eq!(started.end().status, -1, "it was still at work");
     }
     project.oss_run("tiny.toml --until train").ends_with(0);
     let run = project.the_run();
     assert_eq!((weights(&run), losses(&run)), whole(&values));
+}
+
+/// Lines of the metrics, the torn one that is being written included.
+fn steps_logged(project: &Project) -> usize {
+    let run = project.runs().pop();
+    let metrics = run.and_then(|run| fs::read_to_string(run.join("metrics.jsonl")).ok());
+    metrics.map_or(0, |metrics| metrics.lines().filter(|line| line.contains("\"loss\"")).count())
 }
 
 #[test]
