@@ -223,7 +223,8 @@ impl Run<'_> {
             end_of_text: self.document_end(),
         };
         let evaluation = evaluate(&self.chain(), held.tokens, options, |_| Ok(interrupt::check()?))?;
-        if self.trainer.progress.best.is_none_or(|best| evaluation.loss < best.val_loss) {
+        let better = self.trainer.progress.best.is_none_or(|best| evaluation.loss < best.val_loss);
+        if better && evaluation.loss.is_finite() {
             self.trainer.progress.best = Some(Best { step, val_loss: evaluation.loss });
         }
         self.watch.evaluation(step, &evaluation, held.bytes_per_token)
