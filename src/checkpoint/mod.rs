@@ -127,7 +127,7 @@ pub enum Error {
     #[error("the checkpoint's pieces do not fit: {0}")]
     Pieces(String),
     /// A name or range that the checkpoint does not hold.
-    #[error("checkpoint {path} does not hold {what}; `oss-run show` lists what a run was trained with")]
+    #[error("checkpoint {path} does not hold {what}; the run's experiment.toml says what it was trained on")]
     NotHeld {
         /// The checkpoint's directory.
         path: PathBuf,

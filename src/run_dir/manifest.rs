@@ -106,7 +106,7 @@ pub struct Segment {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// There is none.
-    #[error("{} is not a run directory (it has no manifest.json); `oss-run ls` shows the runs", .run.display())]
+    #[error("{} is not a run directory (it has no manifest.json); give a folder <name>/<run id>", .run.display())]
     Missing {
         /// The directory.
         run: PathBuf,

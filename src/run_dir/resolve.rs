@@ -121,8 +121,8 @@ fn name(run: &RunDir) -> String {
 
 fn suggest(nearest: Option<&str>) -> String {
     match nearest {
-        Some(nearest) => format!("did you mean {nearest}? `oss-run ls` shows all"),
-        None => "`oss-run ls` shows those that exist".into(),
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None => "its folders <name>/<run id> are those that exist".into(),
     }
 }
 
@@ -205,9 +205,9 @@ mod tests {
     fn a_wrong_name_suggests_the_nearest() {
         let (_dir, runs) = runs(&[("quickstart", "a1b2")]);
         let error = runs.resolve("quikstart").unwrap_err().to_string();
-        assert!(error.ends_with("did you mean quickstart? `oss-run ls` shows all"), "{error}");
+        assert!(error.ends_with("did you mean quickstart?"), "{error}");
         let error = runs.resolve("zzz").unwrap_err().to_string();
-        assert!(error.ends_with("`oss-run ls` shows those that exist"), "{error}");
+        assert!(error.ends_with("are those that exist"), "{error}");
         assert!(runs.resolve("").is_err());
         let (_dir, empty) = self::runs(&[]);
         assert!(matches!(empty.resolve("last"), Err(ResolveError::NotFound { .. })));
