@@ -110,7 +110,7 @@ pub struct Train {
     pub recompute: bool,
     /// Tokens see only their own document.
     pub document_mask: bool,
-    /// Weight of the load-balancing loss; 0.01 when training from scratch and 0 after `model.init_from`, unless set.
+    /// Weight of the load-balancing loss; 0.1 when training from scratch and 0 after `model.init_from`, unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
     pub balance_loss: Option<f64>,
@@ -150,7 +150,7 @@ impl Default for Train {
 impl Train {
     /// Weight of the load-balancing loss; where unset, it is on when training `from_scratch`.
     pub fn balance_loss(&self, from_scratch: bool) -> f64 {
-        self.balance_loss.unwrap_or(if from_scratch { 0.01 } else { 0.0 })
+        self.balance_loss.unwrap_or(if from_scratch { 0.1 } else { 0.0 })
     }
 }
 
