@@ -63,11 +63,6 @@ impl Batches {
         source.tokens[start..=start + self.sequence_length].iter().map(|&token| i64::from(token)).collect()
     }
 
-    /// Predictions that visit every window of every source once, were the sources equally long for their weights.
-    pub fn tokens_per_epoch(&self) -> u64 {
-        self.sources.iter().map(|source| source.windows * self.sequence_length as u64).sum()
-    }
-
     /// Whose turn a sample is, and how many that source had before.
     fn turn(&self, global_index: u64) -> (usize, u64) {
         if self.sources.len() == 1 {
@@ -175,7 +170,6 @@ mod tests {
         let epoch = |n: u64| (n * 10..n * 10 + 10).map(|index| batches.sample(index)[0]).collect::<Vec<_>>();
         assert_ne!(epoch(0), epoch(1));
         assert_eq!(batches.sample(0).len(), 5);
-        assert_eq!(batches.tokens_per_epoch(), 40);
     }
 
     #[test]

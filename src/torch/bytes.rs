@@ -7,23 +7,6 @@ pub fn element_bytes(kind: Kind) -> usize {
     kind.elt_size_in_bytes()
 }
 
-/// The name that safetensors gives a kind.
-pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Uint8 => "U8",
-        Kind::Int8 => "I8",
-        Kind::Int16 => "I16",
-        Kind::Int => "I32",
-        Kind::Int64 => "I64",
-        Kind::Half => "F16",
-        Kind::Float => "F32",
-        Kind::Double => "F64",
-        Kind::Bool => "BOOL",
-        Kind::BFloat16 => "BF16",
-        other => unreachable!("no tensor of this program has kind {other:?}"),
-    }
-}
-
 fn assert_contiguous_cpu(tensor: &Tensor) {
     assert_eq!(tensor.device(), Device::Cpu, "the bytes of a tensor are read on the host");
     assert!(tensor.is_contiguous(), "the bytes of a tensor are read in order");

@@ -9,7 +9,7 @@ pub use bridge::{
     AdamW, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
     fused_adamw, set_deterministic,
 };
-pub use bytes::{bytes, bytes_mut, element_bytes, f32_slice_mut, i64_slice, kind_name, tensor_from_bytes};
+pub use bytes::{bytes, bytes_mut, element_bytes, f32_slice_mut, i64_slice, tensor_from_bytes};
 pub use failure::guard;
 pub use mapped::MappedU32;
 
