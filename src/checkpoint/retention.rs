@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn policy(keep_last: u64, keep_every: Option<u64>, keep_best: bool) -> experiment::Checkpoint {
-        experiment::Checkpoint { every_steps: 10, keep_last, keep_every, keep_best }
+        experiment::Checkpoint { every_steps: 10, keep_last, keep_every, keep_best, background: false }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod reference;
 mod run;
 mod schema;
 mod shape;
+mod sharding;
 mod size;
 mod suggest;
 mod training;
@@ -34,6 +35,7 @@ pub use provenance::{Explained, Provenance, SetBy};
 pub use reference::reference;
 pub use run::*;
 pub use schema::schema;
+pub use sharding::*;
 pub use size::parse_bytes;
 pub use training::*;
 

@@ -1,4 +1,4 @@
-//! `[run]`, `[log]` and `[sharding]`: what a run is called, how it reports, where it runs.
+//! `[run]` and `[log]`: what a run is called, how it reports.
 
 use std::collections::BTreeMap;
 
@@ -39,62 +39,5 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self { every_steps: 1 }
-    }
-}
-
-/// How a model is spread over ranks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sharding {
-    /// `none` runs on one device.
-    pub strategy: Strategy,
-    /// Number of ranks (one device each).
-    #[schemars(range(min = 1))]
-    pub ranks: u64,
-    /// Library that moves tensors between ranks.
-    pub backend: Backend,
-}
-
-impl Default for Sharding {
-    fn default() -> Self {
-        Self { strategy: Strategy::None, ranks: 1, backend: Backend::Auto }
-    }
-}
-
-/// What each rank holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// One device holds everything.
-    None,
-    /// Every rank holds the whole model.
-    Ddp,
-    /// Every rank holds one slice of parameters, gradients and optimizer state.
-    Fsdp,
-    /// Sharded inside a node, replicated across nodes.
-    Hsdp,
-}
-
-/// Library that moves tensors between ranks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// NCCL on GPUs, Gloo on CPU.
-    Auto,
-    /// NVIDIA's collectives, GPUs only.
-    Nccl,
-    /// Collectives on the CPU.
-    Gloo,
-}
-
-impl Strategy {
-    /// The strategy as an experiment file names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Ddp => "ddp",
-            Self::Fsdp => "fsdp",
-            Self::Hsdp => "hsdp",
-        }
     }
 }

@@ -192,10 +192,12 @@ pub struct Checkpoint {
     pub keep_every: Option<u64>,
     /// Keep the checkpoint with the lowest validation loss.
     pub keep_best: bool,
+    /// Train on while a checkpoint is written, at the cost of a copy of the state in host memory.
+    pub background: bool,
 }
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Self { every_steps: 500, keep_last: 2, keep_every: None, keep_best: false }
+        Self { every_steps: 500, keep_last: 2, keep_every: None, keep_best: false, background: false }
     }
 }

@@ -116,7 +116,7 @@ pub fn disk(experiment: &Experiment) -> Disk {
 }
 
 fn num_checkpoints(experiment: &Experiment) -> u64 {
-    let Checkpoint { every_steps, keep_last, keep_every, keep_best } = experiment.checkpoint;
+    let Checkpoint { every_steps, keep_last, keep_every, keep_best, .. } = experiment.checkpoint;
     let steps = experiment.train.steps;
     let kept_for_good = keep_every.map_or(0, |every| steps / every.max(1));
     let before_decay = u64::from(experiment.schedule.kind == ScheduleKind::Wsd);
@@ -181,8 +181,7 @@ mod tests {
     fn checkpoints_are_counted_as_they_are_kept() {
         let mut experiment = experiment(Preset::Tiny);
         experiment.train.steps = 1000;
-        experiment.checkpoint =
-            Checkpoint { every_steps: 100, keep_last: 2, keep_every: None, keep_best: false };
+        experiment.checkpoint = Checkpoint { every_steps: 100, keep_last: 2, ..Checkpoint::default() };
         assert_eq!(disk(&experiment).num_checkpoints, 3);
         experiment.checkpoint.keep_every = Some(500);
         experiment.checkpoint.keep_best = true;

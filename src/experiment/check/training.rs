@@ -107,6 +107,16 @@ pub(super) fn device(experiment: &Experiment, found: &mut Findings) {
         let message = format!("{} ranks need a strategy to share the work", sharding.ranks);
         found.error(&keys, message, "set sharding.strategy to \"fsdp\" or \"ddp\", or sharding.ranks = 1");
     }
+    if let Some(replica) = sharding.ranks_per_replica {
+        let keys = ["sharding.ranks_per_replica", "sharding.strategy", "sharding.ranks"];
+        if sharding.strategy != Strategy::Hsdp {
+            let message = "only hsdp has replicas: `sharding.ranks_per_replica` does nothing";
+            found.warning(&keys, message, "take it out, or set sharding.strategy = \"hsdp\"");
+        } else if sharding.ranks % replica != 0 {
+            let message = format!("{} ranks cannot be cut into replicas of {replica}", sharding.ranks);
+            found.error(&keys, message, "set sharding.ranks to a multiple of sharding.ranks_per_replica");
+        }
+    }
     if sharding.backend == Backend::Nccl && device == "cpu" {
         let keys = ["sharding.backend", "train.device"];
         found.error(
