@@ -6,7 +6,7 @@
 //! the file without holes or overlaps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
     ops::Range,
@@ -206,6 +206,7 @@ pub(crate) struct TensorFile {
     /// Where the first tensor starts.
     data_start: u64,
     tensors: BTreeMap<String, TensorInfo>,
+    metadata: HashMap<String, String>,
 }
 
 impl TensorFile {
@@ -238,7 +239,8 @@ impl TensorFile {
             )));
         }
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        Ok(Self { path: path.to_owned(), file, bytes: size, data_start, tensors })
+        let metadata = metadata.metadata().clone().unwrap_or_default();
+        Ok(Self { path: path.to_owned(), file, bytes: size, data_start, tensors, metadata })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -248,6 +250,11 @@ impl TensorFile {
     /// Every tensor, by name.
     pub(crate) fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors
+    }
+
+    /// What the file says about itself beside its tensors.
+    pub(crate) fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
     }
 
     /// blake3 of the whole file.
