@@ -19,6 +19,7 @@ use super::{
 use crate::{
     model::WeightSource,
     storage::{FileRecord, TensorFile, TensorFileError, kind_of},
+    torch,
 };
 
 /// An open checkpoint. While it lives, pruning leaves the checkpoint alone.
@@ -149,7 +150,7 @@ impl Checkpoint {
 
     /// Flattened elements `range` of a tensor: 1-D, of the stored kind, on the CPU.
     ///
-    /// Pieces that are read whole are checked against their digests.
+    /// Pieces that are read whole are checked against their digests; parts of them rely on [`Checkpoint::verify`].
     pub fn read(&self, name: &str, range: Range<i64>) -> Result<Tensor> {
         let tensor = self.record(name)?;
         if range.start < 0 || range.end < range.start || range.end > tensor.numel() {
@@ -157,7 +158,8 @@ impl Checkpoint {
             return Err(Error::NotHeld { path: self.path.clone(), what });
         }
         let kind = kind_of(tensor.dtype).unwrap_or_else(|| unreachable!("open refuses {:?}", tensor.dtype));
-        let mut parts = Vec::new();
+        let mut out = Tensor::empty([range.end - range.start], (kind, Device::Cpu));
+        let mut rest = torch::bytes_mut(&mut out);
         for piece in &tensor.pieces {
             let (start, end) = (range.start.max(piece.start), range.end.min(piece.end));
             if start >= end {
@@ -166,19 +168,17 @@ impl Checkpoint {
             let file = &self.files[&piece.file];
             let info = &file.tensors()[&piece.key];
             let elements = (start - piece.start) as usize..(end - piece.start) as usize;
+            let (bytes, left) = rest.split_at_mut(elements.len() * torch::element_bytes(kind));
+            rest = left;
             let whole = end - start == piece.end - piece.start;
             let mut hasher = blake3::Hasher::new();
-            parts.push(file.read(info, elements, whole.then_some(&mut hasher))?);
+            file.read_into(info, elements, bytes, whole.then_some(&mut hasher))?;
             if whole && hasher.finalize().to_hex().as_str() != piece.digest {
                 let what = format!("{} in {} does not match its digest", piece.key, piece.file);
                 return Err(Error::Damaged { path: self.path.clone(), what });
             }
         }
-        Ok(match parts.len() {
-            0 => Tensor::empty([0], (kind, Device::Cpu)),
-            1 => parts.remove(0),
-            _ => Tensor::cat(&parts, 0),
-        })
+        Ok(out)
     }
 
     /// A whole tensor in its shape, of the stored kind, on the CPU, checked against its digest.

@@ -99,7 +99,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Ranks`] names every rank that failed, and each whose file this process does not see. Whatever the error,
-    /// no checkpoint of this step appears, and one that was there stays.
+    /// what is there under the step's name is whole.
     pub fn commit(mut self, reports: Vec<Result<RankFile, String>>, state: &Value) -> Result<PathBuf> {
         let files = self.accept(reports)?;
         let manifest = Manifest::join(self.step, state.clone(), files)?;

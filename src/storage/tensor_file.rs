@@ -282,28 +282,39 @@ impl TensorFile {
         Ok(hasher.finalize())
     }
 
-    /// The elements `range` of a tensor as a flat CPU tensor of the stored kind, hashed on the way in if asked.
+    /// The elements `range` of a tensor as a flat CPU tensor of the stored kind.
     ///
     /// # Panics
     /// When the range leaves the tensor, or libtorch has no such kind: callers look at `info` first.
-    pub(crate) fn read(
+    pub(crate) fn read(&self, info: &TensorInfo, range: Range<usize>) -> Result<Tensor> {
+        let kind = kind_of(info.dtype).unwrap_or_else(|| unreachable!("callers refuse {:?}", info.dtype));
+        let mut out = Tensor::empty([range.len() as i64], (kind, Device::Cpu));
+        self.read_into(info, range, torch::bytes_mut(&mut out), None)?;
+        Ok(out)
+    }
+
+    /// The bytes of the elements `range` of a tensor, which fill `out`, hashed on the way in if asked.
+    ///
+    /// # Panics
+    /// When the range leaves the tensor, or is not as long as `out`.
+    pub(crate) fn read_into(
         &self,
         info: &TensorInfo,
         range: Range<usize>,
+        out: &mut [u8],
         mut hasher: Option<&mut blake3::Hasher>,
-    ) -> Result<Tensor> {
-        let kind = kind_of(info.dtype).unwrap_or_else(|| unreachable!("callers refuse {:?}", info.dtype));
+    ) -> Result<()> {
         let width = info.dtype.bitsize() / 8;
         assert!(range.end * width <= info.data_offsets.1 - info.data_offsets.0);
-        let mut out = Tensor::empty([range.len() as i64], (kind, Device::Cpu));
+        assert_eq!(range.len() * width, out.len());
         let mut position = self.data_start + (info.data_offsets.0 + range.start * width) as u64;
-        for chunk in torch::bytes_mut(&mut out).chunks_mut(CHUNK_BYTES) {
+        for chunk in out.chunks_mut(CHUNK_BYTES) {
             self.file.read_exact_at(chunk, position).map_err(io_error("read", &self.path))?;
             if let Some(hasher) = &mut hasher {
                 hasher.update_rayon(chunk);
             }
             position += chunk.len() as u64;
         }
-        Ok(out)
+        Ok(())
     }
 }

@@ -51,11 +51,12 @@ fn good_disks(ranks: usize) -> Vec<Disk> {
     vec![Disk::default(); ranks]
 }
 
-/// Fails rank `rank` of three at its first, second, third... call to the disk, until a save meets no fault.
+/// Fails rank `rank` of three at its first, second, third... call to the disk, until a save meets no fault. After each,
+/// only that save is lost.
 fn survive_a_rank(rank: usize, fault: Fault) -> usize {
     for number in 1.. {
         let dir = tempfile::tempdir().unwrap();
-        save_on(&good_disks(3), dir.path(), 1).unwrap();
+        save_step(dir.path(), 1);
         let mut disks = good_disks(3);
         disks[rank] = Disk { faults: Faults::at(number, fault).into() };
         let saved = save_on(&disks, dir.path(), 2);
@@ -66,12 +67,9 @@ fn survive_a_rank(rank: usize, fault: Fault) -> usize {
             assert!(rank == 0 || error.contains(&format!("rank {rank}: ")), "call {number}: {error}");
             assert_eq!(error.contains("rank 2"), rank == 2, "only those that failed: {error}");
         }
-        for step in 1..=saved.is_ok().into() {
-            let checkpoint = Checkpoint::open(&dir.path().join(directory_name(step))).unwrap();
-            checkpoint.verify().unwrap();
-            assert_holds(&checkpoint, step);
-        }
-        for (step, path) in list(dir.path()) {
+        let whole = list(dir.path());
+        assert!(whole.len() > saved.is_ok().into(), "call {number}: {:?}", names_in(dir.path()));
+        for (step, path) in whole {
             let checkpoint = Checkpoint::open(&path).unwrap();
             checkpoint.verify().unwrap();
             assert_holds(&checkpoint, step);
@@ -92,10 +90,9 @@ fn survive_a_rank(rank: usize, fault: Fault) -> usize {
 
 #[test]
 fn a_rank_that_fails_at_any_call_is_named_and_costs_only_that_checkpoint() {
-    for rank in 0..3 {
-        for fault in [Fault::Once, Fault::Full, Fault::Killed] {
-            assert!(survive_a_rank(rank, fault) > 5);
-        }
+    // The leader, and one of the others, which are all alike.
+    for (rank, fault) in [(0, Fault::Once), (0, Fault::Killed), (2, Fault::Full), (2, Fault::Killed)] {
+        assert!(survive_a_rank(rank, fault) > 5);
     }
 }
 
