@@ -18,7 +18,7 @@ const CARDS: [(&str, u64); 6] = [
 ];
 
 /// Percent of it that is left beside CUDA's context, the communicators' buffers and gaps between tensors.
-const USABLE_PERCENT: u64 = 94;
+pub const USABLE_PERCENT: u64 = 94;
 
 /// One place that a rank might have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

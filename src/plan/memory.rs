@@ -78,8 +78,8 @@ pub fn memory(experiment: &Experiment) -> Memory {
     let mesh = Mesh::of(sharding);
     let units = regions(&experiment.model, mesh.shards);
     let largest = |size: fn(&Regions) -> u64| units.iter().map(size).max().unwrap_or(0);
-    let (largest_unit, largest_matrices) = (largest(Regions::len), largest(|unit| unit.matrices));
-    let shard = units.iter().map(Regions::len).sum::<u64>() / mesh.shards;
+    let (largest_unit, largest_matrices) = (largest(Regions::elements), largest(|unit| unit.matrices));
+    let shard = units.iter().map(Regions::elements).sum::<u64>() / mesh.shards;
     let matrices: u64 = units.iter().map(|unit| unit.matrices).sum();
     let bytes = precision_bytes(train.precision);
     let is_sharded = mesh.shards > 1;

@@ -55,7 +55,7 @@ pub struct Regions {
 
 impl Regions {
     /// Both.
-    pub fn len(&self) -> u64 {
+    pub fn elements(&self) -> u64 {
         self.matrices + self.rest
     }
 
@@ -134,6 +134,6 @@ mod tests {
         // Slices of three are multiples of 64: 6400 is 33.3 times 192, and 64 is a third of it.
         let cut = regions(&model, 3);
         assert_eq!((cut[0].matrices, cut[3].rest), (34 * 192, 192));
-        assert_eq!(cut[1].len() % (3 * ALIGNMENT), 0);
+        assert_eq!(cut[1].elements() % (3 * ALIGNMENT), 0);
     }
 }

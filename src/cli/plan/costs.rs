@@ -6,6 +6,7 @@ use super::super::table::table;
 use super::Plan;
 use crate::experiment::{Experiment, Precision};
 use crate::plan::activations::Peak;
+use crate::plan::cards::{Fit, Saving, USABLE_PERCENT};
 use crate::plan::estimate::Estimate;
 use crate::plan::mesh::{Mesh, uses_gloo};
 
@@ -92,23 +93,30 @@ impl Plan {
         rows
     }
 
+    /// The cards that a rank fits on; on the CPU, whether all ranks fit this machine.
     fn fits(&self) -> Vec<Row> {
-        let ranks = self.mesh.ranks();
-        let all =
-            if self.memory.on_gpu || ranks == 1 { String::new() } else { format!(", all {ranks} ranks") };
-        let fit = |fit: &crate::plan::cards::Fit| match fit.missing {
-            0 => row(&format!("  on {}", fit.name), "fits".to_owned(), all.trim_start_matches(", ")),
-            missing => row(&format!("  on {}", fit.name), bytes(missing), format!("too little{all}")),
+        let all = match self.mesh.ranks() {
+            _ if self.memory.on_gpu => String::new(),
+            1 => String::new(),
+            ranks => format!("all {ranks} ranks"),
         };
-        self.fits.iter().map(fit).collect()
+        let fit = |Fit { name, missing, .. }: &Fit| {
+            let (what, note) = (format!("  {name}"), all.as_str());
+            match missing {
+                0 => row(&what, "fits".to_owned(), note),
+                missing => row(&what, bytes(*missing), format!("missing {note}").trim_end()),
+            }
+        };
+        let usable = format!("{USABLE_PERCENT} % of a card is counted on");
+        let note = if self.memory.on_gpu { usable.as_str() } else { "" };
+        std::iter::once(row("does it fit", String::new(), note)).chain(self.fits.iter().map(fit)).collect()
     }
 
     fn savings(&self) -> Vec<Row> {
-        let saving = |saving: &crate::plan::cards::Saving| {
-            let set: Vec<String> = saving.set.iter().map(|value| format!("--set {value}")).collect();
-            row("  would save", bytes(saving.bytes), set.join(" "))
-        };
-        self.savings.iter().map(saving).collect()
+        let what = |first: bool| if first { "a rank saves" } else { "" };
+        let numbered = self.savings.iter().enumerate();
+        let set = |saving: &Saving| format!("with --set {}", saving.set.join(" --set "));
+        numbered.map(|(i, saving)| row(what(i == 0), bytes(saving.bytes), set(saving))).collect()
     }
 
     fn traffic(&self) -> Vec<Row> {
