@@ -56,7 +56,7 @@ struct Plan {
     /// Of each rank.
     memory: PlannedMemory,
     /// What each rank sends in a step.
-    traffic: Traffic,
+    traffic: PlannedTraffic,
     interconnects: Vec<Interconnect>,
     fits: Vec<Fit>,
     savings: Vec<Saving>,
@@ -80,6 +80,14 @@ struct PlannedMemory {
     on_gpu: bool,
 }
 
+/// The bytes that a rank sends, with their sum.
+#[derive(Debug, Serialize)]
+struct PlannedTraffic {
+    #[serde(flatten)]
+    kinds: Traffic,
+    total: u64,
+}
+
 #[derive(Debug, Serialize)]
 struct PlannedRun {
     id: String,
@@ -99,7 +107,7 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let taken = graph.as_ref().map_or(0, |graph| steps_taken(&graph.identity.run));
     let left = estimate.tokens.saturating_sub(taken * estimate.tokens_per_step);
     let pace = graph.as_ref().and_then(|graph| Pace::of(&graph.identity.run, left));
-    let memory = memory(&experiment);
+    let (memory, traffic) = (memory(&experiment), traffic(&experiment));
     let planned = Plan {
         values: resolved.explain(),
         run: graph.as_ref().map(|graph| PlannedRun {
@@ -111,7 +119,7 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         stages,
         epochs: graph.as_ref().and_then(training_tokens).map(|tokens| estimate.tokens as f64 / tokens as f64),
         mesh: Mesh::of(&experiment.sharding),
-        traffic: traffic(&experiment),
+        traffic: PlannedTraffic { total: traffic.total(), kinds: traffic },
         interconnects: interconnects(&experiment, &estimate, pace),
         fits: fits(&experiment, &memory),
         savings: savings(&experiment),

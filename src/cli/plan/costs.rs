@@ -67,7 +67,7 @@ impl Plan {
             Peak::Loss => "at most, in the loss",
             Peak::Block => "at most, in a block's backward pass",
         };
-        let state = format!("{} with parameters and gradients", bytes(memory.state));
+        let state = format!("{} with the two above", bytes(memory.state));
         let zero_unless = |here: bool, bytes: u64| if here { bytes } else { 0 };
         let on_device = [
             ("  parameters", kinds.parameters, "f32".to_owned()),
@@ -113,29 +113,29 @@ impl Plan {
     }
 
     fn savings(&self) -> Vec<Row> {
-        let what = |first: bool| if first { "a rank saves" } else { "" };
+        let what = |first: bool| if first { "a rank saves with" } else { "" };
         let numbered = self.savings.iter().enumerate();
-        let set = |saving: &Saving| format!("with --set {}", saving.set.join(" --set "));
+        let set = |saving: &Saving| saving.set.join(", ");
         numbered.map(|(i, saving)| row(what(i == 0), bytes(saving.bytes), set(saving))).collect()
     }
 
     fn traffic(&self) -> Vec<Row> {
         let traffic = &self.traffic;
-        if traffic.total() == 0 {
+        if traffic.total == 0 {
             return Vec::new();
         }
         let Experiment { sharding, train, .. } = &self.experiment;
-        let reduced = if uses_gloo(sharding, train) { "Gloo reduces to all: twice the bytes" } else { "" };
+        let reduced = if uses_gloo(sharding, train) { "twice: Gloo reduces to all" } else { "" };
         let kinds = [
-            ("  all-gather", traffic.all_gather, "weights"),
-            ("  reduce-scatter", traffic.reduce_scatter, reduced),
-            ("  all-reduce", traffic.all_reduce, "over the replicas"),
+            ("  all-gather", traffic.kinds.all_gather, "weights"),
+            ("  reduce-scatter", traffic.kinds.reduce_scatter, reduced),
+            ("  all-reduce", traffic.kinds.all_reduce, "over the replicas"),
         ];
-        let mut rows = vec![row("sent a step and rank", bytes(traffic.total()), "whatever the accumulation")];
+        let mut rows = vec![row("sent a step and rank", bytes(traffic.total), "whatever the accumulation")];
         let there = kinds.into_iter().filter(|(_, amount, _)| *amount > 0);
         rows.extend(there.map(|(what, amount, note)| row(what, bytes(amount), note)));
         let known = if self.interconnects.is_empty() { "unknown" } else { "" };
-        let note = if known.is_empty() { "that hides this behind the work" } else { "until the first steps" };
+        let note = if known.is_empty() { "to hide this behind the work" } else { "until the first steps" };
         rows.push(row("least interconnect", known.to_owned(), note));
         rows.extend(self.interconnects.iter().map(|link| {
             let speed = link
@@ -187,8 +187,7 @@ fn mesh(mesh: &Mesh) -> String {
         (shards, 1) => format!("{shards} shards"),
         (1, replicas) => format!("{replicas} replicas"),
         (shards, replicas) => {
-            let assumed =
-                if mesh.assumed { format!(", assuming {shards} ranks a machine") } else { String::new() };
+            let assumed = if mesh.assumed { ", assumed" } else { "" };
             format!("{replicas} replicas of {shards} shards{assumed}")
         }
     }
@@ -221,6 +220,6 @@ mod tests {
         assert_eq!(show(5, 1, false), "5 shards");
         assert_eq!(show(1, 4, false), "4 replicas");
         assert_eq!(show(8, 2, false), "2 replicas of 8 shards");
-        assert_eq!(show(8, 2, true), "2 replicas of 8 shards, assuming 8 ranks a machine");
+        assert_eq!(show(8, 2, true), "2 replicas of 8 shards, assumed");
     }
 }
