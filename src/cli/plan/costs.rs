@@ -149,14 +149,15 @@ impl Plan {
 
     fn work(&self) -> Vec<Row> {
         let Estimate { flops_per_token, flops, tokens_per_step, tokens, .. } = &self.estimate;
-        let epochs = self.epochs.map_or("unknown until prepared".to_owned(), |epochs| format!("{epochs:.2}"));
+        let unknown = ("unknown".to_owned(), "until prepared");
+        let (epochs, note) = self.epochs.map_or(unknown, |epochs| (format!("{epochs:.2}"), ""));
         let steps = format!("{} steps", self.experiment.train.steps);
         vec![
             row("FLOPs a token", scaled(*flops_per_token), "forward and backward"),
             row("FLOPs in all", scaled(*flops), ""),
             row("tokens a step", HumanCount(*tokens_per_step).to_string(), ""),
             row("tokens in all", HumanCount(*tokens).to_string(), steps),
-            row("epochs", epochs, ""),
+            row("epochs", epochs, note),
         ]
     }
 
@@ -176,7 +177,7 @@ impl Plan {
                 HumanDuration(pace.left()).to_string(),
                 format!("at {:.0} tokens/s, as measured in this run", pace.tokens_per_second),
             ),
-            None => row("time", "unknown until the first steps".to_owned(), ""),
+            None => row("time", "unknown".to_owned(), "until the first steps"),
         }
     }
 }
