@@ -1,8 +1,9 @@
 //! `oss-run plan`: what a run would do, and what it costs.
 
+mod costs;
+
 use anyhow::Result;
 use clap::Args;
-use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 use serde::Serialize;
 
 use super::output::{print, print_json};
@@ -12,10 +13,14 @@ use crate::data::Prepared;
 use crate::data::sources::Watch;
 use crate::experiment::{self, Explained};
 use crate::interrupt;
+use crate::plan::cards::{Fit, Saving, fits, savings};
+use crate::plan::disk::{Disk, disk};
 use crate::plan::estimate::{Estimate, estimate};
 use crate::plan::identity::steps_taken;
-use crate::plan::memory::{Disk, Memory, disk, memory};
+use crate::plan::memory::{Memory, memory};
+use crate::plan::mesh::{Mesh, on_gpu};
 use crate::plan::pace::Pace;
+use crate::plan::traffic::{Interconnect, Traffic, interconnects, traffic};
 use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
 use crate::run_dir::RunsDir;
 
@@ -47,11 +52,40 @@ struct Plan {
     estimate: Estimate,
     /// Passes over the training text; known once it is prepared.
     epochs: Option<f64>,
+    mesh: Mesh,
     /// Of each rank.
-    memory: Memory,
+    memory: PlannedMemory,
+    /// What each rank sends in a step.
+    traffic: PlannedTraffic,
+    interconnects: Vec<Interconnect>,
+    fits: Vec<Fit>,
+    savings: Vec<Saving>,
     disk: Disk,
     /// Known once the run has taken a step.
     pace: Option<Pace>,
+}
+
+/// The memory of a rank with its sums.
+#[derive(Debug, Serialize)]
+struct PlannedMemory {
+    #[serde(flatten)]
+    kinds: Memory,
+    /// Parameters, gradients and optimizer.
+    state: u64,
+    /// What lies on the device that computes.
+    on_device: u64,
+    /// On host and device.
+    total: u64,
+    /// The device is a GPU, whose memory is not the host's.
+    on_gpu: bool,
+}
+
+/// The bytes that a rank sends, with their sum.
+#[derive(Debug, Serialize)]
+struct PlannedTraffic {
+    #[serde(flatten)]
+    kinds: Traffic,
+    total: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,6 +106,8 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let estimate = estimate(&experiment);
     let taken = graph.as_ref().map_or(0, |graph| steps_taken(&graph.identity.run));
     let left = estimate.tokens.saturating_sub(taken * estimate.tokens_per_step);
+    let pace = graph.as_ref().and_then(|graph| Pace::of(&graph.identity.run, left));
+    let (memory, traffic) = (memory(&experiment), traffic(&experiment));
     let planned = Plan {
         values: resolved.explain(),
         run: graph.as_ref().map(|graph| PlannedRun {
@@ -82,9 +118,20 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         }),
         stages,
         epochs: graph.as_ref().and_then(training_tokens).map(|tokens| estimate.tokens as f64 / tokens as f64),
-        memory: memory(&experiment),
+        mesh: Mesh::of(&experiment.sharding),
+        traffic: PlannedTraffic { total: traffic.total(), kinds: traffic },
+        interconnects: interconnects(&experiment, &estimate, pace),
+        fits: fits(&experiment, &memory),
+        savings: savings(&experiment),
+        memory: PlannedMemory {
+            state: memory.state(),
+            on_device: memory.on_device(),
+            total: memory.total(),
+            on_gpu: on_gpu(&experiment.train),
+            kinds: memory,
+        },
         disk: disk(&experiment),
-        pace: graph.as_ref().and_then(|graph| Pace::of(&graph.identity.run, left)),
+        pace,
         estimate,
         experiment,
     };
@@ -130,86 +177,5 @@ impl Plan {
         text.push('\n');
         text.push_str(&self.costs());
         text
-    }
-
-    fn costs(&self) -> String {
-        let count = |number: i64| HumanCount(number.unsigned_abs()).to_string();
-        let bytes = |number: u64| BinaryBytes(number).to_string();
-        let Estimate { parameters, flops_per_token, flops, tokens_per_step, tokens } = &self.estimate;
-        let row = |what: &str, amount: String, note: &str| vec![what.to_owned(), amount, note.to_owned()];
-        let mut rows = vec![
-            row("parameters", count(parameters.total), ""),
-            row("  active", count(parameters.active), "a token's matrix products; without the embedding"),
-            row("  embedding", count(parameters.embedding), ""),
-            row("  attention", count(parameters.attention), ""),
-            row("  experts", count(parameters.experts), ""),
-            row("  router", count(parameters.router), ""),
-            row("  norm", count(parameters.norm), ""),
-            row("  head", count(parameters.head), ""),
-            row("memory a rank", bytes(self.memory.total()), &ranks(&self.experiment)),
-            row("  weights", bytes(self.memory.weights), ""),
-            row("  working weights", bytes(self.memory.working_weights), ""),
-            row("  gradients", bytes(self.memory.gradients), ""),
-            row("  optimizer", bytes(self.memory.optimizer), ""),
-            row("  activations", bytes(self.memory.activations), "estimated"),
-            row("  logits", bytes(self.memory.logits), "at most"),
-            row("FLOPs a token", scaled(*flops_per_token), "forward and backward"),
-            row("FLOPs in all", scaled(*flops), ""),
-            row("tokens a step", HumanCount(*tokens_per_step).to_string(), ""),
-            row(
-                "tokens in all",
-                HumanCount(*tokens).to_string(),
-                &format!("{} steps", self.experiment.train.steps),
-            ),
-            row(
-                "epochs",
-                self.epochs.map_or("unknown until prepared".to_owned(), |epochs| format!("{epochs:.2}")),
-                "",
-            ),
-            row("disk", bytes(self.disk.total()), "up to the end"),
-            row(
-                "  a checkpoint",
-                bytes(self.disk.checkpoint),
-                &format!("{} at once", self.disk.num_checkpoints),
-            ),
-            row("  the export", bytes(self.disk.export), ""),
-        ];
-        rows.push(match self.pace {
-            Some(pace) => row(
-                "time left",
-                HumanDuration(pace.left()).to_string(),
-                &format!("at {:.0} tokens/s, as measured in this run", pace.tokens_per_second),
-            ),
-            None => row("time", "unknown until the first steps".to_owned(), ""),
-        });
-        table(&[], rows, &[1])
-    }
-}
-
-/// A number with three digits and a prefix: 22.9 G.
-fn scaled(number: f64) -> String {
-    let prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"];
-    let last = prefixes.len() - 1;
-    let power = prefixes.iter().enumerate().position(|(power, _)| number < 1000f64.powi(power as i32 + 1));
-    let power = power.unwrap_or(last);
-    format!("{:.1} {}", number / 1000f64.powi(power as i32), prefixes[power])
-}
-
-fn ranks(experiment: &experiment::Experiment) -> String {
-    match experiment.sharding.ranks {
-        1 => "one rank".to_owned(),
-        ranks => format!("{ranks} ranks"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_scaled() {
-        for (number, text) in [(5.0, "5.0 "), (22.93e9, "22.9 G"), (1e24, "1000.0 Z")] {
-            assert_eq!(scaled(number), text);
-        }
     }
 }

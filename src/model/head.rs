@@ -11,7 +11,7 @@ use super::{norm, wide};
 use crate::experiment::Model;
 
 /// Most bytes of logits held at once.
-const CHUNK_BYTES: i64 = 256 << 20;
+pub const LOGITS_CHUNK_BYTES: i64 = 256 << 20;
 
 /// Weights of the head, or their gradients.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub fn logits(model: &Model, x: &Tensor, weights: &Weights) -> Tensor {
 }
 
 fn chunks(tokens: i64, vocab: i64) -> impl Iterator<Item = (i64, i64)> {
-    let rows = (CHUNK_BYTES / (4 * vocab)).clamp(1, tokens.max(1));
+    let rows = (LOGITS_CHUNK_BYTES / (4 * vocab)).clamp(1, tokens.max(1));
     // Chunks of nearly one size, so that no product is left with a handful of rows.
     let count = (tokens + rows - 1) / rows;
     (0..count).map(move |i| (i * tokens / count, (i + 1) * tokens / count - i * tokens / count))

@@ -1,192 +1,208 @@
-//! Memory of a rank and room on the disk, from shapes alone.
-//!
-//! B micro-batch, T time, D hidden, H query heads, K key/value heads, C head dim, E experts, A active experts,
-//! F expert width, V vocabulary.
+//! Memory of a rank, by what it holds. Weights, gradients and moments are exact; activations are counted from shapes.
 
 use serde::Serialize;
 
-use crate::experiment::{Checkpoint, Experiment, ExportDtype, Model, Precision, ScheduleKind, Strategy};
-use crate::model::{num_units, parameters, unit_parameters, vocab_size};
-
-/// Most bytes of logits that the loss holds at once.
-const LOGITS_CHUNK_BYTES: u64 = 256 << 20;
+use super::activations::{self, Peak, precision_bytes};
+use super::mesh::{Mesh, Regions, on_gpu, regions, uses_gloo};
+use crate::experiment::Experiment;
 
 /// Bytes of a master weight, a gradient, or one moment of the optimizer.
 const F32_BYTES: u64 = 4;
 
-/// Bytes that one rank needs, by what they hold. Weights, gradients and moments are exact; the rest is an estimate.
+/// Bytes of both moments of a parameter.
+const MOMENTS_BYTES: u64 = 2 * F32_BYTES;
+
+/// Units whose weights are gathered at once (one computes, the next arrives), and likewise gradients being reduced.
+const BUFFERS: u64 = 2;
+
+/// Copies that Gloo's reduce-scatter makes of the buffer that it reduces.
+const GLOO_COPIES: u64 = 1;
+
+/// Bytes that one rank needs, by what they hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Master weights, f32.
-    pub weights: u64,
-    /// Copies of weights in the precision of the matrix products, or gathered from other ranks: two units at a time.
-    pub working_weights: u64,
-    /// Gradients, f32.
+    /// The rank's slice of the master weights, f32.
+    pub parameters: u64,
+    /// Its gradients, f32.
     pub gradients: u64,
-    /// Both moments, f32.
+    /// Both moments of its slice, f32.
     pub optimizer: u64,
+    /// Matrices of the whole model in the training precision, where a rank holds the whole model and it is not f32.
+    pub compute_copy: u64,
+    /// Weights gathered from other ranks: the largest unit, twice.
+    pub gathered: u64,
+    /// Gradients of whole units on their way to the rank that owns them: the largest unit, twice, in f32, and what the
+    /// transport copies.
+    pub gradients_in_flight: u64,
+    /// Moments visiting the GPU, where they live in host memory.
+    pub moments_in_flight: u64,
     /// What the backward pass needs of the forward pass.
     pub activations: u64,
-    /// The chunk of logits that the loss works on, and its gradient.
-    pub logits: u64,
+    /// What comes and goes while all activations are there.
+    pub workspace: u64,
+    /// Where the workspace is largest.
+    pub workspace_peak: Peak,
+    /// The copy that is written while training goes on.
+    pub checkpoint_copy: u64,
+    /// How much of all this lies in the host's memory although the model is on a GPU.
+    pub on_host: u64,
 }
 
 impl Memory {
-    /// All of it.
+    /// All of it, on host and device.
     pub fn total(&self) -> u64 {
-        self.weights + self.working_weights + self.gradients + self.optimizer + self.activations + self.logits
+        self.state()
+            + self.compute_copy
+            + self.gathered
+            + self.gradients_in_flight
+            + self.moments_in_flight
+            + self.activations
+            + self.workspace
+            + self.checkpoint_copy
+    }
+
+    /// What lies on the device that computes.
+    pub fn on_device(&self) -> u64 {
+        self.total() - self.on_host
+    }
+
+    /// Parameters, gradients and optimizer, wherever they lie: what sharding divides.
+    pub fn state(&self) -> u64 {
+        self.parameters + self.gradients + self.optimizer
     }
 }
 
-/// Bytes on the disk, by what they hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Disk {
-    /// One checkpoint: weights and both moments, f32.
-    pub checkpoint: u64,
-    /// Checkpoints that are there at once, the one being written included.
-    pub num_checkpoints: u64,
-    /// The exported model.
-    pub export: u64,
-}
-
-impl Disk {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        self.checkpoint.saturating_mul(self.num_checkpoints).saturating_add(self.export)
-    }
-}
-
-/// Memory of one rank; the model's `vocab_size` is set.
+/// Memory of the rank that needs most; the model's `vocab_size` is set.
 pub fn memory(experiment: &Experiment) -> Memory {
-    let (model, train, sharding) = (&experiment.model, &experiment.train, &experiment.sharding);
-    let ranks = sharding.ranks.max(1);
-    let shards = match sharding.strategy {
-        Strategy::Fsdp | Strategy::Hsdp => ranks,
-        Strategy::None | Strategy::Ddp => 1,
-    };
-    let total = count(model);
-    let element_bytes = precision_bytes(train.precision);
-    let largest_unit = (0..num_units(model)).map(|unit| unit_count(model, unit)).max().unwrap_or(0);
-    let copied = shards > 1 || train.precision != Precision::F32;
-    let state = F32_BYTES * total.div_ceil(shards);
-    let rows = (train.micro_batch_size * train.sequence_length).unsigned_abs(); // B*T
+    let (train, sharding) = (&experiment.train, &experiment.sharding);
+    let mesh = Mesh::of(sharding);
+    let units = regions(&experiment.model, mesh.shards);
+    let largest = |size: fn(&Regions) -> u64| units.iter().map(size).max().unwrap_or(0);
+    let (largest_unit, largest_matrices) = (largest(Regions::elements), largest(|unit| unit.matrices));
+    let shard = units.iter().map(Regions::elements).sum::<u64>() / mesh.shards;
+    let matrices: u64 = units.iter().map(|unit| unit.matrices).sum();
+    let bytes = precision_bytes(train.precision);
+    let is_sharded = mesh.shards > 1;
+
+    let copies = if uses_gloo(sharding, train) { GLOO_COPIES } else { 0 };
+    let unit_gathered = largest_matrices * bytes + largest(|unit| unit.rest) * F32_BYTES;
+    let optimizer = MOMENTS_BYTES * shard;
+    let checkpoint_copy =
+        if experiment.checkpoint.background { (F32_BYTES + MOMENTS_BYTES) * shard } else { 0 };
+    let offloads = sharding.offload_optimizer && on_gpu(train);
+    let offloaded = if offloads { optimizer } else { 0 };
+    let batch = activations::activations(experiment, mesh.ranks());
     Memory {
-        weights: state,
-        working_weights: if copied { 2 * largest_unit * element_bytes } else { 0 },
-        gradients: state,
-        optimizer: 2 * state,
-        activations: activation_bytes(experiment, rows, ranks, element_bytes),
-        logits: 2 * LOGITS_CHUNK_BYTES.min(rows * vocab_size(model).unsigned_abs() * F32_BYTES),
-    }
-}
-
-/// All micro-batches of a step pass through a unit before the next, so each keeps its activations.
-fn activation_bytes(experiment: &Experiment, rows: u64, ranks: u64, element_bytes: u64) -> u64 {
-    let (model, train) = (&experiment.model, &experiment.train);
-    let layers = model.num_hidden_layers.unsigned_abs();
-    let rank_rows = (train.global_batch_size * train.sequence_length).unsigned_abs().div_ceil(ranks);
-    let boundaries = (layers + 1) * rank_rows * model.hidden_size.unsigned_abs();
-    let inside = block_elements_per_row(model);
-    let blocks = if train.recompute { rows * inside } else { layers * rank_rows * inside };
-    (boundaries + blocks) * element_bytes
-}
-
-/// Elements that a block keeps for each row between its forward and its backward pass.
-fn block_elements_per_row(model: &Model) -> u64 {
-    let Model { hidden_size: d, head_dim: c, num_local_experts: e, intermediate_size: f, .. } = *model;
-    let (q, kv, a) =
-        (model.num_attention_heads * c, model.num_key_value_heads * c, model.num_experts_per_tok);
-    let attention = d + q + 2 * kv + q; // normalised rows; queries, keys, values; attended values
-    let experts = 2 * d + e + a * (d + 2 * f + f + d); // residual, normalised rows; router; each visited expert
-    (attention + experts).unsigned_abs()
-}
-
-/// Room that a run takes up to its end; the model's `vocab_size` is set.
-pub fn disk(experiment: &Experiment) -> Disk {
-    let total = count(&experiment.model);
-    let export_bytes = match experiment.export.dtype {
-        ExportDtype::F32 => 4,
-        ExportDtype::Bf16 | ExportDtype::F16 => 2,
-    };
-    Disk {
-        checkpoint: 3 * F32_BYTES * total,
-        num_checkpoints: num_checkpoints(experiment),
-        export: export_bytes * total,
-    }
-}
-
-fn num_checkpoints(experiment: &Experiment) -> u64 {
-    let Checkpoint { every_steps, keep_last, keep_every, keep_best, .. } = experiment.checkpoint;
-    let steps = experiment.train.steps;
-    let kept_for_good = keep_every.map_or(0, |every| steps / every.max(1));
-    let before_decay = u64::from(experiment.schedule.kind == ScheduleKind::Wsd);
-    // A checkpoint is complete before the one that it replaces goes.
-    let at_once = keep_last + 1 + kept_for_good + u64::from(keep_best) + before_decay;
-    at_once.min(steps.div_ceil(every_steps.max(1)) + before_decay)
-}
-
-fn count(model: &Model) -> u64 {
-    parameters(model).iter().map(|parameter| parameter.numel().unsigned_abs()).sum()
-}
-
-fn unit_count(model: &Model, unit: usize) -> u64 {
-    unit_parameters(model, unit).iter().map(|parameter| parameter.numel().unsigned_abs()).sum()
-}
-
-fn precision_bytes(precision: Precision) -> u64 {
-    match precision {
-        Precision::F32 => 4,
-        Precision::Bf16 | Precision::F16 => 2,
+        parameters: F32_BYTES * shard,
+        gradients: F32_BYTES * shard,
+        optimizer,
+        compute_copy: if !is_sharded && bytes < F32_BYTES { matrices * bytes } else { 0 },
+        gathered: if is_sharded { BUFFERS * unit_gathered } else { 0 },
+        gradients_in_flight: if is_sharded { (BUFFERS + copies) * F32_BYTES * largest_unit } else { 0 },
+        moments_in_flight: if offloads { MOMENTS_BYTES * largest_unit / mesh.shards } else { 0 },
+        activations: batch.kept,
+        workspace: batch.workspace,
+        workspace_peak: batch.peak,
+        checkpoint_copy,
+        on_host: if on_gpu(train) { offloaded + checkpoint_copy } else { 0 },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Preset;
+    use crate::experiment::{Model, Precision, Preset, Strategy};
 
     const GIB: u64 = 1 << 30;
 
-    fn experiment(preset: Preset) -> Experiment {
-        let model = Model { vocab_size: Some(201_088), ..preset.model() };
-        Experiment { model, ..Experiment::default() }
+    fn experiment(preset: Preset, vocab: i64) -> Experiment {
+        let model = Model { vocab_size: Some(vocab), ..preset.model() };
+        let mut experiment = Experiment { model, ..Experiment::default() };
+        experiment.train.device = "cpu".into();
+        experiment
+    }
+
+    fn on_ranks(experiment: &Experiment, strategy: Strategy, ranks: u64) -> Experiment {
+        let mut experiment = experiment.clone();
+        experiment.sharding.strategy = strategy;
+        experiment.sharding.ranks = ranks;
+        experiment
+    }
+
+    /// Regions of the tiny shape with 100 words: 6400 and 0, twice 61440 and 1536, 6400 and 64.
+    #[test]
+    fn a_small_model_by_hand() {
+        let mut experiment = experiment(Preset::Tiny, 100);
+        let all = 6400 + 2 * (61440 + 1536) + 6400 + 64;
+        let alone = memory(&experiment);
+        assert_eq!((alone.parameters, alone.gradients, alone.optimizer), (4 * all, 4 * all, 8 * all));
+        assert_eq!(
+            (alone.compute_copy, alone.gathered, alone.gradients_in_flight, alone.on_host),
+            (0, 0, 0, 0)
+        );
+        experiment.train.precision = Precision::Bf16;
+        assert_eq!(memory(&experiment).compute_copy, 2 * (2 * 6400 + 2 * 61440));
+
+        // Two slices of 128 elements: only the norm of the head has to be padded.
+        let two = on_ranks(&experiment, Strategy::Fsdp, 2);
+        let shared = memory(&two);
+        assert_eq!((shared.parameters, shared.optimizer), (4 * (all + 64) / 2, 8 * (all + 64) / 2));
+        assert_eq!((shared.compute_copy, shared.gathered), (0, 2 * (2 * 61440 + 4 * 1536)));
+        assert_eq!(shared.gradients_in_flight, 3 * 4 * (61440 + 1536), "two buffers and Gloo's copy");
+        experiment = two;
+        experiment.checkpoint.background = true;
+        assert_eq!(memory(&experiment).checkpoint_copy, 12 * (all + 64) / 2);
+    }
+
+    #[test]
+    fn sharded_parts_fall_as_one_over_the_ranks() {
+        let experiment = experiment(Preset::M110, 201_088);
+        let whole = memory(&experiment).state();
+        for ranks in [2, 3, 4, 8, 16] {
+            let state = memory(&on_ranks(&experiment, Strategy::Fsdp, ranks)).state();
+            let padding = 16 * 64 * 2 * 10; // at most one alignment for each region of the ten units
+            assert!(
+                (whole.div_ceil(ranks)..=whole.div_ceil(ranks) + padding).contains(&state),
+                "{ranks}: {state}"
+            );
+        }
+        assert_eq!(memory(&on_ranks(&experiment, Strategy::Ddp, 4)).state(), whole);
+        let mut hybrid = on_ranks(&experiment, Strategy::Hsdp, 8);
+        hybrid.sharding.ranks_per_replica = Some(4);
+        let four = memory(&on_ranks(&experiment, Strategy::Fsdp, 4));
+        assert_eq!((memory(&hybrid).state(), memory(&hybrid).gathered), (four.state(), four.gathered));
+    }
+
+    #[test]
+    fn offloaded_moments_lie_on_the_host() {
+        let mut experiment = on_ranks(&experiment(Preset::M110, 201_088), Strategy::Fsdp, 4);
+        experiment.sharding.offload_optimizer = true;
+        assert_eq!(memory(&experiment).on_host, 0, "on the CPU there is nowhere else");
+        assert_eq!(memory(&experiment).moments_in_flight, 0);
+        experiment.train.device = "cuda".into();
+        experiment.checkpoint.background = true;
+        let held = memory(&experiment);
+        assert_eq!(held.on_host, held.optimizer + held.checkpoint_copy);
+        assert_eq!(held.on_device(), held.total() - held.on_host);
+        assert!(held.moments_in_flight > 0 && held.moments_in_flight < held.optimizer);
     }
 
     #[test]
     fn five_ranks_share_the_state_of_the_20b_model() {
-        let mut experiment = experiment(Preset::B20);
+        let mut experiment = experiment(Preset::B20, 201_088);
+        experiment.train.device = "cuda".into();
         experiment.train.precision = Precision::Bf16;
         experiment.train.global_batch_size = 40;
-        let alone = memory(&experiment);
-        assert_eq!(alone.weights + alone.gradients + alone.optimizer, 16 * 20_914_757_184);
-        experiment.sharding.strategy = Strategy::Fsdp;
-        experiment.sharding.ranks = 5;
-        let shared = memory(&experiment);
-        assert_eq!(shared.optimizer, 8 * 20_914_757_184_u64.div_ceil(5));
-        assert!(shared.activations < alone.activations);
-        experiment.train.recompute = true;
-        let shared = memory(&experiment);
-        assert!(shared.total() / GIB < 75, "{}", shared.total() / GIB);
+        let experiment = on_ranks(&experiment, Strategy::Fsdp, 5);
+        let state = memory(&experiment).state();
+        assert_eq!((state / 100_000_000, state * 10 / GIB), (669, 623), "66.9 GB, 62.3 GiB");
     }
 
     #[test]
-    fn recomputation_keeps_one_block() {
-        let mut experiment = experiment(Preset::M110);
+    fn recomputation_keeps_the_borders() {
+        let mut experiment = experiment(Preset::M110, 201_088);
         let kept = memory(&experiment).activations;
         experiment.train.recompute = true;
-        assert!(memory(&experiment).activations < kept / 4);
-    }
-
-    #[test]
-    fn checkpoints_are_counted_as_they_are_kept() {
-        let mut experiment = experiment(Preset::Tiny);
-        experiment.train.steps = 1000;
-        experiment.checkpoint = Checkpoint { every_steps: 100, keep_last: 2, ..Checkpoint::default() };
-        assert_eq!(disk(&experiment).num_checkpoints, 3);
-        experiment.checkpoint.keep_every = Some(500);
-        experiment.checkpoint.keep_best = true;
-        assert_eq!(disk(&experiment).num_checkpoints, 6);
-        experiment.checkpoint.every_steps = 1000;
-        assert_eq!(disk(&experiment).num_checkpoints, 1, "no more than are written");
+        assert!(memory(&experiment).activations < kept / 10);
     }
 }

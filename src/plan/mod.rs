@@ -2,8 +2,12 @@
 //!
 //! [`table`] says what invalidates what; [`keys`] hashes it; [`inputs`] finds what an experiment reads; [`identity`]
 //! finds the run that it is; [`Graph`] holds each stage's key against what the run has; [`staleness`] says why a stage
-//! has to run; [`estimate`] and [`memory`] what it costs.
+//! has to run; [`estimate`], [`memory`], [`traffic`] and [`disk`] what it costs, and [`cards`] where that
+//! fits.
 
+pub mod activations;
+pub mod cards;
+pub mod disk;
 mod error;
 pub mod estimate;
 pub mod graph;
@@ -12,11 +16,13 @@ pub mod initial;
 pub mod inputs;
 pub mod keys;
 pub mod memory;
+pub mod mesh;
 pub mod pace;
 mod pins;
 mod stage;
 pub mod staleness;
 pub mod table;
+pub mod traffic;
 
 use anyhow::Result;
 use serde::Serialize;

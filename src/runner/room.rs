@@ -5,7 +5,7 @@ use indicatif::BinaryBytes;
 
 use crate::checkpoint;
 use crate::experiment::Experiment;
-use crate::plan::memory::{Disk, disk};
+use crate::plan::disk::{Disk, disk};
 use crate::run_dir::{RunDir, free_bytes};
 
 /// Checks that the checkpoints and the export still to be written fit.

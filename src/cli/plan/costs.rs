@@ -1,0 +1,226 @@
+//! The costs of a plan as a table for people.
+
+use indicatif::{BinaryBytes, HumanCount, HumanDuration};
+
+use super::super::table::table;
+use super::Plan;
+use crate::experiment::{Experiment, Precision};
+use crate::plan::activations::Peak;
+use crate::plan::cards::{Fit, Saving, USABLE_PERCENT};
+use crate::plan::estimate::Estimate;
+use crate::plan::mesh::{Mesh, uses_gloo};
+
+/// What, how much, and what to know about it.
+type Row = Vec<String>;
+
+fn row(what: &str, amount: String, note: impl Into<String>) -> Row {
+    vec![what.to_owned(), amount, note.into()]
+}
+
+fn bytes(number: u64) -> String {
+    BinaryBytes(number).to_string()
+}
+
+impl Plan {
+    /// Parameters, memory, traffic, operations, tokens, disk and time.
+    pub(super) fn costs(&self) -> String {
+        let parts = [
+            self.parameters(),
+            self.memory(),
+            self.fits(),
+            self.savings(),
+            self.traffic(),
+            self.work(),
+            self.disk(),
+            vec![self.time()],
+        ];
+        table(&[], parts.concat(), &[1])
+    }
+
+    fn parameters(&self) -> Vec<Row> {
+        let count = |number: i64| HumanCount(number.unsigned_abs()).to_string();
+        let parameters = &self.estimate.parameters;
+        vec![
+            row("parameters", count(parameters.total), ""),
+            row("  active", count(parameters.active), "a token's matrix products; without the embedding"),
+            row("  embedding", count(parameters.embedding), ""),
+            row("  attention", count(parameters.attention), ""),
+            row("  experts", count(parameters.experts), ""),
+            row("  router", count(parameters.router), ""),
+            row("  norm", count(parameters.norm), ""),
+            row("  head", count(parameters.head), ""),
+        ]
+    }
+
+    /// What lies on the device, then what lies in the host's memory where that is another; kinds of nothing left out.
+    fn memory(&self) -> Vec<Row> {
+        let Experiment { train, sharding, checkpoint, .. } = &self.experiment;
+        let (memory, kinds) = (&self.memory, &self.memory.kinds);
+        let offloads = memory.on_gpu && sharding.offload_optimizer;
+        let copies_on_device = checkpoint.background && !memory.on_gpu;
+        let narrow = match train.precision {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        };
+        let peak = match kinds.workspace_peak {
+            Peak::Loss => "at most, in the loss",
+            Peak::Block => "at most, in a block's backward pass",
+        };
+        let state = format!("{} with the two above", bytes(memory.state));
+        let zero_unless = |here: bool, bytes: u64| if here { bytes } else { 0 };
+        let on_device = [
+            ("  parameters", kinds.parameters, "f32".to_owned()),
+            ("  gradients", kinds.gradients, "f32".to_owned()),
+            ("  optimizer", zero_unless(!offloads, kinds.optimizer), state.clone()),
+            ("  compute copy", kinds.compute_copy, format!("the matrices in {narrow}")),
+            ("  gathered units", kinds.gathered, format!("two, {narrow}")),
+            ("  gradients in flight", kinds.gradients_in_flight, "two units, f32".to_owned()),
+            ("  moments in flight", kinds.moments_in_flight, "of one unit".to_owned()),
+            ("  activations", kinds.activations, "counted from shapes".to_owned()),
+            ("  workspace", kinds.workspace, peak.to_owned()),
+            ("  checkpoint copy", zero_unless(copies_on_device, kinds.checkpoint_copy), String::new()),
+        ];
+        let on_host = [
+            ("host memory a rank", kinds.on_host, String::new()),
+            ("  optimizer", zero_unless(offloads, kinds.optimizer), state),
+            ("  checkpoint copy", zero_unless(!copies_on_device, kinds.checkpoint_copy), String::new()),
+        ];
+        let what = if memory.on_gpu { "GPU memory a rank" } else { "memory a rank" };
+        let mut rows = vec![row(what, bytes(memory.on_device), mesh(&self.mesh))];
+        let there = on_device.into_iter().chain(on_host).filter(|(_, amount, _)| *amount > 0);
+        rows.extend(there.map(|(what, amount, note)| row(what, bytes(amount), note)));
+        rows
+    }
+
+    /// The cards that a rank fits on; on the CPU, whether all ranks fit this machine.
+    fn fits(&self) -> Vec<Row> {
+        let all = match self.mesh.ranks() {
+            _ if self.memory.on_gpu => String::new(),
+            1 => String::new(),
+            ranks => format!("all {ranks} ranks"),
+        };
+        let fit = |Fit { name, missing, .. }: &Fit| {
+            let (what, note) = (format!("  {name}"), all.as_str());
+            match missing {
+                0 => row(&what, "fits".to_owned(), note),
+                missing => row(&what, bytes(*missing), format!("missing {note}").trim_end()),
+            }
+        };
+        let usable = format!("{USABLE_PERCENT} % of a card is counted on");
+        let note = if self.memory.on_gpu { usable.as_str() } else { "" };
+        std::iter::once(row("does it fit", String::new(), note)).chain(self.fits.iter().map(fit)).collect()
+    }
+
+    fn savings(&self) -> Vec<Row> {
+        let what = |first: bool| if first { "a rank saves with" } else { "" };
+        let numbered = self.savings.iter().enumerate();
+        let set = |saving: &Saving| saving.set.join(", ");
+        numbered.map(|(i, saving)| row(what(i == 0), bytes(saving.bytes), set(saving))).collect()
+    }
+
+    fn traffic(&self) -> Vec<Row> {
+        let traffic = &self.traffic;
+        if traffic.total == 0 {
+            return Vec::new();
+        }
+        let Experiment { sharding, train, .. } = &self.experiment;
+        let reduced = if uses_gloo(sharding, train) { "twice: Gloo reduces to all" } else { "" };
+        let kinds = [
+            ("  all-gather", traffic.kinds.all_gather, "weights"),
+            ("  reduce-scatter", traffic.kinds.reduce_scatter, reduced),
+            ("  all-reduce", traffic.kinds.all_reduce, "over the replicas"),
+        ];
+        let mut rows = vec![row("sent a step and rank", bytes(traffic.total), "whatever the accumulation")];
+        let there = kinds.into_iter().filter(|(_, amount, _)| *amount > 0);
+        rows.extend(there.map(|(what, amount, note)| row(what, bytes(amount), note)));
+        let known = if self.interconnects.is_empty() { "unknown" } else { "" };
+        let note = if known.is_empty() { "to hide this behind the work" } else { "until the first steps" };
+        rows.push(row("least interconnect", known.to_owned(), note));
+        rows.extend(self.interconnects.iter().map(|link| {
+            let speed = link
+                .flops_per_second
+                .map_or("as measured".to_owned(), |flops| format!("at {}FLOP/s", scaled(flops)));
+            let amount = format!("{}/s", bytes(link.bytes_per_second as u64));
+            row(&format!("  {}", link.device), amount, format!("{:.2} s a step {speed}", link.step_seconds))
+        }));
+        rows
+    }
+
+    fn work(&self) -> Vec<Row> {
+        let Estimate { flops_per_token, flops, tokens_per_step, tokens, .. } = &self.estimate;
+        let unknown = ("unknown".to_owned(), "until prepared");
+        let (epochs, note) = self.epochs.map_or(unknown, |epochs| (format!("{epochs:.2}"), ""));
+        let steps = format!("{} steps", self.experiment.train.steps);
+        vec![
+            row("FLOPs a token", scaled(*flops_per_token), "forward and backward"),
+            row("FLOPs in all", scaled(*flops), ""),
+            row("tokens a step", HumanCount(*tokens_per_step).to_string(), ""),
+            row("tokens in all", HumanCount(*tokens).to_string(), steps),
+            row("epochs", epochs, note),
+        ]
+    }
+
+    fn disk(&self) -> Vec<Row> {
+        let disk = &self.disk;
+        vec![
+            row("disk", bytes(disk.total()), "up to the end"),
+            row("  a checkpoint", bytes(disk.checkpoint), format!("{} at once", disk.num_checkpoints)),
+            row("  the export", bytes(disk.export), ""),
+        ]
+    }
+
+    fn time(&self) -> Row {
+        match self.pace {
+            Some(pace) => row(
+                "time left",
+                HumanDuration(pace.left()).to_string(),
+                format!("at {:.0} tokens/s, as measured in this run", pace.tokens_per_second),
+            ),
+            None => row("time", "unknown".to_owned(), "until the first steps"),
+        }
+    }
+}
+
+fn mesh(mesh: &Mesh) -> String {
+    match (mesh.shards, mesh.replicas) {
+        (1, 1) => "one rank".to_owned(),
+        (shards, 1) => format!("{shards} shards"),
+        (1, replicas) => format!("{replicas} replicas"),
+        (shards, replicas) => {
+            let assumed = if mesh.assumed { ", assumed" } else { "" };
+            format!("{replicas} replicas of {shards} shards{assumed}")
+        }
+    }
+}
+
+/// A number with three digits and a prefix: 22.9 G.
+fn scaled(number: f64) -> String {
+    let prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"];
+    let last = prefixes.len() - 1;
+    let power = prefixes.iter().enumerate().position(|(power, _)| number < 1000f64.powi(power as i32 + 1));
+    let power = power.unwrap_or(last);
+    format!("{:.1} {}", number / 1000f64.powi(power as i32), prefixes[power])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_scaled() {
+        for (number, text) in [(5.0, "5.0 "), (22.93e9, "22.9 G"), (1e24, "1000.0 Z")] {
+            assert_eq!(scaled(number), text);
+        }
+    }
+
+    #[test]
+    fn a_mesh_says_what_was_assumed() {
+        let show = |shards, replicas, assumed| mesh(&Mesh { shards, replicas, assumed });
+        assert_eq!(show(1, 1, false), "one rank");
+        assert_eq!(show(5, 1, false), "5 shards");
+        assert_eq!(show(1, 4, false), "4 replicas");
+        assert_eq!(show(8, 2, false), "2 replicas of 8 shards");
+        assert_eq!(show(8, 2, true), "2 replicas of 8 shards, assumed");
+    }
+}

@@ -1,0 +1,202 @@
+//! What training holds of a batch, counted from the tensors that the model's passes keep.
+//!
+//! D hidden, H query heads, K key/value heads, C head dim, E experts, A active experts, F expert width, V vocabulary.
+
+use serde::Serialize;
+
+use super::mesh::on_gpu;
+use crate::experiment::{Experiment, Model, Precision};
+use crate::model::{LOGITS_CHUNK_BYTES, vocab_size};
+
+/// Bytes of an f32 number, and of an index.
+const F32_BYTES: u64 = 4;
+const INDEX_BYTES: u64 = 8;
+
+/// What a rank holds of its part of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activations {
+    /// Bytes kept from the forward to the backward pass.
+    pub kept: u64,
+    /// Bytes that come and go while all of the above is there.
+    pub workspace: u64,
+    /// Where the workspace is largest.
+    pub peak: Peak,
+}
+
+/// Where in a step most memory is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Peak {
+    /// The loss: one chunk of logits, and the gradient of the output matrix before it is added.
+    Loss,
+    /// One micro-batch's backward through a block, which `train.recompute` makes compute its activations again.
+    Block,
+}
+
+/// Sizes that all of this is made of.
+struct Sizes {
+    d: u64,
+    /// H*C.
+    queries: u64,
+    /// K*C.
+    keys: u64,
+    heads: u64,
+    e: u64,
+    a: u64,
+    f: u64,
+    vocab: u64,
+    /// Bytes of a number in the matrix products.
+    bytes: u64,
+    gpu: bool,
+}
+
+/// What one of `ranks` holds of `experiment`'s batch; the model's `vocab_size` is set.
+pub fn activations(experiment: &Experiment, ranks: u64) -> Activations {
+    let (model, train) = (&experiment.model, &experiment.train);
+    let sizes = Sizes::new(model, train.precision, on_gpu(train));
+    let layers = model.num_hidden_layers.unsigned_abs();
+    let rank_rows = (train.global_batch_size * train.sequence_length).unsigned_abs().div_ceil(ranks);
+    let rows = (train.micro_batch_size * train.sequence_length).unsigned_abs().min(rank_rows);
+    // The rows between units: the input of each block, and that of the head, which its gradient replaces.
+    let borders = (layers + 1) * sizes.d * sizes.bytes;
+    let inside = if train.recompute { sizes.a * INDEX_BYTES } else { sizes.saved_by_block() };
+    let again = if train.recompute { rows * sizes.saved_by_block() } else { 0 };
+    let (loss, block) = (sizes.loss(rows), again + sizes.block_backward(rows));
+    let (workspace, peak) = if loss > block { (loss, Peak::Loss) } else { (block, Peak::Block) };
+    Activations { kept: rank_rows * (borders + layers * inside), workspace, peak }
+}
+
+impl Sizes {
+    fn new(model: &Model, precision: Precision, gpu: bool) -> Self {
+        let [d, c, heads, kv_heads, e, a, f] = [
+            model.hidden_size,
+            model.head_dim,
+            model.num_attention_heads,
+            model.num_key_value_heads,
+            model.num_local_experts,
+            model.num_experts_per_tok,
+            model.intermediate_size,
+        ]
+        .map(i64::unsigned_abs);
+        let vocab = vocab_size(model).unsigned_abs();
+        let (queries, keys, bytes) = (heads * c, kv_heads * c, precision_bytes(precision));
+        Self { d, queries, keys, heads, e, a, f, vocab, bytes, gpu }
+    }
+
+    fn is_f32(&self) -> bool {
+        self.bytes == F32_BYTES
+    }
+
+    /// Bytes that a block saves for each row beside its input.
+    fn saved_by_block(&self) -> u64 {
+        let Self { d, queries, keys, heads, e, a, f, .. } = *self;
+        // The flash kernel of the GPU leaves its own output and logsumexp beside those corrected for the sinks.
+        let attended = if self.gpu && !self.is_f32() { 2 } else { 1 };
+        let attention = d + queries + 2 * keys + attended * queries;
+        let experts = 2 * d + a * (2 * f + f + d); // residual and normalised rows; each visited expert
+        let wide = attended * heads + 2 + a + e; // logsumexp, two inverse norms, the router's weights and softmax
+        let indices = 5 * a; // the choice of experts, and the sorting of rows by it
+        (attention + experts) * self.bytes + wide * F32_BYTES + indices * INDEX_BYTES
+    }
+
+    /// Bytes in use at the most crowded moment of a block's backward of `rows` rows, saved activations left out.
+    fn block_backward(&self, rows: u64) -> u64 {
+        let Self { d, queries, a, f, .. } = *self;
+        let activation = a * (2 * d + 10 * f); // outputs and their gradient; the clamped SwiGLU's backward
+        let products = a * (5 * d + 3 * f); // and later the rows, their gradient and its sum over the experts
+        let attention = 8 * queries; // keys and values repeated for each head, all their gradients
+        let on_rows = rows * self.bytes * activation.max(products).max(attention);
+        let beside_product = rows * self.bytes * a * (3 * d + 3 * f);
+        on_rows.max(beside_product + self.expert_product())
+    }
+
+    /// Bytes of the gradient of the experts' first matrices, before it is added to the f32 gradient.
+    fn expert_product(&self) -> u64 {
+        let Self { d, e, f, bytes, .. } = *self;
+        let groupable = bytes == 2 && self.gpu && d % 8 == 0 && f % 8 == 0;
+        let experts = if groupable { e } else { 1 };
+        experts * self.product(d * 2 * f)
+    }
+
+    /// Bytes of a product of `elements` that is added to a gradient: f32 products are added as they are made, and
+    /// narrower ones are widened first on the CPU.
+    fn product(&self, elements: u64) -> u64 {
+        match (self.is_f32(), self.gpu) {
+            (true, _) => 0,
+            (false, true) => elements * self.bytes,
+            (false, false) => elements * (self.bytes + F32_BYTES),
+        }
+    }
+
+    /// Bytes in use at the most crowded moment of the loss of `rows` rows.
+    fn loss(&self, rows: u64) -> u64 {
+        let Self { d, vocab, bytes, .. } = *self;
+        let most = (LOGITS_CHUNK_BYTES.unsigned_abs() / (F32_BYTES * vocab)).clamp(1, rows.max(1));
+        let logits = rows.div_ceil(rows.div_ceil(most)) * vocab;
+        let narrow = if self.is_f32() { 0 } else { bytes };
+        let softmax = logits * (2 * F32_BYTES + narrow); // logits in one or two precisions, and their logarithms
+        let gradient = logits * (F32_BYTES + narrow) + self.product(vocab * d);
+        softmax.max(gradient) + 2 * rows * d * bytes
+    }
+}
+
+/// Bytes of a number in the matrix products.
+pub fn precision_bytes(precision: Precision) -> u64 {
+    match precision {
+        Precision::F32 => F32_BYTES,
+        Precision::Bf16 | Precision::F16 => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Preset;
+
+    /// Width 64, 2 layers, 4 heads of 16 with 2 for keys and values, 4 experts of width 64, 2 of them active.
+    fn tiny() -> Experiment {
+        let mut experiment = Experiment {
+            model: Model { vocab_size: Some(100), ..Preset::Tiny.model() },
+            ..Experiment::default()
+        };
+        let train = &mut experiment.train;
+        (train.global_batch_size, train.micro_batch_size, train.sequence_length) = (8, 2, 10);
+        train.device = "cpu".into();
+        experiment
+    }
+
+    #[test]
+    fn kept_activations_by_hand() {
+        let mut experiment = tiny();
+        // Normalised rows, queries, keys, values and attended values; residual, normalised rows and two experts'.
+        let numbers = 64 + 64 + 2 * 32 + 64 + 2 * 64 + 2 * (3 * 64 + 64);
+        let wide = 4 + 2 + 2 + 4;
+        let a_row = 4 * (numbers + wide) + 8 * 10;
+        assert_eq!(activations(&experiment, 1).kept, 80 * (3 * 64 * 4 + 2 * a_row));
+        assert_eq!(activations(&experiment, 4).kept, 20 * (3 * 64 * 4 + 2 * a_row));
+        experiment.train.recompute = true;
+        assert_eq!(activations(&experiment, 1).kept, 80 * (3 * 64 * 4 + 2 * 2 * 8));
+    }
+
+    #[test]
+    fn the_loss_holds_one_chunk_of_logits() {
+        let mut experiment = tiny();
+        experiment.model.vocab_size = Some(201_088);
+        experiment.train.sequence_length = 256;
+        let held = activations(&experiment, 1);
+        assert_eq!(held.peak, Peak::Loss);
+        // 512 rows in two chunks: logits and their logarithms; rows and their gradient.
+        assert_eq!(held.workspace, 256 * 201_088 * 8 + 2 * 512 * 64 * 4);
+        experiment.train.precision = Precision::Bf16;
+        assert_eq!(activations(&experiment, 1).workspace, 256 * 201_088 * 10 + 2 * 512 * 64 * 2);
+    }
+
+    #[test]
+    fn accumulation_adds_no_workspace() {
+        let mut experiment = tiny();
+        let few = activations(&experiment, 1);
+        experiment.train.global_batch_size *= 3;
+        let many = activations(&experiment, 1);
+        assert_eq!((many.kept, many.workspace), (3 * few.kept, few.workspace));
+    }
+}

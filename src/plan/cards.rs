@@ -1,0 +1,162 @@
+//! Where a rank fits, and what would make it smaller.
+
+use serde::Serialize;
+
+use super::memory::{Memory, memory};
+use super::mesh::on_gpu;
+use crate::experiment::{Experiment, Strategy};
+use crate::run_dir::Host;
+
+/// Cards and their memory in GiB, as it is sold.
+const CARDS: [(&str, u64); 6] = [
+    ("24 GB (RTX 4090)", 24),
+    ("40 GB (A100)", 40),
+    ("48 GB (L40S)", 48),
+    ("80 GB (A100, H100)", 80),
+    ("141 GB (H200)", 141),
+    ("180 GB (B200)", 180),
+];
+
+/// Percent of it that is left beside CUDA's context, the communicators' buffers and gaps between tensors.
+pub const USABLE_PERCENT: u64 = 94;
+
+/// One place that a rank might have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fit {
+    /// The card, or this machine.
+    pub name: String,
+    /// Bytes that can be used of it.
+    pub usable: u64,
+    /// Bytes that are missing; 0 where it fits.
+    pub missing: u64,
+}
+
+/// A value that would save memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Saving {
+    /// The assignments, as `--set` takes them.
+    pub set: Vec<String>,
+    /// Bytes that each rank would save on its device.
+    pub bytes: u64,
+}
+
+/// The usual cards for a rank on a GPU; this machine, for all ranks together, on the CPU.
+pub fn fits(experiment: &Experiment, needed: &Memory) -> Vec<Fit> {
+    if on_gpu(&experiment.train) {
+        let usable = |gib: u64| (gib << 30) / 100 * USABLE_PERCENT;
+        CARDS.iter().map(|(name, gib)| fit(name, usable(*gib), needed.on_device())).collect()
+    } else {
+        let ranks = experiment.sharding.ranks.max(1);
+        vec![fit("this machine", Host::this().memory_bytes, needed.total().saturating_mul(ranks))]
+    }
+}
+
+fn fit(name: &str, usable: u64, needed: u64) -> Fit {
+    Fit { name: name.to_owned(), usable, missing: needed.saturating_sub(usable) }
+}
+
+/// Values that would save memory on each rank's device, most first.
+pub fn savings(experiment: &Experiment) -> Vec<Saving> {
+    let now = memory(experiment).on_device();
+    let mut savings: Vec<Saving> = changes(experiment)
+        .into_iter()
+        .map(|(set, changed)| Saving { set, bytes: now.saturating_sub(memory(&changed).on_device()) })
+        .filter(|saving| saving.bytes > 0)
+        .collect();
+    savings.sort_by_key(|saving| std::cmp::Reverse(saving.bytes));
+    savings
+}
+
+fn changes(experiment: &Experiment) -> Vec<(Vec<String>, Experiment)> {
+    let change = |set: &[String], apply: fn(&mut Experiment)| {
+        let mut changed = experiment.clone();
+        apply(&mut changed);
+        (set.to_vec(), changed)
+    };
+    let mut changes = vec![
+        change(&["train.recompute=true".to_owned()], |changed| changed.train.recompute = true),
+        change(&["sharding.offload_optimizer=true".to_owned()], |changed| {
+            changed.sharding.offload_optimizer = true;
+        }),
+        change(&["train.micro_batch_size=1".to_owned()], |changed| changed.train.micro_batch_size = 1),
+    ];
+    let ranks = 2 * experiment.sharding.ranks.max(1);
+    let at_once = i128::from(experiment.train.micro_batch_size) * i128::from(ranks);
+    if i128::from(experiment.train.global_batch_size) % at_once == 0 {
+        let mut set = vec![format!("sharding.ranks={ranks}")];
+        if experiment.sharding.strategy == Strategy::None {
+            set.insert(0, "sharding.strategy=fsdp".to_owned());
+        }
+        changes.push(change(&set, |changed| {
+            changed.sharding.ranks = 2 * changed.sharding.ranks.max(1);
+            if changed.sharding.strategy == Strategy::None {
+                changed.sharding.strategy = Strategy::Fsdp;
+            }
+        }));
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Model, Precision, Preset};
+
+    fn the_20b() -> Experiment {
+        let model = Model { vocab_size: Some(201_088), ..Preset::B20.model() };
+        let mut experiment = Experiment { model, ..Experiment::default() };
+        (experiment.train.global_batch_size, experiment.train.precision) = (40, Precision::Bf16);
+        experiment.train.device = "cuda".into();
+        (experiment.sharding.strategy, experiment.sharding.ranks) = (Strategy::Fsdp, 5);
+        experiment
+    }
+
+    #[test]
+    fn a_card_that_is_too_small_says_by_how_much() {
+        let experiment = the_20b();
+        let needed = memory(&experiment);
+        let fits = fits(&experiment, &needed);
+        assert_eq!(fits.len(), CARDS.len());
+        assert_eq!(fits[0].missing, needed.on_device() - fits[0].usable);
+        assert_eq!(fits[5].missing, 0);
+        assert_eq!(fits[5].usable, (180 << 30) / 100 * 94);
+    }
+
+    #[test]
+    fn on_the_cpu_all_ranks_share_the_machine() {
+        let mut experiment = the_20b();
+        experiment.train.device = "cpu".into();
+        let needed = memory(&experiment);
+        let fits = fits(&experiment, &needed);
+        assert_eq!(fits.len(), 1);
+        assert_eq!(fits[0].missing, (5 * needed.total()).saturating_sub(fits[0].usable));
+    }
+
+    #[test]
+    fn savings_are_what_the_changed_experiment_needs_less() {
+        let experiment = the_20b();
+        let found = savings(&experiment);
+        assert!(found.is_sorted_by(|a, b| a.bytes >= b.bytes));
+        let of = |key: &str| found.iter().find(|saving| saving.set[0] == key).map(|saving| saving.bytes);
+        let needed = memory(&experiment);
+        let mut changed = experiment.clone();
+        changed.sharding.offload_optimizer = true;
+        let moments = needed.optimizer - memory(&changed).moments_in_flight;
+        assert_eq!(of("sharding.offload_optimizer=true"), Some(moments));
+        assert!(of("sharding.ranks=10").is_some_and(|bytes| bytes > needed.state() / 2 - (1 << 20)));
+        assert!(of("train.recompute=true").is_some());
+        assert_eq!(of("train.micro_batch_size=1"), None, "it is 1 already");
+        assert!(savings(&changed).iter().all(|saving| saving.set[0] != "sharding.offload_optimizer=true"));
+    }
+
+    #[test]
+    fn ranks_that_do_not_divide_the_batch_are_not_proposed() {
+        let mut experiment = the_20b();
+        experiment.train.global_batch_size = 5;
+        assert!(savings(&experiment).iter().all(|saving| !saving.set[0].starts_with("sharding.ranks")));
+        experiment.train.global_batch_size = 2;
+        (experiment.sharding.strategy, experiment.sharding.ranks) = (Strategy::None, 1);
+        let set = ["sharding.strategy=fsdp", "sharding.ranks=2"];
+        assert_eq!(savings(&experiment)[0].set, set);
+    }
+}

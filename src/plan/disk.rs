@@ -1,0 +1,72 @@
+//! Room on the disk that a run takes up, from shapes alone.
+
+use serde::Serialize;
+
+use crate::experiment::{Checkpoint, Experiment, ExportDtype, ScheduleKind};
+use crate::model::parameters;
+
+/// Bytes of a parameter in a checkpoint: the f32 weight and both moments.
+const CHECKPOINT_BYTES: u64 = 12;
+
+/// Bytes on the disk, by what they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Disk {
+    /// One checkpoint: weights and both moments, f32.
+    pub checkpoint: u64,
+    /// Checkpoints that are there at once, the one being written included.
+    pub num_checkpoints: u64,
+    /// The exported model.
+    pub export: u64,
+}
+
+impl Disk {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.checkpoint.saturating_mul(self.num_checkpoints).saturating_add(self.export)
+    }
+}
+
+/// Room that a run takes up to its end, on any number of ranks; the model's `vocab_size` is set.
+pub fn disk(experiment: &Experiment) -> Disk {
+    let total: u64 =
+        parameters(&experiment.model).iter().map(|parameter| parameter.numel().unsigned_abs()).sum();
+    let export_bytes = match experiment.export.dtype {
+        ExportDtype::F32 => 4,
+        ExportDtype::Bf16 | ExportDtype::F16 => 2,
+    };
+    Disk {
+        checkpoint: CHECKPOINT_BYTES * total,
+        num_checkpoints: num_checkpoints(experiment),
+        export: export_bytes * total,
+    }
+}
+
+fn num_checkpoints(experiment: &Experiment) -> u64 {
+    let Checkpoint { every_steps, keep_last, keep_every, keep_best, .. } = experiment.checkpoint;
+    let steps = experiment.train.steps;
+    let kept_for_good = keep_every.map_or(0, |every| steps / every.max(1));
+    let before_decay = u64::from(experiment.schedule.kind == ScheduleKind::Wsd);
+    // A checkpoint is complete before the one that it replaces goes.
+    let at_once = keep_last + 1 + kept_for_good + u64::from(keep_best) + before_decay;
+    at_once.min(steps.div_ceil(every_steps.max(1)) + before_decay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Model, Preset};
+
+    #[test]
+    fn checkpoints_are_counted_as_they_are_kept() {
+        let model = Model { vocab_size: Some(201_088), ..Preset::Tiny.model() };
+        let mut experiment = Experiment { model, ..Experiment::default() };
+        experiment.train.steps = 1000;
+        experiment.checkpoint = Checkpoint { every_steps: 100, keep_last: 2, ..Checkpoint::default() };
+        assert_eq!(disk(&experiment).num_checkpoints, 3);
+        experiment.checkpoint.keep_every = Some(500);
+        experiment.checkpoint.keep_best = true;
+        assert_eq!(disk(&experiment).num_checkpoints, 6);
+        experiment.checkpoint.every_steps = 1000;
+        assert_eq!(disk(&experiment).num_checkpoints, 1, "no more than are written");
+    }
+}

@@ -1,0 +1,139 @@
+//! How ranks form a mesh of replicas and shards, and what a rank of it holds of each unit.
+
+use serde::Serialize;
+use tch::Cuda;
+
+use crate::experiment::{Backend, Model, Sharding, Strategy, Train};
+use crate::model::{ParameterSpec, Role, num_units, unit_parameters};
+
+/// Tensors and slices of a flat region start at multiples of so many elements: 256 bytes in f32.
+const ALIGNMENT: u64 = 64;
+
+/// GPUs of the machines that hsdp is planned for where nobody says how many ranks share one.
+const USUAL_GPUS: u64 = 8;
+
+/// A mesh of `shards` by `replicas` ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Mesh {
+    /// Ranks that hold one copy of the model together.
+    pub shards: u64,
+    /// Copies of the model.
+    pub replicas: u64,
+    /// The machines decide how many ranks a replica has, and these numbers are a guess.
+    pub assumed: bool,
+}
+
+impl Mesh {
+    /// The mesh that `sharding` asks for.
+    pub fn of(sharding: &Sharding) -> Self {
+        let ranks = sharding.ranks.max(1);
+        let usual =
+            || (1..=USUAL_GPUS.min(ranks)).rev().find(|count| ranks.is_multiple_of(*count)).unwrap_or(1);
+        let (shards, assumed) = match (sharding.strategy, sharding.ranks_per_replica) {
+            (Strategy::None | Strategy::Ddp, _) => (1, false),
+            (Strategy::Fsdp, _) => (ranks, false),
+            (Strategy::Hsdp, Some(replica)) => (replica.clamp(1, ranks), false),
+            (Strategy::Hsdp, None) => (usual(), true),
+        };
+        Self { shards, replicas: ranks / shards, assumed }
+    }
+
+    /// All ranks.
+    pub fn ranks(&self) -> u64 {
+        self.shards * self.replicas
+    }
+}
+
+/// The two flat regions of a unit, in elements, padded so that each shard owns an equal slice of both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Regions {
+    /// Matrices, which are cast to the training precision.
+    pub matrices: u64,
+    /// Router and vectors, which stay f32.
+    pub rest: u64,
+}
+
+impl Regions {
+    /// Both.
+    pub fn elements(&self) -> u64 {
+        self.matrices + self.rest
+    }
+
+    fn of(parameters: &[ParameterSpec], shards: u64) -> Self {
+        let mut regions = Self::default();
+        for parameter in parameters {
+            let region =
+                if parameter.role == Role::Matrix { &mut regions.matrices } else { &mut regions.rest };
+            *region += parameter.numel().unsigned_abs().next_multiple_of(ALIGNMENT);
+        }
+        let slices = shards * ALIGNMENT;
+        Self {
+            matrices: regions.matrices.next_multiple_of(slices),
+            rest: regions.rest.next_multiple_of(slices),
+        }
+    }
+}
+
+/// The regions of every unit of the chain, cut for `shards` ranks; the model's `vocab_size` is set.
+pub fn regions(model: &Model, shards: u64) -> Vec<Regions> {
+    (0..num_units(model)).map(|unit| Regions::of(&unit_parameters(model, unit), shards)).collect()
+}
+
+/// Whether the model is trained on GPUs; `auto` looks at this machine.
+pub fn on_gpu(train: &Train) -> bool {
+    match train.device.as_str() {
+        "cpu" => false,
+        "auto" => Cuda::is_available(),
+        _ => true,
+    }
+}
+
+/// Whether Gloo moves the tensors.
+pub fn uses_gloo(sharding: &Sharding, train: &Train) -> bool {
+    match sharding.backend {
+        Backend::Gloo => true,
+        Backend::Nccl => false,
+        Backend::Auto => !on_gpu(train),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Preset;
+
+    #[test]
+    fn strategies_form_their_meshes() {
+        let mesh = |strategy, ranks, ranks_per_replica| {
+            let mesh = Mesh::of(&Sharding { strategy, ranks, ranks_per_replica, ..Sharding::default() });
+            assert_eq!(mesh.ranks(), ranks);
+            (mesh.shards, mesh.replicas, mesh.assumed)
+        };
+        assert_eq!(mesh(Strategy::None, 1, None), (1, 1, false));
+        assert_eq!(mesh(Strategy::Ddp, 4, None), (1, 4, false));
+        assert_eq!(mesh(Strategy::Fsdp, 5, None), (5, 1, false));
+        assert_eq!(mesh(Strategy::Hsdp, 16, Some(4)), (4, 4, false));
+        assert_eq!(mesh(Strategy::Hsdp, 16, None), (8, 2, true));
+        assert_eq!(mesh(Strategy::Hsdp, 12, None), (6, 2, true));
+        assert_eq!(mesh(Strategy::Hsdp, 2, None), (2, 1, true));
+    }
+
+    /// Width 64, 4 heads of 16 with 2 for keys and values, 4 experts of width 64, vocabulary 100.
+    #[test]
+    fn regions_by_hand() {
+        let model = Model { vocab_size: Some(100), ..Preset::Tiny.model() };
+        let units = regions(&model, 1);
+        let embedding = Regions { matrices: 6400, rest: 0 };
+        // q 4096, k and v 2048 each, out 4096; gate and up 4*64*128, down 4*64*64.
+        let matrices = 4096 + 2 * 2048 + 4096 + 32768 + 16384;
+        // Router 256; norms 2*64; biases 64, 32, 32, 64; sinks 4; router's bias 4; experts' biases 512 and 256.
+        // Those below 64 take up 64.
+        let rest = 256 + 2 * 64 + 4 * 64 + 64 + 64 + 512 + 256;
+        let block = Regions { matrices, rest };
+        assert_eq!(units, [embedding, block, block, Regions { matrices: 6400, rest: 64 }]);
+        // Slices of three are multiples of 64: 6400 is 33.3 times 192, and 64 is a third of it.
+        let cut = regions(&model, 3);
+        assert_eq!((cut[0].matrices, cut[3].rest), (34 * 192, 192));
+        assert_eq!(cut[1].elements() % (3 * ALIGNMENT), 0);
+    }
+}
