@@ -5,13 +5,18 @@ use std::marker::PhantomData;
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
 use std::ptr::{NonNull, null, null_mut};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tch::Tensor;
 use torch_sys::C_tensor;
 
 use super::bridge::checked;
+
+/// What libtorch may take longer to give up than it was told.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The C side's objects.
 mod handle {
@@ -120,7 +125,17 @@ impl Store {
     /// # Errors
     /// Nobody answers there.
     pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<Self> {
-        Self::open(host, port, None, timeout)
+        // libtorch gives up connecting in time, but waits without end for the first word of a server that is not a store's.
+        let (sender, receiver) = mpsc::channel();
+        let host = host.to_owned();
+        thread::Builder::new().name("store".into()).spawn(move || {
+            // Nobody listens any more when the time is over.
+            let _ = sender.send(Self::open(&host, port, None, timeout));
+        })?;
+        match receiver.recv_timeout(timeout + GRACE) {
+            Ok(opened) => opened,
+            Err(_) => bail!("the store: it takes connections and does not answer"),
+        }
     }
 
     fn open(host: &str, port: u16, listener: Option<TcpListener>, timeout: Duration) -> Result<Self> {
@@ -380,8 +395,6 @@ fn milliseconds(timeout: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use tch::{Device, Kind};
 
     use super::*;
@@ -412,12 +425,15 @@ mod tests {
 
     #[test]
     fn a_store_that_does_not_answer_is_an_error() {
-        // Bound and not served: connections are taken by the system and never answered; a closed port refuses them.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
+        let connect =
+            || Store::connect("127.0.0.1", port, Duration::from_millis(300)).unwrap_err().to_string();
+        // Bound and not served: the system takes connections, and nobody says a word.
+        assert_eq!(connect(), "the store: it takes connections and does not answer");
+        // A closed port refuses them.
         drop(listener);
-        let error = Store::connect("127.0.0.1", port, Duration::from_secs(1)).unwrap_err();
-        assert!(error.to_string().starts_with("the store: "), "{error}");
+        assert!(connect().starts_with("the store: "));
     }
 
     /// Runs `member` as each rank of a Gloo group, on threads, and returns what they return.
