@@ -22,7 +22,7 @@ use crate::torch::{Store, Transport};
 const NAP: Duration = Duration::from_millis(1);
 const LONGEST_NAP: Duration = Duration::from_millis(50);
 
-/// How long the leader waits for the others to leave.
+/// How long the rank that serves the store waits for the others to leave: one that was killed never says so.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What all ranks of a run must have in common.
@@ -131,6 +131,8 @@ pub struct World {
     local_size: usize,
     timeout: Duration,
     store: Option<Store>,
+    /// Whether the store ends with this process.
+    serves: bool,
     turn: Cell<u64>,
     /// Messages of the leader that may not have been read by everyone yet.
     unread: RefCell<Vec<String>>,
@@ -146,6 +148,7 @@ impl World {
             local_size: 1,
             timeout: Duration::from_secs(600),
             store: None,
+            serves: false,
             turn: Cell::new(0),
             unread: RefCell::default(),
         }
@@ -165,11 +168,17 @@ impl World {
             local_size: placement.local_world_size,
             timeout,
             store: Some(store),
+            serves: placement.rank == 0 && !placement.hosted,
             turn: Cell::new(0),
             unread: RefCell::default(),
         };
-        world.introduce(placement, fingerprint)?;
-        Ok(world)
+        match world.introduce(placement, fingerprint) {
+            Ok(()) => Ok(world),
+            Err(error) => {
+                world.leave();
+                Err(error)
+            }
+        }
     }
 
     fn introduce(&self, placement: &Placement, fingerprint: &Fingerprint) -> Result<()> {
@@ -335,10 +344,19 @@ impl World {
         }
     }
 
-    /// Ends this rank's part. Where the leader serves the store, it waits until nobody needs it any more.
+    /// Ends this rank's part. The rank that serves the store waits a little until nobody needs it any more.
     pub fn leave(self) {
-        // A rank that does not come has failed, and has said why.
-        let _ = self.gather_within(&(), Some(FAREWELL));
+        let Some(store) = &self.store else { return };
+        if !self.serves {
+            // Without the store there is nobody to tell.
+            let _ = store.set(&format!("left/{}", self.rank), b"");
+            return;
+        }
+        let start = Instant::now();
+        let here = |rank: usize| matches!(store.get(&format!("left/{rank}")), Ok(None));
+        while (1..self.size).any(here) && start.elapsed() < FAREWELL {
+            thread::sleep(LONGEST_NAP);
+        }
     }
 
     /// Tells whoever serves the store, such as the launcher.
@@ -550,11 +568,12 @@ mod tests {
                 let world = world.unwrap();
                 if world.is_leader() {
                     world.give_up(&anyhow!("no text"));
-                    // It serves the store, and so leaves last.
-                    thread::sleep(Duration::from_secs(1));
+                    world.leave();
                     return String::new();
                 }
-                world.share::<u32>(None).unwrap_err().to_string()
+                let error = world.share::<u32>(None).unwrap_err().to_string();
+                world.leave();
+                error
             },
         );
         assert_eq!(errors[1], "rank 0 failed: no text");

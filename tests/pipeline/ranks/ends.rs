@@ -120,13 +120,19 @@ fn a_killed_rank_takes_the_others_along_and_the_run_goes_on() {
 
 #[test]
 fn a_rank_that_hangs_is_named_by_what_the_others_waited_for() {
-    let project = long(&["sharding.timeout_seconds = 3"]);
+    // Nothing but steps, so that it hangs in one.
+    let project = long(&[
+        "sharding.timeout_seconds = 3",
+        "checkpoint.every_steps = 60",
+        "evaluate.every_steps = 0",
+        "sample.every_steps = 0",
+    ]);
     let (started, pids) = start(&project, &format!("tiny.toml {}", on("fsdp", 2)), 2, 3);
     signal("STOP", pids[1]);
     let since = Instant::now();
     let ended = started.end().ends_with(1);
     assert!(since.elapsed() < SOON);
-    assert!(ended.stderr.contains("rank 0, step "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("rank 0, step ") && ended.stderr.contains(": the "), "{}", ended.stderr);
     assert!(ended.stderr.contains("raise sharding.timeout_seconds"), "{}", ended.stderr);
     assert!(pids.iter().all(|pid| !is_alive(*pid)));
 }

@@ -51,7 +51,12 @@ fn losses_and_gradients_are_those_of_one_rank() {
 
 #[test]
 fn so_they_are_with_recomputation_documents_and_two_sequences_at_once() {
-    let values = ["train.recompute = true", "train.document_mask = true", "train.micro_batch_size = 2"];
+    let values = [
+        "train.recompute = true",
+        "train.document_mask = true",
+        "train.micro_batch_size = 2",
+        "train.global_batch_size = 24",
+    ];
     compare(&values, &[("fsdp", 3), ("hsdp", 4)], 1e-5);
 }
 
