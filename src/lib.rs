@@ -12,6 +12,7 @@
 //! | [`train`] | the chain driver, optimizer, schedule |
 //! | [`evaluation`], [`generation`] | used by the stages and inside training |
 //! | [`checkpoint`], [`hf_format`] | our checkpoints; Hugging Face directories in and out |
+//! | [`distributed`] | where a rank stands, the launcher, process groups |
 //! | [`model`], [`data`] | attention, experts, rope, norm, loss, init; sources, tokenizer, token files, batches |
 //! | [`monitor`] | metrics log, TensorBoard, progress |
 //! | [`run_dir`] | every path, manifest, locks |
@@ -22,6 +23,7 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
+pub mod distributed;
 pub mod evaluation;
 pub mod experiment;
 pub mod generation;

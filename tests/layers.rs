@@ -12,7 +12,7 @@ use std::str::FromStr as _;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// From the top down. Layers of one row do not import each other.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["main"],
     &["cli"],
     &["runner"],
@@ -21,6 +21,7 @@ const LAYERS: [&[&str]; 14] = [
     &["train"],
     &["evaluation", "generation"],
     &["checkpoint", "hf_format"],
+    &["distributed"],
     &["model", "data"],
     &["monitor"],
     &["run_dir"],
