@@ -1,8 +1,13 @@
 //! Many ranks: where one of them stands among the others, and the launcher that starts them.
 
 mod launch;
+mod outcome;
 mod placement;
 mod slurm;
+mod supervise;
+mod tail;
 
 pub use launch::{Launch, tie_to_parent};
+pub use outcome::{Failure, How, Outcome};
 pub use placement::{Placement, PlacementError};
+pub use supervise::{Patience, Request, supervise};
