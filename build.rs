@@ -6,12 +6,15 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const BRIDGE: &str = "src/torch/bridge.cpp";
+const BRIDGE: [&str; 2] = ["src/torch/bridge.cpp", "src/torch/c10d.cpp"];
+const HEADERS: [&str; 2] = ["src/torch/guarded.hpp", "src/torch/declarations"];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
-    println!("cargo::rerun-if-changed={BRIDGE}");
+    for source in BRIDGE.iter().chain(&HEADERS) {
+        println!("cargo::rerun-if-changed={source}");
+    }
     if let Err(problem) = build() {
         println!("cargo::error={problem}");
         std::process::exit(1);
@@ -92,9 +95,11 @@ fn cuda_runtime(lib_dir: &Path) -> Option<String> {
 
 fn compile_bridge(libtorch: &Path, cuda: Option<&Cuda>) -> Result<(), String> {
     let include = libtorch.join("include");
-    let mut header_dirs = vec![include.clone(), include.join("torch/csrc/api/include")];
+    let mut header_dirs =
+        // What stands in for headers that the wheels lack comes first.
+        vec!["src/torch/declarations".into(), include.clone(), include.join("torch/csrc/api/include")];
     let mut bridge = cc::Build::new();
-    bridge.cpp(true).std("c++17").define("_GLIBCXX_USE_CXX11_ABI", "1").file(BRIDGE);
+    bridge.cpp(true).std("c++17").define("_GLIBCXX_USE_CXX11_ABI", "1").files(BRIDGE);
     if let Some(cuda) = cuda {
         bridge.define("OSS_RUN_CUDA", None);
         header_dirs.extend(cuda.include_dirs.iter().cloned());
@@ -103,7 +108,7 @@ fn compile_bridge(libtorch: &Path, cuda: Option<&Cuda>) -> Result<(), String> {
     for directory in header_dirs {
         bridge.flag("-isystem").flag(directory);
     }
-    bridge.try_compile("oss_run_bridge").map_err(|error| format!("{BRIDGE} does not compile: {error}"))
+    bridge.try_compile("oss_run_bridge").map_err(|error| format!("{BRIDGE:?} does not compile: {error}"))
 }
 
 fn link(libtorch: &Path, cuda: Option<&Cuda>) {

@@ -13,6 +13,7 @@ use oss_run::{
     hf_format::{ExportOptions, HfDirectory, TokenizerFiles, export},
     model::{WeightSource, parameters},
 };
+use proptest::strategy::{Strategy as _, ValueTree as _};
 use tch::{Device, Kind, Tensor};
 
 fn golden(name: &str) -> PathBuf {
@@ -91,6 +92,66 @@ fn both_released_layouts_give_what_transformers_reads() {
             assert_eq!(loaded.kind(), Kind::BFloat16);
             assert_eq!(loaded.size(), expected[&name].size(), "{layout}: {name}");
             assert!(loaded.equal(&expected[&name]), "{layout}: {name}");
+        }
+    }
+}
+
+/// The four ways in which the same weights may lie in a directory.
+fn layouts() -> Vec<(&'static str, tempfile::TempDir)> {
+    let expected = read(&golden("expected.safetensors"));
+    let dense = copy_of("huggingface");
+    let plain: Vec<_> =
+        expected.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    Tensor::write_safetensors(&plain, dense.path().join("model.safetensors")).unwrap();
+    let swapped = copy_of("openai");
+    let path = swapped.path().join("model.safetensors");
+    let mut stored = read(&path);
+    for layer in 0..2 {
+        for (theirs, ours) in [("mlp1_weight", "gate_up_proj"), ("mlp2_weight", "down_proj")] {
+            let name = format!("block.{layer}.mlp.{theirs}");
+            assert!(stored.remove(&format!("{name}.blocks")).is_some());
+            assert!(stored.remove(&format!("{name}.scales")).is_some());
+            let matrix = &expected[&format!("model.layers.{layer}.mlp.experts.{ours}")];
+            stored.insert(name, matrix.transpose(1, 2).contiguous());
+        }
+    }
+    Tensor::write_safetensors(&stored.into_iter().collect::<Vec<_>>(), &path).unwrap();
+    vec![
+        ("4-bit", copy_of("huggingface")),
+        ("plain", dense),
+        ("fused and 4-bit", copy_of("openai")),
+        ("fused and swapped", swapped),
+    ]
+}
+
+#[test]
+fn any_range_of_any_parameter_in_any_layout_is_that_part_of_the_whole() {
+    let expected = read(&golden("expected.safetensors"));
+    for (layout, dir) in layouts() {
+        let mut directory = HfDirectory::open(dir.path()).unwrap();
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        for spec in parameters(&directory.model().clone()) {
+            let name = &spec.name;
+            directory.check_shape(&spec).unwrap();
+            let whole = directory.load(name).unwrap();
+            assert!(whole.equal(&expected[name]) && whole.size() == spec.shape, "{layout}: {name}");
+            let (flat, numel) = (whole.flatten(0, -1), spec.numel());
+            // The ends, the first row or expert, the seam of two experts, one expert, and a part of one.
+            let row: i64 = spec.shape[1..].iter().product();
+            let mut ranges = vec![(0, 0), (numel, numel), (0, 1), (numel - 1, numel), (0, row), (0, numel)];
+            if let [_, _, out_width] = spec.shape[..] {
+                ranges.extend([(row - 1, row + 1), (row, 2 * row), (row + 31 * out_width + 1, 2 * row - 1)]);
+            }
+            for _ in 0..40 {
+                let (a, b) = (0..=numel, 0..=numel).new_tree(&mut runner).unwrap().current();
+                ranges.push((a.min(b), a.max(b)));
+            }
+            for (start, end) in ranges {
+                let part = directory.read(name, start..end).unwrap();
+                assert_eq!(part.kind(), whole.kind());
+                assert!(part.equal(&flat.narrow(0, start, end - start)), "{layout}: {name} {start}..{end}");
+            }
+            assert!(directory.read(name, 0..numel + 1).is_err());
         }
     }
 }

@@ -245,6 +245,14 @@ impl WeightSource for Checkpoint {
     fn load(&mut self, name: &str) -> anyhow::Result<Tensor> {
         Ok(Self::load(self, name)?)
     }
+
+    fn read(&mut self, name: &str, range: Range<i64>) -> anyhow::Result<Tensor> {
+        Ok(Self::read(self, name, range)?)
+    }
+
+    fn shape(&mut self, name: &str) -> anyhow::Result<Vec<i64>> {
+        Ok(self.record(name)?.shape.clone())
+    }
 }
 
 /// Takes a shared lock on a checkpoint, so that it is not pruned meanwhile.

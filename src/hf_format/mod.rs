@@ -6,6 +6,7 @@
 //!
 //! Written: what transformers loads, see [`export`].
 
+mod assemble;
 mod config;
 mod export;
 mod layout;
@@ -15,6 +16,7 @@ mod shards;
 use std::{
     collections::HashMap,
     fs,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -23,14 +25,18 @@ use tch::Tensor;
 
 pub use export::{ExportOptions, TokenizerFiles, export};
 
-use crate::{experiment::Model, model::WeightSource};
+use crate::{
+    experiment::Model,
+    model::{WeightSource, check_range},
+};
 use config::Dialect;
-use layout::{Recipe, Stored};
+use layout::Recipe;
 use shards::Shards;
 
 /// A directory of gpt-oss weights, open for reading.
 ///
-/// Opening checks every tensor's presence, shape and kind against the configuration; loading reads one parameter.
+/// Opening checks every tensor's presence, shape and kind against the configuration; reading touches no more
+/// than the part of a parameter that is asked for, expert by expert where it is stored in another order.
 #[derive(Debug)]
 pub struct HfDirectory {
     path: PathBuf,
@@ -79,31 +85,26 @@ impl HfDirectory {
         [self.path.join(CONFIG)].into_iter().chain(weights).collect()
     }
 
-    fn make(&self, name: &str) -> Result<Tensor> {
-        let Some((shape, recipe)) = self.recipes.get(name) else {
-            bail!("the model has no parameter of that name");
-        };
-        let whole = |stored: &Stored| -> Result<Tensor> {
-            let flat = self.shards.read(&stored.name, None)?;
-            Ok(flat.reshape(stored.shape.as_slice()))
-        };
-        let tensor = match recipe {
-            Recipe::Plain(stored) => whole(stored)?,
-            Recipe::Swapped(stored) => whole(stored)?.transpose(1, 2).contiguous(),
-            Recipe::Mxfp4 { blocks, scales } => mxfp4::dequantise(&whole(blocks)?, &whole(scales)?)?,
-            Recipe::Rows(stored, rows) => {
-                let row: i64 = stored.shape[1..].iter().product();
-                let elements = (rows.start * row) as usize..(rows.end * row) as usize;
-                self.shards.read(&stored.name, Some(elements))?.reshape(shape.as_slice())
-            }
-        };
-        Ok(tensor)
+    fn parameter(&self, name: &str) -> Result<&(Vec<i64>, Recipe)> {
+        self.recipes.get(name).with_context(|| format!("{} has no parameter {name}", self.path.display()))
     }
 }
 
 impl WeightSource for HfDirectory {
     fn load(&mut self, name: &str) -> Result<Tensor> {
-        self.make(name).with_context(|| format!("cannot load {name} from {}", self.path.display()))
+        let shape = self.shape(name)?;
+        Ok(self.read(name, 0..shape.iter().product())?.reshape(shape))
+    }
+
+    fn read(&mut self, name: &str, range: Range<i64>) -> Result<Tensor> {
+        let (shape, recipe) = self.parameter(name)?;
+        check_range(name, shape, &range)?;
+        assemble::read(&self.shards, shape, recipe, range)
+            .with_context(|| format!("cannot load {name} from {}", self.path.display()))
+    }
+
+    fn shape(&mut self, name: &str) -> Result<Vec<i64>> {
+        Ok(self.parameter(name)?.0.clone())
     }
 }
 

@@ -1,9 +1,11 @@
 //! MXFP4, the released models' form of expert weights: 4-bit floats in blocks of 32 that share one power of two.
 
+use std::ops::Range;
+
 use anyhow::{Result, bail};
 use half::bf16;
 use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use crate::torch;
 
@@ -22,32 +24,40 @@ const TILE_OUTPUTS: usize = 64;
 /// The scale byte that stands for "not a number".
 const NAN_SCALE: u8 = 255;
 
-/// The bf16 tensor [E, in, out] of `blocks` [E, out, in/32, 16] and `scales` [E, out, in/32], both u8 on the CPU.
-///
-/// A value is its code times 2^(scale - 127). bf16 holds that exactly, but for the last two scales, where it can be
-/// infinite. Fails on the scale that means NaN.
-pub(super) fn dequantise(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
-    let (experts, out_width, groups) = scales.size3()?;
-    let dense = Tensor::empty([experts, groups * BLOCK_VALUES, out_width], (Kind::BFloat16, Device::Cpu));
-    let (out_width, groups) = (out_width as usize, groups as usize);
-    let table = table();
-    for expert in 0..experts {
-        let (blocks, scales) = (blocks.get(expert).contiguous(), scales.get(expert).contiguous());
-        let (blocks, scales) = (torch::bytes(&blocks), torch::bytes(&scales));
+/// One expert's matrix as it is stored, both on the CPU.
+pub(super) struct Packed {
+    /// u8 [out, in/32, 16].
+    pub blocks: Tensor,
+    /// u8 [out, in/32].
+    pub scales: Tensor,
+}
+
+impl Packed {
+    /// Dequantises the rows of the blocks `groups` (32 rows each) of the matrix [in, out] into `dense`, which they fill.
+    ///
+    /// A value is its code times 2^(scale - 127). bf16 holds that exactly, but for the last two scales, where it can be
+    /// infinite. Fails on the scale that means NaN.
+    ///
+    /// # Panics
+    /// When `dense` is not as large as those rows.
+    pub(super) fn dequantise(&self, groups: Range<usize>, dense: &mut [bf16]) -> Result<()> {
+        let (out_width, width) = self.scales.size2()?;
+        let (out_width, width) = (out_width as usize, width as usize);
+        let (blocks, scales) = (torch::bytes(&self.blocks), torch::bytes(&self.scales));
+        assert_eq!(dense.len(), groups.len() * BLOCK_VALUES as usize * out_width);
         if scales.contains(&NAN_SCALE) {
-            bail!("expert {expert} has a block whose scale means NaN");
+            bail!("a block has the scale that means NaN; download the weights again");
         }
-        let mut dense = dense.get(expert);
-        let dense_values: &mut [bf16] = bytemuck::cast_slice_mut(torch::bytes_mut(&mut dense));
+        let table = table();
         // A thread fills whole rows of the result: 32 a group. Of each output's blocks it takes as many as fill a
         // cache line, for a tile of outputs at a time, so that nothing is fetched twice.
         let stripe = LINE_GROUPS * BLOCK_VALUES as usize * out_width;
-        dense_values.par_chunks_mut(stripe).enumerate().for_each(|(line, stripe)| {
+        dense.par_chunks_mut(stripe).enumerate().for_each(|(line, stripe)| {
             for tile in (0..out_width).step_by(TILE_OUTPUTS) {
                 let outputs = tile..(tile + TILE_OUTPUTS).min(out_width);
                 for (i, rows) in stripe.chunks_mut(BLOCK_VALUES as usize * out_width).enumerate() {
                     for output in outputs.clone() {
-                        let block = output * groups + line * LINE_GROUPS + i;
+                        let block = output * width + groups.start + line * LINE_GROUPS + i;
                         let values = &table[scales[block] as usize];
                         let bytes = &blocks[block * BLOCK_BYTES as usize..][..BLOCK_BYTES as usize];
                         for (pair, byte) in bytes.iter().enumerate() {
@@ -58,8 +68,8 @@ pub(super) fn dequantise(blocks: &Tensor, scales: &Tensor) -> Result<Tensor> {
                 }
             }
         });
+        Ok(())
     }
-    Ok(dense)
 }
 
 /// The value of each code under each scale.
@@ -70,27 +80,52 @@ fn table() -> Vec<[bf16; 16]> {
 
 #[cfg(test)]
 mod tests {
+    use tch::{Device, Kind};
+
     use super::*;
 
     #[test]
     fn codes_scales_and_axes() {
-        // One expert, two outputs, one block each: all codes in order under 2^1, then all ones (code 2) under 2^-127.
+        // Two outputs, one block each: all codes in order under 2^1, then all ones (code 2) under 2^-127.
         let ascending: Vec<u8> = (0..16).map(|i| (((2 * i + 1) % 16) << 4) | ((2 * i) % 16)).collect();
-        let blocks =
-            torch::tensor_from_bytes(&[ascending, vec![0x22; 16]].concat(), &[1, 2, 1, 16], Kind::Uint8);
-        let scales = torch::tensor_from_bytes(&[128, 0], &[1, 2, 1], Kind::Uint8);
-        let dense = dequantise(&blocks, &scales).unwrap();
-        assert_eq!(dense.size(), [1, 32, 2]);
+        let packed = Packed {
+            blocks: torch::tensor_from_bytes(&[ascending, vec![0x22; 16]].concat(), &[2, 1, 16], Kind::Uint8),
+            scales: torch::tensor_from_bytes(&[128, 0], &[2, 1], Kind::Uint8),
+        };
+        let mut dense = vec![bf16::ZERO; 64];
+        packed.dequantise(0..1, &mut dense).unwrap();
         for (i, code) in CODES.iter().cycle().take(32).enumerate() {
-            assert_eq!(dense.double_value(&[0, i as i64, 0]), f64::from(*code) * 2.0);
-            assert_eq!(dense.double_value(&[0, i as i64, 1]), 2f64.powi(-127));
+            assert_eq!(dense[2 * i].to_f64(), f64::from(*code) * 2.0);
+            assert_eq!(dense[2 * i + 1].to_f64(), 2f64.powi(-127));
+        }
+    }
+
+    #[test]
+    fn some_groups_are_those_rows_of_all() {
+        let (out_width, groups) = (70, 9);
+        let byte = |i: i64| (i * 37 % 251) as u8;
+        let blocks: Vec<u8> = (0..out_width * groups * BLOCK_BYTES).map(byte).collect();
+        let scales: Vec<u8> = (0..out_width * groups).map(|i| 100 + byte(i) / 8).collect();
+        let packed = Packed {
+            blocks: torch::tensor_from_bytes(&blocks, &[out_width, groups, BLOCK_BYTES], Kind::Uint8),
+            scales: torch::tensor_from_bytes(&scales, &[out_width, groups], Kind::Uint8),
+        };
+        let rows = |groups: Range<usize>| {
+            let mut dense = vec![bf16::ZERO; groups.len() * (BLOCK_VALUES * out_width) as usize];
+            packed.dequantise(groups, &mut dense).unwrap();
+            dense
+        };
+        let (all, group) = (rows(0..9), (BLOCK_VALUES * out_width) as usize);
+        for groups in [0..1, 3..4, 2..7, 5..9, 4..4] {
+            assert_eq!(rows(groups.clone()), all[groups.start * group..groups.end * group], "{groups:?}");
         }
     }
 
     #[test]
     fn a_nan_scale_is_refused() {
-        let blocks = Tensor::zeros([1, 1, 1, 16], (Kind::Uint8, Device::Cpu));
-        let scales = Tensor::full([1, 1, 1], 255, (Kind::Uint8, Device::Cpu));
-        assert!(dequantise(&blocks, &scales).unwrap_err().to_string().contains("NaN"));
+        let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Uint8, Device::Cpu));
+        let packed = Packed { blocks: zeros(&[1, 1, 16]), scales: zeros(&[1, 1]) + 255 };
+        let error = packed.dequantise(0..1, &mut [bf16::ZERO; 32]).unwrap_err();
+        assert!(error.to_string().contains("NaN"));
     }
 }

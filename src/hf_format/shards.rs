@@ -117,13 +117,12 @@ impl Shards {
         self.files[*self.places.get(tensor)?].tensors().get(tensor)
     }
 
-    /// Flattened elements of a stored tensor, all unless a range is given: 1-D, on the CPU.
-    pub(super) fn read(&self, tensor: &str, elements: Option<Range<usize>>) -> Result<Tensor> {
+    /// Flattened elements of a stored tensor: 1-D, on the CPU.
+    pub(super) fn read(&self, tensor: &str, elements: Range<i64>) -> Result<Tensor> {
         let file = self.places.get(tensor).map(|place| &self.files[*place]);
         let found = file.and_then(|file| Some((file, file.tensors().get(tensor)?)));
         let (file, info) = found.with_context(|| format!("{tensor} is not stored"))?;
-        let all = 0..info.shape.iter().product();
-        Ok(file.read(info, elements.unwrap_or(all), None)?)
+        Ok(file.read(info, elements.start as usize..elements.end as usize, None)?)
     }
 }
 

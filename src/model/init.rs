@@ -4,13 +4,16 @@
 //! normal numbers by Box and Muller's formula in f64. `libm` instead of the system's mathematics keeps the numbers
 //! equal on every machine.
 
+use std::ops::Range;
+
+use anyhow::{Context, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::parameters::{Init, ParameterSpec};
-use super::weights::WeightSource;
+use super::weights::{WeightSource, check_range};
 use crate::experiment::Model;
 use crate::torch;
 
@@ -73,28 +76,44 @@ impl Initial {
         let specs = super::parameters(model).into_iter().map(|spec| (spec.name.clone(), spec)).collect();
         Self { specs, seed, std: model.initializer_range }
     }
+
+    fn spec(&self, name: &str) -> Result<&ParameterSpec> {
+        self.specs.get(name).with_context(|| format!("the model has no parameter {name}"))
+    }
 }
 
 impl WeightSource for Initial {
-    fn load(&mut self, name: &str) -> anyhow::Result<Tensor> {
-        let spec =
-            self.specs.get(name).ok_or_else(|| anyhow::anyhow!("the model has no parameter {name}"))?;
-        let options = (Kind::Float, Device::Cpu);
+    fn load(&mut self, name: &str) -> Result<Tensor> {
+        let spec = self.spec(name)?;
+        let (numel, shape) = (spec.numel(), spec.shape.clone());
+        Ok(self.read(name, 0..numel)?.reshape(shape))
+    }
+
+    fn read(&mut self, name: &str, range: Range<i64>) -> Result<Tensor> {
+        let spec = self.spec(name)?;
+        check_range(name, &spec.shape, &range)?;
+        let (shape, options) = ([range.end - range.start], (Kind::Float, Device::Cpu));
         Ok(match spec.init {
-            Init::Zeros => Tensor::zeros(&spec.shape, options),
-            Init::Ones => Tensor::ones(&spec.shape, options),
+            Init::Zeros => Tensor::zeros(shape, options),
+            Init::Ones => Tensor::ones(shape, options),
             Init::Normal => {
-                let mut tensor = Tensor::empty(&spec.shape, options);
-                fill_normal(self.seed, name, self.std, 0, torch::f32_slice_mut(&mut tensor));
+                let mut tensor = Tensor::empty(shape, options);
+                let out = torch::f32_slice_mut(&mut tensor);
+                fill_normal(self.seed, name, self.std, range.start as usize, out);
                 tensor
             }
         })
+    }
+
+    fn shape(&mut self, name: &str) -> Result<Vec<i64>> {
+        Ok(self.spec(name)?.shape.clone())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::Preset;
 
     fn normal(seed: u64, name: &str, start: usize, len: usize) -> Vec<f32> {
         let mut out = vec![0.0; len];
@@ -108,6 +127,28 @@ mod tests {
         for start in [0, 1, 2, CHUNK - 1, CHUNK, CHUNK + 3, 2 * CHUNK + 1] {
             assert_eq!(normal(7, "w", start, CHUNK + 2), whole[start..start + CHUNK + 2], "from {start}");
         }
+    }
+
+    #[test]
+    fn any_range_of_any_parameter_is_that_part_of_the_whole() {
+        let model = Model { vocab_size: Some(40), ..Preset::Tiny.model() };
+        let mut source = Initial::new(&model, 3);
+        for spec in crate::model::parameters(&model) {
+            source.check_shape(&spec).unwrap();
+            let whole = source.load(&spec.name).unwrap();
+            assert_eq!(whole.size(), spec.shape);
+            let numel = spec.numel();
+            for (start, end) in [(0, numel), (0, 0), (numel, numel), (numel / 3, numel - 1), (1, numel / 2)] {
+                let (start, end) = (start.min(end), end);
+                let part = source.read(&spec.name, start..end).unwrap();
+                assert!(part.equal(&whole.flatten(0, -1).narrow(0, start, end - start)), "{}", spec.name);
+            }
+            for range in [-1..1, 0..numel + 1] {
+                let error = source.read(&spec.name, range).unwrap_err().to_string();
+                assert!(error.contains(&spec.name), "{error}");
+            }
+        }
+        assert!(source.read("model.extra", 0..1).is_err());
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Where a unit's weights come from, and where a whole model's do.
 
-use anyhow::Result;
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
 use tch::Tensor;
+
+use super::ParameterSpec;
 
 /// The weights of the chain, a unit at a time.
 ///
@@ -13,9 +17,55 @@ pub trait Weights {
 }
 
 /// Named tensors of a whole model in storage: a checkpoint, a Hugging Face directory, or an initialisation.
+///
+/// Only [`WeightSource::load`] makes a whole tensor. Where the others are derived from it, as for a source that holds its
+/// tensors in memory anyway, they cost as much; sources in storage read no more than they are asked for.
 pub trait WeightSource {
     /// The tensor of that Hugging Face name, whole, on the CPU, in whatever float kind it is stored.
+    ///
+    /// # Errors
+    /// An unknown name; storage that is damaged or cannot be read.
     fn load(&mut self, name: &str) -> Result<Tensor>;
+
+    /// Flattened elements `range` of that tensor: 1-D, on the CPU, in the stored kind; bit for bit those of the whole.
+    ///
+    /// # Errors
+    /// As for the whole, and a range that leaves the tensor.
+    fn read(&mut self, name: &str, range: Range<i64>) -> Result<Tensor> {
+        let whole = self.load(name)?;
+        check_range(name, &whole.size(), &range)?;
+        Ok(whole.flatten(0, -1).narrow(0, range.start, range.end - range.start))
+    }
+
+    /// The shape of that tensor.
+    ///
+    /// # Errors
+    /// An unknown name.
+    fn shape(&mut self, name: &str) -> Result<Vec<i64>> {
+        Ok(self.load(name)?.size())
+    }
+
+    /// Refuses a parameter that is stored in another shape than `[model]` gives it.
+    fn check_shape(&mut self, spec: &ParameterSpec) -> Result<()> {
+        let found = self.shape(&spec.name)?;
+        ensure!(
+            found == spec.shape,
+            "{} has shape {found:?}, but [model] says {:?}; make [model] match the weights",
+            spec.name,
+            spec.shape
+        );
+        Ok(())
+    }
+}
+
+/// Refuses a range of flattened elements that a tensor of `shape` does not have.
+pub fn check_range(name: &str, shape: &[i64], range: &Range<i64>) -> Result<()> {
+    let numel: i64 = shape.iter().product();
+    ensure!(
+        0 <= range.start && range.start <= range.end && range.end <= numel,
+        "elements {range:?} of {name} were asked for, which has shape {shape:?}; ask for no more than {numel}"
+    );
+    Ok(())
 }
 
 /// Weights held whole in memory, as inference wants them.
@@ -36,14 +86,8 @@ impl Resident {
         for unit in 0..super::num_units(model) {
             let mut tensors = Vec::new();
             for spec in super::unit_parameters(model, unit) {
+                source.check_shape(&spec)?;
                 let tensor = source.load(&spec.name)?;
-                anyhow::ensure!(
-                    tensor.size() == spec.shape,
-                    "{}: shape {:?}, where the model has {:?}; check [model] against the weights",
-                    spec.name,
-                    tensor.size(),
-                    spec.shape
-                );
                 tensors.push(tensor.to_device(device).to_kind(super::compute_kind(spec.role, kind)));
             }
             units.push(tensors);

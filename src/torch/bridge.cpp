@@ -1,5 +1,6 @@
-// The C side of `bridge.rs`: operations of libtorch that tch does not expose. Every function returns nullptr, or the
-// message of the exception it caught, to be freed with oss_free: no C++ exception crosses into Rust.
+// The C side of `bridge.rs`: operations of libtorch that tch does not expose.
+#include "guarded.hpp"
+
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/ops/_flash_attention_backward.h>
@@ -7,24 +8,12 @@
 #include <ATen/ops/_fused_adamw.h>
 
 #include <cstdlib>
-#include <cstring>
 
 #ifdef OSS_RUN_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
 #endif
 
 namespace {
-template <typename F> char *guarded(F body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  }
-}
-
 std::optional<at::Tensor> optional(at::Tensor *tensor) {
   return tensor ? std::make_optional(*tensor) : std::nullopt;
 }

@@ -57,7 +57,7 @@ unsafe extern "C" {
 }
 
 /// Turns the message that a bridge function returned into an error.
-fn checked(operation: &str, message: *mut c_char) -> Result<()> {
+pub(super) fn checked(operation: &str, message: *mut c_char) -> Result<()> {
     if message.is_null() {
         return Ok(());
     }

@@ -1,7 +1,8 @@
-//! What tch lacks: fused operations through a C++ bridge, and the bytes behind a tensor. The only unsafe code.
+//! What tch lacks: fused operations and collectives through a C++ bridge, and the bytes behind a tensor. The only unsafe code.
 
 mod bridge;
 mod bytes;
+mod c10d;
 mod failure;
 mod mapped;
 
@@ -10,6 +11,7 @@ pub use bridge::{
     fused_adamw, set_deterministic,
 };
 pub use bytes::{bytes, bytes_mut, element_bytes, f32_slice_mut, i64_slice, tensor_from_bytes};
+pub use c10d::{ProcessGroup, Reduce, Store, Transport, Work};
 pub use failure::guard;
 pub use mapped::MappedU32;
 

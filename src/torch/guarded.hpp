@@ -1,0 +1,20 @@
+// No C++ exception crosses into Rust: every function of the C side returns nullptr, or the message of the exception it
+// caught, to be freed with oss_free.
+#pragma once
+#include <c10/util/Exception.h>
+
+#include <cstring>
+#include <exception>
+
+namespace {
+template <typename F> char *guarded(F body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return strdup(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return strdup(error.what());
+  }
+}
+} // namespace
