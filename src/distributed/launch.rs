@@ -7,8 +7,13 @@ use std::thread;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::low_level::exit;
 
+use crate::interrupt;
+
 /// Set for ranks that this program's own launcher started, whose standard input is the launcher's pipe.
 pub(super) const LAUNCHED: &str = "OSS_RUN_LAUNCHER";
+
+/// What the launcher writes to a rank that shall stop after its step, on a line for ranks that read lines.
+pub(super) const STOP: &[u8] = b"stop\n";
 
 /// One start of a group of ranks on this machine.
 #[derive(Clone, Debug)]
@@ -65,22 +70,24 @@ fn threads_of_a_rank(ranks: usize) -> usize {
     (cores / ranks.max(1)).max(1)
 }
 
-/// Ends this process when the launcher ends, however that comes about. For ranks of our own launcher
-/// ([`Placement::launched`](super::Placement::launched)) alone: nobody else gives a pipe as standard input that stays
-/// open as long as they live. To be called from the main thread, whose end is that of the process.
+/// Lets the launcher stop this process ([`interrupt::request`]), and ends it when the launcher ends, however that comes
+/// about. For ranks of our own launcher ([`Placement::launched`](super::Placement::launched)) alone: nobody else gives a
+/// pipe as standard input that stays open as long as they live. To be called from the main thread, whose end is that
+/// of the process.
 ///
 /// # Errors
 /// The system refuses a thread or the parent-death signal.
-pub fn tie_to_parent() -> io::Result<()> {
+pub fn tie_to_launcher() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The signal misses a launcher that ended before it was asked for; the end of the pipe does not.
     thread::Builder::new().name("launcher".into()).spawn(|| {
         let mut input = io::stdin().lock();
-        let mut ignored = [0; 64];
+        let mut words = [0; STOP.len()];
         loop {
-            match input.read(&mut ignored) {
+            match input.read(&mut words) {
                 Ok(0) => break,
-                Ok(_) => {}
+                // There is but one thing to say.
+                Ok(_) => interrupt::request(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }

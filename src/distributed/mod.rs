@@ -7,7 +7,7 @@ mod slurm;
 mod supervise;
 mod tail;
 
-pub use launch::{Launch, tie_to_parent};
+pub use launch::{Launch, tie_to_launcher};
 pub use outcome::{Failure, How, Outcome};
 pub use placement::{Placement, PlacementError};
-pub use supervise::{Patience, Request, supervise};
+pub use supervise::{Patience, supervise};
