@@ -1,8 +1,11 @@
-//! Checkpoints of real processes: killed at any moment, and exported.
+//! Checkpoints of real processes, killed at any moment; of many ranks, read by others; and exported.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    ops::Range,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -11,7 +14,7 @@ use oss_run::{
     checkpoint::{self, Checkpoint, Entry},
     experiment::{ExportDtype, Model, Preset},
     hf_format::{ExportOptions, HfDirectory, TokenizerFiles, export},
-    model::{WeightSource, parameters},
+    model::{Initial, Role, WeightSource, num_units, parameters, unit_parameters},
 };
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -103,5 +106,122 @@ fn a_checkpoint_is_exported_and_read_back() {
     for spec in parameters(&model) {
         let expected = source.load(&spec.name).unwrap().to_kind(Kind::BFloat16);
         assert!(exported.load(&spec.name).unwrap().equal(&expected), "{}", spec.name);
+    }
+}
+
+/// A region of a unit as ranks hold it: one flat buffer, padded so that every rank has an equal slice.
+struct Region {
+    /// Name, shape and first element of each tensor, at multiples of 64 elements.
+    slots: Vec<(String, Vec<i64>, i64)>,
+    /// Elements before padding.
+    len: i64,
+}
+
+impl Region {
+    /// Two for every unit, the matrices and the rest; and for each of them two of optimizer state.
+    fn all(model: &Model) -> Vec<Self> {
+        let mut regions = Vec::new();
+        for unit in 0..num_units(model) {
+            for matrices in [true, false] {
+                for prefix in ["", "optimizer.exp_avg/", "optimizer.exp_avg_sq/"] {
+                    let mut region = Self { slots: Vec::new(), len: 0 };
+                    let specs = unit_parameters(model, unit);
+                    for spec in specs.into_iter().filter(|spec| (spec.role == Role::Matrix) == matrices) {
+                        region.slots.push((format!("{prefix}{}", spec.name), spec.shape.clone(), region.len));
+                        region.len += (spec.numel() + 63) / 64 * 64;
+                    }
+                    regions.push(region);
+                }
+            }
+        }
+        regions
+    }
+
+    /// Tensors of a rank's slice: name, shape, elements of the tensor, and where they lie in the slice.
+    fn held(&self, rank: usize, ranks: usize) -> impl Iterator<Item = (&str, &[i64], Range<i64>, i64)> {
+        let slice = self.slice_len(ranks);
+        let mine = rank as i64 * slice..(rank as i64 + 1) * slice;
+        self.slots.iter().map(move |(name, shape, offset)| {
+            let numel: i64 = shape.iter().product();
+            let start = (mine.start - offset).clamp(0, numel);
+            let end = (mine.end - offset).clamp(0, numel);
+            (name.as_str(), shape.as_slice(), start..end, (offset + start - mine.start).clamp(0, slice))
+        })
+    }
+
+    fn slice_len(&self, ranks: usize) -> i64 {
+        let blocks = self.len / 64;
+        (blocks + ranks as i64 - 1) / ranks as i64 * 64
+    }
+
+    fn flat(&self, ranks: usize) -> Tensor {
+        Tensor::zeros([self.slice_len(ranks) * ranks as i64], (Kind::Float, Device::Cpu))
+    }
+}
+
+/// A checkpoint by as many ranks, each in a thread, of regions whose tensors are `truth`.
+fn save_by(dir: &Path, ranks: usize, regions: &[Region], truth: &dyn Fn(&str) -> Tensor) -> PathBuf {
+    let writer = checkpoint::Writer::begin(dir, 7, 0).unwrap();
+    let slices: Vec<Vec<Entry>> = (0..ranks)
+        .map(|rank| {
+            let held = regions.iter().flat_map(|region| region.held(rank, ranks));
+            held.map(|(name, shape, range, _)| Entry {
+                name: name.to_owned(),
+                shape: shape.to_vec(),
+                tensor: truth(name).flatten(0, -1).narrow(0, range.start, range.end - range.start),
+                range,
+            })
+            .collect()
+        })
+        .collect();
+    let folder = writer.folder();
+    let reports = std::thread::scope(|scope| {
+        let write = |(rank, slice): (usize, Vec<Entry>)| {
+            scope.spawn(move || checkpoint::write_rank(folder, rank, ranks, &slice))
+        };
+        let threads: Vec<_> = slices.into_iter().enumerate().map(write).collect();
+        threads.into_iter().map(|thread| Ok(thread.join().unwrap().unwrap())).collect()
+    });
+    writer.commit(reports, &json!({ "step": 7 })).unwrap()
+}
+
+#[test]
+fn any_number_of_ranks_reads_what_any_other_wrote() {
+    let model = Model { vocab_size: Some(40), intermediate_size: 96, ..Preset::Tiny.model() };
+    let regions = Region::all(&model);
+    let mut weights = Initial::new(&model, 5);
+    let truth: std::collections::HashMap<String, Tensor> = regions
+        .iter()
+        .flat_map(|region| &region.slots)
+        .map(|(name, shape, _)| {
+            let plain = name.rsplit('/').next().unwrap();
+            let noise = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+            (name.clone(), if plain == name { weights.load(name).unwrap() } else { noise })
+        })
+        .collect();
+    let counts = [1, 2, 3, 4, 8];
+    for writers in counts {
+        let dir = tempfile::tempdir().unwrap();
+        let path = save_by(dir.path(), writers, &regions, &|name| truth[name].shallow_clone());
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        checkpoint.verify().unwrap();
+        assert_eq!(checkpoint.names().count(), truth.len());
+        for readers in counts {
+            for region in &regions {
+                let whole = region.flat(readers);
+                for rank in 0..readers {
+                    let slice_len = region.slice_len(readers);
+                    let slice = whole.narrow(0, rank as i64 * slice_len, slice_len);
+                    for (name, _, range, place) in region.held(rank, readers) {
+                        let length = range.end - range.start;
+                        slice.narrow(0, place, length).copy_(&checkpoint.read(name, range).unwrap());
+                    }
+                }
+                for (name, shape, offset) in &region.slots {
+                    let gathered = whole.narrow(0, *offset, shape.iter().product()).view(shape.as_slice());
+                    assert!(gathered.equal(&truth[name]), "{name} from {writers} ranks on {readers}");
+                }
+            }
+        }
     }
 }

@@ -8,10 +8,11 @@
 mod golden;
 
 use golden::{Golden, model_of, relative_error};
+use oss_run::distributed::Mesh;
 use oss_run::experiment::{Model, Optimizer};
 use oss_run::generation::{Decoding, Prompt, generate};
-use oss_run::model::{Chain, Resident, Sequences, inverse_frequencies, num_units};
-use oss_run::train::{MicroBatch, PassOptions, PassResult, Unit, forward_backward};
+use oss_run::model::{Chain, Resident, Sequences, inverse_frequencies};
+use oss_run::train::{MicroBatch, PassOptions, PassResult, Units, forward_backward};
 use tch::{Device, Kind, Tensor};
 
 const CASES: [&str; 4] = ["grouped", "ungrouped", "odd", "documents"];
@@ -49,8 +50,13 @@ fn micro_batches(
     inputs.chunks(size).zip(targets.chunks(size)).map(micro_batch).collect()
 }
 
-fn units(model: &Model, golden: &mut Golden, device: Device) -> Vec<Unit> {
-    (0..num_units(model)).map(|index| Unit::new(model, index, golden, device, Kind::Float).unwrap()).collect()
+/// One rank on `device`, for as long as the tests run.
+fn mesh(device: Device) -> &'static Mesh {
+    Box::leak(Box::new(Mesh::alone(device)))
+}
+
+fn units(model: &Model, golden: &mut Golden, device: Device) -> Units<'static> {
+    Units::load(model, golden, mesh(device), Kind::Float, false).unwrap()
 }
 
 /// One pass over a case's batch; the units hold its gradients.
@@ -59,12 +65,12 @@ fn pass(
     device: Device,
     micro_batch_size: usize,
     options: PassOptions,
-) -> (Vec<Unit>, PassResult) {
+) -> (Units<'static>, PassResult) {
     let model = model_of(golden);
-    let units = units(&model, golden, device);
+    let mut units = units(&model, golden, device);
     let (inputs, targets) = (golden.tensor("input_ids"), golden.tensor("targets"));
     let batch = micro_batches(&inputs, &targets, golden.separator(), micro_batch_size, device);
-    let result = forward_backward(&model, &units, &batch, options).unwrap();
+    let result = forward_backward(&model, &mut units, &batch, options).unwrap();
     (units, result)
 }
 
@@ -73,20 +79,18 @@ fn options() -> PassOptions {
 }
 
 /// Holds every gradient to `expected`, by Hugging Face name. Where the true gradient is zero, ours must be tiny.
-fn compare_gradients(units: &[Unit], expected: impl Fn(&str) -> Tensor, label: &str) {
+fn compare_gradients(units: &Units<'_>, expected: impl Fn(&str) -> Tensor, label: &str) {
     let mut worst = (0.0, String::new());
-    for unit in units {
-        for (spec, gradient) in unit.views(&unit.gradient) {
-            let expected = expected(&spec.name);
-            let error = if expected.norm().double_value(&[]) == 0.0 {
-                gradient.norm().double_value(&[])
-            } else {
-                relative_error(&gradient, &expected)
-            };
-            assert!(error <= BACKWARD, "{label}: gradient of {} is off by {error:.1e}", spec.name);
-            if error > worst.0 {
-                worst = (error, spec.name.clone());
-            }
+    for (spec, gradient) in units.views(|unit| &unit.gradient) {
+        let expected = expected(&spec.name);
+        let error = if expected.norm().double_value(&[]) == 0.0 {
+            gradient.norm().double_value(&[])
+        } else {
+            relative_error(&gradient, &expected)
+        };
+        assert!(error <= BACKWARD, "{label}: gradient of {} is off by {error:.1e}", spec.name);
+        if error > worst.0 {
+            worst = (error, spec.name.clone());
         }
     }
     println!("{label}: worst gradient {:.1e} ({})", worst.0, worst.1);
@@ -179,7 +183,8 @@ fn greedy_tokens_are_transformers_with_and_without_cache() {
                 seed: 0,
                 end_tokens: Vec::new(),
             };
-            let cached = generate(&chain, &prompts, &decoding, |_, _| false, |_| Ok(())).unwrap();
+            let cached =
+                generate(&chain, mesh(device), &prompts, &decoding, |_, _| false, |_| Ok(())).unwrap();
             for ((prompt, expected), cached) in texts.iter().zip(&cached) {
                 assert_eq!(cached, expected, "{name} on {device:?}, with a cache");
                 let mut tokens = prompt.clone();
@@ -203,30 +208,32 @@ fn adamw_with_clipping_is_torchs() {
         let (inputs, targets) = (golden.tensor("input_ids"), golden.tensor("targets"));
         for step in 0..inputs.size()[0] {
             let batch = micro_batches(&inputs.get(step), &targets.get(step), None, 1, device);
-            let result = forward_backward(&model, &units, &batch, options()).unwrap();
+            let result = forward_backward(&model, &mut units, &batch, options()).unwrap();
             let expected = golden.tensor("losses").double_value(&[step]);
             let error = (result.loss / expected - 1.0).abs();
             assert!(error <= FORWARD, "step {step} on {device:?}: loss {} is not {expected}", result.loss);
 
-            let norm =
-                units.iter().map(|unit| unit.gradient.norm().double_value(&[]).powi(2)).sum::<f64>().sqrt();
+            let norm = units
+                .slices()
+                .iter()
+                .map(|unit| unit.gradient.norm().double_value(&[]).powi(2))
+                .sum::<f64>()
+                .sqrt();
             let expected = golden.tensor("gradient_norms").double_value(&[step]);
             let error = (norm / expected - 1.0).abs();
             assert!(error <= BACKWARD, "step {step} on {device:?}: gradient norm {norm} is not {expected}");
 
             let on_device = |value: f64| Tensor::from(value as f32).to_device(device);
             let (count, scale) = (on_device(step as f64 + 1.0), on_device(norm / optimizer.max_grad_norm));
-            for unit in &mut units {
+            for unit in units.slices_mut().unwrap() {
                 unit.step(&optimizer, optimizer.lr, &count, Some(&scale)).unwrap();
             }
         }
         let mut worst: f64 = 0.0;
-        for unit in &units {
-            for (spec, weight) in unit.views(&unit.master) {
-                let error = relative_error(&weight, &golden.tensor(&format!("final/{}", spec.name)));
-                assert!(error <= FORWARD, "{} on {device:?} is off by {error:.1e} in the end", spec.name);
-                worst = worst.max(error);
-            }
+        for (spec, weight) in units.views(|unit| &unit.master) {
+            let error = relative_error(&weight, &golden.tensor(&format!("final/{}", spec.name)));
+            assert!(error <= FORWARD, "{} on {device:?} is off by {error:.1e} in the end", spec.name);
+            worst = worst.max(error);
         }
         println!("AdamW on {device:?}: worst weight {worst:.1e}");
     }

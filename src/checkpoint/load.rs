@@ -1,4 +1,4 @@
-//! Finding, checking and reading checkpoints.
+//! Checking and reading a checkpoint.
 
 use std::{
     collections::HashMap,
@@ -14,11 +14,12 @@ use tch::{Device, Tensor};
 use super::{
     Error, Result,
     manifest::{self, Manifest, TensorRecord},
-    step_of,
+    rank_file::Origin,
 };
 use crate::{
     model::WeightSource,
-    storage::{Sibling, TensorFile, TensorFileError, kind_of},
+    storage::{FileRecord, TensorFile, TensorFileError, kind_of},
+    torch,
 };
 
 /// An open checkpoint. While it lives, pruning leaves the checkpoint alone.
@@ -32,56 +33,6 @@ pub struct Checkpoint {
     index: HashMap<String, usize>,
     /// The directory, locked shared.
     _pin: File,
-}
-
-/// Steps and directories of the complete checkpoints in `dir`, oldest first.
-///
-/// Complete means that the manifest matches its digest and every file has its size; [`Checkpoint::verify`] looks at
-/// every byte. A missing `dir` holds none.
-pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
-    scan(dir).into_iter().filter(|(_, path)| Checkpoint::open(path).is_ok()).collect()
-}
-
-/// The newest checkpoint in `dir` whose every byte is as it was written; none when there are no checkpoints.
-///
-/// Damaged ones are passed over with a warning that names the damage. Fails when all are damaged, so that nobody starts
-/// over from nothing by mistake.
-pub fn latest(dir: &Path) -> Result<Option<Checkpoint>> {
-    let mut problems = Vec::new();
-    for (step, path) in scan(dir).into_iter().rev() {
-        match Checkpoint::open(&path).and_then(|checkpoint| checkpoint.verify().map(|()| checkpoint)) {
-            Ok(checkpoint) => {
-                for problem in problems {
-                    tracing::warn!("{problem}; going on from step {step}");
-                }
-                return Ok(Some(checkpoint));
-            }
-            Err(error) => problems.push(error.to_string()),
-        }
-    }
-    if problems.is_empty() {
-        return Ok(None);
-    }
-    Err(Error::AllDamaged { dir: dir.to_owned(), problems: problems.join("\n") })
-}
-
-/// Every directory in `dir` that ought to be a checkpoint, oldest first.
-fn scan(dir: &Path) -> Vec<(u64, PathBuf)> {
-    let Ok(names) = fs::read_dir(dir) else { return Vec::new() };
-    let names: Vec<String> =
-        names.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    let mut found: Vec<_> = names.iter().filter_map(|name| Some((step_of(name)?, dir.join(name)))).collect();
-    for name in &names {
-        // A process that died while replacing a checkpoint may have left the step under this name alone.
-        if let Some((target, Sibling::Replaced)) = Sibling::parse(name)
-            && let Some(step) = step_of(target)
-            && !found.iter().any(|(other, _)| *other == step)
-        {
-            found.push((step, dir.join(name)));
-        }
-    }
-    found.sort();
-    found
 }
 
 impl Checkpoint {
@@ -101,20 +52,7 @@ impl Checkpoint {
         let manifest = Manifest::from_bytes(&bytes, path)?;
         let mut files = HashMap::new();
         for record in &manifest.files {
-            let file_path = path.join(&record.name);
-            match fs::metadata(&file_path) {
-                Ok(found) if found.len() == record.bytes => {}
-                Ok(found) => {
-                    let what = format!("{} has {} of {} bytes", record.name, found.len(), record.bytes);
-                    return Err(damaged(what));
-                }
-                Err(error) => return Err(damaged(format!("{}: {error}", record.name))),
-            }
-            let file = TensorFile::open(&file_path).map_err(|error| match error {
-                TensorFileError::Damaged { what, .. } => damaged(format!("{}: {what}", record.name)),
-                other => other.into(),
-            })?;
-            files.insert(record.name.clone(), file);
+            files.insert(record.name.clone(), open_file(path, record, manifest.step)?);
         }
         let index = manifest.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
         let checkpoint = Self { path: path.to_owned(), manifest, files, index, _pin: pin };
@@ -141,16 +79,24 @@ impl Checkpoint {
 
     /// Reads every byte and compares digests. The error names the tensor that is damaged.
     pub fn verify(&self) -> Result<()> {
-        self.manifest.files.par_iter().try_for_each(|record| {
-            if self.files[&record.name].digest()?.to_hex().as_str() == record.digest {
-                return Ok(());
-            }
-            let what = match self.damaged_piece(&record.name)? {
-                Some(key) => format!("{} in {} does not match its digest", key, record.name),
-                None => format!("the header of {} does not match its digest", record.name),
-            };
-            Err(Error::Damaged { path: self.path.clone(), what })
-        })
+        self.verify_share(0, 1)
+    }
+
+    /// This rank's part of [`Checkpoint::verify`], whose work is divided by files.
+    pub fn verify_share(&self, rank: usize, ranks: usize) -> Result<()> {
+        let mine: Vec<_> = self.manifest.files.iter().skip(rank).step_by(ranks).collect();
+        mine.into_par_iter().try_for_each(|record| self.verify_file(record))
+    }
+
+    fn verify_file(&self, record: &FileRecord) -> Result<()> {
+        if self.files[&record.name].digest()?.to_hex().as_str() == record.digest {
+            return Ok(());
+        }
+        let what = match self.damaged_piece(&record.name)? {
+            Some(key) => format!("{} in {} does not match its digest", key, record.name),
+            None => format!("the header of {} does not match its digest", record.name),
+        };
+        Err(Error::Damaged { path: self.path.clone(), what })
     }
 
     fn damaged_piece(&self, file_name: &str) -> Result<Option<String>> {
@@ -190,7 +136,9 @@ impl Checkpoint {
     }
 
     /// blake3 (hex) of the weights without the optimizer's state: the same for the same weights split in the same way
-    /// over ranks.
+    /// over ranks. Saved again by another number of ranks, the same weights have another digest, and what was made from
+    /// them is made again: one digest for all splits would have to read pieces that start anywhere against blocks that
+    /// do not.
     pub fn weights_digest(&self) -> &str {
         &self.manifest.weights_digest
     }
@@ -202,7 +150,7 @@ impl Checkpoint {
 
     /// Flattened elements `range` of a tensor: 1-D, of the stored kind, on the CPU.
     ///
-    /// Pieces that are read whole are checked against their digests.
+    /// Pieces that are read whole are checked against their digests; parts of them rely on [`Checkpoint::verify`].
     pub fn read(&self, name: &str, range: Range<i64>) -> Result<Tensor> {
         let tensor = self.record(name)?;
         if range.start < 0 || range.end < range.start || range.end > tensor.numel() {
@@ -210,7 +158,8 @@ impl Checkpoint {
             return Err(Error::NotHeld { path: self.path.clone(), what });
         }
         let kind = kind_of(tensor.dtype).unwrap_or_else(|| unreachable!("open refuses {:?}", tensor.dtype));
-        let mut parts = Vec::new();
+        let mut out = Tensor::empty([range.end - range.start], (kind, Device::Cpu));
+        let mut rest = torch::bytes_mut(&mut out);
         for piece in &tensor.pieces {
             let (start, end) = (range.start.max(piece.start), range.end.min(piece.end));
             if start >= end {
@@ -219,19 +168,17 @@ impl Checkpoint {
             let file = &self.files[&piece.file];
             let info = &file.tensors()[&piece.key];
             let elements = (start - piece.start) as usize..(end - piece.start) as usize;
+            let (bytes, left) = rest.split_at_mut(elements.len() * torch::element_bytes(kind));
+            rest = left;
             let whole = end - start == piece.end - piece.start;
             let mut hasher = blake3::Hasher::new();
-            parts.push(file.read(info, elements, whole.then_some(&mut hasher))?);
+            file.read_into(info, elements, bytes, whole.then_some(&mut hasher))?;
             if whole && hasher.finalize().to_hex().as_str() != piece.digest {
                 let what = format!("{} in {} does not match its digest", piece.key, piece.file);
                 return Err(Error::Damaged { path: self.path.clone(), what });
             }
         }
-        Ok(match parts.len() {
-            0 => Tensor::empty([0], (kind, Device::Cpu)),
-            1 => parts.remove(0),
-            _ => Tensor::cat(&parts, 0),
-        })
+        Ok(out)
     }
 
     /// A whole tensor in its shape, of the stored kind, on the CPU, checked against its digest.
@@ -252,6 +199,32 @@ impl WeightSource for Checkpoint {
 
     fn shape(&mut self, name: &str) -> anyhow::Result<Vec<i64>> {
         Ok(self.record(name)?.shape.clone())
+    }
+}
+
+/// Opens a file of a checkpoint, and checks its size, its header, and that it is no other file in this one's place.
+fn open_file(directory: &Path, record: &FileRecord, step: u64) -> Result<TensorFile> {
+    let damaged = |what: String| Error::Damaged { path: directory.to_owned(), what };
+    let path = directory.join(&record.name);
+    match fs::metadata(&path) {
+        Ok(found) if found.len() == record.bytes => {}
+        Ok(found) => {
+            return Err(damaged(format!("{} has {} of {} bytes", record.name, found.len(), record.bytes)));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(damaged(format!("{} is missing", record.name)));
+        }
+        Err(error) => return Err(damaged(format!("{}: {error}", record.name))),
+    }
+    let file = TensorFile::open(&path).map_err(|error| match error {
+        TensorFileError::Damaged { what, .. } => damaged(format!("{}: {what}", record.name)),
+        other => other.into(),
+    })?;
+    match Origin::of(file.metadata()) {
+        Some(origin) if origin.step != step || origin.file_name() != record.name => {
+            Err(damaged(format!("{} is the file of {origin}", record.name)))
+        }
+        _ => Ok(file),
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Piece {
     pub digest: String,
 }
 
-/// What one rank wrote; ranks hand theirs to the one that commits.
+/// What one rank wrote; ranks hand theirs, as JSON, to the one that commits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RankFile {
     pub(super) file: FileRecord,

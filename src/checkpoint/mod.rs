@@ -18,8 +18,11 @@
 //! Tensors are keyed by name and range of their flattened elements. A name's ranges, over all ranks, cover it exactly
 //! once, and any range can be read back whatever the split was.
 
+mod background;
+mod find;
 mod load;
 mod manifest;
+mod rank_file;
 mod retention;
 mod save;
 
@@ -27,10 +30,13 @@ use std::{io, ops::Range, path::PathBuf};
 
 use tch::Tensor;
 
-pub use load::{Checkpoint, latest, list};
+pub use background::Background;
+pub use find::{candidates, latest, list, newest_whole};
+pub use load::Checkpoint;
 pub use manifest::RankFile;
+pub use rank_file::{bytes_needed, write_rank};
 pub use retention::{prune, remove};
-pub use save::{Writer, bytes_needed, save, write_rank};
+pub use save::{Writer, save};
 
 use crate::storage::{TensorFileError, io_error};
 
@@ -44,7 +50,7 @@ pub struct Entry {
     pub name: String,
     /// Shape of the whole tensor.
     pub shape: Vec<i64>,
-    /// Flattened elements of the whole tensor that `tensor` holds.
+    /// Flattened elements of the whole tensor that `tensor` holds; a rank that holds none of it may leave the entry out.
     pub range: Range<i64>,
     /// The piece: `range.len()` elements in any shape, on any device.
     pub tensor: Tensor,
@@ -89,6 +95,25 @@ pub enum Error {
         dir: PathBuf,
         /// The call that failed.
         source: TensorFileError,
+    },
+    /// Some rank wrote no file, or the leader does not see it.
+    #[error(
+        "the checkpoint of step {step} was given up, and the earlier ones in {dir} are whole:\n  {problems}\nmend that \
+         and resume"
+    )]
+    Ranks {
+        /// Step of the checkpoint.
+        step: u64,
+        /// The checkpoints' directory.
+        dir: PathBuf,
+        /// One line a rank that failed.
+        problems: String,
+    },
+    /// Nobody waited for the file any more.
+    #[error("writing the checkpoint of step {step} was given up half-way; resume from the one before")]
+    Abandoned {
+        /// Step of the checkpoint.
+        step: u64,
     },
     /// A file could not be written or read, or is damaged.
     #[error(transparent)]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs::File, path::Path};
 
-use super::{Error, Result, load::list};
+use super::{Error, Result, find::list};
 use crate::{
     experiment,
     storage::{Disk, Sibling},

@@ -1,8 +1,15 @@
 //! Writing a checkpoint: each rank its file, then one manifest, then one rename.
+//!
+//! | leader | every rank, the leader too |
+//! |---|---|
+//! | [`Writer::begin`]; tells all [`Writer::folder`] | |
+//! | | [`write_rank`], or a [`super::Background`] |
+//! | gathers the ranks' reports | reports its [`RankFile`], or why it has none |
+//! | [`Writer::commit`] | |
+//!
+//! A leader that hears nothing from a rank drops its [`Writer`], which removes the folder.
 
 use std::{
-    cmp::Reverse,
-    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -12,15 +19,13 @@ use serde_json::Value;
 
 use super::{
     Entry, Error, RankFile, Result, directory_name,
-    manifest::{self, Manifest, Piece, RankPiece},
+    manifest::{self, Manifest},
+    rank_file::{Origin, bytes_needed, explain, write_rank_with},
     step_of,
 };
 use crate::{
     run_dir,
-    storage::{
-        Disk, Planned, Sibling, TensorFileError, TensorFileWriter, dtype_of, header, hold, in_use,
-        swap_directory,
-    },
+    storage::{Disk, Sibling, hold, in_use, swap_directory},
 };
 
 /// Room kept for the manifest, the directory and the run's logs.
@@ -42,20 +47,13 @@ pub(super) fn save_with(
     state: &Value,
 ) -> Result<PathBuf> {
     let writer = Writer::begin_with(disk, dir, step, bytes_needed(entries)?)?;
-    let written = write_rank_with(disk, writer.folder(), 0, 1, entries);
-    let rank = written.map_err(|error| writer.explain(error))?;
-    writer.commit(vec![rank], state)
-}
-
-/// Bytes of the file that [`write_rank`] makes of `entries`.
-pub fn bytes_needed(entries: &[Entry]) -> Result<u64> {
-    let Plan { metadata, planned, .. } = plan(0, 1, entries)?;
-    Ok(header(&metadata, &planned).len() as u64 + planned.iter().map(Planned::bytes).sum::<u64>())
+    let rank = write_rank_with(disk, writer.folder(), 0, 1, entries, &Default::default())?;
+    writer.commit(vec![Ok(rank)], state)
 }
 
 /// A checkpoint being written under a temporary name, which goes when this is dropped uncommitted.
 ///
-/// With several ranks, one begins and commits; every rank calls [`write_rank`] on [`Writer::folder`] in between.
+/// With several ranks, one begins and commits; every rank calls [`super::write_rank`] on [`Writer::folder`] in between.
 #[derive(Debug)]
 pub struct Writer {
     disk: Disk,
@@ -75,7 +73,7 @@ impl Writer {
         Self::begin_with(&Disk::default(), dir, step, needed)
     }
 
-    fn begin_with(disk: &Disk, dir: &Path, step: u64, needed: u64) -> Result<Self> {
+    pub(super) fn begin_with(disk: &Disk, dir: &Path, step: u64, needed: u64) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         clear_leftovers(disk, dir);
         let free = run_dir::free_bytes(dir).map_err(Error::io("ask for the free space of", dir))?;
@@ -96,15 +94,56 @@ impl Writer {
 
     /// Makes the checkpoint appear under its step and returns its directory.
     ///
-    /// `ranks` is what [`write_rank`] returned on each; `state` is any JSON that resuming needs.
-    pub fn commit(mut self, ranks: Vec<RankFile>, state: &Value) -> Result<PathBuf> {
-        let manifest = Manifest::join(self.step, state.clone(), ranks)?;
-        self.write_manifest(&manifest).map_err(|error| self.explain(error))?;
+    /// `reports` is what [`super::write_rank`] returned on each rank, in their order, or why a rank has nothing to
+    /// report; `state` is any JSON that resuming needs.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`] names every rank that failed, and each whose file this process does not see. Whatever the error,
+    /// what is there under the step's name is whole.
+    pub fn commit(mut self, reports: Vec<Result<RankFile, String>>, state: &Value) -> Result<PathBuf> {
+        let files = self.accept(reports)?;
+        let manifest = Manifest::join(self.step, state.clone(), files)?;
+        let explained = |error| explain(error, self.step, &self.dir);
+        self.write_manifest(&manifest).map_err(explained)?;
         let target = self.dir.join(directory_name(self.step));
         swap_directory(&self.disk, &self.temporary, &target)
-            .map_err(|error| self.explain(Error::io("commit", &target)(error)))?;
+            .map_err(|error| explained(Error::io("commit", &target)(error)))?;
         self.committed = true;
         Ok(target)
+    }
+
+    /// The files that the ranks reported, if every rank has one and it is where it belongs.
+    fn accept(&self, reports: Vec<Result<RankFile, String>>) -> Result<Vec<RankFile>> {
+        let ranks = reports.len();
+        let mut files = Vec::with_capacity(ranks);
+        let mut problems = Vec::new();
+        for (rank, report) in reports.into_iter().enumerate() {
+            match report.and_then(|file| self.found(file, rank, ranks)) {
+                Ok(file) => files.push(file),
+                Err(problem) => problems.push(format!("rank {rank}: {problem}")),
+            }
+        }
+        if problems.is_empty() {
+            return Ok(files);
+        }
+        let problems = problems.join("\n  ");
+        Err(Error::Ranks { step: self.step, dir: self.dir.clone(), problems })
+    }
+
+    /// The file that a rank reported, or why it is not the one expected.
+    fn found(&self, reported: RankFile, rank: usize, ranks: usize) -> Result<RankFile, String> {
+        let RankFile { file, .. } = &reported;
+        let expected = Origin { step: self.step, rank, ranks }.file_name();
+        if file.name != expected {
+            return Err(format!("it wrote {} instead of {expected}", file.name));
+        }
+        match fs::metadata(self.temporary.join(&expected)) {
+            Ok(found) if found.len() == file.bytes => Ok(reported),
+            Ok(found) => Err(format!("{expected} has {} of {} bytes", found.len(), file.bytes)),
+            Err(error) => Err(format!(
+                "{expected} is not to be seen from here ({error}); put --runs-dir on a file system that all ranks share"
+            )),
+        }
     }
 
     fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
@@ -116,16 +155,6 @@ impl Writer {
         };
         write().map_err(Error::io("write", &path))
     }
-
-    /// Says of a full disk what became of the checkpoints.
-    fn explain(&self, error: Error) -> Error {
-        match error {
-            Error::File(source) if is_full(&source) => {
-                Error::Full { step: self.step, dir: self.dir.clone(), source }
-            }
-            other => other,
-        }
-    }
 }
 
 impl Drop for Writer {
@@ -135,92 +164,6 @@ impl Drop for Writer {
             let _ = self.disk.remove_dir_all(&self.temporary);
         }
     }
-}
-
-fn is_full(error: &TensorFileError) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error, TensorFileError::Io { source, .. }
-        if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
-}
-
-/// Writes one rank's file into a [`Writer`]'s folder, hashing on the way, and syncs it.
-pub fn write_rank(folder: &Path, rank: usize, ranks: usize, entries: &[Entry]) -> Result<RankFile> {
-    write_rank_with(&Disk::default(), folder, rank, ranks, entries)
-}
-
-fn write_rank_with(
-    disk: &Disk,
-    folder: &Path,
-    rank: usize,
-    ranks: usize,
-    entries: &[Entry],
-) -> Result<RankFile> {
-    let name = format!("rank-{rank:05}-of-{ranks:05}.safetensors");
-    let Plan { metadata, planned, order } = plan(rank, ranks, entries)?;
-    let mut writer = TensorFileWriter::create(disk, folder.join(&name), &metadata, planned.clone())?;
-    let mut pieces = Vec::with_capacity(planned.len());
-    for (planned, index) in planned.into_iter().zip(order) {
-        let entry = &entries[index];
-        let digest = writer.write(&entry.tensor)?.to_hex().to_string();
-        let Entry { name: tensor, shape, range, .. } = entry;
-        pieces.push(RankPiece {
-            name: tensor.clone(),
-            shape: shape.clone(),
-            dtype: planned.dtype,
-            piece: Piece {
-                start: range.start,
-                end: range.end,
-                file: name.clone(),
-                key: planned.name,
-                digest,
-            },
-        });
-    }
-    Ok(RankFile { file: writer.finish()?, pieces })
-}
-
-/// A rank's file before it is written.
-struct Plan {
-    /// What the file says about itself, and the name, shape and range behind each key that is not a whole tensor.
-    metadata: BTreeMap<String, String>,
-    planned: Vec<Planned>,
-    /// Which entry each planned tensor is.
-    order: Vec<usize>,
-}
-
-/// Lays out a rank's file: wide kinds first, so that every tensor starts aligned.
-fn plan(rank: usize, ranks: usize, entries: &[Entry]) -> Result<Plan> {
-    let mut metadata = BTreeMap::from([("format".to_owned(), format!("oss-run rank {rank} of {ranks}"))]);
-    let mut laid_out = Vec::with_capacity(entries.len());
-    for (index, Entry { name, shape, range, tensor }) in entries.iter().enumerate() {
-        let numel: i64 = shape.iter().product();
-        let held = tensor.numel() as i64;
-        if range.start < 0 || range.end < range.start || range.end > numel || range.end - range.start != held
-        {
-            let what = format!("{name} has {held} elements for {range:?} of a tensor of shape {shape:?}");
-            return Err(Error::Pieces(what));
-        }
-        let Some(dtype) = dtype_of(tensor.kind()) else {
-            return Err(Error::Pieces(format!("{name} is of kind {:?}, which is not stored", tensor.kind())));
-        };
-        let planned = if *range == (0..numel) {
-            Planned { name: name.clone(), dtype, shape: shape.clone() }
-        } else {
-            let key = format!("{name}[{}..{}]", range.start, range.end);
-            let what =
-                serde_json::json!({ "name": name, "shape": shape, "start": range.start, "end": range.end });
-            metadata.insert(key.clone(), what.to_string());
-            Planned { name: key, dtype, shape: vec![held] }
-        };
-        laid_out.push((planned, index));
-    }
-    laid_out.sort_by_key(|(planned, _)| Reverse(planned.dtype.bitsize()));
-    let mut seen = std::collections::HashSet::new();
-    if let Some((twice, _)) = laid_out.iter().find(|(planned, _)| !seen.insert(planned.name.clone())) {
-        return Err(Error::Pieces(format!("{} is there twice", twice.name)));
-    }
-    let (planned, order) = laid_out.into_iter().unzip();
-    Ok(Plan { metadata, planned, order })
 }
 
 /// Removes what dead processes left in `dir`: unfinished checkpoints, replaced ones, half-deleted ones. A replaced

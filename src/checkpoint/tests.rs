@@ -6,11 +6,13 @@ use proptest::prelude::*;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use super::{save::save_with, *};
+use super::{rank_file::write_rank_with, save::save_with, *};
 use crate::{
     experiment,
-    storage::{Disk, Fault, Faults},
+    storage::{Disk, Fault, Faults, Sibling},
 };
+
+mod ranks;
 
 fn values(step: u64, numel: i64, kind: Kind) -> Tensor {
     (Tensor::arange(numel, (Kind::Float, Device::Cpu)) + step as f64).to_kind(kind)
@@ -134,7 +136,7 @@ proptest! {
                 let piece = tensor.narrow(0, start, end - start);
                 Entry { name: format!("t{i}"), shape: shape.clone(), range: start..end, tensor: piece }
             });
-            write_rank(writer.folder(), rank, ranks, &held.collect::<Vec<_>>()).unwrap()
+            Ok(write_rank(writer.folder(), rank, ranks, &held.collect::<Vec<_>>()).unwrap())
         });
         let files = files.collect();
         let path = writer.commit(files, &json!(null)).unwrap();

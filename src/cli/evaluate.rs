@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::output::{print, print_json};
+use super::ranks::on_ranks;
 use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
 use crate::stages::evaluate::Report;
@@ -18,6 +19,9 @@ pub struct Arguments {
     /// The checkpoint; the newest unless given
     #[arg(long, value_name = "N")]
     step: Option<u64>,
+    /// Ranks that share the weights; as many as trained them unless given
+    #[arg(long, value_name = "N")]
+    ranks: Option<u64>,
     /// A text file to score instead of the validation text
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
@@ -28,12 +32,22 @@ pub struct Arguments {
 
 /// Scores the text and prints the result; the run stays as it is.
 pub fn evaluate(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
-    let trained = Trained::open(&runs.resolve(&arguments.run)?, arguments.step)?;
-    let report = match &arguments.data {
-        Some(file) => trained.evaluate_file(file)?,
-        None => trained.evaluate()?,
-    };
-    if arguments.json { print_json(&report) } else { print(&describe(&report)) }
+    let mut trained = Trained::open(&runs.resolve(&arguments.run)?, arguments.step)?;
+    if let Some(ranks) = arguments.ranks {
+        trained.share_among(ranks);
+    }
+    let experiment = trained.experiment().clone();
+    on_ranks(&experiment, arguments, |world| {
+        let report = match &arguments.data {
+            Some(file) => trained.evaluate_file(file, world)?,
+            None => trained.evaluate(world)?,
+        };
+        match (world.is_leader(), arguments.json) {
+            (false, _) => Ok(()),
+            (true, true) => print_json(&report),
+            (true, false) => print(&describe(&report)),
+        }
+    })
 }
 
 fn describe(report: &Report) -> String {

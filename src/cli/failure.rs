@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::experiment::{ExperimentErrors, NotRunnable};
+use super::ranks::Ended;
+use crate::distributed::PlacementError;
+use crate::experiment::ExperimentErrors;
 use crate::interrupt::Stopped;
 use crate::plan::PlanError;
 use crate::run_dir::{ResolveError, redact};
@@ -34,6 +36,9 @@ impl Status {
     /// The status that `outcome` deserves.
     pub fn of(outcome: &Result<()>) -> Self {
         let Err(error) = outcome else { return Self::Done };
+        if let Some(ended) = error.downcast_ref::<Ended>() {
+            return ended.status;
+        }
         if error.chain().any(|cause| cause.is::<Stopped>()) {
             return Self::Stopped;
         }
@@ -41,7 +46,7 @@ impl Status {
             cause.is::<Usage>()
                 || cause.is::<ExperimentErrors>()
                 || cause.is::<PlanError>()
-                || cause.is::<NotRunnable>()
+                || cause.is::<PlacementError>()
                 || cause.is::<ResolveError>()
         });
         if is_wrong { Self::Wrong } else { Self::Failed }

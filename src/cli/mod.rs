@@ -9,6 +9,7 @@ mod failure;
 mod inside;
 mod output;
 mod plan;
+mod ranks;
 mod resume;
 mod run;
 mod sample;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::ranks::on_ranks;
 use super::run::finish;
 use crate::run_dir::RunsDir;
 use crate::runner::{self, Options};
@@ -27,5 +28,13 @@ pub struct Arguments {
 pub fn resume(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let run = runs.resolve(&arguments.run)?;
     let options = Options { stop_at_step: arguments.stop_at_step, ..Options::default() };
-    finish(&runner::resume(&run, &arguments.set, &options)?, arguments.json)
+    let resuming = runner::Resuming::of(&run, &arguments.set)?;
+    let experiment = resuming.experiment().clone();
+    on_ranks(&experiment, arguments, |world| {
+        if !world.is_leader() {
+            return runner::follow(world);
+        }
+        let summary = runner::dismiss(runner::resume(resuming, &options, world), world)?;
+        finish(&summary, arguments.json)
+    })
 }

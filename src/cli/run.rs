@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::failure::Usage;
 use super::output::print_json;
+use super::ranks::on_ranks;
 use crate::experiment::{self, Overrides, Resolved};
 use crate::plan::{Choices, Stage};
 use crate::run_dir::RunsDir;
@@ -101,7 +102,13 @@ pub fn run(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         choices: Choices { force: arguments.force.clone(), new: arguments.new },
         stop_at_step: arguments.stop_at_step,
     };
-    finish(&runner::run(&resolved, runs, &options)?, arguments.json)
+    on_ranks(&resolved.experiment, arguments, |world| {
+        if !world.is_leader() {
+            return runner::follow(world);
+        }
+        let summary = runner::dismiss(runner::run(&resolved, runs, &options, world), world)?;
+        finish(&summary, arguments.json)
+    })
 }
 
 /// Shows how a walk ended: to people, or as data.

@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::failure::Usage;
 use super::output::{print, print_json};
+use super::ranks::on_ranks;
 use crate::experiment::Sample;
 use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
@@ -17,6 +18,9 @@ pub struct Arguments {
     /// The checkpoint; the newest unless given
     #[arg(long, value_name = "N")]
     step: Option<u64>,
+    /// Ranks that share the weights; as many as trained them unless given
+    #[arg(long, value_name = "N")]
+    ranks: Option<u64>,
     /// Text to continue; may be given several times
     #[arg(long, value_name = "TEXT", required = true)]
     prompt: Vec<String>,
@@ -78,8 +82,18 @@ impl Arguments {
 
 /// Samples and prints; the run stays as it is.
 pub fn sample(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
-    let trained = Trained::open(&runs.resolve(&arguments.run)?, arguments.step)?;
+    let mut trained = Trained::open(&runs.resolve(&arguments.run)?, arguments.step)?;
+    if let Some(ranks) = arguments.ranks {
+        trained.share_among(ranks);
+    }
     let settings = arguments.settings(&trained.experiment().sample)?;
-    let samples = trained.sample(&settings)?;
-    if arguments.json { print_json(&samples) } else { print(&samples.to_text()) }
+    let experiment = trained.experiment().clone();
+    on_ranks(&experiment, arguments, |world| {
+        let samples = trained.sample(&settings, world)?;
+        match (world.is_leader(), arguments.json) {
+            (false, _) => Ok(()),
+            (true, true) => print_json(&samples),
+            (true, false) => print(&samples.to_text()),
+        }
+    })
 }

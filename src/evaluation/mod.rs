@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::model::{Chain, Load, Sequences};
+use crate::distributed::Mesh;
+use crate::model::{Chain, Load, Routing, Sequences};
 
 /// Tokens that pass through the model at once. Fixed, because the grouping of rows decides the last bits of the sum.
 const TOKENS_AT_ONCE: usize = 4096;
@@ -50,9 +51,14 @@ fn windows(tokens: &[u32], length: usize) -> impl Iterator<Item = Window<'_>> {
     })
 }
 
-/// Scores `tokens`; `progress` is told the predictions done so far and may stop the evaluation with an error.
+/// Scores `tokens`; `progress` is told the predictions done so far and may stop the evaluation with an error, on all ranks
+/// alike. The ranks of `mesh` share the windows, and all get the result, which does not depend on their number.
+///
+/// # Errors
+/// A text of fewer than two tokens; `progress`'s own; another rank is gone.
 pub fn evaluate(
     chain: &Chain<'_>,
+    mesh: &Mesh,
     tokens: &[u32],
     options: Options,
     mut progress: impl FnMut(u64) -> Result<()>,
@@ -63,31 +69,37 @@ pub fn evaluate(
         tokens.len()
     );
     let limit = options.max_tokens.map_or(tokens.len(), |max| tokens.len().min(max as usize + 1));
-    let device = chain.device()?;
     let _no_grad = tch::no_grad_guard();
     let at_once = (TOKENS_AT_ONCE / options.sequence_length).max(1);
     let all: Vec<Window<'_>> = windows(&tokens[..limit], options.sequence_length).collect();
+    // Windows of one length go together; only the last can be shorter, and goes alone.
+    let groups: Vec<&[Window<'_>]> =
+        all.chunk_by(|a, b| a.0.len() == b.0.len()).flat_map(|same| same.chunks(at_once)).collect();
+    let longest = at_once * options.sequence_length;
     let mut loads: Vec<Load> = Vec::new();
     let (mut sum, mut count) = (0.0, 0u64);
-    // Windows of one length go together; only the last can be shorter, and goes alone.
-    for group in all.chunk_by(|a, b| a.0.len() == b.0.len()).flat_map(|same| same.chunks(at_once)) {
-        let widen = |part: &[u32]| part.iter().map(|&token| i64::from(token)).collect::<Vec<i64>>();
-        let inputs: Vec<Vec<i64>> = group.iter().map(|(input, _)| widen(input)).collect();
-        let rows: Vec<&[i64]> = inputs.iter().map(Vec::as_slice).collect();
-        let targets: Vec<i64> = group.iter().flat_map(|(_, target)| widen(target)).collect();
-        let sequences = Sequences::new(&rows, options.end_of_text, device);
-        let x = chain.hidden(&sequences, |layer, activations| {
+    for round in groups.chunks(mesh.ranks()) {
+        // A rank that the last round leaves without a group takes part in gathering the weights all the same.
+        let own = round.get(mesh.rank());
+        let group = own.unwrap_or(&round[0]);
+        let losses = score(chain, group, options.end_of_text, |layer, routing| {
             if loads.len() <= layer as usize {
-                loads.push(Load::empty(chain.model.num_local_experts, &activations.routing().probabilities));
+                loads.push(Load::empty(chain.model.num_local_experts, &routing.probabilities));
             }
-            loads[layer as usize].add(activations.routing());
-            Ok(())
+            if own.is_some() {
+                loads[layer as usize].add(routing);
+            }
         })?;
-        let losses = chain.losses(&x, &Tensor::from_slice(&targets).to_device(device))?;
-        let losses = Vec::<f64>::try_from(losses.to_kind(Kind::Double))?;
-        sum = losses.iter().fold(sum, |sum, loss| sum + loss);
-        count += targets.len() as u64;
+        for (losses, group) in mesh.join(&losses, longest)?.chunks(longest).zip(round) {
+            let predictions = group.iter().map(|(_, targets)| targets.len()).sum::<usize>();
+            sum = losses[..predictions].iter().fold(sum, |sum, loss| sum + loss);
+            count += predictions as u64;
+        }
         progress(count)?;
+    }
+    for load in &mut loads {
+        load.counts = load.counts.to_kind(Kind::Double);
+        mesh.everyone.all_reduce(&load.counts, "the experts' loads")?.wait()?;
     }
     let counts: Vec<Vec<f64>> = loads
         .iter()
@@ -107,6 +119,26 @@ pub fn evaluate(
         max_load: expert_load.iter().flatten().copied().fold(0.0, f64::max) * experts,
         expert_load,
     })
+}
+
+/// Negative log-likelihoods of a group's targets, in order; `seen` is shown each layer's routing.
+fn score(
+    chain: &Chain<'_>,
+    group: &[Window<'_>],
+    end_of_text: Option<i64>,
+    mut seen: impl FnMut(i64, &Routing),
+) -> Result<Vec<f64>> {
+    let widen = |part: &[u32]| part.iter().map(|&token| i64::from(token)).collect::<Vec<i64>>();
+    let inputs: Vec<Vec<i64>> = group.iter().map(|(input, _)| widen(input)).collect();
+    let rows: Vec<&[i64]> = inputs.iter().map(Vec::as_slice).collect();
+    let targets: Vec<i64> = group.iter().flat_map(|(_, target)| widen(target)).collect();
+    let device = chain.device();
+    let x = chain.hidden(&Sequences::new(&rows, end_of_text, device), |layer, activations| {
+        seen(layer, activations.routing());
+        Ok(())
+    })?;
+    let losses = chain.losses(&x, &Tensor::from_slice(&targets).to_device(device))?;
+    Ok(Vec::try_from(losses.to_kind(Kind::Double))?)
 }
 
 #[cfg(test)]

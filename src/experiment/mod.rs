@@ -72,31 +72,9 @@ pub struct Experiment {
     pub log: Log,
 }
 
-/// The experiment asks for something that this version cannot run.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "sharding.strategy = \"{strategy}\" on {ranks} ranks can be planned but not run by this version; \
-     run it on one device with --set sharding.strategy=none --set sharding.ranks=1"
-)]
-pub struct NotRunnable {
-    strategy: &'static str,
-    ranks: u64,
-}
-
 impl Experiment {
     /// The experiment with every key written out; loading it gives the same experiment, whatever the defaults become.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
-    }
-
-    /// Whether this version can run the experiment, not only plan it.
-    ///
-    /// # Errors
-    /// Where the work is to be shared among ranks.
-    pub fn runnable(&self) -> Result<(), NotRunnable> {
-        match self.sharding.strategy {
-            Strategy::None => Ok(()),
-            strategy => Err(NotRunnable { strategy: strategy.name(), ranks: self.sharding.ranks }),
-        }
     }
 }

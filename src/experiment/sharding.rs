@@ -66,15 +66,3 @@ pub enum Backend {
     /// Collectives on the CPU.
     Gloo,
 }
-
-impl Strategy {
-    /// The strategy as an experiment file names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Ddp => "ddp",
-            Self::Fsdp => "fsdp",
-            Self::Hsdp => "hsdp",
-        }
-    }
-}

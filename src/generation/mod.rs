@@ -10,6 +10,7 @@ pub use sample::{SampledText, sample};
 use anyhow::{Result, ensure};
 use tch::{Device, Tensor};
 
+use crate::distributed::Mesh;
 use crate::model::{BlockWeights, Chain, Rotation, Sequences, embed, feed_forward, project_queries};
 use cache::LayerCache;
 use choose::Chooser;
@@ -26,9 +27,11 @@ pub struct Prompt {
 /// Continues each prompt by at most `decoding.max_new_tokens` tokens. A sequence ends after a token of
 /// `decoding.end_tokens` (which is kept) or when `stop` says so of the tokens added so far.
 ///
-/// `progress` is told the tokens added a sequence so far and may end the decoding with an error.
+/// `progress` is told the tokens added a sequence so far and may end the decoding with an error, on all ranks alike. The
+/// ranks of `mesh` all decode the whole batch, so that the tokens do not depend on their number.
 pub fn generate(
     chain: &Chain<'_>,
+    mesh: &Mesh,
     prompts: &[Prompt],
     decoding: &Decoding,
     mut stop: impl FnMut(usize, &[i64]) -> bool,
@@ -36,7 +39,7 @@ pub fn generate(
 ) -> Result<Vec<Vec<i64>>> {
     ensure!(prompts.iter().all(|prompt| !prompt.tokens.is_empty()), "a prompt has no token; give it a word");
     let _no_grad = tch::no_grad_guard();
-    let device = chain.device()?;
+    let device = chain.device();
     let mut added = vec![Vec::new(); prompts.len()];
     let mut choosers: Vec<Chooser> =
         prompts.iter().map(|prompt| Chooser::new(decoding, prompt.stream)).collect();
@@ -45,10 +48,15 @@ pub fn generate(
     let mut live: Vec<usize> = (0..prompts.len()).collect();
     for count in 1..=decoding.max_new_tokens {
         let rows = logits.to_device(Device::Cpu).contiguous();
+        let chosen = live
+            .iter()
+            .enumerate()
+            .map(|(row, &index)| choosers[index].choose(&rows.get(row as i64), decoding))
+            .collect::<Result<_>>()?;
         let mut still = Vec::new();
         let mut next = Vec::new();
-        for (row, &index) in live.iter().enumerate() {
-            let token = choosers[index].choose(&rows.get(row as i64), decoding)?;
+        // Ranks on unlike devices could choose differently, and would then wait for each other for ever.
+        for (row, (&index, token)) in live.iter().zip(mesh.of_first(chosen)?).enumerate() {
             added[index].push(token);
             if !decoding.end_tokens.contains(&token) && !stop(index, &added[index]) {
                 still.push(row as i64);
@@ -78,7 +86,7 @@ struct Decoder<'a, 'b> {
 
 impl<'a, 'b> Decoder<'a, 'b> {
     fn new(chain: &'a Chain<'b>, prompts: &[Prompt], max_new_tokens: u64) -> Result<Self> {
-        let device = chain.device()?;
+        let device = chain.device();
         let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0) as i64;
         let capacity = longest + max_new_tokens as i64;
         let batch = prompts.len() as i64;
@@ -184,8 +192,9 @@ mod tests {
     #[test]
     fn the_cache_gives_what_the_whole_sequence_gives() {
         with_chain(|chain| {
+            let mesh = Mesh::alone(Device::Cpu);
             let prompts = prompts(&[3, 9, 1, 9]);
-            let cached = generate(chain, &prompts, &greedy(40), |_, _| false, |_| Ok(())).unwrap();
+            let cached = generate(chain, &mesh, &prompts, &greedy(40), |_, _| false, |_| Ok(())).unwrap();
             for (prompt, cached) in prompts.iter().zip(cached) {
                 let mut tokens = prompt.tokens.clone();
                 for _ in 0..40 {
@@ -200,12 +209,13 @@ mod tests {
     #[test]
     fn a_sequence_draws_alike_alone_and_in_a_batch() {
         with_chain(|chain| {
+            let mesh = Mesh::alone(Device::Cpu);
             let decoding = Decoding { temperature: 1.0, top_p: Some(0.9), seed: 5, ..greedy(20) };
             let prompts = prompts(&[4, 7, 2]);
-            let together = generate(chain, &prompts, &decoding, |_, _| false, |_| Ok(())).unwrap();
+            let together = generate(chain, &mesh, &prompts, &decoding, |_, _| false, |_| Ok(())).unwrap();
             for (prompt, together) in prompts.iter().zip(together) {
                 let alone =
-                    generate(chain, std::slice::from_ref(prompt), &decoding, |_, _| false, |_| Ok(()));
+                    generate(chain, &mesh, std::slice::from_ref(prompt), &decoding, |_, _| false, |_| Ok(()));
                 assert_eq!(alone.unwrap()[0], together);
             }
         });
@@ -214,12 +224,13 @@ mod tests {
     #[test]
     fn a_sequence_ends_at_its_end_token_and_the_others_go_on() {
         with_chain(|chain| {
+            let mesh = Mesh::alone(Device::Cpu);
             let prompts = prompts(&[4, 7]);
-            let free = generate(chain, &prompts, &greedy(12), |_, _| false, |_| Ok(())).unwrap();
+            let free = generate(chain, &mesh, &prompts, &greedy(12), |_, _| false, |_| Ok(())).unwrap();
             let end = free[0][5];
             let first = free[0].iter().position(|&token| token == end).unwrap();
             let decoding = Decoding { end_tokens: vec![end], ..greedy(12) };
-            let ended = generate(chain, &prompts, &decoding, |_, _| false, |_| Ok(())).unwrap();
+            let ended = generate(chain, &mesh, &prompts, &decoding, |_, _| false, |_| Ok(())).unwrap();
             assert_eq!(ended[0], free[0][..=first]);
             let second = free[1].iter().position(|&token| token == end).map_or(12, |at| at + 1);
             assert_eq!(ended[1], free[1][..second]);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Decoding, Prompt, generate};
 use crate::data::Tokenizer;
+use crate::distributed::Mesh;
 use crate::experiment::Sample;
 use crate::model::Chain;
 
@@ -23,9 +24,11 @@ pub struct SampledText {
 
 /// Continues every prompt of `sample` `num_samples` times; an empty prompt starts from end-of-text.
 ///
-/// `progress` is told the tokens added a sequence so far and may end the sampling with an error.
+/// `progress` is told the tokens added a sequence so far and may end the sampling with an error, on all ranks
+/// of `mesh` alike.
 pub fn sample(
     chain: &Chain<'_>,
+    mesh: &Mesh,
     tokenizer: &Tokenizer,
     sample: &Sample,
     progress: impl FnMut(u64) -> Result<()>,
@@ -64,7 +67,7 @@ pub fn sample(
     };
     let cut = |text: &str| sample.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
     let stop = |_: usize, tokens: &[i64]| !sample.stop.is_empty() && cut(&text_of(tokens)).is_some();
-    let added = generate(chain, &prompts, &decoding, stop, progress)?;
+    let added = generate(chain, mesh, &prompts, &decoding, stop, progress)?;
     Ok(prompts
         .into_iter()
         .zip(texts)

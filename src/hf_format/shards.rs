@@ -122,7 +122,7 @@ impl Shards {
         let file = self.places.get(tensor).map(|place| &self.files[*place]);
         let found = file.and_then(|file| Some((file, file.tensors().get(tensor)?)));
         let (file, info) = found.with_context(|| format!("{tensor} is not stored"))?;
-        Ok(file.read(info, elements.start as usize..elements.end as usize, None)?)
+        Ok(file.read(info, elements.start as usize..elements.end as usize)?)
     }
 }
 

@@ -85,8 +85,8 @@ impl Chain<'_> {
     }
 
     /// The device that the weights are on.
-    pub fn device(&self) -> Result<Device> {
-        Ok(self.weights.unit(0)?[0].device())
+    pub fn device(&self) -> Device {
+        self.weights.device()
     }
 
     fn head_weights(&self) -> Result<HeadWeights> {

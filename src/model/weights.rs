@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::ParameterSpec;
 
@@ -14,6 +14,9 @@ use super::ParameterSpec;
 pub trait Weights {
     /// Tensors of unit `index`.
     fn unit(&self, index: usize) -> Result<Vec<Tensor>>;
+
+    /// The device that they are on.
+    fn device(&self) -> Device;
 }
 
 /// Named tensors of a whole model in storage: a checkpoint, a Hugging Face directory, or an initialisation.
@@ -99,5 +102,9 @@ impl Resident {
 impl Weights for Resident {
     fn unit(&self, index: usize) -> Result<Vec<Tensor>> {
         Ok(self.units[index].iter().map(Tensor::shallow_clone).collect())
+    }
+
+    fn device(&self) -> Device {
+        self.units[0][0].device()
     }
 }

@@ -38,7 +38,7 @@ impl Trained {
     pub fn batches(&self, steps: Range<u64>) -> Result<Vec<Batch>> {
         let batches = Data::open(self.graph())?.batches(self.experiment())?;
         let batch = |step| {
-            let tokens = GlobalBatch::of_step(&batches, &self.experiment().train, step)?.into_rows();
+            let tokens = GlobalBatch::of_step(&batches, &self.experiment().train, step).into_rows();
             Ok(Batch { step: step + 1, tokens })
         };
         steps.map(batch).collect()
@@ -53,8 +53,8 @@ impl Trained {
         ensure!(!tokens.is_empty(), "the text has no token; give it a word");
         let prompt_tokens: Vec<i64> = tokens.into_iter().map(i64::from).collect();
         let experiment = self.experiment().clone();
-        set_up(&experiment.train, experiment.run.deterministic)?;
-        let (device, kind) = (device(&experiment.train)?, compute_kind(experiment.train.precision));
+        set_up(&experiment.train, experiment.run.deterministic, 1)?;
+        let (device, kind) = (device(&experiment.train, 0)?, compute_kind(experiment.train.precision));
         let logits = guard(|| {
             let _no_grad = tch::no_grad_guard();
             let weights = Resident::load(&experiment.model, self.checkpoint(), device, kind)?;

@@ -1,7 +1,9 @@
 //! Walks the plan: finds or makes the run, runs what is stale in order, and records what happened.
 
+mod compute;
 mod data;
 mod inside;
+mod orders;
 mod resume;
 mod room;
 mod session;
@@ -12,12 +14,15 @@ mod watch;
 
 use anyhow::{Error, Result, bail};
 
-pub use resume::resume;
+pub use orders::follow;
+pub use resume::{Resuming, resume};
 pub use summary::{StageSummary, Summary};
 
+use crate::distributed::World;
 use crate::experiment::{Provenance, Resolved};
 use crate::plan::{self, Choices, Freshness, Graph, PlannedStage, Reach, Stage};
 use crate::run_dir::RunsDir;
+use orders::Order;
 use session::{Session, is_stop};
 use watch::watch;
 
@@ -38,13 +43,13 @@ impl Default for Options {
     }
 }
 
-/// Runs an experiment: every stage that is not fresh, up to `options.until`.
+/// Runs an experiment: every stage that is not fresh, up to `options.until`. The leader of `world` calls this, the others
+/// [`follow`].
 ///
 /// # Errors
 /// An experiment that cannot be run as it is, a stage that fails, a stop on request.
-pub fn run(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<Summary> {
+pub fn run(resolved: &Resolved, runs: &RunsDir, options: &Options, world: &World) -> Result<Summary> {
     let experiment = plan::with_vocabulary(&resolved.experiment)?;
-    experiment.runnable()?;
     let graph = plan::graph(experiment, runs, &options.choices, Reach::Hub(watch()));
     let unstarted = |error: Error| match is_stop(&error) {
         true => error.context("stopped before the run began; start it again to go on"),
@@ -53,11 +58,11 @@ pub fn run(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<Sum
     let Some(graph) = graph.map_err(unstarted)? else {
         bail!("the hub did not tell what it has; check the network and HF_ENDPOINT");
     };
-    walk(graph, &resolved.provenance, options)
+    walk(graph, &resolved.provenance, options, world)
 }
 
 /// Brings a run up to date with its graph.
-fn walk(graph: Graph, provenance: &Provenance, options: &Options) -> Result<Summary> {
+fn walk(graph: Graph, provenance: &Provenance, options: &Options, world: &World) -> Result<Summary> {
     tracing::info!("run        {}", graph.identity.run.root().display());
     let mut planned = plan::stages(&graph, &options.choices.force)?;
     planned.retain(|planned| planned.stage <= options.until);
@@ -68,9 +73,29 @@ fn walk(graph: Graph, provenance: &Provenance, options: &Options) -> Result<Summ
         return Summary::of(&graph, planned.iter().map(StageSummary::fresh).collect());
     }
     let mut session = Session::start(graph, provenance)?;
-    let walked = walk::stages(&mut session, options);
+    world.announce(RUN, &session.run().root().to_string_lossy())?;
+    let walked = walk::stages(&mut session, options, world);
     session.finish(&walked)?;
     Summary::of(&session.graph, walked?)
+}
+
+/// Under this name the launcher learns which run to go on with after a rank has died.
+pub const RUN: &str = "run";
+
+/// Lets the other ranks go, now that the leader's part has ended like this.
+///
+/// # Errors
+/// The part's own.
+pub fn dismiss<T>(outcome: Result<T>, world: &World) -> Result<T> {
+    let order = match &outcome {
+        Ok(_) => Order::Leave,
+        Err(error) if is_stop(error) => Order::Stop,
+        // They learn it as a failure.
+        Err(_) => return outcome,
+    };
+    // Ranks that stopped in the middle of a piece of work wait for nothing any more, and may be gone.
+    let _ = world.share(Some(order));
+    outcome
 }
 
 fn is_fresh(planned: &PlannedStage) -> bool {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::trained::runs_of;
 use super::watch::watch;
 use super::{Options, walk};
+use crate::distributed::World;
 use crate::experiment::{self, Experiment, Overrides, Provenance};
 use crate::plan::identity::{self, Identity, Trajectory, experiment_of};
 use crate::plan::inputs::{Inputs, Reach};
@@ -14,27 +15,53 @@ use crate::plan::keys::Key;
 use crate::plan::{self, Graph, PlanError, table};
 use crate::run_dir::{Manifest, RunDir, RunsDir};
 
-/// Goes on with `run`, with the values of `set` changed (`key=value`, none of the trajectory's).
+/// A run that shall go on.
+pub struct Resuming {
+    run: RunDir,
+    manifest: Manifest,
+    experiment: Experiment,
+    provenance: Provenance,
+}
+
+impl Resuming {
+    /// `run` with the values of `set` changed (`key=value`, none of the trajectory's).
+    ///
+    /// # Errors
+    /// A key of the trajectory in `set`; a manifest that is damaged.
+    pub fn of(run: &RunDir, set: &[String]) -> Result<Self> {
+        for argument in set {
+            let key = argument.split_once('=').map_or(argument.as_str(), |(key, _)| key).trim();
+            if table::in_trajectory(key) && table::role(key).is_some() {
+                return Err(
+                    PlanError::OtherTrajectory { run: run.root().to_owned(), key: key.to_owned() }.into()
+                );
+            }
+        }
+        let manifest = Manifest::load(run)?;
+        let (experiment, provenance) = changed(run, &manifest, set)?;
+        Ok(Self { run: run.clone(), manifest, experiment, provenance })
+    }
+
+    /// What it is to be run with.
+    pub fn experiment(&self) -> &Experiment {
+        &self.experiment
+    }
+}
+
+/// Goes on with a run.
 ///
 /// The environment is not looked at, and neither are the files that the run was started from: what it reads is
-/// prepared already, or is looked up again only where it is missing.
+/// prepared already, or is looked up again only where it is missing. The leader of `world` calls this, the others
+/// [`super::follow`].
 ///
 /// # Errors
-/// A key of the trajectory in `set`; a manifest that is damaged; as [`super::run`].
-pub fn resume(run: &RunDir, set: &[String], options: &Options) -> Result<super::Summary> {
-    for argument in set {
-        let key = argument.split_once('=').map_or(argument.as_str(), |(key, _)| key).trim();
-        if table::in_trajectory(key) && table::role(key).is_some() {
-            return Err(PlanError::OtherTrajectory { run: run.root().to_owned(), key: key.to_owned() }.into());
-        }
-    }
-    let runs = runs_of(run)?;
-    let manifest = Manifest::load(run)?;
-    let (experiment, provenance) = changed(run, &manifest, set)?;
-    experiment.runnable()?;
+/// As [`super::run`].
+pub fn resume(resuming: Resuming, options: &Options, world: &World) -> Result<super::Summary> {
+    let Resuming { run, manifest, experiment, provenance } = resuming;
+    let runs = runs_of(&run)?;
     let inputs = inputs(&experiment, &manifest, &runs)?;
-    let identity = same_run(run, manifest, &experiment, &inputs)?;
-    walk(Graph { experiment, inputs, identity, runs }, &provenance, options)
+    let identity = same_run(&run, manifest, &experiment, &inputs)?;
+    walk(Graph { experiment, inputs, identity, runs }, &provenance, options, world)
 }
 
 /// The manifest's experiment with `set` applied.

@@ -77,6 +77,15 @@ impl Session {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Records a key.
+    ///
+    /// # Errors
+    /// The manifest cannot be written.
+    pub fn record(&mut self, name: &str, key: String) -> Result<()> {
+        self.manifest.keys.insert(name.to_owned(), key);
+        self.save()
+    }
+
     /// Records that `stage` starts, and why.
     ///
     /// # Errors
@@ -160,7 +169,7 @@ fn layers(provenance: &Provenance, known: &BTreeMap<String, String>) -> BTreeMap
 fn segment(graph: &Graph) -> Segment {
     let settings = &graph.experiment.train;
     let threads = settings.threads.unwrap_or_else(|| usize::try_from(tch::get_num_threads()).unwrap_or(1));
-    let device = match train::device(settings) {
+    let device = match train::device(settings, 0) {
         Ok(Device::Cpu) => "cpu".to_owned(),
         Ok(device) => format!("{device:?}"),
         // Training says what is wrong, if it comes to training.

@@ -7,19 +7,21 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
 
-use super::data::{self, Data};
+use super::compute;
+use super::data;
 use super::session::started;
 use super::watch::watch;
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::sources::{ReadOptions, SourceFiles};
 use crate::data::{PrepareOptions, Prepared, prepare_source};
-use crate::experiment::{CheckpointChoice, Experiment, Export, NamedCheckpoint, Origin, Sample};
+use crate::distributed::World;
+use crate::experiment::{CheckpointChoice, Experiment, Export, NamedCheckpoint, Origin, Sample, Strategy};
 use crate::plan::graph::{FILES, best_step, checkpoint_at};
 use crate::plan::identity::{Identity, Trajectory, experiment_of};
 use crate::plan::{Graph, PlanError, keys};
 use crate::run_dir::{Manifest, RunDir, RunsDir, StageState};
 use crate::stages::evaluate::{self, Report};
-use crate::stages::sample::{self, Samples};
+use crate::stages::sample::Samples;
 use crate::stages::{OutputFile, export};
 
 /// A run and one of its checkpoints.
@@ -34,7 +36,7 @@ impl Trained {
     /// # Errors
     /// The run has no such checkpoint, or its manifest cannot be read.
     pub fn open(run: &RunDir, step: Option<u64>) -> Result<Self> {
-        let graph = graph(run)?;
+        let graph = graph_of(run)?;
         let checkpoint = match step {
             Some(step) => at(run, step)?,
             None => newest(run)?,
@@ -47,7 +49,7 @@ impl Trained {
     /// # Errors
     /// As [`Self::open`].
     pub fn for_export(run: &RunDir, step: Option<u64>) -> Result<Self> {
-        let graph = graph(run)?;
+        let graph = graph_of(run)?;
         let checkpoint = match (step, graph.experiment.export.checkpoint) {
             (Some(step), _) | (None, CheckpointChoice::Step(step)) => at(run, step)?,
             (None, CheckpointChoice::Named(NamedCheckpoint::Last)) => newest(run)?,
@@ -64,6 +66,13 @@ impl Trained {
         &self.graph.experiment
     }
 
+    /// Lets `ranks` ranks share the weights, each with a slice, whatever the ranks that trained them.
+    pub fn share_among(&mut self, ranks: u64) {
+        let sharding = &mut self.graph.experiment.sharding;
+        sharding.ranks = ranks.max(1);
+        sharding.strategy = if ranks > 1 { Strategy::Fsdp } else { Strategy::None };
+    }
+
     pub(super) fn graph(&self) -> &Graph {
         &self.graph
     }
@@ -76,26 +85,16 @@ impl Trained {
     ///
     /// # Errors
     /// Nothing was held out, or the prepared data is gone.
-    pub fn evaluate(self) -> Result<Report> {
-        let data = Data::open(&self.graph)?;
-        let Some(held) = data.validation()? else {
-            bail!("this run held nothing out; give a text with --data FILE");
-        };
-        evaluate::evaluate(evaluate::Inputs {
-            experiment: &self.graph.experiment,
-            checkpoint: self.checkpoint,
-            tokens: &held,
-            bytes_per_token: held.bytes_per_token,
-            max_tokens: self.graph.experiment.evaluate.max_tokens,
-            end_of_text: data.tokenizer()?.end_of_text(),
-        })
+    pub fn evaluate(self, world: &World) -> Result<Report> {
+        let report = compute::evaluate(&self.graph, world, self.checkpoint)?;
+        report.context("this run held nothing out; give a text with --data FILE")
     }
 
     /// The loss on the documents of `file`, split and tokenised as prepare does.
     ///
     /// # Errors
     /// A file that is not there, unreadable or empty.
-    pub fn evaluate_file(self, file: &Path) -> Result<Report> {
+    pub fn evaluate_file(self, file: &Path, world: &World) -> Result<Report> {
         let name = file.display().to_string();
         let unreadable = |cause| PlanError::Text { name: name.clone(), cause };
         let options = ReadOptions::training(&self.graph.experiment.dataset, None);
@@ -118,6 +117,7 @@ impl Trained {
         let prepared = Prepared::open(&dir)?;
         evaluate::evaluate(evaluate::Inputs {
             experiment: &self.graph.experiment,
+            world,
             checkpoint: self.checkpoint,
             tokens: &prepared.val()?,
             bytes_per_token: index.validation.text_bytes as f64 / index.validation.tokens as f64,
@@ -130,13 +130,8 @@ impl Trained {
     ///
     /// # Errors
     /// The tokenizer is gone, or refuses a prompt.
-    pub fn sample(self, settings: &Sample) -> Result<Samples> {
-        sample::sample(sample::Inputs {
-            experiment: &self.graph.experiment,
-            settings,
-            checkpoint: self.checkpoint,
-            tokenizer: &data::tokenizer(&self.graph)?,
-        })
+    pub fn sample(self, settings: &Sample, world: &World) -> Result<Samples> {
+        compute::sample(&self.graph, world, self.checkpoint, settings)
     }
 
     /// Writes the weights to `out`. The run's own export is written under its lock and recorded, so that the graph
@@ -184,7 +179,11 @@ pub fn runs_of(run: &RunDir) -> Result<RunsDir> {
     Ok(RunsDir::new(root.ancestors().nth(2).unwrap_or(&root)))
 }
 
-fn graph(run: &RunDir) -> Result<Graph> {
+/// The graph of a run as its manifest has it.
+///
+/// # Errors
+/// The manifest cannot be read.
+pub fn graph_of(run: &RunDir) -> Result<Graph> {
     let manifest = Manifest::load(run)?;
     let unreadable = || {
         format!(

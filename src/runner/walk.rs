@@ -6,21 +6,22 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::compute;
 use super::data::{self, Data};
+use super::orders::{Order, manifest_digest, same_directory};
 use super::session::{Session, is_stop};
 use super::summary::StageSummary;
 use super::watch::watch;
 use super::{Options, room};
 use crate::checkpoint::{self, Checkpoint};
-use crate::experiment::{CheckpointChoice, Experiment};
+use crate::distributed::World;
+use crate::experiment::CheckpointChoice;
 use crate::interrupt::{self, Stopped};
-use crate::plan::estimate::estimate;
 use crate::plan::graph::FILES;
 use crate::plan::identity::steps_taken;
 use crate::plan::{Freshness, Graph, Reason, Stage};
 use crate::run_dir::{RunDir, write_json};
-use crate::stages::{OutputFile, evaluate, export, prepare, sample, train};
-use crate::train::{Held, Inputs};
+use crate::stages::{OutputFile, export, prepare};
 
 /// What a stage made, by name.
 type Outputs = BTreeMap<String, Value>;
@@ -29,7 +30,7 @@ type Outputs = BTreeMap<String, Value>;
 ///
 /// # Errors
 /// The first stage that fails, or a stop on request.
-pub fn stages(session: &mut Session, options: &Options) -> Result<Vec<StageSummary>> {
+pub fn stages(session: &mut Session, options: &Options, world: &World) -> Result<Vec<StageSummary>> {
     let mut summaries = Vec::new();
     for stage in Stage::ALL.into_iter().filter(|stage| *stage <= options.until) {
         interrupt::check().with_context(|| stopped(session.run(), &format!("before {stage}")))?;
@@ -41,14 +42,20 @@ pub fn stages(session: &mut Session, options: &Options) -> Result<Vec<StageSumma
         };
         tracing::info!("{stage:<10} {freshness}");
         if let Freshness::Stale { reason } = &freshness {
-            run_one(session, stage, reason, options)?;
+            run_one(session, stage, reason, options, world)?;
         }
         summaries.push(StageSummary::new(stage, &freshness));
     }
     Ok(summaries)
 }
 
-fn run_one(session: &mut Session, stage: Stage, reason: &Reason, options: &Options) -> Result<()> {
+fn run_one(
+    session: &mut Session,
+    stage: Stage,
+    reason: &Reason,
+    options: &Options,
+    world: &World,
+) -> Result<()> {
     let Some(wanted) = session.graph.wanted(stage)? else {
         bail!(missing_checkpoint(&session.graph, stage));
     };
@@ -60,9 +67,9 @@ fn run_one(session: &mut Session, stage: Stage, reason: &Reason, options: &Optio
     session.begin(stage, &wanted, reason)?;
     let outcome = match stage {
         Stage::Prepare => run_prepare(&session.graph, *reason == Reason::Forced),
-        Stage::Train => run_train(session, options.stop_at_step),
-        Stage::Evaluate => run_evaluate(&session.graph),
-        Stage::Sample => run_sample(&session.graph),
+        Stage::Train => run_train(session, options.stop_at_step, world),
+        Stage::Evaluate => run_evaluate(&session.graph, world),
+        Stage::Sample => run_sample(&session.graph, world),
         Stage::Export => run_export(&session.graph),
     };
     let outcome = outcome.map_err(|error| {
@@ -142,34 +149,20 @@ fn set_checkpoints_aside(run: &RunDir) -> Result<()> {
         .with_context(|| format!("cannot set {} aside", current.display()))
 }
 
-fn run_train(session: &mut Session, stop_at_step: Option<u64>) -> Result<Outputs> {
+fn run_train(session: &mut Session, stop_at_step: Option<u64>, world: &World) -> Result<Outputs> {
     let data = Data::open(&session.graph)?;
-    data.verify()?;
-    session.manifest.keys.insert(TOKENS.to_owned(), data.digests().join(" "));
-    let Graph { experiment, inputs, .. } = &session.graph;
-    let run = session.run();
-    data.check_validation(experiment)?;
+    session.record(TOKENS, data.digests().join(" "))?;
+    let graph = &session.graph;
+    let (experiment, run) = (&graph.experiment, session.run());
     room::check(experiment, run)?;
-    let tokenizer = data.tokenizer()?;
-    let batches = data.batches(experiment)?;
-    let held = data.validation()?;
-    let initial = match &inputs.initial {
-        // Weights that may be gone by now are not needed once there is a checkpoint.
-        Some(initial) if steps_taken(run) == 0 => Some(initial.open(&experiment.model, watch())?),
-        _ => None,
-    };
-    let validation = held.as_ref().map(|held| Held { tokens: held, bytes_per_token: held.bytes_per_token });
-    let inputs = Inputs {
-        experiment,
-        run_dir: run,
-        batches: &batches,
-        validation,
-        tokenizer: &tokenizer,
-        from_scratch: inputs.initial.is_none(),
+    let manifest = manifest_digest(run)?;
+    world.share(Some(Order::Train {
+        run: run.root().to_owned(),
+        manifest: manifest.clone(),
         stop_at_step,
-        flops_per_token: estimate(experiment).flops_per_token,
-    };
-    let outcome = train::train(&inputs, initial)?;
+    }))?;
+    world.agree(same_directory(run, &manifest))?;
+    let outcome = compute::train(graph, world, stop_at_step)?;
     let steps = experiment.train.steps;
     if !outcome.finished {
         return Err(Stopped).with_context(|| format!("at step {} of {steps}", outcome.step));
@@ -194,23 +187,16 @@ fn last_checkpoint(graph: &Graph) -> Result<Checkpoint> {
     checkpoint.with_context(|| format!("there is no checkpoint of step {steps}; run the train stage"))
 }
 
-fn run_evaluate(graph: &Graph) -> Result<Outputs> {
-    let Experiment { evaluate: settings, .. } = &graph.experiment;
-    let data = Data::open(graph)?;
+fn run_evaluate(graph: &Graph, world: &World) -> Result<Outputs> {
     let run = &graph.identity.run;
     let path = run.evaluation();
-    let Some(held) = data.validation()? else {
+    let checkpoint = last_checkpoint(graph)?;
+    let place = checkpoint.path().to_owned();
+    world.share(Some(Order::Evaluate { run: run.root().to_owned(), checkpoint: place }))?;
+    let Some(report) = compute::evaluate(graph, world, checkpoint)? else {
         tracing::info!("{:<10} nothing is held out to evaluate on", Stage::Evaluate);
         return Ok(Outputs::new());
     };
-    let report = evaluate::evaluate(evaluate::Inputs {
-        experiment: &graph.experiment,
-        checkpoint: last_checkpoint(graph)?,
-        tokens: &held,
-        bytes_per_token: held.bytes_per_token,
-        max_tokens: settings.max_tokens,
-        end_of_text: data.tokenizer()?.end_of_text(),
-    })?;
     write_json(&path, &report).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Outputs::from([
         ("loss".to_owned(), json!(report.evaluation.loss)),
@@ -218,14 +204,12 @@ fn run_evaluate(graph: &Graph) -> Result<Outputs> {
     ]))
 }
 
-fn run_sample(graph: &Graph) -> Result<Outputs> {
+fn run_sample(graph: &Graph, world: &World) -> Result<Outputs> {
     let run = &graph.identity.run;
-    let samples = sample::sample(sample::Inputs {
-        experiment: &graph.experiment,
-        settings: &graph.experiment.sample,
-        checkpoint: last_checkpoint(graph)?,
-        tokenizer: &data::tokenizer(graph)?,
-    })?;
+    let checkpoint = last_checkpoint(graph)?;
+    let place = checkpoint.path().to_owned();
+    world.share(Some(Order::Sample { run: run.root().to_owned(), checkpoint: place }))?;
+    let samples = compute::sample(graph, world, checkpoint, &graph.experiment.sample)?;
     let paths = samples.write(&run.samples())?;
     let files: Vec<OutputFile> =
         paths.iter().map(|path| OutputFile::of(run.root(), path)).collect::<Result<_>>()?;

@@ -4,10 +4,10 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
+use crate::distributed::{Shards, World};
 use crate::evaluation::{self, Evaluation};
 use crate::experiment::Experiment;
-use crate::interrupt;
-use crate::model::{Chain, Resident};
+use crate::model::Chain;
 use crate::monitor::{Progress, Unit};
 use crate::torch::guard;
 use crate::train::{compute_kind, device, set_up};
@@ -16,6 +16,8 @@ use crate::train::{compute_kind, device, set_up};
 pub struct Inputs<'a> {
     /// The experiment, with `model.vocab_size` set.
     pub experiment: &'a Experiment,
+    /// The ranks that share the work, this one among them.
+    pub world: &'a World,
     /// The weights.
     pub checkpoint: Checkpoint,
     /// The text as tokens, each document closed by end-of-text.
@@ -49,9 +51,10 @@ pub struct Report {
 /// # Errors
 /// A text of fewer than two tokens, a damaged checkpoint, a stop on request.
 pub fn evaluate(inputs: Inputs<'_>) -> Result<Report> {
-    let Inputs { experiment, mut checkpoint, tokens, bytes_per_token, max_tokens, end_of_text } = inputs;
+    let Inputs { experiment, world, mut checkpoint, tokens, bytes_per_token, max_tokens, end_of_text } =
+        inputs;
     let train = &experiment.train;
-    set_up(train, experiment.run.deterministic)?;
+    set_up(train, experiment.run.deterministic, world.local_size())?;
     let kind = compute_kind(train.precision);
     let options = evaluation::Options {
         sequence_length: usize::try_from(train.sequence_length).context("train.sequence_length")?,
@@ -60,14 +63,15 @@ pub fn evaluate(inputs: Inputs<'_>) -> Result<Report> {
     };
     let scored = max_tokens.unwrap_or(u64::MAX).min((tokens.len() as u64).saturating_sub(1));
     let progress = Progress::new("evaluate", Some(scored), Unit::Tokens);
-    let device = device(train)?;
+    let device = device(train, world.local_rank())?;
     let (step, weights) = (checkpoint.step(), checkpoint.weights_digest().to_owned());
     let evaluation = guard(|| {
-        let resident = Resident::load(&experiment.model, &mut checkpoint, device, kind)?;
-        let chain = Chain { model: &experiment.model, weights: &resident, kind };
-        evaluation::evaluate(&chain, tokens, options, |done| {
+        let mesh = world.mesh(&experiment.sharding, device)?;
+        let shards = world.agree(Shards::load(&experiment.model, &mut checkpoint, &mesh, kind))?;
+        let chain = Chain { model: &experiment.model, weights: &shards, kind };
+        evaluation::evaluate(&chain, &mesh, tokens, options, |done| {
             progress.set_position(done);
-            Ok(interrupt::check()?)
+            mesh.check_interrupt()
         })
     })?;
     let nats_per_byte = evaluation.loss / bytes_per_token;

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::data::Tokenizer;
+use crate::distributed::{Shards, World};
 use crate::experiment::{Experiment, Sample};
 use crate::generation::{self, SampledText};
-use crate::interrupt;
-use crate::model::{Chain, Resident};
+use crate::model::Chain;
 use crate::monitor::{Progress, Unit};
 use crate::run_dir::{write_atomic, write_json};
 use crate::torch::guard;
@@ -20,6 +20,8 @@ use crate::train::{compute_kind, device, set_up};
 pub struct Inputs<'a> {
     /// The experiment, with `model.vocab_size` set.
     pub experiment: &'a Experiment,
+    /// The ranks that share the work, this one among them.
+    pub world: &'a World,
     /// Prompts and how to continue them.
     pub settings: &'a Sample,
     /// The weights.
@@ -40,17 +42,18 @@ pub struct Samples {
 /// # Errors
 /// A prompt that the tokenizer refuses, a damaged checkpoint, a stop on request.
 pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
-    let Inputs { experiment, settings, mut checkpoint, tokenizer } = inputs;
-    set_up(&experiment.train, experiment.run.deterministic)?;
+    let Inputs { experiment, world, settings, mut checkpoint, tokenizer } = inputs;
+    set_up(&experiment.train, experiment.run.deterministic, world.local_size())?;
     let kind = compute_kind(experiment.train.precision);
-    let device = device(&experiment.train)?;
+    let device = device(&experiment.train, world.local_rank())?;
     let progress = Progress::new("sample", Some(settings.max_new_tokens), Unit::Tokens);
     let samples = guard(|| {
-        let resident = Resident::load(&experiment.model, &mut checkpoint, device, kind)?;
-        let chain = Chain { model: &experiment.model, weights: &resident, kind };
-        generation::sample(&chain, tokenizer, settings, |added| {
+        let mesh = world.mesh(&experiment.sharding, device)?;
+        let shards = world.agree(Shards::load(&experiment.model, &mut checkpoint, &mesh, kind))?;
+        let chain = Chain { model: &experiment.model, weights: &shards, kind };
+        generation::sample(&chain, &mesh, tokenizer, settings, |added| {
             progress.set_position(added);
-            Ok(interrupt::check()?)
+            mesh.check_interrupt()
         })
     })?;
     Ok(Samples { samples })

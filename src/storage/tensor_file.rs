@@ -6,7 +6,7 @@
 //! the file without holes or overlaps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
     ops::Range,
@@ -206,6 +206,7 @@ pub(crate) struct TensorFile {
     /// Where the first tensor starts.
     data_start: u64,
     tensors: BTreeMap<String, TensorInfo>,
+    metadata: HashMap<String, String>,
 }
 
 impl TensorFile {
@@ -238,7 +239,8 @@ impl TensorFile {
             )));
         }
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        Ok(Self { path: path.to_owned(), file, bytes: size, data_start, tensors })
+        let metadata = metadata.metadata().clone().unwrap_or_default();
+        Ok(Self { path: path.to_owned(), file, bytes: size, data_start, tensors, metadata })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -248,6 +250,11 @@ impl TensorFile {
     /// Every tensor, by name.
     pub(crate) fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors
+    }
+
+    /// What the file says about itself beside its tensors.
+    pub(crate) fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
     }
 
     /// blake3 of the whole file.
@@ -275,28 +282,39 @@ impl TensorFile {
         Ok(hasher.finalize())
     }
 
-    /// The elements `range` of a tensor as a flat CPU tensor of the stored kind, hashed on the way in if asked.
+    /// The elements `range` of a tensor as a flat CPU tensor of the stored kind.
     ///
     /// # Panics
     /// When the range leaves the tensor, or libtorch has no such kind: callers look at `info` first.
-    pub(crate) fn read(
+    pub(crate) fn read(&self, info: &TensorInfo, range: Range<usize>) -> Result<Tensor> {
+        let kind = kind_of(info.dtype).unwrap_or_else(|| unreachable!("callers refuse {:?}", info.dtype));
+        let mut out = Tensor::empty([range.len() as i64], (kind, Device::Cpu));
+        self.read_into(info, range, torch::bytes_mut(&mut out), None)?;
+        Ok(out)
+    }
+
+    /// The bytes of the elements `range` of a tensor, which fill `out`, hashed on the way in if asked.
+    ///
+    /// # Panics
+    /// When the range leaves the tensor, or is not as long as `out`.
+    pub(crate) fn read_into(
         &self,
         info: &TensorInfo,
         range: Range<usize>,
+        out: &mut [u8],
         mut hasher: Option<&mut blake3::Hasher>,
-    ) -> Result<Tensor> {
-        let kind = kind_of(info.dtype).unwrap_or_else(|| unreachable!("callers refuse {:?}", info.dtype));
+    ) -> Result<()> {
         let width = info.dtype.bitsize() / 8;
         assert!(range.end * width <= info.data_offsets.1 - info.data_offsets.0);
-        let mut out = Tensor::empty([range.len() as i64], (kind, Device::Cpu));
+        assert_eq!(range.len() * width, out.len());
         let mut position = self.data_start + (info.data_offsets.0 + range.start * width) as u64;
-        for chunk in torch::bytes_mut(&mut out).chunks_mut(CHUNK_BYTES) {
+        for chunk in out.chunks_mut(CHUNK_BYTES) {
             self.file.read_exact_at(chunk, position).map_err(io_error("read", &self.path))?;
             if let Some(hasher) = &mut hasher {
                 hasher.update_rayon(chunk);
             }
             position += chunk.len() as u64;
         }
-        Ok(out)
+        Ok(())
     }
 }

@@ -32,6 +32,13 @@ extern "C" {
 // `listener` is a bound socket, which the server takes over; negative: connect to a server that runs elsewhere.
 char *oss_store_open(const char *host, uint16_t port, int listener, int64_t timeout_ms, Store **store) {
   return guarded([&] {
+#ifndef OSS_RUN_CUDA
+    // Whatever c10d logs here it also throws, and a stack trace on stderr hides the message; NCCL's watchdog has no other
+    // way to speak.
+    if (!getenv("TORCH_CPP_LOG_LEVEL")) {
+      FLAGS_caffe2_log_level = c10::GLOG_FATAL;
+    }
+#endif
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = listener >= 0;
@@ -66,6 +73,10 @@ char *oss_store_get(Store *store, const char *key, uint8_t **bytes, size_t *leng
 }
 
 void oss_free_bytes(uint8_t *bytes) { delete[] bytes; }
+
+char *oss_store_delete(Store *store, const char *key) {
+  return guarded([&] { (*store)->deleteKey(key); });
+}
 
 char *oss_store_add(Store *store, const char *key, int64_t amount, int64_t *sum) {
   return guarded([&] { *sum = (*store)->add(key, amount); });

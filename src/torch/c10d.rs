@@ -46,6 +46,7 @@ unsafe extern "C" {
         length: *mut usize,
     ) -> *mut c_char;
     fn oss_free_bytes(bytes: *mut u8);
+    fn oss_store_delete(store: *mut handle::Store, key: *const c_char) -> *mut c_char;
     fn oss_store_add(
         store: *mut handle::Store,
         key: *const c_char,
@@ -175,6 +176,16 @@ impl Store {
         // SAFETY: allocated by oss_store_get, not used after this.
         unsafe { oss_free_bytes(bytes) };
         Ok(Some(value))
+    }
+
+    /// Forgets a key, if it is there.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub fn delete(&self, key: &str) -> Result<()> {
+        let key = CString::new(key)?;
+        // SAFETY: the text outlives the call.
+        checked("the store", unsafe { oss_store_delete(self.0.as_ptr(), key.as_ptr()) })
     }
 
     /// Adds to a counter, which starts at 0, and returns the sum.
@@ -390,6 +401,8 @@ mod tests {
         assert_eq!(other.get("colour").unwrap(), None);
         served.set("colour", b"blue").unwrap();
         assert_eq!(other.get("colour").unwrap().as_deref(), Some(&b"blue"[..]));
+        served.delete("colour").unwrap();
+        assert_eq!(other.get("colour").unwrap(), None);
         other.set("empty", b"").unwrap();
         assert_eq!(served.get("empty").unwrap(), Some(Vec::new()));
         assert_eq!((served.add("count", 2).unwrap(), other.add("count", 3).unwrap()), (2, 5));

@@ -1,6 +1,5 @@
-//! The global batch of a step, cut into micro-batches.
+//! The global batch of a step, dealt out to the ranks and cut into micro-batches.
 
-use anyhow::Result;
 use tch::{Device, Tensor};
 
 use super::pass::MicroBatch;
@@ -8,7 +7,8 @@ use crate::data::Batches;
 use crate::experiment::Train;
 use crate::model::Sequences;
 
-/// The tokens of one step: a pure function of (seed, step), whatever the micro-batch.
+/// The tokens of one step, or a rank's share of them: together a pure function of (seed, step), whatever the micro-batch
+/// and the number of ranks.
 #[derive(Debug)]
 pub struct GlobalBatch {
     rows: Vec<Vec<i64>>,
@@ -16,10 +16,15 @@ pub struct GlobalBatch {
 
 impl GlobalBatch {
     /// The samples of `step` (0 is the first), each of T + 1 tokens.
-    pub fn of_step(batches: &Batches, train: &Train, step: u64) -> Result<Self> {
-        let count = train.global_batch_size as u64;
-        let rows = (step * count..(step + 1) * count).map(|index| batches.sample(index)).collect();
-        Ok(Self { rows })
+    pub fn of_step(batches: &Batches, train: &Train, step: u64) -> Self {
+        Self::share(batches, train, step, (0, 1))
+    }
+
+    /// The part of the samples of `step` that rank `rank` of `ranks` passes through the model: neighbours in the batch.
+    pub fn share(batches: &Batches, train: &Train, step: u64, (rank, ranks): (usize, usize)) -> Self {
+        let count = train.global_batch_size as u64 / ranks as u64;
+        let first = step * train.global_batch_size as u64 + rank as u64 * count;
+        Self { rows: (first..first + count).map(|index| batches.sample(index)).collect() }
     }
 
     /// The T + 1 tokens of each sample.

@@ -6,15 +6,16 @@ use tch::{Cuda, Device};
 use crate::experiment::Train;
 use crate::torch;
 
-/// The device of `train.device`: `auto`, `cpu`, `cuda` or `cuda:N`.
+/// The device of `train.device` for the `local_rank`-th rank of this machine: `auto` and `cuda` give each rank a GPU of its
+/// own; `cpu` and `cuda:N` are what they say, on every rank.
 ///
 /// # Errors
-/// When CUDA is asked for and this build, or this machine, has none.
-pub fn device(train: &Train) -> Result<Device> {
+/// When CUDA is asked for and this build, or this machine, has none, or not enough.
+pub fn device(train: &Train, local_rank: usize) -> Result<Device> {
     let index = match train.device.as_str() {
-        "auto" if Cuda::is_available() => 0,
+        "auto" if Cuda::is_available() => local_rank,
         "auto" | "cpu" => return Ok(Device::Cpu),
-        "cuda" => 0,
+        "cuda" => local_rank,
         name => match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
             Some(index) => index,
             None => {
@@ -32,18 +33,24 @@ pub fn device(train: &Train) -> Result<Device> {
     let found = Cuda::device_count();
     if index as i64 >= found {
         bail!(
-            "train.device = {:?}, but libtorch sees {found} CUDA devices; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, \
-             or set train.device = \"cpu\"",
+            "train.device = {:?} needs device {index}, but libtorch sees {found} CUDA devices; check `nvidia-smi` and \
+             CUDA_VISIBLE_DEVICES, lower sharding.ranks, or set train.device = \"cpu\"",
             train.device
         );
     }
     Ok(Device::Cuda(index))
 }
 
-/// Sets threads and, for `deterministic`, kernels that repeat bit for bit.
-pub fn set_up(train: &Train, deterministic: bool) -> Result<()> {
-    if let Some(threads) = train.threads {
-        tch::set_num_threads(threads as i32);
+/// Sets threads and, for `deterministic`, kernels that repeat bit for bit. The `ranks_here` ranks of this machine share its
+/// cores where the experiment does not say how many threads each has.
+pub fn set_up(train: &Train, deterministic: bool, ranks_here: usize) -> Result<()> {
+    match train.threads {
+        Some(threads) => tch::set_num_threads(threads as i32),
+        None if ranks_here > 1 => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            tch::set_num_threads((cores / ranks_here).max(1) as i32);
+        }
+        None => {}
     }
     torch::set_deterministic(deterministic)
 }

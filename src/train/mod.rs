@@ -4,9 +4,12 @@ mod batch;
 mod device;
 mod optimize;
 mod pass;
+mod resume;
+mod save;
 pub mod schedule;
 mod trainer;
 mod unit;
+mod units;
 mod watch;
 
 #[cfg(test)]
@@ -15,8 +18,9 @@ mod oracle;
 pub use batch::GlobalBatch;
 pub use device::{device, set_up};
 pub use pass::{MicroBatch, PassOptions, PassResult, forward_backward};
-pub use trainer::{Best, Due, Progress, StepReport, Trainer, compute_kind};
-pub use unit::{Layout, Slot, Unit};
+pub use trainer::{Best, Due, Flags, Progress, StepReport, Trainer, compute_kind};
+pub use unit::Unit;
+pub use units::Units;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,6 +29,7 @@ use anyhow::{Context, Result};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Batches, Tokenizer};
+use crate::distributed::{Mesh, World};
 use crate::evaluation::{self, evaluate};
 use crate::experiment::{Experiment, ScheduleKind};
 use crate::generation;
@@ -32,6 +37,8 @@ use crate::interrupt::{self, Stopped};
 use crate::model::{Chain, WeightSource};
 use crate::run_dir::{RunDir, write_json};
 use crate::torch::guard;
+use resume::{leads_to, start_from};
+use save::Saver;
 use watch::Watch;
 
 /// Text held out from training.
@@ -47,7 +54,9 @@ pub struct Held<'a> {
 pub struct Inputs<'a> {
     /// The experiment, with `model.vocab_size` set.
     pub experiment: &'a Experiment,
-    /// Where checkpoints, metrics and samples go; locked by the caller.
+    /// The ranks that train together, this one among them.
+    pub world: &'a World,
+    /// Where checkpoints, metrics and samples go; locked by the leader.
     pub run_dir: &'a RunDir,
     /// The training data.
     pub batches: &'a Batches,
@@ -76,19 +85,24 @@ pub struct Outcome {
 /// `initial` where there is none.
 ///
 /// # Errors
-/// When a loss is not finite, a checkpoint cannot be written, or libtorch fails; checkpoints written so far stay.
+/// When a loss is not finite, a checkpoint cannot be written, another rank dies, or libtorch fails; checkpoints written
+/// so far stay.
 pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outcome> {
-    let experiment = inputs.experiment;
+    let Inputs { experiment, world, .. } = inputs;
     let checkpoints = inputs.run_dir.checkpoints();
-    set_up(&experiment.train, experiment.run.deterministic)?;
-    let device = device(&experiment.train)?;
+    set_up(&experiment.train, experiment.run.deterministic, world.local_size())?;
+    let device = device(&experiment.train, world.local_rank())?;
     guard(|| {
-        let trainer = match start_from(&checkpoints, experiment)? {
-            Some(checkpoint) => Trainer::resume(experiment, checkpoint, inputs.from_scratch, device)?,
-            None => Trainer::new(experiment, initial, inputs.from_scratch, device)?,
+        let mesh = world.mesh(&experiment.sharding, device)?;
+        let trainer = match start_from(world, &checkpoints, experiment)? {
+            Some(checkpoint) => Trainer::resume(experiment, checkpoint, inputs.from_scratch, &mesh),
+            None => Trainer::new(experiment, initial, inputs.from_scratch, &mesh),
         };
-        let watch = Watch::open(inputs.run_dir, experiment, trainer.progress.step, inputs.flops_per_token)?;
-        Run { inputs, checkpoints: &checkpoints, trainer, watch }.go()
+        let trainer = world.agree(trainer)?;
+        let watch = || Watch::open(inputs.run_dir, experiment, trainer.progress.step, inputs.flops_per_token);
+        let watch = world.is_leader().then(watch).transpose()?;
+        let saver = Saver::new(world, &mesh, &checkpoints);
+        Run { inputs, mesh: &mesh, checkpoints: &checkpoints, trainer, watch, saver }.go()
     })
     .with_context(|| match checkpoint::list(&checkpoints).last() {
         Some((_, path)) => format!("training failed; the last good checkpoint is {}", path.display()),
@@ -96,65 +110,48 @@ pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outc
     })
 }
 
-/// The newest checkpoint that leads to the experiment's target.
-///
-/// A wsd decay belongs to one target: with another one, training goes on from before the decay.
-fn start_from(checkpoints: &Path, experiment: &Experiment) -> Result<Option<Checkpoint>> {
-    let Some(newest) = checkpoint::latest(checkpoints)? else { return Ok(None) };
-    if leads_to(&newest, experiment)? {
-        return Ok(Some(newest));
-    }
-    for (_, path) in checkpoint::list(checkpoints).into_iter().rev() {
-        let checkpoint = Checkpoint::open(&path)?;
-        if leads_to(&checkpoint, experiment)? {
-            checkpoint.verify()?;
-            return Ok(Some(checkpoint));
-        }
-    }
-    Ok(None)
-}
-
-fn leads_to(checkpoint: &Checkpoint, experiment: &Experiment) -> Result<bool> {
-    let progress: Progress = serde_json::from_value(checkpoint.state().clone())
-        .with_context(|| format!("the training state in {}", checkpoint.path().display()))?;
-    let target = experiment.train.steps;
-    Ok(match experiment.schedule.kind {
-        ScheduleKind::Wsd if progress.target_steps != target => {
-            progress.step <= schedule::decay_start(&experiment.schedule, progress.target_steps)
-                && progress.step <= schedule::decay_start(&experiment.schedule, target)
-        }
-        _ => progress.step <= target,
-    })
-}
-
 /// One process's part of a training run.
 struct Run<'a> {
     inputs: &'a Inputs<'a>,
+    mesh: &'a Mesh,
     checkpoints: &'a Path,
     trainer: Trainer<'a>,
-    watch: Watch,
+    /// The leader's; the others keep quiet.
+    watch: Option<Watch>,
+    saver: Saver<'a>,
 }
 
 impl Run<'_> {
     fn go(mut self) -> Result<Outcome> {
-        let experiment = self.inputs.experiment;
+        let Inputs { experiment, world, batches, stop_at_step, .. } = *self.inputs;
         let train = &experiment.train;
         let started = Instant::now();
         let limit = train.max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
-        let target = self.inputs.stop_at_step.map_or(train.steps, |step| step.min(train.steps));
-        if checkpoint::list(self.checkpoints).is_empty() {
+        let target = stop_at_step.map_or(train.steps, |step| step.min(train.steps));
+        let is_first = world.is_leader().then(|| checkpoint::list(self.checkpoints).is_empty());
+        if world.share(is_first)? {
             // What the run started from, for those who repeat or compare it; and a disk that cannot hold a checkpoint is
             // found now, not after an hour.
             self.save()?;
         }
         if self.pay_due()?.is_some() {
+            self.saver.complete()?;
             return Ok(self.outcome());
         }
         while self.trainer.progress.step < target {
-            let batch = GlobalBatch::of_step(self.inputs.batches, train, self.trainer.progress.step)?;
-            let report = self.trainer.step(&batch, self.document_end())?;
+            let share = (world.rank(), world.size());
+            let batch = GlobalBatch::share(batches, train, self.trainer.progress.step, share);
+            let report = self.trainer.step(&batch, self.document_end(), || Flags {
+                stop: interrupt::requested() || limit.is_some_and(|limit| started.elapsed() >= limit),
+                writing: self.saver.is_writing(),
+            })?;
             let step = self.trainer.progress.step;
-            self.watch.step(&self.trainer.progress, &report)?;
+            if let Some(watch) = &mut self.watch {
+                watch.step(&self.trainer.progress, &report)?;
+            }
+            if self.saver.is_begun() && !report.flags.writing {
+                self.finish_saving()?;
+            }
 
             let on = |every: u64| every > 0 && step.is_multiple_of(every);
             let improved = self.trainer.progress.best;
@@ -162,10 +159,10 @@ impl Run<'_> {
                 evaluate: self.inputs.validation.is_some() && on(experiment.evaluate.every_steps),
                 sample: on(experiment.sample.every_steps),
             };
-            if limit.is_some_and(|limit| started.elapsed() >= limit) {
+            if report.flags.stop {
                 interrupt::request();
             }
-            let stopped = self.pay_due()?.is_some() || interrupt::requested();
+            let stopped = self.pay_due()?.is_some() || report.flags.stop;
             let best = experiment.checkpoint.keep_best && self.trainer.progress.best != improved;
             if stopped
                 || best
@@ -179,9 +176,12 @@ impl Run<'_> {
                 break;
             }
         }
+        if self.saver.is_begun() {
+            self.finish_saving()?;
+        }
         let outcome = self.outcome();
-        if outcome.finished {
-            self.watch.finish();
+        if let Some(watch) = self.watch.as_mut().filter(|_| outcome.finished) {
+            watch.finish();
         }
         Ok(outcome)
     }
@@ -222,37 +222,66 @@ impl Run<'_> {
             max_tokens: experiment.evaluate.max_tokens,
             end_of_text: self.document_end(),
         };
-        let evaluation = evaluate(&self.chain(), held.tokens, options, |_| Ok(interrupt::check()?))?;
+        let mesh = self.mesh;
+        let evaluation = evaluate(&self.chain(), mesh, held.tokens, options, |_| mesh.check_interrupt())?;
         let better = self.trainer.progress.best.is_none_or(|best| evaluation.loss < best.val_loss);
         if better && evaluation.loss.is_finite() {
             self.trainer.progress.best = Some(Best { step, val_loss: evaluation.loss });
         }
-        self.watch.evaluation(step, &evaluation, held.bytes_per_token)
+        match &mut self.watch {
+            Some(watch) => watch.evaluation(step, &evaluation, held.bytes_per_token),
+            None => Ok(()),
+        }
     }
 
     fn sample(&mut self, step: u64) -> Result<()> {
-        let settings = &self.inputs.experiment.sample;
-        let samples =
-            generation::sample(&self.chain(), self.inputs.tokenizer, settings, |_| Ok(interrupt::check()?))?;
-        let path = self.inputs.run_dir.samples().join(format!("step-{step:08}.json"));
-        write_json(&path, &samples).with_context(|| format!("writing {}", path.display()))?;
-        self.watch.samples(step, &samples);
+        let Inputs { experiment, tokenizer, run_dir, .. } = self.inputs;
+        let mesh = self.mesh;
+        let samples = generation::sample(&self.chain(), mesh, tokenizer, &experiment.sample, |_| {
+            mesh.check_interrupt()
+        })?;
+        if let Some(watch) = &mut self.watch {
+            let path = run_dir.samples().join(format!("step-{step:08}.json"));
+            write_json(&path, &samples).with_context(|| format!("writing {}", path.display()))?;
+            watch.samples(step, &samples);
+        }
         Ok(())
     }
 
     fn save(&mut self) -> Result<()> {
-        let experiment = self.inputs.experiment;
         let progress = &self.trainer.progress;
-        self.watch.sync()?;
-        let state = serde_json::to_value(progress)?;
-        checkpoint::save(self.checkpoints, progress.step, &self.trainer.entries(), &state)?;
+        if let Some(watch) = &mut self.watch {
+            watch.sync()?;
+        }
+        let (entries, state) = (self.trainer.entries(), serde_json::to_value(progress)?);
+        if self.inputs.experiment.checkpoint.background {
+            self.saver.save_in_background(progress.step, &entries, state)?;
+            if let Some(watch) = &mut self.watch {
+                watch.saved();
+            }
+            return Ok(());
+        }
+        self.saver.save(progress.step, &entries, state)?;
+        self.tidy()
+    }
+
+    /// Makes the checkpoint that was begun in the background appear.
+    fn finish_saving(&mut self) -> Result<()> {
+        self.saver.complete()?;
+        self.tidy()
+    }
+
+    /// What a new checkpoint makes superfluous goes.
+    fn tidy(&mut self) -> Result<()> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        watch.saved();
+        let experiment = self.inputs.experiment;
         let protected: Vec<u64> = match experiment.schedule.kind {
             ScheduleKind::Wsd => vec![schedule::decay_start(&experiment.schedule, experiment.train.steps)],
             _ => Vec::new(),
         };
-        let best = progress.best.map(|best| best.step);
+        let best = self.trainer.progress.best.map(|best| best.step);
         self.drop_abandoned_decay()?;
-        self.watch.saved();
         checkpoint::prune(self.checkpoints, &experiment.checkpoint, best, &protected)?;
         Ok(())
     }
@@ -283,6 +312,10 @@ impl Run<'_> {
     }
 
     fn chain(&self) -> Chain<'_> {
-        Chain { model: &self.inputs.experiment.model, weights: &self.trainer, kind: self.trainer.kind() }
+        Chain {
+            model: &self.inputs.experiment.model,
+            weights: self.trainer.units(),
+            kind: self.trainer.kind(),
+        }
     }
 }

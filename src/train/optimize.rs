@@ -52,19 +52,19 @@ impl LossScale {
     }
 }
 
-/// The norm of all gradients, of units that were multiplied by `loss_scale`.
-pub fn gradient_norm(units: &[Unit], loss_scale: f64) -> f64 {
+/// The sum of the squares of all gradients in these slices.
+pub fn sum_of_squares(units: &[Unit]) -> f64 {
     let square = |piece: Tensor| piece.dot(&piece).to_kind(Kind::Double);
     let squares: Vec<Tensor> = units
         .iter()
         .flat_map(|unit| {
-            let len = unit.layout.len;
+            let len = unit.layout.len_of_shard();
             (0..len)
                 .step_by(PIECE as usize)
                 .map(move |at| square(unit.gradient.narrow(0, at, PIECE.min(len - at))))
         })
         .collect();
-    Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[]) / loss_scale
+    Tensor::stack(&squares, 0).sum(Kind::Double).double_value(&[])
 }
 
 /// One optimizer step of every unit, with gradients clipped to `optimizer.max_grad_norm`.

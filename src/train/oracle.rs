@@ -5,9 +5,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::{MicroBatch, PassOptions, Unit, forward_backward};
+use super::{MicroBatch, PassOptions, Units, forward_backward};
+use crate::distributed::Mesh;
 use crate::experiment::{LayerType, Model, Preset};
-use crate::model::{Sequences, WeightSource, num_units, parameters, unit_parameters};
+use crate::model::{Sequences, WeightSource, parameters};
 
 /// Random weights, large enough that clamps, sinks and biases matter.
 struct Random(std::collections::HashMap<String, Tensor>);
@@ -145,17 +146,16 @@ fn check(documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i64, toleranc
         *tensor = tensor.detach();
     }
 
-    let mut units: Vec<Unit> = (0..num_units(&model))
-        .map(|index| Unit::new(&model, index, &mut weights, Device::Cpu, Kind::Float).unwrap())
-        .collect();
-    for unit in &mut units {
+    let mesh = Mesh::alone(Device::Cpu);
+    let mut units = Units::load(&model, &mut weights, &mesh, Kind::Float, false).unwrap();
+    for unit in units.slices_mut().unwrap() {
         // Training's buffers are f32; the oracle wants to see the formulas, not the rounding.
         for flat in [&mut unit.master, &mut unit.gradient] {
             *flat = flat.to_kind(Kind::Double);
         }
-        for (spec, view) in unit.views(&unit.master) {
-            view.shallow_clone().copy_(&weights.0[&spec.name]);
-        }
+    }
+    for (spec, mut view) in units.views(|unit| &unit.master) {
+        view.copy_(&weights.0[&spec.name]);
     }
     let batch: Vec<MicroBatch> = (0..b / micro)
         .map(|i| {
@@ -174,20 +174,16 @@ fn check(documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i64, toleranc
         .collect();
     let options =
         PassOptions { kind: Kind::Double, recompute, balance_loss: balance_weight, loss_scale: 1.0 };
-    let result = forward_backward(&model, &units, &batch, options).unwrap();
+    let result = forward_backward(&model, &mut units, &batch, options).unwrap();
     let difference = (result.loss - loss.double_value(&[])).abs();
     assert!(difference < tolerance, "loss {} against {}", result.loss, loss.double_value(&[]));
     assert!((result.balance_loss - balance.double_value(&[])).abs() < tolerance);
-    let mut index = 0;
-    for (number, unit) in units.iter().enumerate() {
-        assert_eq!(unit.layout.slots.len(), unit_parameters(&model, number).len());
-        for (spec, seen) in unit.views(&unit.gradient) {
-            let error = f64::try_from((&seen - &wanted[index]).norm() / wanted[index].norm()).unwrap();
-            assert!(error < tolerance, "{} differs by {error:e}", spec.name);
-            index += 1;
-        }
+    let seen: Vec<_> = units.views(|unit| &unit.gradient).collect();
+    assert_eq!(seen.len(), specs.len());
+    for ((spec, seen), wanted) in seen.into_iter().zip(wanted) {
+        let error = f64::try_from((seen - &wanted).norm() / wanted.norm()).unwrap();
+        assert!(error < tolerance, "{} differs by {error:e}", spec.name);
     }
-    assert_eq!(index, specs.len());
 }
 
 #[test]

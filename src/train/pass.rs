@@ -1,13 +1,16 @@
 //! The chain driver: one global batch forward through the chain of units, then backward in reverse.
 //!
 //! All micro-batches pass through a unit before the next unit starts, so that each unit's weights are needed once a
-//! pass and its gradient is complete when its backward ends. Kept between units are the boundary activations, and
-//! within a unit what its backward needs (with `recompute`, only the choice of experts).
+//! pass and its gradient is complete when its backward ends. On many ranks a unit is gathered while the one before it
+//! computes, and its gradient is summed while the next one computes, once a pass whatever the accumulation. Kept between
+//! units are the boundary activations, and within a unit what its backward needs (with `recompute`, only the choice of
+//! experts).
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::unit::Unit;
+use super::units::Units;
+use crate::distributed::Mesh;
 use crate::experiment::Model;
 use crate::model::{self, Block, BlockWeights, HeadWeights, Load, Rotation, Sequences, embed};
 
@@ -36,26 +39,32 @@ pub struct PassOptions {
 /// What one pass found.
 #[derive(Debug)]
 pub struct PassResult {
-    /// Mean negative log-likelihood of the global batch's predicted tokens.
+    /// This rank's part of the mean negative log-likelihood of the global batch's predicted tokens: the loss is the sum
+    /// over the ranks.
     pub loss: f64,
     /// Balancing loss averaged over the layers, not multiplied by its weight; A when uniform.
     pub balance_loss: f64,
-    /// Each layer's load.
+    /// Each layer's load, over all ranks.
     pub loads: Vec<Load>,
-    /// Tokens predicted.
+    /// Tokens predicted, over all ranks.
     pub tokens: i64,
 }
 
-/// Loss of the batch; the gradients of `loss + balance_loss * weight` are added to the units' gradients.
+/// Loss of the batch; the units' gradients become those of `loss + balance_loss * weight`, over the batches of all ranks.
+///
+/// # Errors
+/// Another rank is gone.
 pub fn forward_backward(
     model: &Model,
-    units: &[Unit],
+    units: &mut Units<'_>,
     batch: &[MicroBatch],
     options: PassOptions,
 ) -> Result<PassResult> {
-    let tokens: i64 = batch.iter().map(|micro| micro.targets.size()[0]).sum();
+    let mesh = units.mesh();
+    let here: i64 = batch.iter().map(|micro| micro.targets.size()[0]).sum();
+    let tokens = here * mesh.ranks() as i64;
     let length = batch[0].inputs.tokens.size()[1];
-    let rotation = Rotation::consecutive(model, length, options.kind, units[0].master.device());
+    let rotation = Rotation::consecutive(model, length, options.kind, mesh.device());
     let block = |layer: usize, micro: &MicroBatch| Block {
         model,
         layer: layer as i64,
@@ -63,15 +72,18 @@ pub fn forward_backward(
         documents: micro.inputs.documents.clone(),
         batch: micro.inputs.tokens.size()[0],
     };
-    let (embedding, blocks, head) = (&units[0], &units[1..units.len() - 1], &units[units.len() - 1]);
+    let layers = model.num_hidden_layers as usize;
+    let (embedding, first, head) = (0, 1, layers + 1);
 
-    let matrix = &embedding.tensors()[0];
+    let matrix = &units.weights(embedding)?[0];
+    units.expect(first)?;
     let mut rows: Vec<Tensor> = batch.iter().map(|micro| embed(matrix, &micro.inputs.tokens)).collect(); // [N, D] each
-    let mut kept = Vec::with_capacity(blocks.len());
-    let mut loads = Vec::with_capacity(blocks.len());
-    for (layer, unit) in blocks.iter().enumerate() {
-        let weights = BlockWeights::new(&unit.tensors());
-        let mut load = Load::empty(model.num_local_experts, &unit.master);
+    let mut kept = Vec::with_capacity(layers);
+    let mut loads = Vec::with_capacity(layers);
+    for layer in 0..layers {
+        let weights = BlockWeights::new(&units.weights(first + layer)?);
+        units.expect(first + layer + 1)?;
+        let mut load = Load::empty(model.num_local_experts, &weights.sinks().detach());
         let mut layer_kept = Vec::with_capacity(batch.len());
         for (x, micro) in rows.iter_mut().zip(batch) {
             let (y, activations) = block(layer, micro).forward(x, &weights, None)?;
@@ -81,39 +93,70 @@ pub fn forward_backward(
         kept.push(layer_kept);
         loads.push(load);
     }
+    sum_loads(mesh, &mut loads)?;
 
     let scale = options.loss_scale / tokens as f64;
-    let (weights, mut grads) = (HeadWeights::new(&head.tensors()), HeadWeights::new(&head.gradients()));
-    let mut total = Tensor::zeros([], (Kind::Double, rows[0].device()));
+    let weights = HeadWeights::new(&units.weights(head)?);
+    let mut grads = HeadWeights::new(&units.begin_gradients(head)?);
+    // The last block's weights are needed again next, and may still be there.
+    units.expect(head - 1)?;
+    let mut total = Tensor::zeros([], (Kind::Double, mesh.device()));
     let mut gradients = Vec::with_capacity(batch.len());
     for (x, micro) in rows.into_iter().zip(batch) {
         let (loss, grad) = model::loss_and_gradient(model, &x, &micro.targets, &weights, scale, &mut grads)?;
         total += loss;
         gradients.push(grad);
     }
+    units.end_gradients(head)?;
 
-    let balance_weight = options.loss_scale * options.balance_loss / blocks.len() as f64;
-    for (layer, (unit, layer_kept)) in blocks.iter().zip(kept).enumerate().rev() {
-        let (weights, mut grads) = (BlockWeights::new(&unit.tensors()), BlockWeights::new(&unit.gradients()));
+    let balance_weight = options.loss_scale * options.balance_loss / layers as f64;
+    for (layer, layer_kept) in kept.into_iter().enumerate().rev() {
+        let weights = BlockWeights::new(&units.weights(first + layer)?);
+        let mut grads = BlockWeights::new(&units.begin_gradients(first + layer)?);
+        if layer > 0 {
+            units.expect(first + layer - 1)?;
+        }
         let balance = (balance_weight != 0.0).then(|| loads[layer].balance_gradient(balance_weight));
         for ((grad, micro), (x, saved)) in gradients.iter_mut().zip(batch).zip(layer_kept) {
             *grad = block(layer, micro).backward(grad, &x, &weights, saved, balance.as_ref(), &mut grads)?;
         }
+        units.end_gradients(first + layer)?;
     }
-    let mut matrix = embedding.gradients().swap_remove(0);
+    let mut matrix = units.begin_gradients(embedding)?.swap_remove(0);
     for (grad, micro) in gradients.iter().zip(batch) {
         let _ = matrix.index_add_(0, &micro.inputs.tokens.flatten(0, -1), &grad.to_kind(matrix.kind()));
     }
+    units.end_gradients(embedding)?;
+    units.finish_gradients()?;
 
     let balance_loss = loads.iter().map(Load::balance_loss).sum::<f64>() / loads.len() as f64;
     Ok(PassResult { loss: total.double_value(&[]) / tokens as f64, balance_loss, loads, tokens })
+}
+
+/// Makes each layer's load that of the batches of all ranks.
+fn sum_loads(mesh: &Mesh, loads: &mut [Load]) -> Result<()> {
+    if mesh.everyone.is_alone() {
+        return Ok(());
+    }
+    let parts: Vec<Tensor> = loads
+        .iter()
+        .flat_map(|load| [load.counts.shallow_clone(), load.probability.shallow_clone()])
+        .collect();
+    let all = Tensor::stack(&parts, 0); // [2 * layers, E]
+    mesh.everyone.all_reduce(&all, "the experts' loads")?.wait()?;
+    for (layer, load) in loads.iter_mut().enumerate() {
+        load.counts = all.get(2 * layer as i64);
+        load.probability = all.get(2 * layer as i64 + 1);
+        load.tokens *= mesh.ranks() as i64;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::experiment::Preset;
-    use crate::model::{Initial, num_units, vocab_size};
+    use crate::model::{Initial, vocab_size};
     use tch::Device;
 
     /// The final norm makes rows of length sqrt(D), so logits have variance D*std^2, and the mean of exp of a normal
@@ -129,9 +172,8 @@ mod tests {
             ..Preset::Tiny.model()
         };
         let mut source = Initial::new(&model, 5);
-        let units: Vec<Unit> = (0..num_units(&model))
-            .map(|index| Unit::new(&model, index, &mut source, Device::Cpu, Kind::Float).unwrap())
-            .collect();
+        let mesh = Mesh::alone(Device::Cpu);
+        let mut units = Units::load(&model, &mut source, &mesh, Kind::Float, false).unwrap();
         tch::manual_seed(1);
         let tokens = Tensor::randint(vocab_size(&model), [4, 65], (Kind::Int64, Device::Cpu));
         let batch = [MicroBatch {
@@ -140,7 +182,7 @@ mod tests {
         }];
         let options = PassOptions { kind: Kind::Float, recompute: false, balance_loss: 0.0, loss_scale: 1.0 };
         let _no_grad = tch::no_grad_guard();
-        let seen = forward_backward(&model, &units, &batch, options).unwrap().loss;
+        let seen = forward_backward(&model, &mut units, &batch, options).unwrap().loss;
         let expected = 2003f64.ln() + 2880.0 * 0.02f64.powi(2) / 2.0;
         assert!((seen / expected - 1.0).abs() < 0.01, "{seen}, not {expected}");
     }

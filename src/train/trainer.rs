@@ -2,16 +2,17 @@
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::Kind;
 
 use super::batch::GlobalBatch;
 use super::optimize::{self, LossScale};
 use super::pass::{PassOptions, PassResult, forward_backward};
 use super::schedule;
-use super::unit::Unit;
+use super::units::Units;
 use crate::checkpoint::{Checkpoint, Entry};
+use crate::distributed::Mesh;
 use crate::experiment::{Experiment, NonFinite, Precision};
-use crate::model::{WeightSource, Weights, num_units};
+use crate::model::WeightSource;
 
 /// The checkpoint of the lowest validation loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +52,9 @@ pub struct Progress {
 /// What one step did.
 #[derive(Debug)]
 pub struct StepReport {
-    /// Losses and loads.
+    /// Mean loss, nats a token, over all ranks.
+    pub loss: f64,
+    /// Loads and tokens.
     pub pass: PassResult,
     /// Learning rate.
     pub lr: f64,
@@ -59,13 +62,23 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// The weights were left alone: a loss or gradient was not finite.
     pub skipped: bool,
+    /// What any rank says of itself at the end of the step.
+    pub flags: Flags,
+}
+
+/// What a rank tells the others at the end of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// It was asked to stop.
+    pub stop: bool,
+    /// It is still writing a checkpoint.
+    pub writing: bool,
 }
 
 /// A model in training.
 pub struct Trainer<'a> {
     experiment: &'a Experiment,
-    units: Vec<Unit>,
-    device: Device,
+    units: Units<'a>,
     /// How far it is.
     pub progress: Progress,
     balance_loss: f64,
@@ -77,12 +90,11 @@ impl<'a> Trainer<'a> {
         experiment: &'a Experiment,
         source: &mut dyn WeightSource,
         from_scratch: bool,
-        device: Device,
+        mesh: &'a Mesh,
     ) -> Result<Self> {
         let kind = compute_kind(experiment.train.precision);
-        let units = (0..num_units(&experiment.model))
-            .map(|index| Unit::new(&experiment.model, index, source, device, kind))
-            .collect::<Result<_>>()?;
+        let offload_moments = experiment.sharding.offload_optimizer;
+        let units = Units::load(&experiment.model, source, mesh, kind, offload_moments)?;
         let progress = Progress {
             step: 0,
             applied: 0,
@@ -92,43 +104,35 @@ impl<'a> Trainer<'a> {
             target_steps: experiment.train.steps,
         };
         let balance_loss = experiment.train.balance_loss(from_scratch);
-        Ok(Self { experiment, units, device, progress, balance_loss })
+        Ok(Self { experiment, units, progress, balance_loss })
     }
 
-    /// The state that `checkpoint` holds.
+    /// The state that `checkpoint` holds, whatever the ranks that wrote it.
     pub fn resume(
         experiment: &'a Experiment,
         mut checkpoint: Checkpoint,
         from_scratch: bool,
-        device: Device,
+        mesh: &'a Mesh,
     ) -> Result<Self> {
-        let mut trainer = Self::new(experiment, &mut checkpoint, from_scratch, device)?;
-        for unit in &mut trainer.units {
-            for (what, flat) in [("exp_avg", &unit.exp_avg), ("exp_avg_sq", &unit.exp_avg_sq)] {
-                for (spec, view) in unit.views(flat) {
-                    view.shallow_clone().copy_(&checkpoint.load(&state_name(what, &spec.name))?);
-                }
-            }
-        }
+        let mut trainer = Self::new(experiment, &mut checkpoint, from_scratch, mesh)?;
+        trainer.units.slices_mut()?.iter_mut().try_for_each(|unit| unit.load_moments(&mut checkpoint))?;
         trainer.progress = serde_json::from_value(checkpoint.state().clone())
             .with_context(|| format!("the training state in {}", checkpoint.path().display()))?;
         Ok(trainer)
     }
 
-    /// Everything that a checkpoint keeps, on whatever device it is.
+    /// This rank's part of what a checkpoint keeps, on whatever device it is. The replicas hold the same: the first one's
+    /// is kept.
     pub fn entries(&self) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        for unit in &self.units {
-            for (spec, view) in unit.views(&unit.master) {
-                entries.push(Entry::whole(spec.name.clone(), &view));
-            }
-            for (what, flat) in [("exp_avg", &unit.exp_avg), ("exp_avg_sq", &unit.exp_avg_sq)] {
-                for (spec, view) in unit.views(flat) {
-                    entries.push(Entry::whole(state_name(what, &spec.name), &view));
-                }
-            }
+        match self.units.mesh().replica {
+            0 => self.units.slices().iter().flat_map(|unit| unit.entries()).collect(),
+            _ => Vec::new(),
         }
-        entries
+    }
+
+    /// The units and what they are now.
+    pub fn units(&self) -> &Units<'a> {
+        &self.units
     }
 
     /// The kind of the matrix products.
@@ -136,13 +140,21 @@ impl<'a> Trainer<'a> {
         compute_kind(self.experiment.train.precision)
     }
 
-    /// One optimizer step on `batch`. `end_of_text` keeps documents apart.
+    /// One optimizer step on this rank's share of a batch. `end_of_text` keeps documents apart; `flags` is asked at the end
+    /// of the step.
     ///
     /// # Errors
-    /// When a loss or gradient is not finite and the experiment does not skip such steps.
-    pub fn step(&mut self, batch: &GlobalBatch, end_of_text: Option<i64>) -> Result<StepReport> {
+    /// When a loss or gradient is not finite and the experiment does not skip such steps; when another rank is gone.
+    pub fn step(
+        &mut self,
+        batch: &GlobalBatch,
+        end_of_text: Option<i64>,
+        flags: impl Fn() -> Flags,
+    ) -> Result<StepReport> {
         let _no_grad = tch::no_grad_guard();
         let Experiment { model, optimizer, train, .. } = self.experiment;
+        let mesh = self.units.mesh();
+        mesh.at_step(self.progress.step + 1);
         let loss_scale = self.progress.loss_scale.scale;
         let options = PassOptions {
             kind: self.kind(),
@@ -150,44 +162,35 @@ impl<'a> Trainer<'a> {
             balance_loss: self.balance_loss,
             loss_scale,
         };
-        let micro_batches = batch.micro_batches(train, end_of_text, self.device);
-        let pass = forward_backward(model, &self.units, &micro_batches, options)?;
-        let grad_norm = optimize::gradient_norm(&self.units, loss_scale);
+        let micro_batches = batch.micro_batches(train, end_of_text, mesh.device());
+        let pass = forward_backward(model, &mut self.units, &micro_batches, options)?;
+        // Replicas hold the same gradients: the first one's count.
+        let squares = if mesh.replica == 0 { optimize::sum_of_squares(self.units.slices()) } else { 0.0 };
+        let Flags { stop, writing } = flags();
+        let [stop, writing] = [stop, writing].map(|flag| f64::from(u8::from(flag)));
+        let [loss, squares, stop, writing] =
+            mesh.sum([pass.loss, squares, stop, writing], "losses and gradient norms")?;
+        let grad_norm = squares.sqrt() / loss_scale;
         let lr = optimizer.lr * schedule::share(&self.experiment.schedule, train.steps, self.progress.step);
-        let finite = pass.loss.is_finite() && grad_norm.is_finite();
-        let overflow = pass.loss.is_finite() && self.progress.loss_scale.update(!finite);
+        let finite = loss.is_finite() && grad_norm.is_finite();
+        let overflow = loss.is_finite() && self.progress.loss_scale.update(!finite);
         if finite {
-            optimize::step(&mut self.units, optimizer, lr, self.progress.applied, grad_norm, loss_scale)?;
+            let units = self.units.slices_mut()?;
+            optimize::step(units, optimizer, lr, self.progress.applied, grad_norm, loss_scale)?;
             self.progress.applied += 1;
-        } else {
-            if !overflow && train.non_finite == NonFinite::Stop {
-                bail!(
-                    "step {}: the loss is {} and the gradient norm {grad_norm}, on the batch with digest {}; lower \
-                     optimizer.lr, look at the data, or set train.non_finite = \"skip\"",
-                    self.progress.step + 1,
-                    pass.loss,
-                    batch.digest()
-                );
-            }
-            for unit in &mut self.units {
-                let _ = unit.gradient.zero_();
-            }
+        } else if !overflow && train.non_finite == NonFinite::Stop {
+            bail!(
+                "step {}: the loss is {loss} and the gradient norm {grad_norm}, on the batch with digest {}; lower \
+                 optimizer.lr, look at the data, or set train.non_finite = \"skip\"",
+                self.progress.step + 1,
+                batch.digest()
+            );
         }
+        let flags = Flags { stop: stop > 0.0, writing: writing > 0.0 };
         self.progress.step += 1;
         self.progress.target_steps = train.steps;
-        Ok(StepReport { pass, lr, grad_norm, skipped: !finite })
+        Ok(StepReport { loss, pass, lr, grad_norm, skipped: !finite, flags })
     }
-}
-
-impl Weights for Trainer<'_> {
-    fn unit(&self, index: usize) -> Result<Vec<Tensor>> {
-        Ok(self.units[index].tensors())
-    }
-}
-
-/// Name of a parameter's optimizer state in a checkpoint.
-fn state_name(what: &str, parameter: &str) -> String {
-    format!("optimizer.{what}/{parameter}")
 }
 
 /// The kind of the matrix products in a precision.

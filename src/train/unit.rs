@@ -1,127 +1,109 @@
-//! One unit of the chain as training holds it: flat buffers of master weights, gradients and optimizer state.
-//!
-//! Tensors are cut out of the flat buffers at multiples of 256 bytes, in the order of their roles, so that each
-//! treatment (decay or not, cast or not) is one contiguous range.
+//! One unit of the chain as a rank holds it in training: its slice of master weights, gradients and optimizer state.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use crate::experiment::{Model, Optimizer};
-use crate::model::{ParameterSpec, Role, WeightSource, unit_parameters};
+use crate::checkpoint::Entry;
+use crate::distributed::{Layout, Local, fill};
+use crate::experiment::Optimizer;
+use crate::model::WeightSource;
 use crate::torch::{self, AdamW};
 
-/// Tensors start at multiples of so many elements: 256 bytes in f32.
-const ALIGNMENT: i64 = 64;
-
-/// Where a parameter lies in its unit's flat buffers.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    /// The parameter.
-    pub spec: ParameterSpec,
-    /// First element.
-    pub offset: i64,
-}
-
-/// Where every parameter of a unit lies.
-#[derive(Clone, Debug)]
-pub struct Layout {
-    /// Parameters in order.
-    pub slots: Vec<Slot>,
-    /// Elements of the matrices, which come first and are cast.
-    pub matrices_end: i64,
-    /// Elements of matrices and router, which decay.
-    pub decayed_end: i64,
-    /// Elements of the whole buffer.
-    pub len: i64,
-}
-
-impl Layout {
-    /// The layout of unit `index`.
-    pub fn new(model: &Model, index: usize) -> Self {
-        let mut layout = Self { slots: Vec::new(), matrices_end: 0, decayed_end: 0, len: 0 };
-        for spec in unit_parameters(model, index) {
-            let offset = layout.len;
-            layout.len += (spec.numel() + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-            match spec.role {
-                Role::Matrix => (layout.matrices_end, layout.decayed_end) = (layout.len, layout.len),
-                Role::Router => layout.decayed_end = layout.len,
-                Role::Vector => {}
-            }
-            layout.slots.push(Slot { spec, offset });
-        }
-        layout
-    }
-
-    fn cut(&self, flat: &Tensor, slot: &Slot) -> Tensor {
-        flat.narrow(0, slot.offset, slot.spec.numel()).view(slot.spec.shape.as_slice())
-    }
-}
-
-/// Weights, gradients and optimizer state of one unit.
+/// A rank's slice of one unit: flat buffers of `layout.len_of_shard()` elements; on one rank, the whole unit.
 #[derive(Debug)]
 pub struct Unit {
     /// Where the parameters lie in the buffers below.
     pub layout: Layout,
-    /// Master weights, f32 `[len]`.
+    /// Which slice this is.
+    shard: usize,
+    /// Master weights, f32.
     pub master: Tensor,
-    /// Gradients, f32 `[len]`.
+    /// Gradients, f32.
     pub gradient: Tensor,
-    /// First moments, f32 `[len]`.
-    pub exp_avg: Tensor,
-    /// Second moments, f32 `[len]`.
-    pub exp_avg_sq: Tensor,
-    /// The matrices in the compute kind, where that is not f32: `[matrices_end]`.
+    /// First moments, f32, perhaps on the host.
+    exp_avg: Tensor,
+    /// Second moments, f32, perhaps on the host.
+    exp_avg_sq: Tensor,
+    /// The matrices in the compute kind, where that is not f32 and the unit is whole; a slice is cast on its way to the
+    /// others instead.
     compute: Option<Tensor>,
 }
 
+/// Where a unit's tensors live.
+#[derive(Clone, Copy, Debug)]
+pub struct Home {
+    /// Of weights and gradients.
+    pub device: Device,
+    /// Whether the moments stay in host memory.
+    pub offload_moments: bool,
+}
+
 impl Unit {
-    /// Unit `index` with weights from `source` and empty optimizer state.
+    /// Slice `shard` of a unit with weights from `source` and empty optimizer state, for matrix products in `kind`.
     pub fn new(
-        model: &Model,
-        index: usize,
+        layout: Layout,
+        shard: usize,
         source: &mut dyn WeightSource,
-        device: Device,
+        home: Home,
         kind: Kind,
     ) -> Result<Self> {
-        let layout = Layout::new(model, index);
-        let zeros = || Tensor::zeros([layout.len], (Kind::Float, device));
-        let master = zeros();
-        for slot in &layout.slots {
-            let name = &slot.spec.name;
-            let tensor = source.load(name).with_context(|| format!("reading the weights {name}"))?;
-            anyhow::ensure!(
-                tensor.size() == slot.spec.shape,
-                "{name} has shape {:?}, but [model] says {:?}; make [model] match the weights of model.init_from",
-                tensor.size(),
-                slot.spec.shape
-            );
-            layout.cut(&master, slot).copy_(&tensor);
-        }
-        let compute = (kind != Kind::Float).then(|| master.narrow(0, 0, layout.matrices_end).to_kind(kind));
-        let (gradient, exp_avg, exp_avg_sq) = (zeros(), zeros(), zeros());
-        Ok(Self { layout, master, gradient, exp_avg, exp_avg_sq, compute })
-    }
-
-    /// The tensors that the forward and backward passes take, in the order of the unit's parameters.
-    pub fn tensors(&self) -> Vec<Tensor> {
-        let source = |slot: &Slot| match (&self.compute, slot.spec.role) {
-            (Some(compute), Role::Matrix) => self.layout.cut(compute, slot),
-            _ => self.layout.cut(&self.master, slot),
+        let len = layout.len_of_shard();
+        let zeros = || Tensor::zeros([len], (Kind::Float, home.device));
+        let moment = || match home.device {
+            Device::Cuda(_) if home.offload_moments => {
+                Tensor::zeros([len], (Kind::Float, Device::Cpu)).pin_memory(home.device)
+            }
+            _ => zeros(),
         };
-        self.layout.slots.iter().map(source).collect()
+        let master = zeros();
+        fill(&layout, shard, source, |offset, len| master.narrow(0, offset, len))?;
+        let is_whole = layout.matrices_of_shard() == layout.matrices;
+        let compute =
+            (kind != Kind::Float && is_whole).then(|| master.narrow(0, 0, layout.matrices).to_kind(kind));
+        let (gradient, exp_avg, exp_avg_sq) = (zeros(), moment(), moment());
+        Ok(Self { layout, shard, master, gradient, exp_avg, exp_avg_sq, compute })
     }
 
-    /// Views of the gradients, which the backward pass adds to.
-    pub fn gradients(&self) -> Vec<Tensor> {
-        self.views(&self.gradient).map(|(_, view)| view).collect()
+    /// Reads the moments from `source`, by the names that [`Self::entries`] gives them.
+    pub fn load_moments(&mut self, source: &mut dyn WeightSource) -> Result<()> {
+        for (what, flat) in [("exp_avg", &self.exp_avg), ("exp_avg_sq", &self.exp_avg_sq)] {
+            for piece in self.layout.pieces(self.shard) {
+                let len = piece.range.end - piece.range.start;
+                let name = state_name(what, &self.layout.slots[piece.slot].spec.name);
+                flat.narrow(0, piece.offset, len).copy_(&source.read(&name, piece.range)?);
+            }
+        }
+        Ok(())
     }
 
-    /// Each parameter with its view of a flat buffer of this unit.
-    pub fn views<'a>(&'a self, flat: &'a Tensor) -> impl Iterator<Item = (&'a ParameterSpec, Tensor)> {
-        self.layout.slots.iter().map(|slot| (&slot.spec, self.layout.cut(flat, slot)))
+    /// What a checkpoint keeps of this slice.
+    pub fn entries(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for piece in self.layout.pieces(self.shard) {
+            let spec = &self.layout.slots[piece.slot].spec;
+            let len = piece.range.end - piece.range.start;
+            let mut keep = |name: String, flat: &Tensor| {
+                let tensor = flat.narrow(0, piece.offset, len);
+                entries.push(Entry { name, shape: spec.shape.clone(), range: piece.range.clone(), tensor });
+            };
+            keep(spec.name.clone(), &self.master);
+            keep(state_name("exp_avg", &spec.name), &self.exp_avg);
+            keep(state_name("exp_avg_sq", &spec.name), &self.exp_avg_sq);
+        }
+        entries
     }
 
-    /// One AdamW step; the gradients are divided by `grad_scale` and then cleared.
+    /// The slice that the forward and backward passes gather, or use as it is where it is the whole.
+    pub fn local(&self) -> Local {
+        let (matrices, rest) = (self.layout.matrices_of_shard(), self.layout.rest_of_shard());
+        let cast = self.compute.as_ref().map(Tensor::shallow_clone);
+        Local {
+            matrices: cast.unwrap_or_else(|| self.master.narrow(0, 0, matrices)),
+            rest: self.master.narrow(0, matrices, rest),
+        }
+    }
+
+    /// One AdamW step; the gradients are divided by `grad_scale` on the way.
     pub fn step(
         &mut self,
         optimizer: &Optimizer,
@@ -129,9 +111,11 @@ impl Unit {
         step: &Tensor,
         grad_scale: Option<&Tensor>,
     ) -> Result<()> {
-        let Layout { decayed_end, len, .. } = self.layout;
-        for (start, end, weight_decay) in [(0, decayed_end, optimizer.weight_decay), (decayed_end, len, 0.0)]
-        {
+        let device = self.master.device();
+        // Moments that live on the host visit the device for the step; others are there already.
+        let (exp_avg, exp_avg_sq) = (self.exp_avg.to_device(device), self.exp_avg_sq.to_device(device));
+        let (decayed, len) = (self.layout.decayed_of_shard(self.shard), self.layout.len_of_shard());
+        for (start, end, weight_decay) in [(0, decayed, optimizer.weight_decay), (decayed, len, 0.0)] {
             if start == end {
                 continue;
             }
@@ -140,22 +124,26 @@ impl Unit {
             torch::fused_adamw(
                 &mut part(&self.master),
                 &mut part(&self.gradient),
-                &mut part(&self.exp_avg),
-                &mut part(&self.exp_avg_sq),
+                &mut part(&exp_avg),
+                &mut part(&exp_avg_sq),
                 step,
                 hyper,
                 grad_scale,
             )?;
         }
-        self.refresh();
-        let _ = self.gradient.zero_();
+        for (home, visited) in [(&mut self.exp_avg, exp_avg), (&mut self.exp_avg_sq, exp_avg_sq)] {
+            if home.device() != device {
+                home.copy_(&visited);
+            }
+        }
+        if let Some(compute) = &mut self.compute {
+            compute.copy_(&self.master.narrow(0, 0, self.layout.matrices));
+        }
         Ok(())
     }
+}
 
-    /// Casts the master weights again, after they changed.
-    pub fn refresh(&mut self) {
-        if let Some(compute) = &mut self.compute {
-            compute.copy_(&self.master.narrow(0, 0, self.layout.matrices_end));
-        }
-    }
+/// Name of a parameter's optimizer state in a checkpoint.
+fn state_name(what: &str, parameter: &str) -> String {
+    format!("optimizer.{what}/{parameter}")
 }

@@ -57,11 +57,11 @@ impl Watch {
         }
         let tokens_per_second = self.interval.tokens as f64 / self.interval.start.elapsed().as_secs_f64();
         self.restart_interval();
-        self.bar.message(format!("loss {:.4}, {tokens_per_second:.0} tokens/s", report.pass.loss));
+        self.bar.message(format!("loss {:.4}, {tokens_per_second:.0} tokens/s", report.loss));
         let loads = report.pass.loads.iter().map(LayerLoad::of).collect::<Result<Vec<_>>>()?;
         let fullest: Vec<f64> = loads.iter().map(|layer| layer.fullest).collect();
         let mut line = fields([
-            ("loss", json!(report.pass.loss)),
+            ("loss", json!(report.loss)),
             ("lr", json!(report.lr)),
             ("grad_norm", json!(report.grad_norm)),
             ("balance_loss", json!(report.pass.balance_loss)),

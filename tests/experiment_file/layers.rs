@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oss_run::experiment::{Precision, SetBy, Strategy, TokenizerChoice};
+use oss_run::experiment::{Precision, SetBy, TokenizerChoice};
 
 use crate::Folder;
 
@@ -184,16 +184,6 @@ fn explain_lists_every_key_with_its_value() {
         .map(|line| format!("{} = {} ({})", line.key, line.value.as_deref().unwrap_or("unset"), line.set_by))
         .collect();
     insta::assert_snapshot!(folder.plain(&lines.join("\n")));
-}
-
-#[test]
-fn sharded_runs_can_be_planned_but_not_run() {
-    let folder = Folder::new(&[("e.toml", STORIES)]);
-    let set = ["sharding.strategy=fsdp", "sharding.ranks=4"];
-    let sharded = folder.load("e.toml", &set).expect("planning needs no GPUs").experiment;
-    assert_eq!(sharded.sharding.strategy, Strategy::Fsdp);
-    insta::assert_snapshot!(sharded.runnable().expect_err("not in this version"), @r#"sharding.strategy = "fsdp" on 4 ranks can be planned but not run by this version; run it on one device with --set sharding.strategy=none --set sharding.ranks=1"#);
-    assert!(folder.load("e.toml", &[]).expect("loads").experiment.runnable().is_ok());
 }
 
 #[test]

@@ -7,5 +7,6 @@ mod damage;
 mod identity;
 mod numbers;
 mod project;
+mod ranks;
 mod stops;
 mod text;

@@ -1,0 +1,139 @@
+//! Whole units from everyone's slices, one ahead of the computation.
+
+use anyhow::Result;
+use tch::{Device, Kind, Tensor};
+
+use super::group::Pending;
+use super::layout::Layout;
+use super::mesh::Mesh;
+
+/// A rank's slices of one unit, flat, each cast to the kind that it is gathered in if it is of another.
+#[derive(Debug)]
+pub struct Local {
+    /// Of the matrices.
+    pub matrices: Tensor,
+    /// Of everything else.
+    pub rest: Tensor,
+}
+
+/// Gathers units into two buffers that take turns: while the computation reads one, the next unit arrives in the other.
+///
+/// On a GPU an exchange begins after what was queued on the current stream before it, which orders it after the last
+/// reader of its buffer, and [`Pending::wait`] makes the stream wait, not the host.
+#[derive(Debug)]
+pub struct Gatherer {
+    layouts: Vec<Layout>,
+    kind: Kind,
+    device: Device,
+    buffers: [Option<Buffer>; 2],
+    /// The buffer that was handed out last; the next unit goes to the other.
+    in_use: usize,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    matrices: Tensor,
+    rest: Tensor,
+    /// The unit in it, or on its way; none when it is out of date.
+    unit: Option<usize>,
+    arriving: Vec<Pending>,
+}
+
+impl Gatherer {
+    /// For units of these layouts, with matrices gathered in `kind`.
+    pub fn new(layouts: Vec<Layout>, kind: Kind, device: Device) -> Self {
+        Self { layouts, kind, device, buffers: [None, None], in_use: 1 }
+    }
+
+    /// Starts gathering a unit, unless it is there or on its way.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub fn expect(&mut self, mesh: &Mesh, unit: usize, local: impl FnOnce() -> Local) -> Result<()> {
+        if mesh.shards == 1 || self.holding(unit).is_some() {
+            return Ok(());
+        }
+        let place = 1 - self.in_use;
+        let layout = &self.layouts[unit];
+        let (matrices, rest) = (layout.matrices, layout.rest);
+        let buffer = self.buffers[place].get_or_insert_with(|| {
+            let most = |of: fn(&Layout) -> i64| self.layouts.iter().map(of).max().unwrap_or(0);
+            Buffer {
+                matrices: Tensor::empty([most(|layout| layout.matrices)], (self.kind, self.device)),
+                rest: Tensor::empty([most(|layout| layout.rest)], (Kind::Float, self.device)),
+                unit: None,
+                arriving: Vec::new(),
+            }
+        });
+        // Something that was expected and never asked for.
+        buffer.unit = None;
+        for pending in buffer.arriving.drain(..) {
+            pending.wait()?;
+        }
+        let local = local();
+        for (whole, own, what) in [
+            (buffer.matrices.narrow(0, 0, matrices), local.matrices, "matrices"),
+            (buffer.rest.narrow(0, 0, rest), local.rest, "vectors"),
+        ] {
+            let slice = whole.size()[0] / mesh.shards as i64;
+            if slice == 0 {
+                continue;
+            }
+            let mut place_of_own = whole.narrow(0, slice * mesh.shard as i64, slice);
+            place_of_own.copy_(&own);
+            buffer.arriving.push(mesh.gather.all_gather(
+                &whole,
+                &place_of_own,
+                format_args!("the {what} of unit {unit}"),
+            )?);
+        }
+        buffer.unit = Some(unit);
+        Ok(())
+    }
+
+    /// The tensors of a unit, which stay valid until the unit after the next is expected.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub fn take(&mut self, mesh: &Mesh, unit: usize, local: impl FnOnce() -> Local) -> Result<Vec<Tensor>> {
+        if mesh.shards == 1 {
+            let Local { matrices, rest } = local();
+            return Ok(self.layouts[unit].cut(&matrices, &rest));
+        }
+        self.expect(mesh, unit, local)?;
+        let place = self.holding(unit).unwrap_or_else(|| unreachable!("it was expected above"));
+        self.in_use = place;
+        let Some(buffer) = &mut self.buffers[place] else { unreachable!("it holds the unit") };
+        for pending in buffer.arriving.drain(..) {
+            pending.wait()?;
+        }
+        Ok(self.layouts[unit].cut(&buffer.matrices, &buffer.rest))
+    }
+
+    /// Forgets what was gathered, because the weights have changed.
+    ///
+    /// # Errors
+    /// Something was still arriving, and another rank is gone.
+    pub fn invalidate(&mut self) -> Result<()> {
+        for buffer in self.buffers.iter_mut().flatten() {
+            buffer.unit = None;
+            for pending in buffer.arriving.drain(..) {
+                pending.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn holding(&self, unit: usize) -> Option<usize> {
+        self.buffers.iter().position(|buffer| buffer.as_ref().is_some_and(|buffer| buffer.unit == Some(unit)))
+    }
+}
+
+impl Drop for Gatherer {
+    fn drop(&mut self) {
+        // A unit that was expected too much still arrives. Who cannot wait for it has said why already.
+        for pending in self.buffers.iter_mut().flatten().flat_map(|buffer| buffer.arriving.drain(..)) {
+            let _ = pending.wait();
+        }
+    }
+}

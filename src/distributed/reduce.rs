@@ -1,0 +1,119 @@
+//! Gradients of whole units, summed over the ranks and left slice by slice.
+
+use anyhow::Result;
+use tch::{Device, Kind, Tensor};
+
+use super::group::Pending;
+use super::layout::Layout;
+use super::mesh::Mesh;
+
+/// Sums gradients while the computation goes on with the next unit, in two f32 buffers that take turns.
+#[derive(Debug)]
+pub struct Reducer {
+    /// Elements of the largest unit.
+    most: i64,
+    device: Device,
+    buffers: [Option<Buffer>; 2],
+    /// The buffer that the unit at work adds to.
+    in_use: usize,
+    replicating: Vec<Pending>,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    whole: Tensor,
+    leaving: Vec<Pending>,
+    /// What it leaves: the slice of a unit's gradient, and the unit's number.
+    slice: Option<(Tensor, usize)>,
+}
+
+impl Reducer {
+    /// For units of these layouts.
+    pub fn new(layouts: &[Layout], device: Device) -> Self {
+        let most = layouts.iter().map(|layout| layout.matrices + layout.rest).max().unwrap_or(0);
+        Self { most, device, buffers: [None, None], in_use: 0, replicating: Vec::new() }
+    }
+
+    /// Where the backward pass of a unit adds its gradients: a view of each parameter's, all zero. `slice` is the rank's
+    /// part of the unit's gradient, f32, flat.
+    ///
+    /// # Errors
+    /// The buffer's last sum failed: another rank is gone.
+    pub fn begin(&mut self, mesh: &Mesh, layout: &Layout, slice: &Tensor) -> Result<Vec<Tensor>> {
+        if mesh.shards == 1 {
+            let mut slice = slice.shallow_clone();
+            let _ = slice.zero_();
+            return Ok(cut(layout, &slice));
+        }
+        self.in_use = 1 - self.in_use;
+        self.settle(mesh, self.in_use)?;
+        let (most, options) = (self.most, (Kind::Float, self.device));
+        let buffer = self.buffers[self.in_use].get_or_insert_with(|| Buffer {
+            whole: Tensor::empty([most], options),
+            leaving: Vec::new(),
+            slice: None,
+        });
+        let mut whole = buffer.whole.narrow(0, 0, layout.matrices + layout.rest);
+        let _ = whole.zero_();
+        Ok(cut(layout, &whole))
+    }
+
+    /// A unit's gradient is complete on this rank: its sum over the ranks ends up in `slice` by [`Self::finish`].
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub fn end(&mut self, mesh: &Mesh, layout: &Layout, slice: &Tensor, unit: usize) -> Result<()> {
+        if mesh.shards == 1 {
+            return self.replicate(mesh, slice, unit);
+        }
+        let Some(buffer) = &mut self.buffers[self.in_use] else { unreachable!("`begin` came before") };
+        let (matrices, rest) = (layout.matrices, layout.rest);
+        let (own_matrices, own_rest) = (layout.matrices_of_shard(), layout.rest_of_shard());
+        for (whole, own, what) in [
+            (buffer.whole.narrow(0, 0, matrices), slice.narrow(0, 0, own_matrices), "matrices"),
+            (buffer.whole.narrow(0, matrices, rest), slice.narrow(0, own_matrices, own_rest), "vectors"),
+        ] {
+            if own.numel() > 0 {
+                let of = format_args!("the gradients of unit {unit}'s {what}");
+                buffer.leaving.push(mesh.reduce.reduce_scatter(&own, &whole, of)?);
+            }
+        }
+        buffer.slice = Some((slice.shallow_clone(), unit));
+        Ok(())
+    }
+
+    /// Waits until every sum is there.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub fn finish(&mut self, mesh: &Mesh) -> Result<()> {
+        // In the order in which they began, which is the same on every rank.
+        self.settle(mesh, 1 - self.in_use)?;
+        self.settle(mesh, self.in_use)?;
+        self.replicating.drain(..).try_for_each(Pending::wait)
+    }
+
+    /// Waits for the sum over a row of the mesh, and starts the one over the column.
+    fn settle(&mut self, mesh: &Mesh, which: usize) -> Result<()> {
+        let Some(buffer) = &mut self.buffers[which] else { return Ok(()) };
+        for pending in buffer.leaving.drain(..) {
+            pending.wait()?;
+        }
+        match buffer.slice.take() {
+            Some((slice, unit)) => self.replicate(mesh, &slice, unit),
+            None => Ok(()),
+        }
+    }
+
+    fn replicate(&mut self, mesh: &Mesh, slice: &Tensor, unit: usize) -> Result<()> {
+        if mesh.replicas > 1 {
+            let of = format_args!("the gradients of unit {unit} over the replicas");
+            self.replicating.push(mesh.replicate.all_reduce(slice, of)?);
+        }
+        Ok(())
+    }
+}
+
+fn cut(layout: &Layout, whole: &Tensor) -> Vec<Tensor> {
+    layout.cut(&whole.narrow(0, 0, layout.matrices), &whole.narrow(0, layout.matrices, layout.rest))
+}

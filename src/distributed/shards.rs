@@ -1,0 +1,85 @@
+//! A model's weights for evaluation and decoding, each rank with its slice.
+
+use std::cell::RefCell;
+
+use anyhow::Result;
+use tch::{Device, Kind, Tensor};
+
+use super::gather::{Gatherer, Local};
+use super::layout::{Layout, Piece};
+use super::mesh::Mesh;
+use crate::experiment::Model;
+use crate::model::{Role, WeightSource, Weights, compute_kind, num_units};
+
+/// Weights that are read slice by slice and gathered unit by unit; on one rank, simply held.
+#[derive(Debug)]
+pub struct Shards<'a> {
+    mesh: &'a Mesh,
+    units: Vec<Local>,
+    gatherer: RefCell<Gatherer>,
+}
+
+impl<'a> Shards<'a> {
+    /// Reads this rank's slice of every parameter of `model` from `source`, matrices in `kind`.
+    ///
+    /// # Errors
+    /// Weights that are damaged or of another shape.
+    pub fn load(model: &Model, source: &mut dyn WeightSource, mesh: &'a Mesh, kind: Kind) -> Result<Self> {
+        let layouts: Vec<Layout> =
+            (0..num_units(model)).map(|unit| Layout::new(model, unit, mesh.shards)).collect();
+        let read = |layout: &Layout| {
+            let matrices = Tensor::zeros([layout.matrices_of_shard()], (kind, mesh.device()));
+            let rest_kind = compute_kind(Role::Vector, kind);
+            let rest = Tensor::zeros([layout.rest_of_shard()], (rest_kind, mesh.device()));
+            fill(layout, mesh.shard, source, |offset, len| match offset - layout.matrices_of_shard() {
+                offset_in_rest @ 0.. => rest.narrow(0, offset_in_rest, len),
+                _ => matrices.narrow(0, offset, len),
+            })?;
+            Ok(Local { matrices, rest })
+        };
+        let units = layouts.iter().map(read).collect::<Result<_>>()?;
+        let gatherer = RefCell::new(Gatherer::new(layouts, kind, mesh.device()));
+        Ok(Self { mesh, units, gatherer })
+    }
+
+    fn local(&self, unit: usize) -> Local {
+        let Local { matrices, rest } = &self.units[unit];
+        Local { matrices: matrices.shallow_clone(), rest: rest.shallow_clone() }
+    }
+}
+
+impl Weights for Shards<'_> {
+    fn unit(&self, index: usize) -> Result<Vec<Tensor>> {
+        let mut gatherer = self.gatherer.borrow_mut();
+        let tensors = gatherer.take(self.mesh, index, || self.local(index))?;
+        // Whoever walks the chain comes to the next unit next, and begins again after the last.
+        let next = (index + 1) % self.units.len();
+        gatherer.expect(self.mesh, next, || self.local(next))?;
+        Ok(tensors)
+    }
+
+    fn device(&self) -> Device {
+        self.mesh.device()
+    }
+}
+
+/// Reads a shard's part of every parameter of a unit into `place(offset in the shard's flat buffer, elements)`.
+///
+/// # Errors
+/// Weights that are damaged or of another shape.
+pub fn fill(
+    layout: &Layout,
+    shard: usize,
+    source: &mut dyn WeightSource,
+    place: impl Fn(i64, i64) -> Tensor,
+) -> Result<()> {
+    for slot in &layout.slots {
+        source.check_shape(&slot.spec)?;
+    }
+    for Piece { slot, range, offset } in layout.pieces(shard) {
+        let len = range.end - range.start;
+        let tensor = source.read(&layout.slots[slot].spec.name, range)?;
+        place(offset, len).copy_(&tensor);
+    }
+    Ok(())
+}

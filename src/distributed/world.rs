@@ -1,0 +1,590 @@
+//! All ranks of a run, and the small messages between them.
+//!
+//! Messages pass through a store that one process serves (the launcher, torchrun's agent, or rank 0) and are JSON. All
+//! ranks send and receive in the same order, so a turn's number names a message.
+
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use super::mesh::{Mesh, Wiring, transport};
+use super::placement::Placement;
+use crate::experiment::Sharding;
+use crate::torch::{Store, Transport};
+
+/// How long a rank that waits for a message sleeps at first, and at most.
+const NAP: Duration = Duration::from_millis(1);
+const LONGEST_NAP: Duration = Duration::from_millis(50);
+
+/// How long the leader waits for the others to leave.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What all ranks of a run must have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Digest of the program.
+    pub program: String,
+    /// Digest of the resolved experiment or of the command line.
+    pub task: String,
+}
+
+/// Ranks that cannot work together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorldError {
+    /// The address is taken.
+    #[error(
+        "rank 0 cannot listen on {host}:{port} ({cause}); another run may use it: set MASTER_PORT to a free port"
+    )]
+    PortInUse {
+        /// The address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What the system says.
+        cause: String,
+    },
+    /// Nobody serves the store.
+    #[error(
+        "rank {rank} finds nobody at {host}:{port} within {seconds} s; check that rank 0 is running, and MASTER_ADDR, \
+         MASTER_PORT and the firewall, or raise sharding.timeout_seconds"
+    )]
+    NoStore {
+        /// Who asks.
+        rank: usize,
+        /// The address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// How long it was tried.
+        seconds: u64,
+    },
+    /// Some ranks did not come.
+    #[error(
+        "rank {rank} waited {seconds} s for {missing}; look at the logs of those, or raise sharding.timeout_seconds"
+    )]
+    Absent {
+        /// Who waits.
+        rank: usize,
+        /// Whom for.
+        missing: String,
+        /// How long.
+        seconds: u64,
+    },
+    /// A rank's number was taken.
+    #[error(
+        "two processes are rank {rank} of the run at {host}:{port}; another run uses the same address: set MASTER_PORT \
+         to another port"
+    )]
+    Twice {
+        /// The number.
+        rank: usize,
+        /// The address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A rank differs from rank 0.
+    #[error("rank {rank} (process {pid} on {host}) has another {what} than rank 0; {fix}")]
+    Different {
+        /// The rank.
+        rank: usize,
+        /// Its process.
+        pid: u32,
+        /// Its machine.
+        host: String,
+        /// What differs.
+        what: &'static str,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// A rank gave up.
+    #[error("rank {rank} failed: {message}")]
+    Failed {
+        /// The rank.
+        rank: usize,
+        /// Its error.
+        message: String,
+    },
+}
+
+/// How a rank introduces itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Hello {
+    launch: String,
+    host: String,
+    pid: u32,
+    fingerprint: Fingerprint,
+}
+
+/// All ranks of a run, as one of them sees it.
+#[derive(Debug)]
+pub struct World {
+    rank: usize,
+    size: usize,
+    local_rank: usize,
+    local_size: usize,
+    timeout: Duration,
+    store: Option<Store>,
+    turn: Cell<u64>,
+    /// Messages of the leader that may not have been read by everyone yet.
+    unread: RefCell<Vec<String>>,
+}
+
+impl World {
+    /// One rank, which is its own leader.
+    pub fn alone() -> Self {
+        Self {
+            rank: 0,
+            size: 1,
+            local_rank: 0,
+            local_size: 1,
+            timeout: Duration::from_secs(600),
+            store: None,
+            turn: Cell::new(0),
+            unread: RefCell::default(),
+        }
+    }
+
+    /// Joins the other ranks, and checks that they are the same program with the same task.
+    ///
+    /// # Errors
+    /// [`WorldError`]: an address that is taken or does not answer, ranks that do not come, that come twice, or that
+    /// differ.
+    pub fn join(placement: &Placement, fingerprint: &Fingerprint, timeout: Duration) -> Result<Self> {
+        let store = open_store(placement, timeout)?.prefixed(&format!("oss-run/{}", placement.restart))?;
+        let world = Self {
+            rank: placement.rank,
+            size: placement.world_size,
+            local_rank: placement.local_rank,
+            local_size: placement.local_world_size,
+            timeout,
+            store: Some(store),
+            turn: Cell::new(0),
+            unread: RefCell::default(),
+        };
+        world.introduce(placement, fingerprint)?;
+        Ok(world)
+    }
+
+    fn introduce(&self, placement: &Placement, fingerprint: &Fingerprint) -> Result<()> {
+        let Some(store) = &self.store else { return Ok(()) };
+        if store.add(&format!("present/{}", self.rank), 1)? > 1 {
+            let Placement { rank, host, port, .. } = placement.clone();
+            return Err(WorldError::Twice { rank, host, port }.into());
+        }
+        let hello = Hello {
+            launch: placement.id.clone(),
+            host: sysinfo::System::host_name().unwrap_or_default(),
+            pid: std::process::id(),
+            fingerprint: fingerprint.clone(),
+        };
+        let hellos = self.gather_within(&hello, Some(self.timeout))?;
+        let verdict = hellos.map(|hellos| judge(&hellos));
+        match self.share_within(verdict, Some(self.timeout))? {
+            None => Ok(()),
+            Some((rank, what)) => Err(what.error(rank).into()),
+        }
+    }
+
+    /// This rank's number.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Number of ranks.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// This rank's number among those on this machine: the number of its GPU.
+    pub fn local_rank(&self) -> usize {
+        self.local_rank
+    }
+
+    /// Number of ranks on this machine.
+    pub fn local_size(&self) -> usize {
+        self.local_size
+    }
+
+    /// Whether this is the rank that decides, writes down and talks to people.
+    pub fn is_leader(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// The groups that move tensors.
+    ///
+    /// # Errors
+    /// Another rank does not come; a device that the backend cannot serve.
+    pub fn mesh(&self, sharding: &Sharding, device: Device) -> Result<Mesh> {
+        let Some(store) = &self.store else { return Ok(Mesh::alone(device)) };
+        let transport = transport(sharding.backend, device);
+        // A mesh of its own for each call: keys of an earlier one lie in the same store.
+        let store = store.prefixed(&format!("mesh/{}", self.turn.get()))?;
+        self.turn.set(self.turn.get() + 1);
+        let wiring = Wiring {
+            transport,
+            store: Some(&store),
+            timeout: self.timeout,
+            interface: (transport == Transport::Gloo && self.size == self.local_size).then_some("lo"),
+        };
+        Mesh::open(sharding, (self.rank, self.size, self.local_size), device, &wiring)
+            .context("the ranks cannot connect to each other; look at the logs of the others")
+    }
+
+    /// What the leader says (it gives `Some`). The others wait for it without limit, since the leader may have hours of
+    /// work to do before.
+    ///
+    /// # Errors
+    /// The leader failed, or the store is gone.
+    pub fn share<T: Serialize + DeserializeOwned>(&self, mine: Option<T>) -> Result<T> {
+        self.share_within(mine, None)
+    }
+
+    fn share_within<T: Serialize + DeserializeOwned>(
+        &self,
+        mine: Option<T>,
+        limit: Option<Duration>,
+    ) -> Result<T> {
+        let key = self.next_key();
+        match (&self.store, mine) {
+            (None, Some(mine)) => Ok(mine),
+            (Some(store), Some(mine)) if self.is_leader() => {
+                store.set(&key, &serde_json::to_vec(&mine)?)?;
+                self.unread.borrow_mut().push(key);
+                Ok(mine)
+            }
+            (Some(store), _) => self.wait_for(store, &key, limit, || vec![0]),
+            (None, None) => unreachable!("a rank alone is the leader"),
+        }
+    }
+
+    /// What everyone says, by rank, for the leader; none for the others.
+    ///
+    /// # Errors
+    /// A rank failed, or did not answer within the timeout.
+    pub fn gather<T: Serialize + DeserializeOwned>(&self, mine: &T) -> Result<Option<Vec<T>>> {
+        self.gather_within(mine, Some(self.timeout))
+    }
+
+    fn gather_within<T: Serialize + DeserializeOwned>(
+        &self,
+        mine: &T,
+        limit: Option<Duration>,
+    ) -> Result<Option<Vec<T>>> {
+        let key = self.next_key();
+        let text = serde_json::to_vec(mine)?;
+        let Some(store) = &self.store else { return Ok(Some(vec![serde_json::from_slice(&text)?])) };
+        let of = |rank: usize| format!("{key}/{rank}");
+        if !self.is_leader() {
+            store.set(&of(self.rank), &text)?;
+            return Ok(None);
+        }
+        let mut all = vec![serde_json::from_slice(&text)?];
+        for rank in 1..self.size {
+            let absent =
+                || (rank..self.size).filter(|&rank| matches!(store.get(&of(rank)), Ok(None))).collect();
+            all.push(self.wait_for(store, &of(rank), limit, absent)?);
+            store.delete(&of(rank))?;
+        }
+        // Whoever has answered this has read all that came before.
+        for key in self.unread.borrow_mut().drain(..) {
+            store.delete(&key)?;
+        }
+        Ok(Some(all))
+    }
+
+    /// What everyone says, by rank.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    pub fn all<T: Serialize + DeserializeOwned>(&self, mine: &T) -> Result<Vec<T>> {
+        let all = self.gather(mine)?;
+        self.share_within(all, Some(self.timeout))
+    }
+
+    /// This rank's value when every rank has one; else the error of the first that has none, on every rank.
+    ///
+    /// # Errors
+    /// A rank's error, with its number.
+    pub fn agree<T>(&self, mine: Result<T>) -> Result<T> {
+        if self.size == 1 {
+            return mine;
+        }
+        let complaint = mine.as_ref().err().map(|error| format!("{error:#}"));
+        let complaints = self.all(&complaint)?;
+        let first = complaints.into_iter().enumerate().find_map(|(rank, text)| Some((rank, text?)));
+        match (first, mine) {
+            (None, mine) => mine,
+            (Some((rank, _)), Err(error)) if rank == self.rank => Err(error),
+            (Some((rank, message)), _) => Err(WorldError::Failed { rank, message }.into()),
+        }
+    }
+
+    /// Tells the others, who may wait for a message, that this rank gives up.
+    pub fn give_up(&self, error: &anyhow::Error) {
+        if let Some(store) = &self.store {
+            let told = serde_json::to_vec(&(self.rank, format!("{error:#}")));
+            // The store may be gone for the same reason; then nobody waits any more.
+            let _ = told.map_err(anyhow::Error::from).and_then(|told| store.set(FAILED, &told));
+        }
+    }
+
+    /// Ends this rank's part. Where the leader serves the store, it waits until nobody needs it any more.
+    pub fn leave(self) {
+        // A rank that does not come has failed, and has said why.
+        let _ = self.gather_within(&(), Some(FAREWELL));
+    }
+
+    /// Tells whoever serves the store, such as the launcher.
+    ///
+    /// # Errors
+    /// The store is gone.
+    pub fn announce(&self, key: &str, value: &str) -> Result<()> {
+        self.store.as_ref().map_or(Ok(()), |store| store.set(key, value.as_bytes()))
+    }
+
+    fn next_key(&self) -> String {
+        let turn = self.turn.get();
+        self.turn.set(turn + 1);
+        format!("turn/{turn}")
+    }
+
+    /// Waits until `key` is there; `absent` says whom it waited for in vain.
+    fn wait_for<T: DeserializeOwned>(
+        &self,
+        store: &Store,
+        key: &str,
+        limit: Option<Duration>,
+        absent: impl Fn() -> Vec<usize>,
+    ) -> Result<T> {
+        let start = Instant::now();
+        let mut nap = NAP;
+        loop {
+            if let Some(text) = store.get(key).context("rank 0, or what serves the ranks' store, is gone")? {
+                return serde_json::from_slice(&text).with_context(|| {
+                    format!("the message {key} cannot be read; are all ranks the same program?")
+                });
+            }
+            if let Some(text) = store.get(FAILED)?
+                && let Ok((rank, message)) = serde_json::from_slice(&text)
+                && rank != self.rank
+            {
+                return Err(WorldError::Failed { rank, message }.into());
+            }
+            if limit.is_some_and(|limit| start.elapsed() >= limit) {
+                let missing: Vec<String> = absent().iter().map(usize::to_string).collect();
+                let plural = if missing.len() == 1 { "rank" } else { "ranks" };
+                let missing = format!("{plural} {}", missing.join(", "));
+                let seconds = start.elapsed().as_secs();
+                return Err(WorldError::Absent { rank: self.rank, missing, seconds }.into());
+            }
+            thread::sleep(nap);
+            nap = (nap * 2).min(LONGEST_NAP);
+        }
+    }
+}
+
+/// Where a rank that gives up says so.
+const FAILED: &str = "failed";
+
+/// How a rank differs from rank 0.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Difference {
+    part: Part,
+    host: String,
+    pid: u32,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Part {
+    Launch,
+    Program,
+    Task,
+}
+
+impl Difference {
+    fn error(self, rank: usize) -> WorldError {
+        let Self { part, host, pid } = self;
+        let (what, fix) = match part {
+            Part::Launch => {
+                ("launch", "two runs meet at one address: set MASTER_PORT to another port for one of them")
+            }
+            Part::Program => ("build of oss-run", "start the same file on every machine"),
+            Part::Task => (
+                "experiment or command line",
+                "start every rank with the same file, options and OSS_RUN__ variables",
+            ),
+        };
+        WorldError::Different { rank, pid, host, what, fix }
+    }
+}
+
+/// The first rank that differs from rank 0.
+fn judge(hellos: &[Hello]) -> Option<(usize, Difference)> {
+    let first = hellos.first()?;
+    hellos.iter().enumerate().find_map(|(rank, other)| {
+        let part = if other.launch != first.launch {
+            Part::Launch
+        } else if other.fingerprint.program != first.fingerprint.program {
+            Part::Program
+        } else if other.fingerprint.task != first.fingerprint.task {
+            Part::Task
+        } else {
+            return None;
+        };
+        Some((rank, Difference { part, host: other.host.clone(), pid: other.pid }))
+    })
+}
+
+fn open_store(placement: &Placement, timeout: Duration) -> Result<Store> {
+    let Placement { rank, host, port, .. } = placement;
+    if *rank == 0 && !placement.hosted {
+        // On one machine nothing listens beyond it.
+        let one_machine = placement.local_world_size == placement.world_size;
+        let address = if one_machine { "127.0.0.1" } else { "0.0.0.0" };
+        let listener = TcpListener::bind((address, *port)).map_err(|cause| WorldError::PortInUse {
+            host: address.to_owned(),
+            port: *port,
+            cause: cause.to_string(),
+        })?;
+        return Store::serve(listener, timeout);
+    }
+    Store::connect(host, *port, timeout).map_err(|cause| {
+        let seconds = timeout.as_secs();
+        anyhow!(cause).context(WorldError::NoStore { rank: *rank, host: host.clone(), port: *port, seconds })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprint(task: &str) -> Fingerprint {
+        Fingerprint { program: "p".into(), task: task.into() }
+    }
+
+    /// Runs `member` as each rank of a world, on threads; each joins with what `task` says of it.
+    fn world<T: Send + 'static>(
+        size: usize,
+        seconds: u64,
+        task: impl Fn(usize) -> &'static str + Send + Copy + 'static,
+        member: impl Fn(Result<World>) -> T + Send + Copy + 'static,
+    ) -> Vec<T> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let placement = move |rank| Placement {
+            rank,
+            world_size: size,
+            local_rank: rank,
+            local_world_size: size,
+            host: "127.0.0.1".into(),
+            port,
+            hosted: false,
+            restart: 0,
+            id: "test".into(),
+            launched: false,
+        };
+        let join =
+            move |rank| World::join(&placement(rank), &fingerprint(task(rank)), Duration::from_secs(seconds));
+        let ranks: Vec<_> = (0..size).map(|rank| thread::spawn(move || member(join(rank)))).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    }
+
+    #[test]
+    fn messages_reach_whom_they_are_for() {
+        let seen = world(
+            3,
+            20,
+            |_| "same",
+            |world| {
+                let world = world.unwrap();
+                let mut heard = Vec::new();
+                for round in 0..5 {
+                    let told = world.share(world.is_leader().then(|| format!("round {round}"))).unwrap();
+                    let gathered = world.gather(&(world.rank() * 10 + round)).unwrap();
+                    assert_eq!(gathered.is_some(), world.is_leader());
+                    let all = world.all(&(world.rank() + round)).unwrap();
+                    heard.push((told, all));
+                }
+                world.leave();
+                heard
+            },
+        );
+        for heard in seen {
+            for (round, (told, all)) in heard.into_iter().enumerate() {
+                assert_eq!((told, all), (format!("round {round}"), vec![round, round + 1, round + 2]));
+            }
+        }
+    }
+
+    #[test]
+    fn one_rank_s_failure_is_everyone_s() {
+        let errors = world(
+            3,
+            20,
+            |_| "same",
+            |world| {
+                let world = world.unwrap();
+                assert_eq!(world.agree(Ok(world.rank())).unwrap(), world.rank());
+                let mine = if world.rank() == 1 { Err(anyhow!("no room")) } else { Ok(()) };
+                let error = world.agree(mine).unwrap_err().to_string();
+                world.leave();
+                error
+            },
+        );
+        assert_eq!(errors, ["rank 1 failed: no room", "no room", "rank 1 failed: no room"]);
+    }
+
+    #[test]
+    fn a_rank_that_gives_up_is_not_waited_for() {
+        let errors = world(
+            2,
+            60,
+            |_| "same",
+            |world| {
+                let world = world.unwrap();
+                if world.is_leader() {
+                    world.give_up(&anyhow!("no text"));
+                    // It serves the store, and so leaves last.
+                    thread::sleep(Duration::from_secs(1));
+                    return String::new();
+                }
+                world.share::<u32>(None).unwrap_err().to_string()
+            },
+        );
+        assert_eq!(errors[1], "rank 0 failed: no text");
+    }
+
+    #[test]
+    fn ranks_that_differ_or_do_not_come_are_named() {
+        let errors = world(
+            3,
+            20,
+            |rank| if rank == 2 { "other" } else { "same" },
+            |world| format!("{:#}", world.unwrap_err()),
+        );
+        assert!(errors.iter().all(|error| error.starts_with("rank 2 (process ")), "{errors:?}");
+        let placement = Placement {
+            rank: 0,
+            world_size: 3,
+            local_rank: 0,
+            local_world_size: 3,
+            host: "127.0.0.1".into(),
+            port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
+            hosted: false,
+            restart: 0,
+            id: "test".into(),
+            launched: false,
+        };
+        let alone = World::join(&placement, &fingerprint("same"), Duration::from_secs(1)).unwrap_err();
+        assert_eq!(
+            alone.to_string(),
+            "rank 0 waited 1 s for ranks 1, 2; look at the logs of those, or raise sharding.timeout_seconds"
+        );
+    }
+}

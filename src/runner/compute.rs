@@ -1,0 +1,86 @@
+//! What the ranks do together: train, evaluate, sample. Every rank calls the same; the leader alone writes down.
+
+use anyhow::Result;
+
+use super::data::{self, Data};
+use super::watch::watch;
+use crate::checkpoint::Checkpoint;
+use crate::distributed::World;
+use crate::experiment::Sample;
+use crate::plan::Graph;
+use crate::plan::estimate::estimate;
+use crate::plan::identity::steps_taken;
+use crate::stages::evaluate::{self, Report};
+use crate::stages::sample::{self, Samples};
+use crate::stages::train;
+use crate::train::{Held, Inputs, Outcome};
+
+/// Trains the run of `graph`, whose tokens are prepared.
+///
+/// # Errors
+/// As [`crate::train::train`]; tokens that are damaged or too few.
+pub fn train(graph: &Graph, world: &World, stop_at_step: Option<u64>) -> Result<Outcome> {
+    let Graph { experiment, inputs, identity, .. } = graph;
+    let run = &identity.run;
+    let data = Data::open(graph)?;
+    // One rank's look at every token is enough.
+    let sound = || data.verify().and_then(|()| data.check_validation(experiment));
+    world.agree(if world.is_leader() { sound() } else { Ok(()) })?;
+    let tokenizer = data.tokenizer()?;
+    let batches = data.batches(experiment)?;
+    let held = data.validation()?;
+    let open_initial = || match &inputs.initial {
+        // Weights that may be gone by now are not needed once there is a checkpoint.
+        Some(initial) if steps_taken(run) == 0 => initial.open(&experiment.model, watch()).map(Some),
+        _ => Ok(None),
+    };
+    // The leader first, so that what has to be downloaded is downloaded once.
+    let mine = world.agree(if world.is_leader() { open_initial() } else { Ok(None) })?;
+    let initial = if world.is_leader() { mine } else { open_initial()? };
+    let validation = held.as_ref().map(|held| Held { tokens: held, bytes_per_token: held.bytes_per_token });
+    let inputs = Inputs {
+        experiment,
+        world,
+        run_dir: run,
+        batches: &batches,
+        validation,
+        tokenizer: &tokenizer,
+        from_scratch: inputs.initial.is_none(),
+        stop_at_step,
+        flops_per_token: estimate(experiment).flops_per_token,
+    };
+    train::train(&inputs, initial)
+}
+
+/// The loss of `checkpoint` on the run's validation text; none where nothing was held out.
+///
+/// # Errors
+/// The prepared data is gone, the checkpoint is damaged, a stop on request.
+pub fn evaluate(graph: &Graph, world: &World, checkpoint: Checkpoint) -> Result<Option<Report>> {
+    let data = Data::open(graph)?;
+    let Some(held) = data.validation()? else { return Ok(None) };
+    let inputs = evaluate::Inputs {
+        experiment: &graph.experiment,
+        world,
+        checkpoint,
+        tokens: &held,
+        bytes_per_token: held.bytes_per_token,
+        max_tokens: graph.experiment.evaluate.max_tokens,
+        end_of_text: data.tokenizer()?.end_of_text(),
+    };
+    evaluate::evaluate(inputs).map(Some)
+}
+
+/// Continues the prompts of `settings`.
+///
+/// # Errors
+/// The tokenizer is gone or refuses a prompt, the checkpoint is damaged, a stop on request.
+pub fn sample(graph: &Graph, world: &World, checkpoint: Checkpoint, settings: &Sample) -> Result<Samples> {
+    sample::sample(sample::Inputs {
+        experiment: &graph.experiment,
+        world,
+        settings,
+        checkpoint,
+        tokenizer: &data::tokenizer(graph)?,
+    })
+}

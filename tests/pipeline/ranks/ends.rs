@@ -1,0 +1,177 @@
+//! How ranks end: when one is killed, hangs or is asked to stop, and when the launcher is.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{exported, newest_checkpoint, on, project};
+use crate::project::{Project, Started, losses};
+
+/// No rank may outlive another's death for longer.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A run that takes long enough to be disturbed, with everything that a step can owe.
+fn long(values: &[&str]) -> Project {
+    let project = project(&[
+        "train.steps = 60",
+        "checkpoint.every_steps = 3",
+        "evaluate.every_steps = 4",
+        "sample.every_steps = 5",
+        "sample.max_new_tokens = 3",
+        "evaluate.max_tokens = 600",
+    ]);
+    project.set(values);
+    project
+}
+
+/// The weights that the undisturbed run exports.
+fn undisturbed(values: &[&str], options: &str) -> (Vec<u8>, Vec<(u64, f64)>) {
+    let project = long(values);
+    project.oss_run(&format!("tiny.toml {options}")).ends_with(0);
+    results(&project)
+}
+
+fn results(project: &Project) -> (Vec<u8>, Vec<(u64, f64)>) {
+    let run = project.the_run();
+    (exported(&run.join("export")), losses(&run))
+}
+
+/// Processes that `parent` started, in the order of their ranks.
+fn children(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+fn is_alive(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !status.is_empty() && !status.contains("State:\tZ")
+}
+
+fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
+}
+
+/// Waits until `happened`.
+#[track_caller]
+fn wait_until(what: &str, happened: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < 2 * SOON, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(3));
+    }
+}
+
+fn steps_logged(project: &Project) -> usize {
+    let runs = project.runs();
+    let metrics = runs.first().and_then(|run| fs::read_to_string(run.join("metrics.jsonl")).ok());
+    metrics.map_or(0, |text| text.lines().filter(|line| line.contains("\"loss\"")).count())
+}
+
+/// Starts a run on `ranks` ranks and waits until it has taken `steps` steps; also the ranks' process ids.
+fn start(project: &Project, options: &str, ranks: usize, steps: usize) -> (Started, Vec<u32>) {
+    let started = project.start(options);
+    wait_until("the steps", || steps_logged(project) >= steps);
+    let pids = children(started.pid());
+    assert_eq!(pids.len(), ranks);
+    (started, pids)
+}
+
+fn unfinished_folders(run: &Path) -> Vec<String> {
+    let names = fs::read_dir(run.join("checkpoints")).unwrap();
+    names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with("step-") || name.contains('.'))
+        .collect()
+}
+
+#[test]
+fn a_killed_rank_takes_the_others_along_and_the_run_goes_on() {
+    // Whatever the rank does most of the time is what it is killed in.
+    let phases: [(&str, &[&str]); 4] = [
+        ("forward and backward", &[]),
+        ("save", &["checkpoint.every_steps = 1"]),
+        ("background save", &["checkpoint.every_steps = 1", "checkpoint.background = true"]),
+        ("evaluate", &["evaluate.every_steps = 1", "evaluate.max_tokens = 2000"]),
+    ];
+    for (number, (phase, values)) in phases.into_iter().enumerate() {
+        let options = on("fsdp", 3);
+        let project = long(values);
+        let (started, pids) = start(&project, &format!("tiny.toml {options}"), 3, 4 + 3 * number);
+        thread::sleep(Duration::from_millis(7 * number as u64));
+        let killed = number % 3;
+        signal("KILL", pids[killed]);
+        let since = Instant::now();
+        let ended = started.end().ends_with(1);
+        assert!(since.elapsed() < SOON, "{phase}: {:?}", since.elapsed());
+        assert!(
+            ended.stderr.contains(&format!("rank {killed} was killed by SIGKILL")),
+            "{phase}: {}",
+            ended.stderr
+        );
+        assert!(pids.iter().all(|pid| !is_alive(*pid)), "{phase}: a rank stayed behind");
+        project.oss_run("resume last").ends_with(0);
+        assert!(results(&project) == undisturbed(values, &options), "{phase}: the run took another way");
+        assert_eq!(unfinished_folders(&project.the_run()), Vec::<String>::new(), "{phase}");
+    }
+}
+
+#[test]
+fn a_rank_that_hangs_is_named_by_what_the_others_waited_for() {
+    let project = long(&["sharding.timeout_seconds = 3"]);
+    let (started, pids) = start(&project, &format!("tiny.toml {}", on("fsdp", 2)), 2, 3);
+    signal("STOP", pids[1]);
+    let since = Instant::now();
+    let ended = started.end().ends_with(1);
+    assert!(since.elapsed() < SOON);
+    assert!(ended.stderr.contains("rank 0, step "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("raise sharding.timeout_seconds"), "{}", ended.stderr);
+    assert!(pids.iter().all(|pid| !is_alive(*pid)));
+}
+
+#[test]
+fn a_request_to_stop_reaches_all_ranks_from_any() {
+    let options = on("fsdp", 3);
+    let whole = undisturbed(&[], &options);
+    // The launcher first, then each of two ranks.
+    for whom in [None, Some(0), Some(2)] {
+        let project = long(&[]);
+        let (started, pids) = start(&project, &format!("tiny.toml {options}"), 3, 5);
+        let steps_before = steps_logged(&project);
+        signal("TERM", whom.map_or(started.pid(), |rank| pids[rank]));
+        let ended = started.end().ends_with(75);
+        assert!(ended.stderr.contains("go on with `oss-run resume "), "{}", ended.stderr);
+        let newest = newest_checkpoint(&project.the_run());
+        let step = newest.file_name().unwrap().to_str().unwrap().strip_prefix("step-").unwrap().to_owned();
+        let step: usize = step.parse().unwrap();
+        // The signal may have come while a step was being taken and the next was about to begin.
+        assert!((steps_before..=steps_before + 2).contains(&step), "{step} after {steps_before}");
+        assert!(pids.iter().all(|pid| !is_alive(*pid)));
+        project.oss_run("resume last").ends_with(0);
+        assert!(results(&project) == whole, "{whom:?}");
+    }
+}
+
+#[test]
+fn no_rank_outlives_the_launcher() {
+    let project = long(&[]);
+    let (started, pids) = start(&project, &format!("tiny.toml {}", on("ddp", 2)), 2, 3);
+    signal("KILL", started.pid());
+    started.end().ends_with(-1);
+    wait_until("the ranks' end", || pids.iter().all(|pid| !is_alive(*pid)));
+    project.oss_run("resume last").ends_with(0);
+}
+
+#[test]
+fn ranks_start_again_as_often_as_asked() {
+    let options = on("fsdp", 2);
+    let project = long(&[]);
+    let (started, pids) =
+        start(&project, &format!("tiny.toml {options} --set sharding.max_restarts=1"), 2, 7);
+    signal("KILL", pids[1]);
+    let ended = started.end().ends_with(0);
+    assert!(ended.stderr.contains("rank 1 was killed by SIGKILL"), "{}", ended.stderr);
+    assert!(results(&project) == undisturbed(&[], &options));
+}

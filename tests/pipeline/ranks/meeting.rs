@@ -1,0 +1,153 @@
+//! Ranks that somebody else starts, by torchrun's variables, and those that should not have met.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use super::{on, project};
+use crate::project::{Ended, Project, losses};
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// One rank as torchrun would start it, without an agent's store.
+fn rank(project: &Project, arguments: &str, (rank, ranks): (usize, usize), port: u16) -> Command {
+    let mut command = project.command(arguments);
+    command
+        .env("RANK", rank.to_string())
+        .env("LOCAL_RANK", rank.to_string())
+        .env("WORLD_SIZE", ranks.to_string())
+        .env("LOCAL_WORLD_SIZE", ranks.to_string())
+        .env("MASTER_ADDR", "127.0.0.1")
+        .env("MASTER_PORT", port.to_string());
+    command
+}
+
+fn start(mut command: Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn end(child: Child) -> Ended {
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let status = output.status.code().unwrap_or(-1);
+    Ended { status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Every rank's end.
+fn together(commands: Vec<Command>) -> Vec<Ended> {
+    let ranks: Vec<Child> = commands.into_iter().map(start).collect();
+    ranks.into_iter().map(end).collect()
+}
+
+#[test]
+fn ranks_that_torchrun_starts_do_what_the_launcher_s_do() {
+    let options = format!("tiny.toml {}", on("fsdp", 2));
+    let launched = project(&[]);
+    launched.oss_run(&options).ends_with(0);
+    let joined = project(&[]);
+    let port = free_port();
+    let ends = together((0..2).map(|n| rank(&joined, &format!("{options} --json"), (n, 2), port)).collect());
+    for (number, ended) in ends.into_iter().enumerate() {
+        let ended = ended.ends_with(0);
+        // One rank speaks for all.
+        assert_eq!(ended.stdout.is_empty(), number != 0, "{}", ended.stdout);
+    }
+    assert_eq!(losses(&launched.the_run()), losses(&joined.the_run()));
+}
+
+#[test]
+fn slurm_s_variables_do_the_same() {
+    let project = project(&[]);
+    let port = free_port();
+    let commands = (0..2).map(|number| {
+        let mut command = project.command(&format!("tiny.toml --until train {}", on("ddp", 2)));
+        let number = number.to_string();
+        let variables = [
+            ("SLURM_JOB_ID", "71"),
+            ("SLURM_STEP_ID", "0"),
+            ("SLURM_STEP_NUM_TASKS", "2"),
+            ("SLURM_NTASKS", "2"),
+            ("SLURM_PROCID", &number),
+            ("SLURM_LOCALID", &number),
+            ("SLURM_STEP_TASKS_PER_NODE", "2"),
+            ("SLURM_STEP_NODELIST", "localhost"),
+            ("MASTER_ADDR", "127.0.0.1"),
+            ("MASTER_PORT", &port.to_string()),
+        ];
+        command.envs(variables);
+        command
+    });
+    together(commands.collect()).into_iter().for_each(|ended| drop(ended.ends_with(0)));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_at_once() {
+    let project = project(&[]);
+    let mut partial = project.command("tiny.toml");
+    let ended = Ended::of(partial.env("RANK", "0").env("WORLD_SIZE", "2")).ends_with(2);
+    for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"] {
+        assert!(ended.stderr.contains(name), "{}", ended.stderr);
+    }
+    let options = format!("tiny.toml {}", on("fsdp", 3));
+    let ended = Ended::of(&mut rank(&project, &options, (0, 2), free_port())).ends_with(2);
+    assert!(ended.stderr.contains("add --set sharding.ranks=2"), "{}", ended.stderr);
+    let ended = project.oss_run(&format!("tiny.toml {}", on("fsdp", 5))).ends_with(2);
+    assert!(ended.stderr.contains("set train.global_batch_size to a multiple of 5"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_port_in_use_and_a_store_that_never_answers_are_named() {
+    let project = project(&["sharding.timeout_seconds = 2"]);
+    let options = format!("tiny.toml {}", on("fsdp", 2));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let ended = Ended::of(&mut rank(&project, &options, (0, 2), port)).ends_with(1);
+    assert!(ended.stderr.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{}", ended.stderr);
+    assert!(ended.stderr.contains("set MASTER_PORT to a free port"), "{}", ended.stderr);
+    // Connections to `taken` are accepted by the system, and nobody ever says a word; a free port refuses them.
+    for port in [port, free_port()] {
+        let ended = Ended::of(&mut rank(&project, &options, (1, 2), port)).ends_with(1);
+        assert!(ended.stderr.contains(&format!("nobody at 127.0.0.1:{port}")), "{}", ended.stderr);
+    }
+    let ended = Ended::of(&mut rank(&project, &options, (0, 2), free_port())).ends_with(1);
+    assert!(ended.stderr.contains("waited 2 s for rank 1"), "{}", ended.stderr);
+}
+
+#[test]
+fn ranks_with_different_experiments_are_told_apart() {
+    let project = project(&[]);
+    let port = free_port();
+    let options = format!("tiny.toml {}", on("fsdp", 2));
+    let other = format!("{options} --set optimizer.lr=1e-3");
+    let ends = together(vec![rank(&project, &options, (0, 2), port), rank(&project, &other, (1, 2), port)]);
+    for ended in ends {
+        let ended = ended.ends_with(1);
+        assert!(ended.stderr.contains("rank 1 (process "), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("has another experiment or command line than rank 0"),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn two_runs_at_one_address_do_not_mix() {
+    let project = project(&[]);
+    let port = free_port();
+    let options = format!("tiny.toml {}", on("fsdp", 2));
+    let of_launch = |number: usize, launch: &str| {
+        let mut command = rank(&project, &options, (number, 2), port);
+        command.env("TORCHELASTIC_RUN_ID", launch);
+        command
+    };
+    let ends = together(vec![of_launch(0, "first"), of_launch(1, "second")]);
+    for ended in ends {
+        let ended = ended.ends_with(1);
+        assert!(ended.stderr.contains("two runs meet at one address"), "{}", ended.stderr);
+    }
+    let twice = together(vec![of_launch(0, "first"), of_launch(1, "first"), of_launch(1, "first")]);
+    let complaints = twice.iter().filter(|ended| ended.stderr.contains("two processes are rank 1")).count();
+    assert!(complaints >= 1, "{twice:?}");
+}

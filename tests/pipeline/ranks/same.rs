@@ -1,0 +1,132 @@
+//! Any number of ranks gives what one gives.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{exported, on, project};
+use crate::project::{Project, json, losses};
+
+/// Every way to share the work that this machine can run.
+const WAYS: [(&str, usize); 7] =
+    [("fsdp", 1), ("fsdp", 2), ("fsdp", 3), ("fsdp", 4), ("ddp", 2), ("ddp", 3), ("hsdp", 4)];
+
+/// Loss, gradient norm and validation loss of every step, in order.
+fn numbers(project: &Project) -> Vec<(String, u64, f64)> {
+    let text = fs::read_to_string(project.the_run().join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let number = |line: &Value, name: &str| {
+        Some((name.to_owned(), line["step"].as_u64().unwrap(), line[name].as_f64()?))
+    };
+    let names = ["loss", "grad_norm", "val_loss", "balance_loss"];
+    lines.iter().flat_map(|line| names.iter().filter_map(|name| number(line, name))).collect()
+}
+
+/// Thirty steps on one rank and on others, to compare.
+fn trained(values: &[&str], options: &str) -> Project {
+    let project = project(&["train.steps = 30", "evaluate.every_steps = 15", "checkpoint.every_steps = 30"]);
+    project.set(values);
+    project.oss_run(&format!("tiny.toml --until train {options}")).ends_with(0);
+    project
+}
+
+fn compare(values: &[&str], ways: &[(&str, usize)], bound: f64) {
+    let alone = numbers(&trained(values, ""));
+    assert!(alone.len() >= 90);
+    for (strategy, ranks) in ways {
+        let shared = numbers(&trained(values, &on(strategy, *ranks)));
+        assert_eq!(shared.len(), alone.len());
+        for (one, many) in alone.iter().zip(&shared) {
+            assert_eq!((&one.0, one.1), (&many.0, many.1));
+            let error = (many.2 / one.2 - 1.0).abs();
+            assert!(error <= bound, "{} of step {} on {ranks} ranks ({strategy}): {error:e}", one.0, one.1);
+        }
+    }
+}
+
+#[test]
+fn losses_and_gradients_are_those_of_one_rank() {
+    compare(&[], &WAYS, 1e-5);
+}
+
+#[test]
+fn so_they_are_with_recomputation_documents_and_two_sequences_at_once() {
+    let values = ["train.recompute = true", "train.document_mask = true", "train.micro_batch_size = 2"];
+    compare(&values, &[("fsdp", 3), ("hsdp", 4)], 1e-5);
+}
+
+#[test]
+fn so_they_are_in_bf16_to_its_precision() {
+    compare(&["train.precision = 'bf16'"], &[("fsdp", 2)], 5e-3);
+}
+
+#[test]
+fn the_first_weights_are_the_same_bits() {
+    let first = |options: &str| {
+        let project = project(&[]);
+        project.oss_run(&format!("tiny.toml --until train --stop-at-step 0 {options}")).ends_with(75);
+        project.oss_run("export last --step 0 --out first").ends_with(0);
+        exported(&project.path("first"))
+    };
+    let alone = first("");
+    for (strategy, ranks) in WAYS {
+        assert!(first(&on(strategy, ranks)) == alone, "{ranks} ranks ({strategy})");
+    }
+}
+
+#[test]
+fn the_same_ranks_twice_give_the_same_bits_in_the_background_too() {
+    for (strategy, ranks) in [("fsdp", 3), ("ddp", 2), ("hsdp", 4)] {
+        let run = |more: &str| {
+            let project = project(&[]);
+            project.oss_run(&format!("tiny.toml {} {more}", on(strategy, ranks))).ends_with(0);
+            let run = project.the_run();
+            (exported(&run.join("export")), losses(&run))
+        };
+        let once = run("");
+        assert!(once == run(""), "{ranks} ranks ({strategy})");
+        assert!(once == run("--set checkpoint.background=true"), "{ranks} ranks ({strategy}), background");
+    }
+}
+
+#[test]
+fn weights_are_judged_sampled_and_exported_alike_on_any_ranks() {
+    let project = project(&[]);
+    project.oss_run(&format!("tiny.toml {}", on("fsdp", 3))).ends_with(0);
+    let said = |command: &str, ranks: usize| {
+        project.oss_run(&format!("{command} --ranks {ranks} --json")).ends_with(0).stdout
+    };
+    let questions = [
+        "evaluate last",
+        "evaluate last --data text.txt",
+        "sample last --prompt The --prompt A --greedy --max-new-tokens 20",
+        "sample last --prompt The --temperature 1.3 --seed 7 --num-samples 3 --max-new-tokens 20",
+    ];
+    for question in questions {
+        let alone = said(question, 1);
+        for ranks in [2, 3, 4] {
+            assert_eq!(said(question, ranks), alone, "{question} on {ranks} ranks");
+        }
+    }
+    let before = exported(&project.the_run().join("export"));
+    project.oss_run(&format!("tiny.toml --force export {}", on("ddp", 2))).ends_with(0);
+    assert!(exported(&project.the_run().join("export")) == before);
+}
+
+#[test]
+fn other_ranks_go_on_where_some_stopped() {
+    let whole = numbers(&trained(&[], ""));
+    let project = project(&["train.steps = 30", "evaluate.every_steps = 15", "checkpoint.every_steps = 30"]);
+    let ways = [("fsdp", 2), ("fsdp", 4), ("none", 1), ("ddp", 3), ("hsdp", 4)];
+    for (part, (strategy, ranks)) in ways.into_iter().enumerate() {
+        let until = 5 * (part + 1);
+        let options = format!("--until train --stop-at-step {until} {}", on(strategy, ranks));
+        project.oss_run(&format!("tiny.toml {options}")).ends_with(75);
+        assert_eq!(json(&project.the_run().join("manifest.json"))["segments"][part]["ranks"], ranks);
+    }
+    project.oss_run(&format!("resume last --set sharding.strategy=fsdp --set sharding.ranks=3")).ends_with(0);
+    for (one, many) in whole.iter().zip(numbers(&project)) {
+        assert_eq!((&one.0, one.1), (&many.0, many.1));
+        assert!((many.2 / one.2 - 1.0).abs() <= 1e-5, "{} of step {}", one.0, one.1);
+    }
+}
