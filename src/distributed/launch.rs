@@ -15,6 +15,11 @@ pub(super) const LAUNCHED: &str = "OSS_RUN_LAUNCHER";
 /// What the launcher writes to a rank that shall stop after its step, on a line for ranks that read lines.
 pub(super) const STOP: &[u8] = b"stop\n";
 
+/// Whether our own launcher has started this process.
+pub fn is_launched(env: &dyn Fn(&str) -> Option<String>) -> bool {
+    env(LAUNCHED).is_some()
+}
+
 /// One start of a group of ranks on this machine.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -33,6 +38,11 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// What stands before the ranks' keys in the store.
+    pub fn prefix(&self) -> String {
+        prefix(self.restart)
+    }
+
     /// The variables of one rank. Those that only tune libraries are left as `env` has them.
     pub fn environment(&self, rank: usize, env: &dyn Fn(&str) -> Option<String>) -> Vec<(String, String)> {
         let places = [
@@ -62,6 +72,11 @@ impl Launch {
         let tuning = tuning.into_iter().filter(|(variable, _)| env(variable).is_none());
         places.into_iter().chain(tuning).map(|(variable, value)| (variable.to_owned(), value)).collect()
     }
+}
+
+/// What stands before the keys of a group's ranks, so that one that is started again reads nothing of the one before.
+pub(super) fn prefix(restart: u64) -> String {
+    format!("oss-run/{restart}")
 }
 
 /// An equal part of the cores, at least one: ranks that each took all of them would wait for each other.

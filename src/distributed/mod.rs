@@ -21,7 +21,7 @@ mod world;
 
 pub use gather::{Gatherer, Local};
 pub use group::{Group, Pending};
-pub use launch::{Launch, tie_to_launcher};
+pub use launch::{Launch, is_launched, tie_to_launcher};
 pub use layout::{Layout, Piece, Slot};
 pub use mesh::Mesh;
 pub use outcome::{Failure, How, Outcome};
