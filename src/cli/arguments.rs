@@ -41,6 +41,16 @@ impl Common {
         RunsDir::new(&self.runs_dir)
     }
 
+    /// These options as they are written.
+    pub(super) fn line(&self) -> Vec<OsString> {
+        let mut line = vec!["--runs-dir".into(), self.runs_dir.clone().into()];
+        line.extend((0..self.verbose).map(|_| "--verbose".into()));
+        if self.quiet {
+            line.push("--quiet".into());
+        }
+        line
+    }
+
     pub(super) fn verbosity(&self) -> i8 {
         if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) }
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::output::{print, print_json};
-use super::ranks::on_ranks;
+use super::ranks::{Task, on_ranks};
 use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
 use crate::stages::evaluate::Report;
@@ -37,7 +37,8 @@ pub fn evaluate(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         trained.share_among(ranks);
     }
     let experiment = trained.experiment().clone();
-    on_ranks(&experiment, arguments, |world| {
+    let task = Task { experiment: &experiment, arguments, has_work: &|| Ok(true), resumed: None };
+    on_ranks(&task, |world| {
         let report = match &arguments.data {
             Some(file) => trained.evaluate_file(file, world)?,
             None => trained.evaluate(world)?,

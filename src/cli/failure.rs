@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::ranks::Ended;
+use super::launch::Ended;
 use crate::distributed::PlacementError;
 use crate::experiment::ExperimentErrors;
 use crate::interrupt::Stopped;
@@ -73,7 +73,9 @@ pub fn guarded(work: impl FnOnce() -> Result<()>) -> Status {
         }
     };
     let status = Status::of(&outcome);
-    if let Err(error) = outcome {
+    if let Err(error) = outcome
+        && error.downcast_ref::<Ended>().is_none_or(|ended| ended.message.is_some())
+    {
         eprintln!("{}", redact(&render(&error, status)));
     }
     status

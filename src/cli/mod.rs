@@ -7,6 +7,7 @@ mod evaluate;
 mod export;
 mod failure;
 mod inside;
+mod launch;
 mod output;
 mod plan;
 mod ranks;
@@ -34,7 +35,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
     interrupt::install().context("cannot listen to signals")?;
     let runs = common.runs();
     match command {
-        Command::Run(arguments) => run::run(&arguments, &runs),
+        Command::Run(arguments) => run::run(&arguments, &common),
         Command::Plan(arguments) => plan::plan(&arguments, &runs),
         Command::Resume(arguments) => resume::resume(&arguments, &runs),
         Command::Evaluate(arguments) => evaluate::evaluate(&arguments, &runs),

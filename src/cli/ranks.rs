@@ -1,39 +1,50 @@
-//! Ranks of one command: who this process is among them, and starting the others.
+//! Ranks of one command: who this process is among them.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::failure::{Status, Usage};
-use crate::distributed::{
-    Fingerprint, Launch, Outcome, Patience, Placement, Request, World, supervise, tie_to_parent,
-};
+use super::failure::Usage;
+use super::launch::{launch, own_arguments};
+use crate::distributed::{Fingerprint, Placement, World, tie_to_launcher};
 use crate::experiment::Experiment;
-use crate::interrupt;
-use crate::runner;
-use crate::torch::Store;
 
-/// Runs `work` as one of the ranks that `experiment` asks for, or starts them all and watches over them.
+/// Makes the command line that goes on with the run in this directory.
+pub type Resumed<'a> = dyn Fn(&Path) -> Vec<OsString> + 'a;
+
+/// A command that several ranks do together.
+pub struct Task<'a> {
+    /// Says how many.
+    pub experiment: &'a Experiment,
+    /// What has to be the same on every rank beside the experiment.
+    pub arguments: &'a dyn Debug,
+    /// Whether there is anything to compute; what is not worth starting ranks for, one process does.
+    pub has_work: &'a dyn Fn() -> Result<bool>,
+    /// What is started after a rank has died in a run; the same again unless given.
+    pub resumed: Option<&'a Resumed<'a>>,
+}
+
+/// Runs `work` as one of the ranks that the task asks for, or starts them all and watches over them.
 ///
-/// `task` is what has to be the same on every rank beside the experiment. A process that torchrun or SLURM has started is
-/// one of their ranks; one that is alone becomes the launcher where the experiment asks for more than one rank.
+/// A process that torchrun or SLURM has started is one of their ranks; one that is alone becomes the launcher where the
+/// experiment asks for more than one rank.
 ///
 /// # Errors
-/// The work's own; ranks that cannot meet; a rank that failed ([`Ended`]).
-pub fn on_ranks(
-    experiment: &Experiment,
-    task: &impl Debug,
-    work: impl FnOnce(&World) -> Result<()>,
-) -> Result<()> {
-    let sharding = &experiment.sharding;
+/// The work's own; ranks that cannot meet; a rank that failed ([`Ended`](super::launch::Ended)).
+pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Result<()> {
+    let sharding = &task.experiment.sharding;
     let Some(placement) = Placement::of(&|name| std::env::var(name).ok())? else {
-        return if sharding.ranks == 1 { work(&World::alone()) } else { launch(experiment) };
+        if sharding.ranks == 1 || !(task.has_work)()? {
+            return work(&World::alone());
+        }
+        let again = |run: &Path| task.resumed.map_or_else(own_arguments, |resumed| resumed(run));
+        return launch(task.experiment, again);
     };
     if placement.launched {
-        tie_to_parent().context("cannot tie this rank to its launcher")?;
+        tie_to_launcher().context("cannot tie this rank to its launcher")?;
     }
     if placement.world_size as u64 != sharding.ranks {
         return Err(Usage(format!(
@@ -43,7 +54,7 @@ pub fn on_ranks(
         .into());
     }
     let timeout = Duration::from_secs(sharding.timeout_seconds);
-    let fingerprint = fingerprint(experiment, task)?;
+    let fingerprint = fingerprint(task.experiment, task.arguments)?;
     let world = World::join(&placement, &fingerprint, timeout)?;
     let outcome = work(&world);
     if let Err(error) = &outcome {
@@ -53,55 +64,13 @@ pub fn on_ranks(
     outcome
 }
 
-fn fingerprint(experiment: &Experiment, task: &impl Debug) -> Result<Fingerprint> {
+fn fingerprint(experiment: &Experiment, arguments: &dyn Debug) -> Result<Fingerprint> {
     let program = std::env::current_exe().context("this program cannot find its own file")?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_mmap_rayon(&program).with_context(|| format!("cannot read {}", program.display()))?;
-    let task = format!("{}\n{task:?}", serde_json::to_string(experiment)?);
+    let task = format!("{}\n{arguments:?}", serde_json::to_string(experiment)?);
     Ok(Fingerprint {
         program: hasher.finalize().to_hex().to_string(),
         task: blake3::hash(task.as_bytes()).to_hex().to_string(),
     })
-}
-
-/// The ranks ended, and not well; they have said why.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Ended {
-    message: String,
-    /// The exit status that it deserves.
-    pub status: Status,
-}
-
-fn launch(experiment: &Experiment) -> Result<()> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("cannot listen on 127.0.0.1")?;
-    let port = listener.local_addr()?.port();
-    let store = Store::serve(listener, Duration::from_secs(experiment.sharding.timeout_seconds))?;
-    let launch = Launch {
-        ranks: experiment.sharding.ranks as usize,
-        port,
-        restart: 0,
-        id: format!("{}-{port}", std::process::id()),
-        threads_set: experiment.train.threads.is_some(),
-        deterministic: experiment.run.deterministic,
-    };
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let program = std::env::current_exe()?;
-    let commands = (0..launch.ranks).map(|rank| {
-        let mut command = Command::new(&program);
-        command.args(&arguments).envs(launch.environment(rank, &|name| std::env::var(name).ok()));
-        command
-    });
-    let request = || if interrupt::requested() { Request::Stop } else { Request::GoOn };
-    let outcome = supervise(commands.collect(), Patience::default(), request)?;
-    let run = store.get(&format!("oss-run/{}/{}", launch.restart, runner::RUN));
-    tracing::debug!("{run:?}");
-    let (message, status) = match outcome {
-        Outcome::Done => return Ok(()),
-        Outcome::Stopped => ("the ranks stopped on request".to_owned(), Status::Stopped),
-        Outcome::Killed => ("the ranks were ended".to_owned(), Status::Failed),
-        Outcome::Wrong(failure) => (failure.to_string(), Status::Wrong),
-        Outcome::Failed(failure) => (failure.to_string(), Status::Failed),
-    };
-    Err(Ended { message, status }.into())
 }

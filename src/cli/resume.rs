@@ -3,8 +3,9 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::ranks::on_ranks;
+use super::ranks::{Task, on_ranks};
 use super::run::finish;
+use crate::plan::Stage;
 use crate::run_dir::RunsDir;
 use crate::runner::{self, Options};
 
@@ -16,6 +17,9 @@ pub struct Arguments {
     /// Change a value that leaves the trajectory alone: train.steps=2000
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Stop after this stage
+    #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::Export, hide_default_value = true)]
+    until: Stage,
     /// Pause training after step N, without touching the schedule
     #[arg(long, value_name = "N")]
     stop_at_step: Option<u64>,
@@ -27,14 +31,16 @@ pub struct Arguments {
 /// Goes on with the run.
 pub fn resume(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let run = runs.resolve(&arguments.run)?;
-    let options = Options { stop_at_step: arguments.stop_at_step, ..Options::default() };
+    let options =
+        Options { until: arguments.until, stop_at_step: arguments.stop_at_step, ..Options::default() };
     let resuming = runner::Resuming::of(&run, &arguments.set)?;
-    let experiment = resuming.experiment().clone();
-    on_ranks(&experiment, arguments, |world| {
+    let has_work = || resuming.has_work(&options);
+    let task = Task { experiment: resuming.experiment(), arguments, has_work: &has_work, resumed: None };
+    on_ranks(&task, |world| {
         if !world.is_leader() {
             return runner::follow(world);
         }
-        let summary = runner::dismiss(runner::resume(resuming, &options, world), world)?;
+        let summary = runner::dismiss(runner::resume(&resuming, &options, world), world)?;
         finish(&summary, arguments.json)
     })
 }

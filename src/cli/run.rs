@@ -1,16 +1,19 @@
 //! `oss-run run`: an experiment, every stage that is not fresh.
 
+use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 
+use super::arguments::Common;
 use super::failure::Usage;
 use super::output::print_json;
-use super::ranks::on_ranks;
+use super::ranks::{Task, on_ranks};
+use crate::distributed::is_launched;
 use crate::experiment::{self, Overrides, Resolved};
 use crate::plan::{Choices, Stage};
-use crate::run_dir::RunsDir;
 use crate::runner::{self, Options, Summary};
 
 /// Which experiment, and what to change in it.
@@ -39,7 +42,11 @@ impl Experiment {
         let overrides = Overrides { set: self.set.clone(), unset: self.unset.clone(), environment: true };
         let resolved = experiment::load(&self.file, &overrides)?;
         for warning in &resolved.warnings {
-            tracing::warn!("{warning}");
+            match is_launched(&|name| env::var(name).ok()) {
+                // The launcher has said it, to everyone.
+                true => tracing::debug!("{warning}"),
+                false => tracing::warn!("{warning}"),
+            }
         }
         Ok(resolved)
     }
@@ -94,15 +101,37 @@ pub struct Arguments {
     json: bool,
 }
 
+impl Arguments {
+    /// The command line that goes on with this command in the run that it has made.
+    fn resumed(&self, run: &Path, common: &Common) -> Vec<OsString> {
+        let mut line = common.line();
+        line.extend(["resume".into(), run.into(), "--until".into(), self.until.name().into()]);
+        if let Some(step) = self.stop_at_step {
+            line.extend(["--stop-at-step".into(), step.to_string().into()]);
+        }
+        if self.json {
+            line.push("--json".into());
+        }
+        line
+    }
+}
+
 /// Runs the experiment.
-pub fn run(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    let runs = &common.runs();
     let resolved = arguments.experiment.load()?;
     let options = Options {
         until: arguments.until,
         choices: Choices { force: arguments.force.clone(), new: arguments.new },
         stop_at_step: arguments.stop_at_step,
     };
-    on_ranks(&resolved.experiment, arguments, |world| {
+    let task = Task {
+        experiment: &resolved.experiment,
+        arguments,
+        has_work: &|| runner::has_work(&resolved, runs, &options),
+        resumed: Some(&|run| arguments.resumed(run, common)),
+    };
+    on_ranks(&task, |world| {
         if !world.is_leader() {
             return runner::follow(world);
         }

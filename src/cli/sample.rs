@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::failure::Usage;
 use super::output::{print, print_json};
-use super::ranks::on_ranks;
+use super::ranks::{Task, on_ranks};
 use crate::experiment::Sample;
 use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
@@ -88,7 +88,8 @@ pub fn sample(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     }
     let settings = arguments.settings(&trained.experiment().sample)?;
     let experiment = trained.experiment().clone();
-    on_ranks(&experiment, arguments, |world| {
+    let task = Task { experiment: &experiment, arguments, has_work: &|| Ok(true), resumed: None };
+    on_ranks(&task, |world| {
         let samples = trained.sample(&settings, world)?;
         match (world.is_leader(), arguments.json) {
             (false, _) => Ok(()),

@@ -7,8 +7,18 @@ use std::thread;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::low_level::exit;
 
+use crate::interrupt;
+
 /// Set for ranks that this program's own launcher started, whose standard input is the launcher's pipe.
 pub(super) const LAUNCHED: &str = "OSS_RUN_LAUNCHER";
+
+/// What the launcher writes to a rank that shall stop after its step, on a line for ranks that read lines.
+pub(super) const STOP: &[u8] = b"stop\n";
+
+/// Whether our own launcher has started this process.
+pub fn is_launched(env: &dyn Fn(&str) -> Option<String>) -> bool {
+    env(LAUNCHED).is_some()
+}
 
 /// One start of a group of ranks on this machine.
 #[derive(Clone, Debug)]
@@ -28,6 +38,11 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// What stands before the ranks' keys in the store.
+    pub fn prefix(&self) -> String {
+        prefix(self.restart)
+    }
+
     /// The variables of one rank. Those that only tune libraries are left as `env` has them.
     pub fn environment(&self, rank: usize, env: &dyn Fn(&str) -> Option<String>) -> Vec<(String, String)> {
         let places = [
@@ -59,28 +74,35 @@ impl Launch {
     }
 }
 
+/// What stands before the keys of a group's ranks, so that one that is started again reads nothing of the one before.
+pub(super) fn prefix(restart: u64) -> String {
+    format!("oss-run/{restart}")
+}
+
 /// An equal part of the cores, at least one: ranks that each took all of them would wait for each other.
 fn threads_of_a_rank(ranks: usize) -> usize {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     (cores / ranks.max(1)).max(1)
 }
 
-/// Ends this process when the launcher ends, however that comes about. For ranks of our own launcher
-/// ([`Placement::launched`](super::Placement::launched)) alone: nobody else gives a pipe as standard input that stays
-/// open as long as they live. To be called from the main thread, whose end is that of the process.
+/// Lets the launcher stop this process ([`interrupt::request`]), and ends it when the launcher ends, however that comes
+/// about. For ranks of our own launcher ([`Placement::launched`](super::Placement::launched)) alone: nobody else gives a
+/// pipe as standard input that stays open as long as they live. To be called from the main thread, whose end is that
+/// of the process.
 ///
 /// # Errors
 /// The system refuses a thread or the parent-death signal.
-pub fn tie_to_parent() -> io::Result<()> {
+pub fn tie_to_launcher() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The signal misses a launcher that ended before it was asked for; the end of the pipe does not.
     thread::Builder::new().name("launcher".into()).spawn(|| {
         let mut input = io::stdin().lock();
-        let mut ignored = [0; 64];
+        let mut words = [0; STOP.len()];
         loop {
-            match input.read(&mut ignored) {
+            match input.read(&mut words) {
                 Ok(0) => break,
-                Ok(_) => {}
+                // There is but one thing to say.
+                Ok(_) => interrupt::request(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }

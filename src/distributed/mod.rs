@@ -21,12 +21,12 @@ mod world;
 
 pub use gather::{Gatherer, Local};
 pub use group::{Group, Pending};
-pub use launch::{Launch, tie_to_parent};
+pub use launch::{Launch, is_launched, tie_to_launcher};
 pub use layout::{Layout, Piece, Slot};
 pub use mesh::Mesh;
 pub use outcome::{Failure, How, Outcome};
 pub use placement::{Placement, PlacementError};
 pub use reduce::Reducer;
 pub use shards::{Shards, fill};
-pub use supervise::{Patience, Request, supervise};
+pub use supervise::{Patience, supervise};
 pub use world::{Fingerprint, World, WorldError};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use signal_hook::consts::{SIGABRT, SIGKILL, SIGTERM};
+use signal_hook::consts::{SIGABRT, SIGKILL};
 use signal_hook::low_level::signal_name;
 
 /// Exit status of a rank whose experiment or command line is wrong.
@@ -19,8 +19,6 @@ pub enum Outcome {
     Done,
     /// The ranks stopped on request and can go on from where they are.
     Stopped,
-    /// A second request ended the ranks where they were; what came after the last checkpoint is lost.
-    Killed,
     /// A rank finds the experiment or the command line wrong; starting again gives the same.
     Wrong(Failure),
     /// A rank failed and took the others with it.
@@ -80,23 +78,14 @@ impl From<ExitStatus> for How {
     }
 }
 
-/// What the launcher had sent to a rank before it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Sent {
-    Nothing,
-    /// The request to stop after the current step.
-    Stop,
-    /// What ends a rank that the others cannot do without.
-    End,
-}
-
 /// The end of one rank.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
     pub how: How,
-    pub sent: Sent,
     /// The launcher's look at the ranks that found it ended, counted from 0; ranks of one look ended together.
     pub look: u64,
+    /// Whether the launcher had begun to end the group, which makes this a consequence.
+    pub late: bool,
 }
 
 impl Ended {
@@ -105,15 +94,10 @@ impl Ended {
         matches!(self.how, How::Status(0 | STOPPED))
     }
 
-    /// A rank that the request reached before it listened to signals; it had not begun.
-    fn is_unready(&self) -> bool {
-        self.sent == Sent::Stop && self.how == How::Signal(SIGTERM)
-    }
-
     /// Ended by something outside the ranks, such as the system short of memory. An abort is not: native code calls
     /// it also where it only finds that a peer has vanished.
     fn is_violent(&self) -> bool {
-        matches!(self.how, How::Signal(signal) if signal != SIGABRT) && !self.is_unready()
+        matches!(self.how, How::Signal(signal) if signal != SIGABRT)
     }
 }
 
@@ -122,20 +106,16 @@ impl Ended {
 pub(super) enum Verdict {
     Done,
     Stopped,
-    Killed,
     Wrong(usize),
     Failed(usize),
 }
 
-/// Judges the ends of all ranks, by rank. What a rank did after the launcher began to end the group blames nobody.
+/// Judges the ends of all ranks, by rank.
 pub(super) fn judge(ended: &[Ended]) -> Verdict {
-    let failures = || ended.iter().enumerate().filter(|(_, end)| !end.is_fine() && end.sent != Sent::End);
+    let failures = || ended.iter().enumerate().filter(|(_, end)| !end.is_fine() && !end.late);
     let violent = failures().filter(|(_, end)| end.is_violent()).min_by_key(|(_, end)| end.look);
     if let Some((rank, _)) = violent {
         return Verdict::Failed(rank);
-    }
-    if failures().any(|(_, end)| end.is_unready()) {
-        return Verdict::Stopped;
     }
     if let Some((rank, _)) = failures().find(|(_, end)| end.how == How::Status(WRONG)) {
         return Verdict::Wrong(rank);
@@ -143,9 +123,6 @@ pub(super) fn judge(ended: &[Ended]) -> Verdict {
     let by_status = |end: &Ended| matches!(end.how, How::Status(_));
     if let Some((rank, _)) = failures().min_by_key(|(_, end)| (end.look, by_status(end))) {
         return Verdict::Failed(rank);
-    }
-    if !ended.iter().all(Ended::is_fine) {
-        return Verdict::Killed;
     }
     let stopped = ended.iter().any(|end| end.how == How::Status(STOPPED));
     if stopped { Verdict::Stopped } else { Verdict::Done }
@@ -155,25 +132,20 @@ pub(super) fn judge(ended: &[Ended]) -> Verdict {
 mod tests {
     use super::*;
 
-    const FINE: Ended = Ended { how: How::Status(0), sent: Sent::Nothing, look: 9 };
+    const FINE: Ended = Ended { how: How::Status(0), look: 9, late: false };
 
     fn status(status: i32, look: u64) -> Ended {
-        Ended { how: How::Status(status), sent: Sent::Nothing, look }
+        Ended { how: How::Status(status), look, late: false }
     }
 
     fn signal(signal: i32, look: u64) -> Ended {
-        Ended { how: How::Signal(signal), sent: Sent::Nothing, look }
-    }
-
-    fn after(sent: Sent, end: Ended) -> Ended {
-        Ended { sent, ..end }
+        Ended { how: How::Signal(signal), look, late: false }
     }
 
     #[test]
     fn ranks_that_end_well() {
         assert_eq!(judge(&[FINE, FINE]), Verdict::Done);
         assert_eq!(judge(&[FINE, status(75, 0)]), Verdict::Stopped);
-        assert_eq!(judge(&[after(Sent::Stop, status(75, 0)); 2]), Verdict::Stopped);
     }
 
     #[test]
@@ -197,17 +169,10 @@ mod tests {
 
     #[test]
     fn what_the_launcher_ended_is_no_cause() {
-        let ended = after(Sent::End, signal(SIGKILL, 7));
-        assert_eq!(judge(&[ended, status(1, 3)]), Verdict::Failed(1));
-        assert_eq!(judge(&[ended, ended]), Verdict::Killed);
-    }
-
-    #[test]
-    fn a_rank_stopped_before_it_listened_is_stopped() {
-        let unready = after(Sent::Stop, signal(SIGTERM, 3));
-        assert_eq!(judge(&[status(1, 4), unready]), Verdict::Stopped);
-        assert_eq!(judge(&[signal(SIGKILL, 4), unready]), Verdict::Failed(0));
-        assert_eq!(judge(&[FINE, signal(SIGTERM, 3)]), Verdict::Failed(1));
+        let killed = Ended { late: true, ..signal(SIGKILL, 7) };
+        assert_eq!(judge(&[killed, status(1, 3)]), Verdict::Failed(1));
+        let gave_up = Ended { late: true, ..status(2, 7) };
+        assert_eq!(judge(&[gave_up, status(1, 3)]), Verdict::Failed(1));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::launch::LAUNCHED;
+use super::launch::is_launched;
 use super::slurm;
 
 /// A rank's place among the ranks.
@@ -126,7 +126,7 @@ impl Placement {
             hosted: flag(env, "TORCHELASTIC_USE_AGENT_STORE")?,
             restart: number(env, "TORCHELASTIC_RESTART_COUNT", "a number of restarts")?.unwrap_or(0),
             id: env("TORCHELASTIC_RUN_ID").unwrap_or_else(|| format!("{host}:{port}")),
-            launched: env(LAUNCHED).is_some(),
+            launched: is_launched(env),
             host,
             port,
         };
@@ -243,6 +243,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::distributed::launch::LAUNCHED;
 
     fn of(variables: &[(&str, &str)]) -> Result<Option<Placement>, PlacementError> {
         Placement::of(&|name| {

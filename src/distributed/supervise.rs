@@ -2,32 +2,25 @@
 //!
 //! A rank cannot go on without the others, so the end of one decides for all; and a rank must not outlive the launcher,
 //! which alone is known to whoever started it. Each rank leads a process group of its own: a terminal's Ctrl-C then
-//! reaches the launcher alone, which passes it on once, and a rank can be ended together with what it has started.
+//! reaches the launcher alone, and a rank can be ended together with what it has started.
+//!
+//! A request to stop is passed on through the rank's standard input and not as a signal. Batch systems and service
+//! managers signal the launcher and the ranks alike, and a rank takes a second signal for leave to end without saving.
 
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::outcome::{Ended, Failure, How, Outcome, Sent, Verdict, judge};
+use super::launch::STOP;
+use super::outcome::{Ended, Failure, How, Outcome, Verdict, judge};
 use super::tail::Tail;
-
-/// What whoever started the launcher wants of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Request {
-    /// Nothing new.
-    GoOn,
-    /// The ranks shall finish their step, save and end.
-    Stop,
-    /// The ranks shall end where they are.
-    EndNow,
-}
 
 /// How long the launcher waits once a rank has failed.
 #[derive(Clone, Copy, Debug)]
@@ -47,38 +40,36 @@ impl Default for Patience {
 /// Time between two looks at the ranks.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Starts one process for each command, rank 0 first, and watches over them until all have ended. `request` is asked
-/// again and again and tells what is wanted by now.
+/// Starts one process for each command, rank 0 first, and watches over them until all have ended. `stop_requested` is
+/// asked again and again; once it is so, the ranks are told through their input to stop after the current step.
 ///
 /// Rank 0 writes where the launcher does; of the others, stdout goes nowhere and the last lines of stderr are kept. The
-/// standard input of a rank is a pipe that ends with the launcher. To be called from the main thread: the
-/// parent-death signal that a rank may ask for comes with the end of the thread that started it.
+/// standard input of a rank is a pipe that ends with the launcher ([`super::tie_to_launcher`] reads it). To be called
+/// from the main thread: the parent-death signal that a rank may ask for comes with the end of the thread that started
+/// it.
 ///
 /// # Errors
 /// A process cannot be started or waited for; those that were started are then ended.
 pub fn supervise(
     commands: Vec<Command>,
     patience: Patience,
-    request: impl Fn() -> Request,
+    stop_requested: impl Fn() -> bool,
 ) -> io::Result<Outcome> {
     let mut ranks = Ranks::start(commands)?;
     let mut failed_at = None;
     for look in 0.. {
-        if ranks.look(look)? {
+        let since = failed_at.map(|at: Instant| at.elapsed());
+        if ranks.look(look, since.is_some_and(|since| since >= patience.cause))? {
             break;
         }
-        match request() {
-            Request::GoOn => {}
-            Request::Stop => ranks.stop(),
-            Request::EndNow => ranks.kill(),
+        match since {
+            Some(since) if since >= patience.cause + patience.order => ranks.kill(),
+            Some(since) if since >= patience.cause => ranks.ask_to_stop(),
+            _ if stop_requested() => ranks.ask_to_stop(),
+            _ => {}
         }
-        if ranks.ended().any(|end| !end.is_fine()) {
-            let since = failed_at.get_or_insert_with(Instant::now).elapsed();
-            if since >= patience.cause + patience.order {
-                ranks.kill();
-            } else if since >= patience.cause {
-                ranks.terminate();
-            }
+        if failed_at.is_none() && ranks.ended().any(|end| !end.is_fine()) {
+            failed_at = Some(Instant::now());
         }
         thread::sleep(PAUSE);
     }
@@ -92,7 +83,7 @@ struct Rank {
     /// Holds the writing end of the rank's standard input.
     child: Child,
     tail: Option<Tail>,
-    sent: Sent,
+    asked_to_stop: bool,
     ended: Option<Ended>,
 }
 
@@ -106,41 +97,41 @@ impl Ranks {
             }
             let mut child = command.spawn()?;
             let stderr = child.stderr.take();
-            ranks.0.push(Rank { child, tail: None, sent: Sent::Nothing, ended: None });
+            ranks.0.push(Rank { child, tail: None, asked_to_stop: false, ended: None });
             // Only now, so that a thread that is refused leaves no process behind.
             ranks.0[rank].tail = stderr.map(Tail::of).transpose()?;
         }
         Ok(ranks)
     }
 
-    /// Finds who has ended since the last look; true if nobody is left.
-    fn look(&mut self, look: u64) -> io::Result<bool> {
-        for rank in self.0.iter_mut().filter(|rank| rank.ended.is_none()) {
+    /// Finds who has ended since the last look, `late` if that blames nobody any more; true if nobody is left.
+    fn look(&mut self, look: u64, late: bool) -> io::Result<bool> {
+        for rank in self.alive() {
             if let Some(status) = rank.child.try_wait()? {
-                rank.ended = Some(Ended { how: How::from(status), sent: rank.sent, look });
+                rank.ended = Some(Ended { how: How::from(status), look, late });
             }
         }
-        Ok(self.ended().count() == self.0.len())
+        Ok(self.alive().next().is_none())
     }
 
     fn ended(&self) -> impl Iterator<Item = Ended> {
         self.0.iter().filter_map(|rank| rank.ended)
     }
 
-    /// Passes a request to stop on, once: a rank would take the second for one to end at once.
-    fn stop(&mut self) {
-        self.alive().filter(|rank| rank.sent == Sent::Nothing).for_each(|rank| rank.ask(Sent::Stop));
-    }
-
-    /// Asks ranks to end that have lost one of the others: one that is between two exchanges still tidies up.
-    fn terminate(&mut self) {
-        self.alive().filter(|rank| rank.sent < Sent::End).for_each(|rank| rank.ask(Sent::End));
+    /// Tells each rank, once, to stop. One that has lost another and is between two exchanges tidies up, too.
+    fn ask_to_stop(&mut self) {
+        for rank in self.alive().filter(|rank| !rank.asked_to_stop) {
+            rank.asked_to_stop = true;
+            if let Some(input) = &mut rank.child.stdin {
+                // A rank that does not read any more is about to end.
+                let _ = input.write_all(STOP);
+            }
+        }
     }
 
     /// Ends ranks with all that they have started.
     fn kill(&mut self) {
         for rank in self.alive() {
-            rank.sent = Sent::End;
             // It has not been waited for, so the number is still its own; there is nothing to do about an error.
             let _ = kill_process_group(Pid::from_child(&rank.child), Signal::KILL);
         }
@@ -161,21 +152,9 @@ impl Ranks {
         match judge(&ended) {
             Verdict::Done => Outcome::Done,
             Verdict::Stopped => Outcome::Stopped,
-            Verdict::Killed => Outcome::Killed,
             Verdict::Wrong(rank) => Outcome::Wrong(failure(rank)),
             Verdict::Failed(rank) => Outcome::Failed(failure(rank)),
         }
-    }
-}
-
-impl Rank {
-    /// Asks for an end in order; a rank that was asked before is not asked again.
-    fn ask(&mut self, what: Sent) {
-        if self.sent == Sent::Nothing {
-            // As in `kill`.
-            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        }
-        self.sent = what;
     }
 }
 

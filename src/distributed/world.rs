@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
+use super::launch::prefix;
 use super::mesh::{Mesh, Wiring, transport};
 use super::placement::Placement;
 use crate::experiment::Sharding;
@@ -160,7 +161,7 @@ impl World {
     /// [`WorldError`]: an address that is taken or does not answer, ranks that do not come, that come twice, or that
     /// differ.
     pub fn join(placement: &Placement, fingerprint: &Fingerprint, timeout: Duration) -> Result<Self> {
-        let store = open_store(placement, timeout)?.prefixed(&format!("oss-run/{}", placement.restart))?;
+        let store = open_store(placement, timeout)?.prefixed(&prefix(placement.restart))?;
         let world = Self {
             rank: placement.rank,
             size: placement.world_size,

@@ -49,6 +49,23 @@ impl Default for Options {
 /// # Errors
 /// An experiment that cannot be run as it is, a stage that fails, a stop on request.
 pub fn run(resolved: &Resolved, runs: &RunsDir, options: &Options, world: &World) -> Result<Summary> {
+    walk(graph(resolved, runs, options)?, &resolved.provenance, options, world)
+}
+
+/// Whether [`run`] would find a stage that is not fresh.
+///
+/// # Errors
+/// As [`run`], before its first stage.
+pub fn has_work(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<bool> {
+    stale(&graph(resolved, runs, options)?, options)
+}
+
+fn stale(graph: &Graph, options: &Options) -> Result<bool> {
+    let planned = plan::stages(graph, &options.choices.force)?;
+    Ok(planned.iter().any(|planned| planned.stage <= options.until && !is_fresh(planned)))
+}
+
+fn graph(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<Graph> {
     let experiment = plan::with_vocabulary(&resolved.experiment)?;
     let graph = plan::graph(experiment, runs, &options.choices, Reach::Hub(watch()));
     let unstarted = |error: Error| match is_stop(&error) {
@@ -58,7 +75,7 @@ pub fn run(resolved: &Resolved, runs: &RunsDir, options: &Options, world: &World
     let Some(graph) = graph.map_err(unstarted)? else {
         bail!("the hub did not tell what it has; check the network and HF_ENDPOINT");
     };
-    walk(graph, &resolved.provenance, options, world)
+    Ok(graph)
 }
 
 /// Brings a run up to date with its graph.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::trained::runs_of;
 use super::watch::watch;
-use super::{Options, walk};
+use super::{Options, stale, walk};
 use crate::distributed::World;
 use crate::experiment::{self, Experiment, Overrides, Provenance};
 use crate::plan::identity::{self, Identity, Trajectory, experiment_of};
@@ -42,9 +42,25 @@ impl Resuming {
         Ok(Self { run: run.clone(), manifest, experiment, provenance })
     }
 
+    /// Whether a stage up to `options.until` has to run.
+    ///
+    /// # Errors
+    /// As [`resume`].
+    pub fn has_work(&self, options: &Options) -> Result<bool> {
+        stale(&self.graph()?, options)
+    }
+
     /// What it is to be run with.
     pub fn experiment(&self) -> &Experiment {
         &self.experiment
+    }
+
+    fn graph(&self) -> Result<Graph> {
+        let Self { run, manifest, experiment, .. } = self;
+        let runs = runs_of(run)?;
+        let inputs = inputs(experiment, manifest, &runs)?;
+        let identity = same_run(run, manifest.clone(), experiment, &inputs)?;
+        Ok(Graph { experiment: experiment.clone(), inputs, identity, runs })
     }
 }
 
@@ -56,12 +72,8 @@ impl Resuming {
 ///
 /// # Errors
 /// As [`super::run`].
-pub fn resume(resuming: Resuming, options: &Options, world: &World) -> Result<super::Summary> {
-    let Resuming { run, manifest, experiment, provenance } = resuming;
-    let runs = runs_of(&run)?;
-    let inputs = inputs(&experiment, &manifest, &runs)?;
-    let identity = same_run(&run, manifest, &experiment, &inputs)?;
-    walk(Graph { experiment, inputs, identity, runs }, &provenance, options, world)
+pub fn resume(resuming: &Resuming, options: &Options, world: &World) -> Result<super::Summary> {
+    walk(resuming.graph()?, &resuming.provenance, options, world)
 }
 
 /// The manifest's experiment with `set` applied.

@@ -1,13 +1,13 @@
 //! Ranks here are small shell scripts, or this test program again under another role.
 
-use std::cell::Cell;
 use std::env;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::distributed::tie_to_parent;
+use crate::distributed::tie_to_launcher;
+use crate::interrupt;
 
 /// Waits short enough for a test.
 const PATIENCE: Patience = Patience { cause: Duration::from_millis(300), order: Duration::from_millis(300) };
@@ -24,7 +24,7 @@ fn shell(script: &str) -> Command {
 }
 
 fn outcome(scripts: &[&str]) -> Outcome {
-    supervise(scripts.iter().map(|script| shell(script)).collect(), PATIENCE, || Request::GoOn).unwrap()
+    supervise(scripts.iter().map(|script| shell(script)).collect(), PATIENCE, || false).unwrap()
 }
 
 fn failed(outcome: Outcome) -> Failure {
@@ -52,12 +52,19 @@ fn plays_a_role() {
         "launcher" => {
             let watcher = format!("echo $$ > {}/watcher; cat > {0}/input", place.display());
             let commands = vec![shell(&watcher), as_role("rank", place)];
-            supervise(commands, PATIENCE, || Request::GoOn).unwrap();
+            supervise(commands, PATIENCE, || false).unwrap();
         }
         "rank" => {
-            tie_to_parent().unwrap();
+            tie_to_launcher().unwrap();
             fs::write(place.join("rank"), std::process::id().to_string()).unwrap();
             thread::sleep(Duration::from_secs(60));
+        }
+        "stopping rank" => {
+            tie_to_launcher().unwrap();
+            while !interrupt::requested() {
+                thread::sleep(PAUSE);
+            }
+            std::process::exit(75);
         }
         other => panic!("no role {other}"),
     }
@@ -105,7 +112,11 @@ fn the_first_failure_is_told_with_its_last_lines() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("number");
     // Once its end was seen, the first to fail has no process number any more.
-    let second = format!("{}; while kill -0 $(cat {}); do :; done; exit 1", wait_for(&file), file.display());
+    let second = format!(
+        "{}; while kill -0 $(cat {}) 2> /dev/null; do :; done; exit 1",
+        wait_for(&file),
+        file.display()
+    );
     let first =
         format!("for line in $(seq 30); do echo line $line >&2; done; echo $$ > {}; exit 3", file.display());
     let failure = failed(outcome(&[&second, &first, "sleep 60"]));
@@ -127,14 +138,22 @@ fn a_killed_rank_is_the_cause_though_others_complain_first() {
 #[test]
 fn a_stubborn_rank_goes_with_what_it_started() {
     let place = tempfile::tempdir().unwrap();
-    let stubborn =
-        format!("trap '' TERM; sleep 60 & echo $! > {}/inner; wait; sleep 60", place.path().display());
-    let start = Instant::now();
     let inner = place.path().join("inner");
+    let stubborn = format!("trap '' TERM; sleep 60 & echo $! > {}; wait; sleep 60", inner.display());
+    let start = Instant::now();
     let failure = failed(outcome(&[&format!("{}; exit 1", wait_for(&inner)), &stubborn]));
     assert_eq!((failure.rank, failure.how), (0, How::Status(1)));
     assert!(start.elapsed() < Duration::from_secs(10));
     assert!(ends_within(told(&inner), Duration::from_secs(2)));
+}
+
+#[test]
+fn after_a_failure_the_others_are_asked_before_they_are_killed() {
+    let place = tempfile::tempdir().unwrap();
+    let tidied = place.path().join("tidied");
+    let tidy = format!("read word; echo $word > {}; exit 75", tidied.display());
+    assert_eq!(failed(outcome(&["exit 1", &tidy])).rank, 0);
+    assert_eq!(fs::read_to_string(tidied).unwrap(), "stop\n");
 }
 
 /// A script that waits until `file` has something in it.
@@ -145,56 +164,30 @@ fn wait_for(file: &Path) -> String {
 #[test]
 fn a_request_is_passed_on_once_to_each() {
     let place = tempfile::tempdir().unwrap();
+    // It ends only after the launcher has had time to say it again. A shell gives a command in the background no input
+    // unless told so.
     let rank = |name: &str| {
-        let file = place.path().join(name);
-        let heard = file.with_extension("heard");
-        format!(
-            "trap 'echo heard >> {}' TERM; echo ready > {}; {}; sleep 0.3; exit 75",
-            heard.display(),
-            file.display(),
-            wait_for(&heard)
-        )
+        let heard = place.path().join(name);
+        let listen = format!("while read word; do echo $word >> {}; done", heard.display());
+        shell(&format!("exec 3<&0; {listen} <&3 & sleep 0.3; exit 75"))
     };
-    let ready = |name: &str| place.path().join(name).exists();
-    let commands = vec![shell(&rank("a")), shell(&rank("b"))];
-    let outcome =
-        supervise(
-            commands,
-            PATIENCE,
-            || {
-                if ready("a") && ready("b") { Request::Stop } else { Request::GoOn }
-            },
-        );
+    let outcome = supervise(vec![rank("a"), rank("b")], PATIENCE, || true);
     assert_eq!(outcome.unwrap(), Outcome::Stopped);
-    for name in ["a.heard", "b.heard"] {
-        assert_eq!(fs::read_to_string(place.path().join(name)).unwrap(), "heard\n");
+    for name in ["a", "b"] {
+        assert_eq!(fs::read_to_string(place.path().join(name)).unwrap(), "stop\n");
     }
 }
 
 #[test]
-fn a_request_that_comes_before_a_rank_listens_stops_it() {
-    let commands = vec![shell("sleep 60"), shell("sleep 60")];
-    assert_eq!(supervise(commands, PATIENCE, || Request::Stop).unwrap(), Outcome::Stopped);
-}
-
-#[test]
-fn the_second_request_ends_all_at_once() {
+fn a_rank_hears_the_request_and_the_end_of_its_launcher() {
     let place = tempfile::tempdir().unwrap();
-    let files = ["a", "b"].map(|name| place.path().join(name));
-    let stubborn =
-        |file: &Path| format!("trap '' TERM; echo x > {}; while true; do sleep 0.1; done", file.display());
-    let asked = Cell::new(0);
-    let commands = files.iter().map(|file| shell(&stubborn(file))).collect();
-    let outcome = supervise(commands, PATIENCE, || {
-        let ready = files.iter().all(|file| file.exists());
-        asked.set(asked.get() + usize::from(ready));
-        match asked.get() {
-            0 => Request::GoOn,
-            1..20 => Request::Stop,
-            _ => Request::EndNow,
-        }
-    });
-    assert_eq!(outcome.unwrap(), Outcome::Killed);
+    let ranks = vec![as_role("stopping rank", place.path()), as_role("stopping rank", place.path())];
+    assert_eq!(supervise(ranks, PATIENCE, || true).unwrap(), Outcome::Stopped);
+
+    let mut rank = as_role("rank", place.path()).stdin(Stdio::piped()).spawn().unwrap();
+    told(&place.path().join("rank"));
+    drop(rank.stdin.take());
+    assert_eq!(rank.wait().unwrap().code(), Some(1));
 }
 
 #[test]
@@ -202,20 +195,11 @@ fn a_command_that_cannot_start_ends_those_that_did() {
     let place = tempfile::tempdir().unwrap();
     let script = format!("echo $$ > {}/first; sleep 60", place.path().display());
     let commands = vec![shell(&script), Command::new("/nowhere/oss-run")];
-    assert!(supervise(commands, PATIENCE, || Request::GoOn).is_err());
+    assert!(supervise(commands, PATIENCE, || false).is_err());
     // It may have ended before it could tell its number.
     if place.path().join("first").exists() {
         assert!(!runs(told(&place.path().join("first"))));
     }
-}
-
-#[test]
-fn a_rank_ends_with_its_input() {
-    let place = tempfile::tempdir().unwrap();
-    let mut rank = as_role("rank", place.path()).stdin(Stdio::piped()).spawn().unwrap();
-    told(&place.path().join("rank"));
-    drop(rank.stdin.take());
-    assert_eq!(rank.wait().unwrap().code(), Some(1));
 }
 
 #[test]
