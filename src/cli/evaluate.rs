@@ -37,7 +37,9 @@ pub fn evaluate(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         trained.share_among(ranks);
     }
     let experiment = trained.experiment().clone();
-    let task = Task { experiment: &experiment, arguments, has_work: &|| Ok(true), resumed: None };
+    // A run that trains may have a newer checkpoint by the time another rank looks.
+    let same = (arguments, trained.checkpoint_path().to_owned());
+    let task = Task { experiment: &experiment, arguments: &same, has_work: &|| Ok(true), resumed: None };
     on_ranks(&task, |world| {
         let report = match &arguments.data {
             Some(file) => trained.evaluate_file(file, world)?,

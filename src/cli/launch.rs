@@ -49,8 +49,6 @@ pub fn launch(experiment: &Experiment, resumed: impl Fn(&Path) -> Vec<OsString>)
         port,
         restart: 0,
         id: format!("{}-{port}", process::id()),
-        threads_set: experiment.train.threads.is_some(),
-        deterministic: experiment.run.deterministic,
     };
     let mut arguments = own_arguments();
     let mut run = None;
@@ -68,10 +66,9 @@ pub fn launch(experiment: &Experiment, resumed: impl Fn(&Path) -> Vec<OsString>)
 
 /// One start of all ranks, until they have ended.
 fn start(program: &Path, arguments: &[OsString], launch: &Launch) -> Result<Outcome> {
-    let inherited = |name: &str| env::var(name).ok();
     let commands = (0..launch.ranks).map(|rank| {
         let mut command = Command::new(program);
-        command.args(arguments).envs(launch.environment(rank, &inherited));
+        command.args(arguments).envs(launch.environment(rank));
         command
     });
     supervise(commands.collect(), Patience::default(), interrupt::requested)

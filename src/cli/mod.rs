@@ -22,6 +22,7 @@ pub use failure::{Status, guarded};
 
 use anyhow::{Context, Result};
 
+use crate::distributed::Placement;
 use crate::{interrupt, monitor};
 use arguments::Command;
 
@@ -31,7 +32,11 @@ use arguments::Command;
 /// Whatever the subcommand meets; [`Status::of`] says which exit status it deserves.
 pub fn dispatch(cli: Cli) -> Result<()> {
     let Cli { command, common } = cli;
-    monitor::init_logging(common.verbosity(), None).context("cannot start logging")?;
+    // One rank speaks for all; what is wrong with the variables that say so is told where they matter.
+    let placement = Placement::of(&|name| std::env::var(name).ok()).ok().flatten();
+    let verbosity =
+        if placement.is_some_and(|placement| placement.rank > 0) { -1 } else { common.verbosity() };
+    monitor::init_logging(verbosity, None).context("cannot start logging")?;
     interrupt::install().context("cannot listen to signals")?;
     let runs = common.runs();
     match command {

@@ -2,7 +2,7 @@
 
 mod costs;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 
@@ -23,6 +23,7 @@ use crate::plan::pace::Pace;
 use crate::plan::traffic::{Interconnect, Traffic, interconnects, traffic};
 use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
 use crate::run_dir::RunsDir;
+use crate::train::{self, DryRun};
 
 /// What it takes.
 #[derive(Debug, Args)]
@@ -32,6 +33,15 @@ pub struct Arguments {
     /// Show every value and where it came from, defaults too
     #[arg(long)]
     explain: bool,
+    /// Play one rank: initialise its slice, write its part of a checkpoint, and measure the memory that it takes
+    #[arg(long)]
+    dry_run: bool,
+    /// The rank that the dry run plays
+    #[arg(long, value_name = "R", default_value_t = 0, requires = "dry_run")]
+    rank: u64,
+    /// Training steps, on made-up tokens, that the dry run takes
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "dry_run")]
+    steps: u64,
     /// Print the plan as one JSON document
     #[arg(long)]
     json: bool,
@@ -63,6 +73,8 @@ struct Plan {
     disk: Disk,
     /// Known once the run has taken a step.
     pace: Option<Pace>,
+    /// What one rank took; measured on request.
+    dry_run: Option<DryRun>,
 }
 
 /// The memory of a rank with its sums.
@@ -96,7 +108,8 @@ struct PlannedRun {
     steps_taken: u64,
 }
 
-/// Plans and prints. Nothing is downloaded or allocated; digests of local files are remembered for the run.
+/// Plans and prints. Nothing is downloaded, and nothing allocated but for a dry run; digests of local files are remembered
+/// for the run.
 pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let resolved = arguments.experiment.load()?;
     let experiment = plan::with_vocabulary(&resolved.experiment)?;
@@ -131,11 +144,20 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
             kinds: memory,
         },
         disk: disk(&experiment),
+        dry_run: arguments.dry_run.then(|| played(&experiment, arguments, runs)).transpose()?,
         pace,
         estimate,
         experiment,
     };
     if arguments.json { print_json(&planned) } else { print(&planned.show(arguments.explain)) }
+}
+
+/// Plays one rank, with its file among the runs, where checkpoints would go.
+fn played(experiment: &experiment::Experiment, arguments: &Arguments, runs: &RunsDir) -> Result<DryRun> {
+    let place = || format!("cannot write to {}; give another place with --runs-dir", runs.root().display());
+    std::fs::create_dir_all(runs.root()).with_context(place)?;
+    let folder = tempfile::Builder::new().prefix(".dry-run-").tempdir_in(runs.root()).with_context(place)?;
+    train::dry_run(experiment, arguments.rank, arguments.steps, folder.path())
 }
 
 /// Tokens of all prepared training sources; none while one of them is not prepared.

@@ -35,7 +35,10 @@ pub fn resume(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         Options { until: arguments.until, stop_at_step: arguments.stop_at_step, ..Options::default() };
     let resuming = runner::Resuming::of(&run, &arguments.set)?;
     let has_work = || resuming.has_work(&options);
-    let task = Task { experiment: resuming.experiment(), arguments, has_work: &has_work, resumed: None };
+    // `last` may mean another run by the time another rank looks.
+    let same = (arguments, run.root());
+    let task =
+        Task { experiment: resuming.experiment(), arguments: &same, has_work: &has_work, resumed: None };
     on_ranks(&task, |world| {
         if !world.is_leader() {
             return runner::follow(world);

@@ -88,7 +88,9 @@ pub fn sample(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     }
     let settings = arguments.settings(&trained.experiment().sample)?;
     let experiment = trained.experiment().clone();
-    let task = Task { experiment: &experiment, arguments, has_work: &|| Ok(true), resumed: None };
+    // A run that trains may have a newer checkpoint by the time another rank looks.
+    let same = (arguments, trained.checkpoint_path().to_owned());
+    let task = Task { experiment: &experiment, arguments: &same, has_work: &|| Ok(true), resumed: None };
     on_ranks(&task, |world| {
         let samples = trained.sample(&settings, world)?;
         match (world.is_leader(), arguments.json) {

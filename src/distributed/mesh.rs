@@ -44,7 +44,7 @@ pub(super) struct Wiring<'a> {
     pub transport: Transport,
     pub store: Option<&'a Store>,
     pub timeout: Duration,
-    /// The network interface of a mesh that lies on one machine.
+    /// The network interface of a mesh that lies on one machine, so that nothing listens beyond it.
     pub interface: Option<&'a str>,
 }
 

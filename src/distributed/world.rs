@@ -17,7 +17,7 @@ use super::launch::prefix;
 use super::mesh::{Mesh, Wiring, transport};
 use super::placement::Placement;
 use crate::experiment::Sharding;
-use crate::torch::{Store, Transport};
+use crate::torch::Store;
 
 /// How long a rank that waits for a message sleeps at first, and at most.
 const NAP: Duration = Duration::from_millis(1);
@@ -241,7 +241,7 @@ impl World {
             transport,
             store: Some(&store),
             timeout: self.timeout,
-            interface: (transport == Transport::Gloo && self.size == self.local_size).then_some("lo"),
+            interface: (self.size == self.local_size).then_some("lo"),
         };
         Mesh::open(sharding, (self.rank, self.size, self.local_size), device, &wiring)
             .context("the ranks cannot connect to each other; look at the logs of the others")

@@ -8,10 +8,12 @@ mod logging;
 mod metrics;
 mod progress;
 mod record;
+mod resident;
 mod tensorboard;
 
 pub use logging::{init_logging, log_to};
 pub use metrics::{MetricsError, MetricsLine, MetricsLog};
 pub use progress::{Progress, Unit};
 pub use record::{Recorder, scalars, tag};
+pub use resident::{forget_resident_peak, resident_bytes, resident_peak_bytes};
 pub use tensorboard::{HParam, TensorBoard};

@@ -3,11 +3,9 @@
 use serde::Serialize;
 use tch::Cuda;
 
+use crate::distributed::Layout;
 use crate::experiment::{Backend, Model, Sharding, Strategy, Train};
-use crate::model::{ParameterSpec, Role, num_units, unit_parameters};
-
-/// Tensors and slices of a flat region start at multiples of so many elements: 256 bytes in f32.
-const ALIGNMENT: u64 = 64;
+use crate::model::num_units;
 
 /// GPUs of the machines that hsdp is planned for where nobody says how many ranks share one.
 const USUAL_GPUS: u64 = 8;
@@ -58,25 +56,15 @@ impl Regions {
     pub fn elements(&self) -> u64 {
         self.matrices + self.rest
     }
-
-    fn of(parameters: &[ParameterSpec], shards: u64) -> Self {
-        let mut regions = Self::default();
-        for parameter in parameters {
-            let region =
-                if parameter.role == Role::Matrix { &mut regions.matrices } else { &mut regions.rest };
-            *region += parameter.numel().unsigned_abs().next_multiple_of(ALIGNMENT);
-        }
-        let slices = shards * ALIGNMENT;
-        Self {
-            matrices: regions.matrices.next_multiple_of(slices),
-            rest: regions.rest.next_multiple_of(slices),
-        }
-    }
 }
 
 /// The regions of every unit of the chain, cut for `shards` ranks; the model's `vocab_size` is set.
 pub fn regions(model: &Model, shards: u64) -> Vec<Regions> {
-    (0..num_units(model)).map(|unit| Regions::of(&unit_parameters(model, unit), shards)).collect()
+    let of = |unit| {
+        let layout = Layout::new(model, unit, shards as usize);
+        Regions { matrices: layout.matrices.unsigned_abs(), rest: layout.rest.unsigned_abs() }
+    };
+    (0..num_units(model)).map(of).collect()
 }
 
 /// Whether the model is trained on GPUs; `auto` looks at this machine.
@@ -134,6 +122,6 @@ mod tests {
         // Slices of three are multiples of 64: 6400 is 33.3 times 192, and 64 is a third of it.
         let cut = regions(&model, 3);
         assert_eq!((cut[0].matrices, cut[3].rest), (34 * 192, 192));
-        assert_eq!(cut[1].elements() % (3 * ALIGNMENT), 0);
+        assert_eq!(cut[1].elements() % (3 * 64), 0);
     }
 }

@@ -73,6 +73,11 @@ impl Trained {
         sharding.strategy = if ranks > 1 { Strategy::Fsdp } else { Strategy::None };
     }
 
+    /// Where the checkpoint lies.
+    pub fn checkpoint_path(&self) -> &Path {
+        self.checkpoint.path()
+    }
+
     pub(super) fn graph(&self) -> &Graph {
         &self.graph
     }

@@ -66,6 +66,15 @@ char *oss_flash_attention_backward(at::Tensor *grad_out, at::Tensor *query, at::
 
 char *oss_set_deterministic(bool enabled) {
   return guarded([&] {
+#ifdef OSS_RUN_CUDA
+    if (enabled) {
+      // cuBLAS and NCCL read these when they are first used. Without them cuBLAS sums in an order of its own choice, and
+      // libtorch refuses to call it. What the user has set stays.
+      setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+      setenv("NCCL_ALGO", "Ring", 0);
+      setenv("NCCL_NVLS_ENABLE", "0", 0);
+    }
+#endif
     at::globalContext().setDeterministicAlgorithms(enabled, false);
     // Filling fresh memory is libtorch's guard against reading it uninitialised; no operation here does.
     at::globalContext().setDeterministicFillUninitializedMemory(false);

@@ -207,7 +207,8 @@ pub fn flash_attention_backward(
 
 /// Makes libtorch choose kernels that repeat bit for bit, and fail where there is none.
 pub fn set_deterministic(enabled: bool) -> Result<()> {
-    // SAFETY: sets a flag of libtorch's global context; takes no pointer.
+    // SAFETY: sets a flag of libtorch's global context, and in a CUDA build variables of the environment, before libtorch
+    // computes; this program's other threads read none by then. Takes no pointer.
     checked("deterministic mode", unsafe { oss_set_deterministic(enabled) })
 }
 

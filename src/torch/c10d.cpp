@@ -84,7 +84,7 @@ char *oss_store_add(Store *store, const char *key, int64_t amount, int64_t *sum)
 
 void oss_store_free(Store *store) { delete store; }
 
-// `transport`: 0 NCCL, 1 Gloo, 2 the fake group, which moves nothing. `interface` (Gloo) may be null.
+// `transport`: 0 NCCL, 1 Gloo, 2 the fake group, which moves nothing. `interface` may be null.
 char *oss_group_open(int transport, Store *store, int rank, int size, int64_t timeout_ms, const char *interface,
                      Group **group) {
   return guarded([&] {
@@ -99,6 +99,10 @@ char *oss_group_open(int transport, Store *store, int rank, int size, int64_t ti
       *group = new Group(c10::make_intrusive<c10d::ProcessGroupGloo>(*store, rank, size, options));
     } else {
 #ifdef OSS_RUN_CUDA
+      if (interface) {
+        // Read when NCCL is first used; what the user has set stays.
+        setenv("NCCL_SOCKET_IFNAME", interface, 0);
+      }
       auto options = c10d::ProcessGroupNCCL::Options::create();
       options->timeout = milliseconds(timeout_ms);
       *group = new Group(c10::make_intrusive<c10d::ProcessGroupNCCL>(*store, rank, size, options));

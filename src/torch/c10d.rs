@@ -255,7 +255,7 @@ pub struct ProcessGroup {
 
 impl ProcessGroup {
     /// Joins as `rank` of `size`; returns when all have joined. `store` is the group's own, under a prefix of its own;
-    /// the fake group needs none. `interface` binds Gloo to a network interface, such as `lo`.
+    /// the fake group needs none. `interface` binds it to a network interface, such as `lo`.
     ///
     /// # Errors
     /// Others do not come within `timeout`; no GPU; an interface that does not exist.
@@ -268,7 +268,8 @@ impl ProcessGroup {
     ) -> Result<Self> {
         let interface = interface.map(CString::new).transpose()?;
         let mut group = null_mut();
-        // SAFETY: pointers outlive the call; the group counts its own reference to the store.
+        // SAFETY: pointers outlive the call; the group counts its own reference to the store. In a CUDA build it may set a
+        // variable of the environment, which this program's other threads do not read.
         let message = unsafe {
             oss_group_open(
                 transport as c_int,

@@ -27,6 +27,11 @@ impl GlobalBatch {
         Self { rows: (first..first + count).map(|index| batches.sample(index)).collect() }
     }
 
+    /// A batch of these samples, each of T + 1 tokens.
+    pub fn from_rows(rows: Vec<Vec<i64>>) -> Self {
+        Self { rows }
+    }
+
     /// The T + 1 tokens of each sample.
     pub fn into_rows(self) -> Vec<Vec<i64>> {
         self.rows

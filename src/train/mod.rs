@@ -2,6 +2,7 @@
 
 mod batch;
 mod device;
+mod dry_run;
 mod optimize;
 mod pass;
 mod resume;
@@ -17,6 +18,7 @@ mod oracle;
 
 pub use batch::GlobalBatch;
 pub use device::{device, set_up};
+pub use dry_run::{DryRun, dry_run};
 pub use pass::{MicroBatch, PassOptions, PassResult, forward_backward};
 pub use trainer::{Best, Due, Flags, Progress, StepReport, Trainer, compute_kind};
 pub use unit::Unit;

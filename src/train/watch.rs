@@ -12,7 +12,7 @@ use crate::evaluation::Evaluation;
 use crate::experiment::Experiment;
 use crate::generation::SampledText;
 use crate::model::Load;
-use crate::monitor::{HParam, Progress, Recorder, Unit, tag};
+use crate::monitor::{HParam, Progress, Recorder, Unit, resident_peak_bytes, tag};
 use crate::run_dir::RunDir;
 use crate::torch::cuda_peak_bytes;
 
@@ -176,11 +176,6 @@ impl LayerLoad {
 fn peak_memory_bytes(report: &StepReport) -> u64 {
     match report.pass.loads.first().map(|load| load.counts.device()) {
         Some(Device::Cuda(index)) => cuda_peak_bytes(index).unwrap_or(0).unsigned_abs(),
-        _ => {
-            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
-            kib.unwrap_or(0) * 1024
-        }
+        _ => resident_peak_bytes(),
     }
 }

@@ -33,8 +33,36 @@ impl Plan {
             self.work(),
             self.disk(),
             vec![self.time()],
+            self.played(),
         ];
         table(&[], parts.concat(), &[1])
+    }
+
+    /// What a dry run measured, beside what it should have been.
+    fn played(&self) -> Vec<Row> {
+        let Some(dry) = &self.dry_run else { return Vec::new() };
+        let planned = |bytes_planned: u64| format!("planned {}", bytes(bytes_planned));
+        let (state, total) = (self.memory.state, self.memory.on_device);
+        let seconds = |seconds: f64| HumanDuration(std::time::Duration::from_secs_f64(seconds)).to_string();
+        let mut rows = vec![
+            row(
+                "dry run",
+                format!("rank {} of {}", dry.rank, dry.ranks),
+                "measured, beyond the program itself",
+            ),
+            row("  initialised", bytes(dry.initialised_bytes), planned(state)),
+            row("  initialising", bytes(dry.initialising_peak_bytes), "at most"),
+            row("  saving", bytes(dry.saving_peak_bytes), "at most"),
+            row(
+                "  checkpoint file",
+                bytes(dry.file_bytes),
+                format!("written in {}", seconds(dry.saving_seconds)),
+            ),
+        ];
+        if let Some(peak) = dry.training_peak_bytes {
+            rows.insert(3, row("  training", bytes(peak), format!("at most; {}", planned(total))));
+        }
+        rows
     }
 
     fn parameters(&self) -> Vec<Row> {

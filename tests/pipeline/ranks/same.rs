@@ -129,7 +129,7 @@ fn other_ranks_go_on_where_some_stopped() {
         project.oss_run(&format!("tiny.toml {options}")).ends_with(75);
         assert_eq!(json(&project.the_run().join("manifest.json"))["segments"][part]["ranks"], ranks);
     }
-    project.oss_run(&format!("resume last --set sharding.strategy=fsdp --set sharding.ranks=3")).ends_with(0);
+    project.oss_run("resume last --set sharding.strategy=fsdp --set sharding.ranks=3").ends_with(0);
     for (one, many) in whole.iter().zip(numbers(&project)) {
         assert_eq!((&one.0, one.1), (&many.0, many.1));
         assert!((many.2 / one.2 - 1.0).abs() <= 1e-5, "{} of step {}", one.0, one.1);

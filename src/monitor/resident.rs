@@ -1,0 +1,40 @@
+//! Memory of this process, as Linux counts it.
+
+use std::fs;
+
+/// Bytes of this process's memory that are not swapped out.
+pub fn resident_bytes() -> u64 {
+    status("VmRSS:")
+}
+
+/// The most that [`resident_bytes`] has been, since the start or since [`forget_resident_peak`].
+pub fn resident_peak_bytes() -> u64 {
+    status("VmHWM:")
+}
+
+/// Begins a new peak. Where the system refuses, the old one stays.
+pub fn forget_resident_peak() {
+    // "5" is the kernel's word for it: proc(5).
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+fn status(field: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_buffer_is_seen_and_its_peak_remembered() {
+        let before = resident_bytes();
+        let buffer = vec![1u8; 64 << 20];
+        assert!(resident_bytes() >= before + (50 << 20), "{before} {}", buffer[7]);
+        drop(buffer);
+        assert!(resident_peak_bytes() >= before + (50 << 20));
+    }
+}
