@@ -102,6 +102,7 @@ fn compile_bridge(libtorch: &Path, cuda: Option<&Cuda>) -> Result<(), String> {
     bridge.cpp(true).std("c++17").define("_GLIBCXX_USE_CXX11_ABI", "1").files(BRIDGE);
     if let Some(cuda) = cuda {
         bridge.define("OSS_RUN_CUDA", None);
+        header_dirs.push("src/torch/declarations/cuda".into());
         header_dirs.extend(cuda.include_dirs.iter().cloned());
     }
     // As system headers they keep their warnings to themselves, and ours stay visible.

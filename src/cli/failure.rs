@@ -68,7 +68,9 @@ pub fn guarded(work: impl FnOnce() -> Result<()>) -> Status {
     let outcome = match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome,
         Err(payload) => {
-            eprintln!("error: {}", redact(&bug(payload.as_ref())));
+            let words = bug(payload.as_ref());
+            eprintln!("error: {}", redact(&words));
+            tracing::debug!("{words}");
             return Status::Failed;
         }
     };
@@ -76,7 +78,10 @@ pub fn guarded(work: impl FnOnce() -> Result<()>) -> Status {
     if let Err(error) = outcome
         && error.downcast_ref::<Ended>().is_none_or(|ended| ended.message.is_some())
     {
-        eprintln!("{}", redact(&render(&error, status)));
+        let words = render(&error, status);
+        eprintln!("{}", redact(&words));
+        // Into this rank's log, too: on many ranks, only one of them is on the screen.
+        tracing::debug!("{words}");
     }
     status
 }

@@ -157,7 +157,11 @@ fn played(experiment: &experiment::Experiment, arguments: &Arguments, runs: &Run
     let place = || format!("cannot write to {}; give another place with --runs-dir", runs.root().display());
     std::fs::create_dir_all(runs.root()).with_context(place)?;
     let folder = tempfile::Builder::new().prefix(".dry-run-").tempdir_in(runs.root()).with_context(place)?;
-    train::dry_run(experiment, arguments.rank, arguments.steps, folder.path())
+    let mut experiment = experiment.clone();
+    if experiment.sharding.strategy == experiment::Strategy::Hsdp {
+        experiment.sharding.ranks_per_replica = Some(Mesh::of(&experiment.sharding).shards);
+    }
+    train::dry_run(&experiment, arguments.rank, arguments.steps, folder.path())
 }
 
 /// Tokens of all prepared training sources; none while one of them is not prepared.

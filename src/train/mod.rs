@@ -96,6 +96,15 @@ pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outc
     let device = device(&experiment.train, world.local_rank())?;
     guard(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
+        tracing::debug!(
+            "rank {} of {}: slice {} of {}, replica {} of {}, on {device:?}",
+            world.rank(),
+            world.size(),
+            mesh.shard,
+            mesh.shards,
+            mesh.replica,
+            mesh.replicas
+        );
         let trainer = match start_from(world, &checkpoints, experiment)? {
             Some(checkpoint) => Trainer::resume(experiment, checkpoint, inputs.from_scratch, &mesh),
             None => Trainer::new(experiment, initial, inputs.from_scratch, &mesh),

@@ -117,6 +117,11 @@ pub(super) fn device(experiment: &Experiment, found: &mut Findings) {
             found.error(&keys, message, "set sharding.ranks to a multiple of sharding.ranks_per_replica");
         }
     }
+    if sharding.offload_optimizer && device == "cpu" {
+        let keys = ["sharding.offload_optimizer", "train.device"];
+        let message = "on the CPU the optimizer is in host memory already";
+        found.warning(&keys, message, "take sharding.offload_optimizer out");
+    }
     if sharding.backend == Backend::Nccl && device == "cpu" {
         let keys = ["sharding.backend", "train.device"];
         found.error(

@@ -61,8 +61,40 @@ fn so_they_are_with_recomputation_documents_and_two_sequences_at_once() {
 }
 
 #[test]
-fn so_they_are_in_bf16_to_its_precision() {
+fn so_they_are_in_half_precision_to_its_digits() {
     compare(&["train.precision = 'bf16'"], &[("fsdp", 2)], 5e-3);
+    compare(&["train.precision = 'f16'"], &[("hsdp", 4)], 5e-3);
+}
+
+#[test]
+fn one_rank_of_many_is_played_alone() {
+    let project = project(&["model.hidden_size = 64", "model.intermediate_size = 64"]);
+    let plan = |options: &str| {
+        let ended = project.oss_run(&format!("plan tiny.toml --json {options}")).ends_with(0);
+        serde_json::from_str::<Value>(&ended.stdout).unwrap()
+    };
+    for (strategy, ranks) in [("fsdp", 6), ("hsdp", 6), ("ddp", 3)] {
+        let options = format!("{} --dry-run --rank {} --steps 2", on(strategy, ranks), ranks - 1);
+        let planned = plan(&options);
+        let dry = &planned["dry_run"];
+        assert_eq!(
+            (dry["rank"].as_u64(), dry["ranks"].as_u64()),
+            (Some(ranks as u64 - 1), Some(ranks as u64))
+        );
+        // Weights and both moments of the slice, padding left out, and a header.
+        let state = planned["memory"]["state"].as_u64().unwrap() / 4 * 3;
+        let file = dry["file_bytes"].as_u64().unwrap();
+        let written = dry["saving_seconds"].as_f64().unwrap();
+        assert!(file < state + 200_000 && file > state / 2 && written > 0.0, "{dry} {state}");
+        assert!(dry["training_peak_bytes"].as_u64().unwrap() > 0);
+    }
+    // Nothing is left, neither a run nor the rank's file.
+    let left: Vec<_> =
+        fs::read_dir(project.path("runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.iter().all(|path| !path.to_string_lossy().contains("dry-run")), "{left:?}");
+    assert!(project.runs().is_empty());
+    let ended = project.oss_run(&format!("plan tiny.toml {} --dry-run --rank 3", on("fsdp", 3))).ends_with(1);
+    assert!(ended.stderr.contains("name one of 0..=2"), "{}", ended.stderr);
 }
 
 #[test]
