@@ -31,7 +31,7 @@ pub struct DryRun {
     pub training_peak_bytes: Option<u64>,
     /// Most bytes held while the rank's file of a checkpoint was written.
     pub saving_peak_bytes: u64,
-    /// Bytes of that file.
+    /// Bytes of that file; 0 where another replica's rank writes it.
     pub file_bytes: u64,
     /// Seconds to initialise.
     pub initialising_seconds: f64,
@@ -68,7 +68,9 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
         let training_peak_bytes = (steps > 0).then(|| memory.take_peak());
 
         let entries = trainer.entries();
-        let writer = Writer::begin(dir, 0, bytes_needed(&entries)?)?;
+        // The first replica's ranks write; the others hold the same.
+        let file_bytes = if mesh.replica == 0 { bytes_needed(&entries)? } else { 0 };
+        let writer = Writer::begin(dir, 0, file_bytes)?;
         let start = Instant::now();
         if mesh.replica == 0 {
             write_rank(writer.folder(), mesh.shard, mesh.shards, &entries)?;
@@ -81,7 +83,7 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
             initialising_peak_bytes,
             training_peak_bytes,
             saving_peak_bytes: memory.take_peak(),
-            file_bytes: bytes_needed(&entries)?,
+            file_bytes,
             initialising_seconds,
             saving_seconds,
         })

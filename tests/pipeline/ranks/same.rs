@@ -73,14 +73,11 @@ fn one_rank_of_many_is_played_alone() {
         let ended = project.oss_run(&format!("plan tiny.toml --json {options}")).ends_with(0);
         serde_json::from_str::<Value>(&ended.stdout).unwrap()
     };
-    for (strategy, ranks) in [("fsdp", 6), ("hsdp", 6), ("ddp", 3)] {
-        let options = format!("{} --dry-run --rank {} --steps 2", on(strategy, ranks), ranks - 1);
+    for (strategy, ranks, rank) in [("fsdp", 6, 5), ("hsdp", 6, 1), ("ddp", 3, 0)] {
+        let options = format!("{} --dry-run --rank {rank} --steps 2", on(strategy, ranks));
         let planned = plan(&options);
         let dry = &planned["dry_run"];
-        assert_eq!(
-            (dry["rank"].as_u64(), dry["ranks"].as_u64()),
-            (Some(ranks as u64 - 1), Some(ranks as u64))
-        );
+        assert_eq!((dry["rank"].as_u64(), dry["ranks"].as_u64()), (Some(rank), Some(ranks as u64)));
         // Weights and both moments of the slice, padding left out, and a header.
         let state = planned["memory"]["state"].as_u64().unwrap() / 4 * 3;
         let file = dry["file_bytes"].as_u64().unwrap();
@@ -152,9 +149,14 @@ fn weights_are_judged_sampled_and_exported_alike_on_any_ranks() {
 
 #[test]
 fn other_ranks_go_on_where_some_stopped() {
-    let whole = numbers(&trained(&[], ""));
-    let project = project(&["train.steps = 30", "evaluate.every_steps = 15", "checkpoint.every_steps = 30"]);
-    let ways = [("fsdp", 2), ("fsdp", 4), ("none", 1), ("ddp", 3), ("hsdp", 4)];
+    let whole = numbers(&trained(&["train.global_batch_size = 24"], ""));
+    let project = project(&[
+        "train.global_batch_size = 24",
+        "train.steps = 30",
+        "evaluate.every_steps = 15",
+        "checkpoint.every_steps = 30",
+    ]);
+    let ways = [("fsdp", 2), ("fsdp", 8), ("none", 1), ("ddp", 3), ("hsdp", 4)];
     for (part, (strategy, ranks)) in ways.into_iter().enumerate() {
         let until = 5 * (part + 1);
         let options = format!("--until train --stop-at-step {until} {}", on(strategy, ranks));
