@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::launch::Ended;
 use crate::distributed::PlacementError;
 use crate::experiment::ExperimentErrors;
 use crate::interrupt::Stopped;
@@ -18,6 +17,16 @@ use crate::run_dir::{ResolveError, redact};
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
+
+/// Ranks that ended, and not well.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .message.as_deref().unwrap_or("rank 0 has said why"))]
+pub struct Ended {
+    /// What is left to say; none where rank 0, whose words are on the screen, has said it all.
+    pub message: Option<String>,
+    /// The exit status that it deserves.
+    pub status: Status,
+}
 
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,22 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::failure::Status;
+use super::failure::{Ended, Status};
 use crate::distributed::{Failure, How, Launch, Outcome, Patience, supervise};
 use crate::experiment::Experiment;
 use crate::interrupt;
 use crate::runner::RUN;
 use crate::torch::Store;
-
-/// Ranks that ended, and not well.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .message.as_deref().unwrap_or("rank 0 has said why"))]
-pub struct Ended {
-    /// What is left to say; none where rank 0, whose words are on the screen, has said it all.
-    pub message: Option<String>,
-    /// The exit status that it deserves.
-    pub status: Status,
-}
 
 /// The arguments that this process was given.
 pub fn own_arguments() -> Vec<OsString> {

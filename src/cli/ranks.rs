@@ -33,7 +33,7 @@ pub struct Task<'a> {
 /// experiment asks for more than one rank.
 ///
 /// # Errors
-/// The work's own; ranks that cannot meet; a rank that failed ([`Ended`](super::launch::Ended)).
+/// The work's own; ranks that cannot meet; a rank that failed ([`Ended`](super::failure::Ended)).
 pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Result<()> {
     let sharding = &task.experiment.sharding;
     let Some(placement) = Placement::of(&|name| std::env::var(name).ok())? else {

@@ -5,28 +5,14 @@
 //! gathered just before they are needed ([`Gatherer`]), and their gradients are summed slice by slice ([`Reducer`]). One
 //! rank alone is the same code with nothing to exchange.
 
-mod gather;
-mod group;
 mod launch;
-mod layout;
 mod mesh;
-mod outcome;
 mod placement;
-mod reduce;
-mod shards;
-mod slurm;
-mod supervise;
-mod tail;
+mod sharding;
 mod world;
 
-pub use gather::{Gatherer, Local};
-pub use group::{Group, Pending};
-pub use launch::{Launch, is_launched, tie_to_launcher};
-pub use layout::{Layout, Piece, Slot};
-pub use mesh::Mesh;
-pub use outcome::{Failure, How, Outcome};
+pub use launch::{Failure, How, Launch, Outcome, Patience, is_launched, supervise, tie_to_launcher};
+pub use mesh::{Group, Mesh, Pending};
 pub use placement::{Placement, PlacementError};
-pub use reduce::Reducer;
-pub use shards::{Shards, fill};
-pub use supervise::{Patience, supervise};
+pub use sharding::{Gatherer, Layout, Local, Piece, Reducer, Shards, Slot, fill};
 pub use world::{Fingerprint, World, WorldError};

@@ -3,9 +3,8 @@
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::group::Pending;
 use super::layout::Layout;
-use super::mesh::Mesh;
+use crate::distributed::mesh::{Mesh, Pending};
 
 /// A rank's slices of one unit, flat, each cast to the kind that it is gathered in if it is of another.
 #[derive(Debug)]

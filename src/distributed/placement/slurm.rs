@@ -4,7 +4,7 @@
 //! first machine of the step, at a port made from the job's number, so that every task finds the same one without
 //! asking.
 
-use super::placement::{Names, Placement, PlacementError, host, number, port, required};
+use super::{Names, Placement, PlacementError, host, number, port, required};
 
 /// From here up, step numbers name what is no `srun` step: the batch script, an interactive shell, the prologue.
 const FIRST_SPECIAL_STEP: u64 = 0xffff_fff0;

@@ -3,12 +3,13 @@
 //! torchrun's variables say it, whoever sets them: torchrun, this program's own launcher, or a person. Inside a SLURM
 //! step they are made up from SLURM's. Without either the process is alone.
 
+mod slurm;
+
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::launch::is_launched;
-use super::slurm;
+use crate::distributed::launch::is_launched;
 
 /// A rank's place among the ranks.
 #[derive(Clone, Debug, PartialEq, Eq)]

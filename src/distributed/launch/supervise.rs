@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::launch::STOP;
+use super::STOP;
 use super::outcome::{Ended, Failure, How, Outcome, Verdict, judge};
 use super::tail::Tail;
 

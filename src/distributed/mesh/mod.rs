@@ -1,5 +1,7 @@
 //! Which ranks share one copy of the model, and which hold the same slice of it.
 
+mod group;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,10 +9,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
-use super::group::{Group, Place};
 use crate::experiment::{Backend, Sharding, Strategy};
 use crate::interrupt;
 use crate::torch::{ProcessGroup, Store, Transport};
+use group::Place;
+
+pub use group::{Group, Pending};
 
 /// The ranks as a table: a row is one copy of the model (a *replica*), cut into as many *shards* as it has columns. Rank
 /// `replica * shards + shard`, so that the ranks of a row are neighbours.

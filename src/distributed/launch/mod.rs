@@ -1,5 +1,9 @@
 //! What the launcher and the ranks that it starts agree on: the variables, and that no rank outlives it.
 
+mod outcome;
+mod supervise;
+mod tail;
+
 use std::io::{self, Read};
 use std::thread;
 
@@ -7,6 +11,9 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::low_level::exit;
 
 use crate::interrupt;
+
+pub use outcome::{Failure, How, Outcome};
+pub use supervise::{Patience, supervise};
 
 /// Set for ranks that this program's own launcher started, whose standard input is the launcher's pipe.
 pub(super) const LAUNCHED: &str = "OSS_RUN_LAUNCHER";
@@ -61,7 +68,7 @@ pub(super) fn prefix(restart: u64) -> String {
 }
 
 /// Lets the launcher stop this process ([`interrupt::request`]), and ends it when the launcher ends, however that comes
-/// about. For ranks of our own launcher ([`Placement::launched`](super::Placement::launched)) alone: nobody else gives a
+/// about. For ranks of our own launcher ([`Placement::launched`](crate::distributed::Placement::launched)) alone: nobody else gives a
 /// pipe as standard input that stays open as long as they live. To be called from the main thread, whose end is that
 /// of the process.
 ///

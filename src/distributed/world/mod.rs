@@ -3,14 +3,17 @@
 //! Messages pass through a store that one process serves (the launcher, torchrun's agent, or rank 0) and are JSON. All
 //! ranks send and receive in the same order, so a turn's number names a message.
 
+mod error;
+mod hello;
+
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::launch::prefix;
@@ -18,6 +21,10 @@ use super::mesh::{Mesh, Wiring, transport};
 use super::placement::Placement;
 use crate::experiment::Sharding;
 use crate::torch::Store;
+use hello::{Hello, judge};
+
+pub use error::WorldError;
+pub use hello::Fingerprint;
 
 /// How long a rank that waits for a message sleeps at first, and at most.
 const NAP: Duration = Duration::from_millis(1);
@@ -25,103 +32,6 @@ const LONGEST_NAP: Duration = Duration::from_millis(50);
 
 /// How long the rank that serves the store waits for the others to leave: one that was killed never says so.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// What all ranks of a run must have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
-    /// Digest of the program.
-    pub program: String,
-    /// Digest of the resolved experiment or of the command line.
-    pub task: String,
-}
-
-/// Ranks that cannot work together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WorldError {
-    /// The address is taken.
-    #[error(
-        "rank 0 cannot listen on {host}:{port} ({cause}); another run may use it: set MASTER_PORT to a free port"
-    )]
-    PortInUse {
-        /// The address.
-        host: String,
-        /// The port.
-        port: u16,
-        /// What the system says.
-        cause: String,
-    },
-    /// Nobody serves the store.
-    #[error(
-        "rank {rank} finds nobody at {host}:{port} within {seconds} s; check that rank 0 is running, and MASTER_ADDR, \
-         MASTER_PORT and the firewall, or raise sharding.timeout_seconds"
-    )]
-    NoStore {
-        /// Who asks.
-        rank: usize,
-        /// The address.
-        host: String,
-        /// The port.
-        port: u16,
-        /// How long it was tried.
-        seconds: u64,
-    },
-    /// Some ranks did not come.
-    #[error(
-        "rank {rank} waited {seconds} s for {missing}; look at the logs of those, or raise sharding.timeout_seconds"
-    )]
-    Absent {
-        /// Who waits.
-        rank: usize,
-        /// Whom for.
-        missing: String,
-        /// How long.
-        seconds: u64,
-    },
-    /// A rank's number was taken.
-    #[error(
-        "two processes are rank {rank} of the run at {host}:{port}; another run uses the same address: set MASTER_PORT \
-         to another port"
-    )]
-    Twice {
-        /// The number.
-        rank: usize,
-        /// The address.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// A rank differs from rank 0.
-    #[error("rank {rank} (process {pid} on {host}) has another {what} than rank 0; {fix}")]
-    Different {
-        /// The rank.
-        rank: usize,
-        /// Its process.
-        pid: u32,
-        /// Its machine.
-        host: String,
-        /// What differs.
-        what: &'static str,
-        /// What to do.
-        fix: &'static str,
-    },
-    /// A rank gave up.
-    #[error("rank {rank} failed: {message}")]
-    Failed {
-        /// The rank.
-        rank: usize,
-        /// Its error.
-        message: String,
-    },
-}
-
-/// How a rank introduces itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Hello {
-    launch: String,
-    host: String,
-    pid: u32,
-    fingerprint: Fingerprint,
-}
 
 /// All ranks of a run, as one of them sees it.
 #[derive(Debug)]
@@ -412,55 +322,6 @@ impl World {
 /// Where a rank that gives up says so.
 const FAILED: &str = "failed";
 
-/// How a rank differs from rank 0.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Difference {
-    part: Part,
-    host: String,
-    pid: u32,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Part {
-    Launch,
-    Program,
-    Task,
-}
-
-impl Difference {
-    fn error(self, rank: usize) -> WorldError {
-        let Self { part, host, pid } = self;
-        let (what, fix) = match part {
-            Part::Launch => {
-                ("launch", "two runs meet at one address: set MASTER_PORT to another port for one of them")
-            }
-            Part::Program => ("build of oss-run", "start the same file on every machine"),
-            Part::Task => (
-                "experiment or command line",
-                "start every rank with the same file, options and OSS_RUN__ variables",
-            ),
-        };
-        WorldError::Different { rank, pid, host, what, fix }
-    }
-}
-
-/// The first rank that differs from rank 0.
-fn judge(hellos: &[Hello]) -> Option<(usize, Difference)> {
-    let first = hellos.first()?;
-    hellos.iter().enumerate().find_map(|(rank, other)| {
-        let part = if other.launch != first.launch {
-            Part::Launch
-        } else if other.fingerprint.program != first.fingerprint.program {
-            Part::Program
-        } else if other.fingerprint.task != first.fingerprint.task {
-            Part::Task
-        } else {
-            return None;
-        };
-        Some((rank, Difference { part, host: other.host.clone(), pid: other.pid }))
-    })
-}
-
 fn open_store(placement: &Placement, timeout: Duration) -> Result<Store> {
     let Placement { rank, host, port, .. } = placement;
     if *rank == 0 && !placement.hosted {
@@ -481,130 +342,4 @@ fn open_store(placement: &Placement, timeout: Duration) -> Result<Store> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fingerprint(task: &str) -> Fingerprint {
-        Fingerprint { program: "p".into(), task: task.into() }
-    }
-
-    /// Runs `member` as each rank of a world, on threads; each joins with what `task` says of it.
-    fn world<T: Send + 'static>(
-        size: usize,
-        seconds: u64,
-        task: impl Fn(usize) -> &'static str + Send + Copy + 'static,
-        member: impl Fn(Result<World>) -> T + Send + Copy + 'static,
-    ) -> Vec<T> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let placement = move |rank| Placement {
-            rank,
-            world_size: size,
-            local_rank: rank,
-            local_world_size: size,
-            host: "127.0.0.1".into(),
-            port,
-            hosted: false,
-            restart: 0,
-            id: "test".into(),
-            launched: false,
-        };
-        let join =
-            move |rank| World::join(&placement(rank), &fingerprint(task(rank)), Duration::from_secs(seconds));
-        let ranks: Vec<_> = (0..size).map(|rank| thread::spawn(move || member(join(rank)))).collect();
-        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
-    }
-
-    #[test]
-    fn messages_reach_whom_they_are_for() {
-        let seen = world(
-            3,
-            20,
-            |_| "same",
-            |world| {
-                let world = world.unwrap();
-                let mut heard = Vec::new();
-                for round in 0..5 {
-                    let told = world.share(world.is_leader().then(|| format!("round {round}"))).unwrap();
-                    let gathered = world.gather(&(world.rank() * 10 + round)).unwrap();
-                    assert_eq!(gathered.is_some(), world.is_leader());
-                    let all = world.all(&(world.rank() + round)).unwrap();
-                    heard.push((told, all));
-                }
-                world.leave();
-                heard
-            },
-        );
-        for heard in seen {
-            for (round, (told, all)) in heard.into_iter().enumerate() {
-                assert_eq!((told, all), (format!("round {round}"), vec![round, round + 1, round + 2]));
-            }
-        }
-    }
-
-    #[test]
-    fn one_rank_s_failure_is_everyone_s() {
-        let errors = world(
-            3,
-            20,
-            |_| "same",
-            |world| {
-                let world = world.unwrap();
-                assert_eq!(world.agree(Ok(world.rank())).unwrap(), world.rank());
-                let mine = if world.rank() == 1 { Err(anyhow!("no room")) } else { Ok(()) };
-                let error = world.agree(mine).unwrap_err().to_string();
-                world.leave();
-                error
-            },
-        );
-        assert_eq!(errors, ["rank 1 failed: no room", "no room", "rank 1 failed: no room"]);
-    }
-
-    #[test]
-    fn a_rank_that_gives_up_is_not_waited_for() {
-        let errors = world(
-            2,
-            60,
-            |_| "same",
-            |world| {
-                let world = world.unwrap();
-                if world.is_leader() {
-                    world.give_up(&anyhow!("no text"));
-                    world.leave();
-                    return String::new();
-                }
-                let error = world.share::<u32>(None).unwrap_err().to_string();
-                world.leave();
-                error
-            },
-        );
-        assert_eq!(errors[1], "rank 0 failed: no text");
-    }
-
-    #[test]
-    fn ranks_that_differ_or_do_not_come_are_named() {
-        let errors = world(
-            3,
-            20,
-            |rank| if rank == 2 { "other" } else { "same" },
-            |world| format!("{:#}", world.unwrap_err()),
-        );
-        assert!(errors.iter().all(|error| error.starts_with("rank 2 (process ")), "{errors:?}");
-        let placement = Placement {
-            rank: 0,
-            world_size: 3,
-            local_rank: 0,
-            local_world_size: 3,
-            host: "127.0.0.1".into(),
-            port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
-            hosted: false,
-            restart: 0,
-            id: "test".into(),
-            launched: false,
-        };
-        let alone = World::join(&placement, &fingerprint("same"), Duration::from_secs(1)).unwrap_err();
-        assert_eq!(
-            alone.to_string(),
-            "rank 0 waited 1 s for ranks 1, 2; look at the logs of those, or raise sharding.timeout_seconds"
-        );
-    }
-}
+mod tests;

@@ -3,9 +3,8 @@
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::group::Pending;
 use super::layout::Layout;
-use super::mesh::Mesh;
+use crate::distributed::mesh::{Mesh, Pending};
 
 /// Sums gradients while the computation goes on with the next unit, in two f32 buffers that take turns.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::gather::{Gatherer, Local};
 use super::layout::{Layout, Piece};
-use super::mesh::Mesh;
+use crate::distributed::mesh::Mesh;
 use crate::experiment::Model;
 use crate::model::{Role, WeightSource, Weights, compute_kind, num_units};
 
