@@ -82,13 +82,6 @@ pub(crate) fn in_use(path: &Path) -> bool {
     File::open(path).is_ok_and(taken)
 }
 
-/// Sixteen hex digits that nobody else has.
-pub(super) fn fresh_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    // Each RandomState is keyed by the system's randomness and a counter.
-    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
-}
-
 /// Why a directory has a name beside its final one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sibling {
@@ -113,8 +106,11 @@ impl Sibling {
 
     /// A fresh name beside `target`, such as `step-00000500.tmp-1f0c23a9b4d5e677`.
     pub(crate) fn of(self, target: &Path) -> PathBuf {
+        use std::hash::{BuildHasher, RandomState};
+        // Each RandomState is keyed by the system's randomness and a counter.
+        let id = RandomState::new().hash_one(std::process::id());
         let mut name = target.file_name().unwrap_or_default().to_os_string();
-        name.push(format!("{}{}", self.infix(), fresh_id()));
+        name.push(format!("{}{id:016x}", self.infix()));
         target.with_file_name(name)
     }
 

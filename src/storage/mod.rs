@@ -3,13 +3,11 @@
 mod disk;
 #[cfg(test)]
 mod faults;
-mod probe;
 mod tensor_file;
 
 pub(crate) use disk::{Disk, Sibling, hold, in_use, swap_directory};
 #[cfg(test)]
 pub(crate) use faults::{Fault, Faults};
-pub use probe::Probe;
 pub use tensor_file::{FileRecord, TensorFileError};
 pub(crate) use tensor_file::{Planned, TensorFile, TensorFileWriter, dtype_of, header, io_error, kind_of};
 
