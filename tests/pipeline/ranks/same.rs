@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use oss_run::checkpoint::Checkpoint;
 use serde_json::Value;
+use tch::Tensor;
 
-use super::{exported, on, project};
+use super::{exported, newest_checkpoint, on, project};
 use crate::project::{Project, json, losses};
 
 /// Every way to share the work that this machine can run.
@@ -47,6 +49,28 @@ fn compare(values: &[&str], ways: &[(&str, usize)], bound: f64) {
 #[test]
 fn losses_and_gradients_are_those_of_one_rank() {
     compare(&[], &WAYS, 1e-5);
+}
+
+/// The gradient of every parameter in the first step, by name, times the same factor: the first moments after it.
+fn first_gradients(options: &str) -> Vec<(String, Tensor)> {
+    let project = project(&["optimizer.max_grad_norm = 0.0"]);
+    project.oss_run(&format!("tiny.toml --until train --stop-at-step 1 {options}")).ends_with(75);
+    let checkpoint = Checkpoint::open(&newest_checkpoint(&project.the_run())).unwrap();
+    let moments = checkpoint.names().filter(|name| name.starts_with("optimizer.exp_avg/"));
+    moments.map(|name| (name.to_owned(), checkpoint.load(name).unwrap())).collect()
+}
+
+#[test]
+fn every_gradient_of_the_first_step_is_that_of_one_rank() {
+    let alone = first_gradients("");
+    assert_eq!(alone.len(), 2 * 17 + 3);
+    for (strategy, ranks) in WAYS {
+        for ((name, one), (of, many)) in alone.iter().zip(first_gradients(&on(strategy, ranks))) {
+            assert_eq!(*name, of);
+            let error = f64::try_from((many - one).norm() / one.norm()).unwrap();
+            assert!(error <= 1e-5, "{name} on {ranks} ranks ({strategy}): {error:e}");
+        }
+    }
 }
 
 #[test]
