@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
-use crate::distributed::{Shards, World};
+use crate::distributed::World;
 use crate::evaluation::{self, Evaluation};
 use crate::experiment::Experiment;
 use crate::model::Chain;
@@ -67,7 +67,7 @@ pub fn evaluate(inputs: Inputs<'_>) -> Result<Report> {
     let (step, weights) = (checkpoint.step(), checkpoint.weights_digest().to_owned());
     let evaluation = guard(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
-        let shards = world.agree(Shards::load(&experiment.model, &mut checkpoint, &mesh, kind))?;
+        let shards = super::weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
         let chain = Chain { model: &experiment.model, weights: &shards, kind };
         evaluation::evaluate(&chain, &mesh, tokens, options, |done| {
             progress.set_position(done);

@@ -12,6 +12,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use tch::Kind;
+
+use crate::checkpoint::Checkpoint;
+use crate::distributed::{Mesh, Shards, World};
+use crate::experiment::Model;
 
 /// A file that a stage wrote, as its record keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,4 +42,22 @@ impl OutputFile {
             blake3: blake3::hash(&content).to_hex().to_string(),
         })
     }
+}
+
+/// The weights of a checkpoint, each rank with its slice.
+///
+/// # Errors
+/// The checkpoint is damaged, whichever rank sees it.
+fn weights<'a>(
+    world: &World,
+    mesh: &'a Mesh,
+    model: &Model,
+    checkpoint: &mut Checkpoint,
+    kind: Kind,
+) -> Result<Shards<'a>> {
+    if world.size() > 1 {
+        // What is read whole is checked on the way; the slices of other numbers of ranks are parts of what was written.
+        world.agree(checkpoint.verify_share(world.rank(), world.size()).map_err(Into::into))?;
+    }
+    world.agree(Shards::load(model, checkpoint, mesh, kind))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::data::Tokenizer;
-use crate::distributed::{Shards, World};
+use crate::distributed::World;
 use crate::experiment::{Experiment, Sample};
 use crate::generation::{self, SampledText};
 use crate::model::Chain;
@@ -49,7 +49,7 @@ pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
     let progress = Progress::new("sample", Some(settings.max_new_tokens), Unit::Tokens);
     let samples = guard(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
-        let shards = world.agree(Shards::load(&experiment.model, &mut checkpoint, &mesh, kind))?;
+        let shards = super::weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
         let chain = Chain { model: &experiment.model, weights: &shards, kind };
         generation::sample(&chain, &mesh, tokenizer, settings, |added| {
             progress.set_position(added);

@@ -117,6 +117,15 @@ pub(super) fn device(experiment: &Experiment, found: &mut Findings) {
             found.error(&keys, message, "set sharding.ranks to a multiple of sharding.ranks_per_replica");
         }
     }
+    if is_one_gpu && sharding.ranks > 1 && sharding.backend != Backend::Gloo {
+        let keys = ["train.device", "sharding.ranks"];
+        let message = format!("every rank of a machine would compute on \"{device}\", which NCCL refuses");
+        found.warning(
+            &keys,
+            message,
+            "set train.device = \"cuda\" for a GPU each, or sharding.backend = \"gloo\"",
+        );
+    }
     if sharding.offload_optimizer && device == "cpu" {
         let keys = ["sharding.offload_optimizer", "train.device"];
         let message = "on the CPU the optimizer is in host memory already";
