@@ -59,9 +59,9 @@ impl Group {
         Ok(Pending { work, what, place })
     }
 
-    /// Joins the members' `input` in `output`; `input` is this member's own part of `output`. `of` is for messages.
-    pub fn all_gather(&self, output: &Tensor, input: &Tensor, of: impl Display) -> Result<Pending> {
-        self.start(format!("all-gather of {of}"), |group| group.all_gather(output, input))
+    /// Joins the members' parts of `output` in it; this member's own part is there already. `of` is for messages.
+    pub fn all_gather(&self, output: &Tensor, of: impl Display) -> Result<Pending> {
+        self.start(format!("all-gather of {of}"), |group| group.all_gather(output))
     }
 
     /// Sums the members' `input` and leaves this member's part of the sum in `output`; `input` is used up. Nothing

@@ -182,7 +182,7 @@ impl Mesh {
         let all = Tensor::zeros([(longest * self.ranks()) as i64], (Kind::Double, self.device));
         let mut place = all.narrow(0, (longest * self.rank()) as i64, longest as i64);
         place.copy_(&Tensor::from_slice(&own));
-        self.everyone.all_gather(&all, &place, "numbers")?.wait()?;
+        self.everyone.all_gather(&all, "numbers")?.wait()?;
         Ok(Vec::try_from(all)?)
     }
 

@@ -80,11 +80,8 @@ impl Gatherer {
             }
             let mut place_of_own = whole.narrow(0, slice * mesh.shard as i64, slice);
             place_of_own.copy_(&own);
-            buffer.arriving.push(mesh.gather.all_gather(
-                &whole,
-                &place_of_own,
-                format_args!("the {what} of unit {unit}"),
-            )?);
+            let of = format_args!("the {what} of unit {unit}");
+            buffer.arriving.push(mesh.gather.all_gather(&whole, of)?);
         }
         buffer.unit = Some(unit);
         Ok(())

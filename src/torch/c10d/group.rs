@@ -115,11 +115,23 @@ impl ProcessGroup {
         Ok(Self { handle: made(group), transport, rank, size, _not_send: PhantomData })
     }
 
-    /// Joins everyone's `input` in `output`, in the order of the ranks; `input` may be its own part of `output`.
+    /// Joins everyone's part of `output` in it, in the order of the ranks; `output` is 1-D and holds this rank's part already.
+    ///
+    /// With Gloo, c10d would gather into a copy of all of `output`. Broadcasts of the parts move as much, in place.
     ///
     /// # Errors
     /// Shapes or kinds that do not fit.
-    pub fn all_gather(&self, output: &Tensor, input: &Tensor) -> Result<Work> {
+    pub fn all_gather(&self, output: &Tensor) -> Result<Work> {
+        if self.transport == Transport::Gloo {
+            let mut all = Work { what: "all-gather", handles: Vec::new(), tensors: Vec::new(), part: None };
+            for root in 0..self.size {
+                let mut work = self.broadcast(&self.part(output, root), root)?;
+                all.handles.append(&mut work.handles);
+                all.tensors.append(&mut work.tensors);
+            }
+            return Ok(all);
+        }
+        let input = &self.part(output, self.rank);
         self.start("all-gather", [output, input], |work| {
             // SAFETY: the tensors are live, and the work keeps them until it is waited for.
             unsafe { oss_group_all_gather(self.handle.as_ptr(), output.as_ptr(), input.as_ptr(), work) }
@@ -135,10 +147,8 @@ impl ProcessGroup {
     /// Shapes or kinds that do not fit.
     pub fn reduce_scatter(&self, output: &Tensor, input: &Tensor) -> Result<Work> {
         if self.transport == Transport::Gloo {
-            let len = input.size()[0] / self.size as i64;
-            let part = input.narrow(0, len * self.rank as i64, len);
             let mut work = self.all_reduce(input, Reduce::Sum)?;
-            work.part = Some((output.shallow_clone(), part));
+            work.part = Some((output.shallow_clone(), self.part(input, self.rank)));
             return Ok(work);
         }
         self.start("reduce-scatter", [output, input], |work| {
@@ -169,6 +179,11 @@ impl ProcessGroup {
         })
     }
 
+    fn part(&self, whole: &Tensor, rank: usize) -> Tensor {
+        let len = whole.size()[0] / self.size as i64;
+        whole.narrow(0, len * rank as i64, len)
+    }
+
     fn start<const N: usize>(
         &self,
         what: &'static str,
@@ -178,7 +193,7 @@ impl ProcessGroup {
         let mut work = null_mut();
         checked(what, call(&mut work))?;
         let tensors = tensors.iter().map(|tensor| tensor.shallow_clone()).collect();
-        Ok(Work { what, handle: Some(made(work)), tensors, part: None })
+        Ok(Work { what, handles: vec![made(work)], tensors, part: None })
     }
 }
 
@@ -194,7 +209,8 @@ impl Drop for ProcessGroup {
 #[must_use = "the result is there only after `wait`"]
 pub struct Work {
     what: &'static str,
-    handle: Option<NonNull<handle::Work>>,
+    /// In the order in which they began.
+    handles: Vec<NonNull<handle::Work>>,
     tensors: Vec<Tensor>,
     /// Where a part of the result goes, and the part.
     part: Option<(Tensor, Tensor)>,
@@ -206,19 +222,18 @@ impl Work {
     /// # Errors
     /// Another rank is gone, or did not take part within the group's timeout.
     pub fn wait(mut self) -> Result<()> {
-        let Some(handle) = self.handle.take() else { return Ok(()) };
-        // SAFETY: made by the C side and still live.
-        let message = unsafe { oss_work_wait(handle.as_ptr()) };
-        // SAFETY: taken out above, so freed once.
-        unsafe { oss_work_free(handle.as_ptr()) };
-        let outcome = checked(self.what, message);
-        if outcome.is_ok() {
-            self.tensors.clear();
-            if let Some((mut output, part)) = self.part.take() {
-                output.copy_(&part);
-            }
+        for handle in self.handles.drain(..) {
+            // SAFETY: made by the C side and still live.
+            let message = unsafe { oss_work_wait(handle.as_ptr()) };
+            // SAFETY: drained, so freed once.
+            unsafe { oss_work_free(handle.as_ptr()) };
+            checked(self.what, message)?;
         }
-        outcome
+        self.tensors.clear();
+        if let Some((mut output, part)) = self.part.take() {
+            output.copy_(&part);
+        }
+        Ok(())
     }
 }
 
@@ -268,10 +283,8 @@ mod tests {
             let seen = group(3, move |rank, group| {
                 let options = (kind, Device::Cpu);
                 let gathered = Tensor::zeros([6], options);
-                // In place: the rank's own part of the output is its input.
-                let mut own = gathered.narrow(0, 2 * rank as i64, 2);
-                let _ = own.fill_(rank as f64 + 1.0);
-                group.all_gather(&gathered, &own).unwrap().wait().unwrap();
+                let _ = gathered.narrow(0, 2 * rank as i64, 2).fill_(rank as f64 + 1.0);
+                group.all_gather(&gathered).unwrap().wait().unwrap();
                 let part = Tensor::zeros([2], options);
                 let whole = Tensor::arange(6, options) * (rank as f64 + 1.0);
                 group.reduce_scatter(&part, &whole).unwrap().wait().unwrap();

@@ -37,7 +37,9 @@ fn failed(outcome: Outcome) -> Failure {
 /// This program again, as `role`.
 fn as_role(role: &str, place: &Path) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", "distributed::supervise::tests::plays_a_role", "--nocapture", "--quiet"]);
+    // A test is called by its path inside the crate.
+    let (_, module) = module_path!().split_once("::").unwrap();
+    command.args(["--exact", &format!("{module}::plays_a_role"), "--nocapture", "--quiet"]);
     command.env(ROLE, role).env(PLACE, place).stdout(Stdio::null());
     command
 }
