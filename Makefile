@@ -28,10 +28,10 @@ quickstart: build ## from nothing to a small trained model, with samples, in min
 test: setup ## every test
 	cargo test --release $(FEATURES)
 
-interop: build $(VENV)/ready ## hold the exported models and logs to transformers and tensorboard
+interop: build $(VENV)/ready ## hold models, logs and ranks to transformers, tensorboard and torchrun
 	$(VENV)/bin/python interop/run.py
 
-bench: build $(VENV)/ready ## training side by side with transformers; prepare's speed
+bench: build $(VENV)/ready ## training beside transformers; prepare; what ranks cost in speed, bytes and memory
 	$(VENV)/bin/python benches/run.py
 
 doctor: ## what this machine has, lacks, and how to fix it

@@ -1,10 +1,13 @@
 """Measures oss-run beside transformers on this machine, now.
 
     make bench                                                       # everything
-    python benches/run.py [--rounds N] [--steps N] [--prepare-mb N] [train|prepare]...
+    python benches/run.py [--rounds N] [--steps N] [--prepare-mb N] [WHAT]...
 
-Training: tokens a second (median over the steps after the warm-up, then over the rounds) and the largest resident
-set, ours and theirs in turn. Prepare: tokens a second of the whole command on a generated text.
+- train: tokens a second (median over the steps after the warm-up, then over the rounds) and the largest resident set,
+  ours and theirs in turn.
+- prepare: tokens a second of the whole command on a generated text.
+- ranks: fsdp beside ddp on 2 ranks, and the bytes that they move beside those that `plan` counts.
+- memory: the peak of a rank beside what `plan` says, on 1, 2 and 4 ranks.
 """
 
 import argparse
@@ -14,40 +17,48 @@ import math
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-PROGRAM = REPOSITORY / "target/release/oss-run"
+import memory
+import program
+import ranks
+from program import PROGRAM, REPOSITORY, call
+
 WARMUP_STEPS = 2
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", nargs="*", help="train, prepare (default: both)")
+    parser.add_argument("what", nargs="*", help="some of train, prepare, ranks, memory (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="measured steps a round, after the warm-up")
     parser.add_argument("--prepare-mb", type=int, default=100)
     arguments = parser.parse_args()
-    if unknown := set(arguments.what) - {"train", "prepare"}:
-        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; choose from train, prepare")
+    benchmarks = {
+        "train": lambda scratch: train(scratch, arguments.rounds, arguments.steps),
+        "prepare": lambda scratch: prepare(scratch, arguments.prepare_mb),
+        "ranks": lambda scratch: ranks.measure(scratch, arguments.rounds, arguments.steps, WARMUP_STEPS),
+        "memory": memory.measure,
+    }
+    if unknown := set(arguments.what) - set(benchmarks):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; choose from {', '.join(benchmarks)}")
     if not PROGRAM.exists():
         parser.error(f"{PROGRAM} is not there; build it with `make build`")
 
     # The run directories take some GB while it runs: beside the program, not in a /tmp that may be memory.
     with tempfile.TemporaryDirectory(prefix="bench-", dir=REPOSITORY / "target") as directory:
-        scratch = Path(directory)
-        if "train" in arguments.what or not arguments.what:
-            train(scratch, arguments.rounds, arguments.steps)
-        if "prepare" in arguments.what or not arguments.what:
-            prepare(scratch, arguments.prepare_mb)
+        for name, benchmark in benchmarks.items():
+            if name in arguments.what or not arguments.what:
+                scratch = Path(directory) / name
+                scratch.mkdir()
+                benchmark(scratch)
 
 
 def train(scratch, rounds, steps):
-    runs = scratch / "train"
+    runs = scratch
     ours(runs, "f32", steps=1)  # Prepares the text, which both sides then read.
     tokens_file = next(runs.glob(".prepared/**/train.bin"))
 
@@ -74,16 +85,8 @@ def train(scratch, rounds, steps):
 
 def ours(runs, precision, steps):
     """Tokens a second of each step, and the peak memory in bytes."""
-    before = set(runs.glob("*/*/metrics.jsonl"))
-    settings = {"train.precision": precision, "train.steps": steps, "evaluate.every_steps": 0}
-    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    experiment = REPOSITORY / "benches/110m.toml"
-    _, peak_bytes = call(
-        [PROGRAM, "run", experiment, "--new", "--until", "train", "--runs-dir", runs, *arguments]
-    )
-    (metrics,) = set(runs.glob("*/*/metrics.jsonl")) - before
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return [line["tokens_per_second"] for line in lines if "loss" in line], peak_bytes
+    speeds, _, peak_bytes = program.train("benches/110m.toml", runs, {"train.precision": precision, "train.steps": steps})
+    return speeds, peak_bytes
 
 
 def peer(tokens_file, precision, experts, steps):
@@ -97,7 +100,7 @@ def peer(tokens_file, precision, experts, steps):
 def prepare(scratch, megabytes):
     text = scratch / "text.txt"
     write_text(text, megabytes * 1_000_000)
-    runs = scratch / "prepare"
+    runs = scratch / "runs"
     experiment = REPOSITORY / "benches/110m.toml"
     started = time.perf_counter()
     _, peak_bytes = call(
@@ -127,18 +130,6 @@ def write_text(path, size):
     with path.open("w") as file:
         for _ in range(math.ceil(size / len(chapter))):
             file.write(chapter)
-
-
-def call(command):
-    """Runs a command; its standard output and its largest resident set in bytes. A failure ends the benchmark."""
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([str(part) for part in command], stdout=output)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            sys.exit(f"error: {' '.join(map(str, command))} ended with status {process.returncode}; see above")
-        output.seek(0)
-        return output.read(), usage.ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Program:
     def __init__(self, binary, directory):
         self.binary = binary
         self.directory = directory
-        foreign = ("OSS_RUN__", "HF_")
+        foreign = ("OSS_RUN__", "HF_", "TORCH")
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         self.environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(directory / "hub")}
 
@@ -80,18 +80,22 @@ class Program:
 
     def run(self, name, **values):
         """Takes the experiment with other `section__key` values through its whole graph; its run directory."""
-        self.call(*self._experiment(name, values))
+        self.call(*self.arguments(name, **values))
+        return self.only_run(name)
+
+    def only_run(self, name):
         (run,) = [path for path in (self.directory / "runs" / name).iterdir() if (path / "manifest.json").exists()]
         return run
 
     def start(self, name, **values):
         """As `run`, but returns the process at once."""
-        command = [str(self.binary), *map(str, self._experiment(name, values))]
+        command = [str(self.binary), *map(str, self.arguments(name, **values))]
         return subprocess.Popen(
             command, cwd=self.directory, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
-    def _experiment(self, name, values):
+    def arguments(self, name, **values):
+        """Of the call that `run` makes; the experiment's file is written."""
         file = self.file(f"{name}.toml", EXPERIMENT)
         settings = [f"{key.replace('__', '.')}={value}" for key, value in values.items()]
         changes = [part for setting in settings for part in ("--set", setting)]

@@ -1,7 +1,7 @@
 """Holds oss-run to the programs that its users combine it with: transformers, torch and TensorBoard.
 
-    make interop                                    # every check, in its own virtual environment
-    python interop/run.py [--binary PATH] [CHECK]...  # some of them: export, tokenizers, curve, init_from, watching
+    make interop                                      # every check, in its own virtual environment
+    python interop/run.py [--binary PATH] [CHECK]...  # some of them, as in CHECKS
 
 Each check prints what it measured and the bound; the last line counts, and the exit status is 1 if any failed.
 """
@@ -18,7 +18,7 @@ from program import Program
 from report import Report
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CHECKS = ["export", "tokenizers", "curve", "init_from", "watching"]
+CHECKS = ["export", "tokenizers", "curve", "init_from", "watching", "ranks"]
 
 
 def main():
