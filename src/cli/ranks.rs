@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Debug;
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -67,7 +68,10 @@ pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Res
 fn fingerprint(experiment: &Experiment, arguments: &dyn Debug) -> Result<Fingerprint> {
     let program = std::env::current_exe().context("this program cannot find its own file")?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(&program).with_context(|| format!("cannot read {}", program.display()))?;
+    // Not mapped: the whole file would count as this rank's memory.
+    File::open(&program)
+        .and_then(|file| hasher.update_reader(file).map(drop))
+        .with_context(|| format!("cannot read {}", program.display()))?;
     let task = format!("{}\n{arguments:?}", serde_json::to_string(experiment)?);
     Ok(Fingerprint {
         program: hasher.finalize().to_hex().to_string(),

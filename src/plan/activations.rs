@@ -12,12 +12,16 @@ use crate::model::{LOGITS_CHUNK_BYTES, vocab_size};
 const F32_BYTES: u64 = 4;
 const INDEX_BYTES: u64 = 8;
 
+/// Bytes of the products that oneDNN compiles for narrow numbers and keeps, of which `src/torch` allows it so many; as
+/// measured once all of them were in use.
+const KERNEL_BYTES: u64 = 100_000_000;
+
 /// What a rank holds of its part of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activations {
     /// Bytes kept from the forward to the backward pass.
     pub kept: u64,
-    /// Bytes that come and go while all of the above is there.
+    /// Bytes that come and go while all of the above is there, and the compiled products.
     pub workspace: u64,
     /// Where the workspace is largest.
     pub peak: Peak,
@@ -62,8 +66,9 @@ pub fn activations(experiment: &Experiment, ranks: u64) -> Activations {
     let inside = if train.recompute { sizes.a * INDEX_BYTES } else { sizes.saved_by_block() };
     let again = if train.recompute { rows * sizes.saved_by_block() } else { 0 };
     let (loss, block) = (sizes.loss(rows), again + sizes.block_backward(rows));
+    let kernels = if sizes.gpu || sizes.is_f32() { 0 } else { KERNEL_BYTES };
     let (workspace, peak) = if loss > block { (loss, Peak::Loss) } else { (block, Peak::Block) };
-    Activations { kept: rank_rows * (borders + layers * inside), workspace, peak }
+    Activations { kept: rank_rows * (borders + layers * inside), workspace: workspace + kernels, peak }
 }
 
 impl Sizes {
@@ -188,7 +193,10 @@ mod tests {
         // 512 rows in two chunks: logits and their logarithms; rows and their gradient.
         assert_eq!(held.workspace, 256 * 201_088 * 8 + 2 * 512 * 64 * 4);
         experiment.train.precision = Precision::Bf16;
-        assert_eq!(activations(&experiment, 1).workspace, 256 * 201_088 * 10 + 2 * 512 * 64 * 2);
+        assert_eq!(
+            activations(&experiment, 1).workspace,
+            256 * 201_088 * 10 + 2 * 512 * 64 * 2 + KERNEL_BYTES
+        );
     }
 
     #[test]

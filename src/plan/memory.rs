@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::activations::{self, Peak, precision_bytes};
-use super::mesh::{Mesh, Regions, on_gpu, regions, uses_gloo};
+use super::mesh::{Mesh, Regions, on_gpu, regions};
 use crate::experiment::Experiment;
 
 /// Bytes of a master weight, a gradient, or one moment of the optimizer.
@@ -14,9 +14,6 @@ const MOMENTS_BYTES: u64 = 2 * F32_BYTES;
 
 /// Units whose weights are gathered at once (one computes, the next arrives), and likewise gradients being reduced.
 const BUFFERS: u64 = 2;
-
-/// Copies that Gloo's reduce-scatter makes of the buffer that it reduces.
-const GLOO_COPIES: u64 = 1;
 
 /// Bytes that one rank needs, by what they hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,8 +28,7 @@ pub struct Memory {
     pub compute_copy: u64,
     /// Weights gathered from other ranks: the largest unit, twice.
     pub gathered: u64,
-    /// Gradients of whole units on their way to the rank that owns them: the largest unit, twice, in f32, and what the
-    /// transport copies.
+    /// Gradients of whole units on their way to the rank that owns them: the largest unit, twice, in f32.
     pub gradients_in_flight: u64,
     /// Moments visiting the GPU, where they live in host memory.
     pub moments_in_flight: u64,
@@ -84,7 +80,6 @@ pub fn memory(experiment: &Experiment) -> Memory {
     let bytes = precision_bytes(train.precision);
     let is_sharded = mesh.shards > 1;
 
-    let copies = if uses_gloo(sharding, train) { GLOO_COPIES } else { 0 };
     let unit_gathered = largest_matrices * bytes + largest(|unit| unit.rest) * F32_BYTES;
     let optimizer = MOMENTS_BYTES * shard;
     let checkpoint_copy =
@@ -98,7 +93,7 @@ pub fn memory(experiment: &Experiment) -> Memory {
         optimizer,
         compute_copy: if !is_sharded && bytes < F32_BYTES { matrices * bytes } else { 0 },
         gathered: if is_sharded { BUFFERS * unit_gathered } else { 0 },
-        gradients_in_flight: if is_sharded { (BUFFERS + copies) * F32_BYTES * largest_unit } else { 0 },
+        gradients_in_flight: if is_sharded { BUFFERS * F32_BYTES * largest_unit } else { 0 },
         moments_in_flight: if offloads { MOMENTS_BYTES * largest_unit / mesh.shards } else { 0 },
         activations: batch.kept,
         workspace: batch.workspace,
@@ -148,7 +143,7 @@ mod tests {
         let shared = memory(&two);
         assert_eq!((shared.parameters, shared.optimizer), (4 * (all + 64) / 2, 8 * (all + 64) / 2));
         assert_eq!((shared.compute_copy, shared.gathered), (0, 2 * (2 * 61440 + 4 * 1536)));
-        assert_eq!(shared.gradients_in_flight, 3 * 4 * (61440 + 1536), "two buffers and Gloo's copy");
+        assert_eq!(shared.gradients_in_flight, 2 * 4 * (61440 + 1536));
         experiment = two;
         experiment.checkpoint.background = true;
         assert_eq!(memory(&experiment).checkpoint_copy, 12 * (all + 64) / 2);

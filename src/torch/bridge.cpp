@@ -17,6 +17,16 @@ namespace {
 std::optional<at::Tensor> optional(at::Tensor *tensor) {
   return tensor ? std::make_optional(*tensor) : std::nullopt;
 }
+
+// oneDNN and libtorch's layer above it each keep 1024 compiled products, half a megabyte apiece. Experts see another
+// number of rows each time, so nearly none is used again and all that comes of it is 600 MB of kernels in bf16. Both read
+// these when they are first used, and nothing else runs yet while this is set.
+struct FewKernels {
+  FewKernels() {
+    setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", 0);
+    setenv("LRU_CACHE_CAPACITY", "128", 0);
+  }
+} few_kernels;
 } // namespace
 
 extern "C" {
