@@ -73,7 +73,7 @@ impl Mesh {
     /// runs.
     ///
     /// # Errors
-    /// As [`shape`].
+    /// Ranks that hsdp's replicas do not divide.
     pub fn pretended(sharding: &Sharding, rank: usize, device: Device) -> Result<Self> {
         let ranks = sharding.ranks as usize;
         let wiring = Wiring {
