@@ -294,17 +294,21 @@ impl World {
     ) -> Result<T> {
         let start = Instant::now();
         let mut nap = NAP;
+        let look = || store.get(key).context("rank 0, or what serves the ranks' store, is gone");
+        let read = |text: Vec<u8>| {
+            serde_json::from_slice(&text)
+                .with_context(|| format!("the message {key} cannot be read; are all ranks the same program?"))
+        };
         loop {
-            if let Some(text) = store.get(key).context("rank 0, or what serves the ranks' store, is gone")? {
-                return serde_json::from_slice(&text).with_context(|| {
-                    format!("the message {key} cannot be read; are all ranks the same program?")
-                });
+            if let Some(text) = look()? {
+                return read(text);
             }
             if let Some(text) = store.get(FAILED)?
                 && let Ok((rank, message)) = serde_json::from_slice(&text)
                 && rank != self.rank
             {
-                return Err(WorldError::Failed { rank, message }.into());
+                // What it said before it gave up has come between the two looks, if it said anything.
+                return look()?.map_or_else(|| Err(WorldError::Failed { rank, message }.into()), read);
             }
             if limit.is_some_and(|limit| start.elapsed() >= limit) {
                 let missing: Vec<String> = absent().iter().map(usize::to_string).collect();

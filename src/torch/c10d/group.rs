@@ -3,6 +3,7 @@
 use std::ffi::{CString, c_char, c_int};
 use std::marker::PhantomData;
 use std::ptr::{NonNull, null, null_mut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -191,10 +192,20 @@ impl ProcessGroup {
         call: impl FnOnce(*mut *mut handle::Work) -> *mut c_char,
     ) -> Result<Work> {
         let mut work = null_mut();
-        checked(what, call(&mut work))?;
+        checked(what, {
+            let _one = one_at_a_time();
+            call(&mut work)
+        })?;
         let tensors = tensors.iter().map(|tensor| tensor.shallow_clone()).collect();
         Ok(Work { what, handles: vec![made(work)], tensors, part: None })
     }
+}
+
+/// libtorch notes every exchange that begins in tables of the whole process, some of them without a lock of their own, so
+/// that groups on two threads must not begin one at once. It is held for as long as beginning takes.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static BEGINNING: Mutex<()> = Mutex::new(());
+    BEGINNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for ProcessGroup {

@@ -117,7 +117,7 @@ impl Store {
         Ok(Self(made(prefixed)))
     }
 
-    /// Sets a key.
+    /// Sets a key. Others see it a little later; what this connection asks afterwards comes after it.
     ///
     /// # Errors
     /// The server is gone.
@@ -185,6 +185,17 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
+    /// The value of a key once it is there, or gone: the server takes what one connection sets in its own time.
+    fn awaited(store: &Store, key: &str, there: bool) -> Option<Vec<u8>> {
+        loop {
+            let value = store.get(key).unwrap();
+            if value.is_some() == there {
+                return value;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn a_store_is_shared_between_connections() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -193,11 +204,11 @@ mod tests {
         let other = Store::connect("127.0.0.1", port, PATIENCE).unwrap();
         assert_eq!(other.get("colour").unwrap(), None);
         served.set("colour", b"blue").unwrap();
-        assert_eq!(other.get("colour").unwrap().as_deref(), Some(&b"blue"[..]));
+        assert_eq!(awaited(&other, "colour", true).as_deref(), Some(&b"blue"[..]));
         served.delete("colour").unwrap();
-        assert_eq!(other.get("colour").unwrap(), None);
+        assert_eq!(awaited(&other, "colour", false), None);
         other.set("empty", b"").unwrap();
-        assert_eq!(served.get("empty").unwrap(), Some(Vec::new()));
+        assert_eq!(awaited(&served, "empty", true), Some(Vec::new()));
         assert_eq!((served.add("count", 2).unwrap(), other.add("count", 3).unwrap()), (2, 5));
         let apart = served.prefixed("apart").unwrap();
         assert_eq!(apart.get("colour").unwrap(), None);
