@@ -11,7 +11,7 @@ use std::{
 };
 
 use oss_run::{
-    checkpoint::{self, Checkpoint, Entry},
+    checkpoint::{self, Checkpoint, Entry, Writer},
     experiment::{ExportDtype, Model, Preset},
     hf_format::{ExportOptions, HfDirectory, TokenizerFiles, export},
     model::{Initial, Role, WeightSource, num_units, parameters, unit_parameters},
@@ -27,15 +27,29 @@ fn entries(step: u64) -> Vec<Entry> {
     vec![Entry::whole("lm_head.weight", &tensor), Entry::whole("optimizer.exp_avg/lm_head.weight", &tensor)]
 }
 
+/// The checkpoint of one rank that holds everything.
+fn save(dir: &Path, step: u64, entries: &[Entry]) -> PathBuf {
+    let writer = Writer::begin(dir, step, checkpoint::bytes_needed(entries).unwrap()).unwrap();
+    let rank = checkpoint::write_rank(writer.folder(), 0, 1, entries).unwrap();
+    writer.commit(vec![Ok(rank)], &json!({ "step": step })).unwrap()
+}
+
+/// What one rank goes on from.
+fn latest(dir: &Path) -> Option<Checkpoint> {
+    let found: Result<_, checkpoint::Error> =
+        checkpoint::newest_whole(dir, &checkpoint::candidates(dir), (0, 1), Ok);
+    found.unwrap()
+}
+
 /// Not a test of its own: the process that is killed. It saves step after step, some of them twice.
 #[test]
 fn saves_until_killed() {
     let Ok(dir) = std::env::var(DIRECTORY) else { return };
     let dir = Path::new(&dir);
-    let first = checkpoint::latest(dir).unwrap().map_or(1, |found| found.step() + 1);
+    let first = latest(dir).map_or(1, |found| found.step() + 1);
     for step in first.. {
         for _ in 0..=step % 2 {
-            checkpoint::save(dir, step, &entries(step), &json!({ "step": step })).unwrap();
+            save(dir, step, &entries(step));
             println!("saved {step}");
         }
         let policy = oss_run::experiment::Checkpoint::default();
@@ -66,15 +80,15 @@ fn a_process_killed_at_any_moment_leaves_its_last_checkpoint_whole() {
         while let Some(step) = saved() {
             promised = step;
         }
-        let found = checkpoint::latest(dir.path()).unwrap().unwrap();
+        let found = latest(dir.path()).unwrap();
         assert!(found.step() >= promised, "step {} was said to be saved", promised);
         let [expected, _] = &entries(found.step())[..] else { unreachable!() };
         assert!(found.load("lm_head.weight").unwrap().equal(&expected.tensor));
         assert_eq!(found.state(), &json!({ "step": found.step() }));
     }
     // Whatever they left is cleared away by the next one that lives.
-    let last = checkpoint::latest(dir.path()).unwrap().unwrap().step() + 1;
-    checkpoint::save(dir.path(), last, &entries(last), &json!(null)).unwrap();
+    let last = latest(dir.path()).unwrap().step() + 1;
+    save(dir.path(), last, &entries(last));
     let policy = oss_run::experiment::Checkpoint { keep_last: 1, ..Default::default() };
     checkpoint::prune(dir.path(), &policy, None, &[]).unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -90,7 +104,7 @@ fn a_checkpoint_is_exported_and_read_back() {
         .map(|spec| Entry::whole(spec.name, &random(&spec.shape)))
         .chain([Entry::whole("optimizer.exp_avg/lm_head.weight", &random(&[40, 64]))])
         .collect();
-    let path = checkpoint::save(&dir.path().join("checkpoints"), 9, &entries, &json!(null)).unwrap();
+    let path = save(&dir.path().join("checkpoints"), 9, &entries);
     let mut source = Checkpoint::open(&path).unwrap();
     let tokenizer = TokenizerFiles {
         tokenizer_json: "{}".into(),

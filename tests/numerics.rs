@@ -8,10 +8,10 @@
 mod golden;
 
 use golden::{Golden, model_of, relative_error};
-use oss_run::distributed::Mesh;
+use oss_run::distributed::{Mesh, Shards};
 use oss_run::experiment::{Model, Optimizer};
 use oss_run::generation::{Decoding, Prompt, generate};
-use oss_run::model::{Chain, Resident, Sequences, inverse_frequencies};
+use oss_run::model::{Chain, Sequences, inverse_frequencies};
 use oss_run::train::{MicroBatch, PassOptions, PassResult, Units, forward_backward};
 use tch::{Device, Kind, Tensor};
 
@@ -102,7 +102,7 @@ fn logits_are_transformers() {
         for name in CASES {
             let mut golden = Golden::open(name);
             let model = model_of(&golden);
-            let weights = Resident::load(&model, &mut golden, device, Kind::Float).unwrap();
+            let weights = Shards::load(&model, &mut golden, mesh(device), Kind::Float).unwrap();
             let chain = Chain { model: &model, weights: &weights, kind: Kind::Float };
             let inputs = rows(&golden.tensor("input_ids"));
             let inputs: Vec<&[i64]> = inputs.iter().map(Vec::as_slice).collect();
@@ -167,7 +167,7 @@ fn greedy_tokens_are_transformers_with_and_without_cache() {
         for name in ["grouped", "ungrouped"] {
             let mut golden = Golden::open(name);
             let model = model_of(&golden);
-            let weights = Resident::load(&model, &mut golden, device, Kind::Float).unwrap();
+            let weights = Shards::load(&model, &mut golden, mesh(device), Kind::Float).unwrap();
             let chain = Chain { model: &model, weights: &weights, kind: Kind::Float };
             let texts = golden.greedy();
             assert!(!texts.is_empty());

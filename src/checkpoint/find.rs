@@ -16,14 +16,6 @@ pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
     scan(dir).into_iter().filter(|(_, path)| Checkpoint::open(path).is_ok()).collect()
 }
 
-/// The newest checkpoint in `dir` whose every byte is as it was written; none when there are no checkpoints.
-///
-/// Damaged ones are passed over with a warning that names the damage. Fails when all are damaged, so that nobody starts
-/// over from nothing by mistake.
-pub fn latest(dir: &Path) -> Result<Option<Checkpoint>> {
-    newest_whole(dir, &candidates(dir), (0, 1), Ok)
-}
-
 /// Directories in `dir` that ought to be checkpoints, newest first, whole or not.
 ///
 /// Ranks take the leader's list: on a shared file system two of them may see different ones for a moment.
@@ -35,7 +27,8 @@ pub fn candidates(dir: &Path) -> Vec<PathBuf> {
 ///
 /// `(rank, ranks)` says who this is. `agree` is called once a candidate with what this rank found wrong with it, and
 /// returns what any rank found wrong, the same on all: a candidate is whole when no rank has a complaint. Every rank
-/// thus opens the same checkpoint, or fails alike. The rest is as for [`latest`].
+/// thus opens the same checkpoint, or fails alike. Damaged ones are passed over with a warning that names the damage; it is
+/// an error when all are damaged, so that nobody starts over from nothing by mistake. One rank alone agrees with itself.
 pub fn newest_whole<E: From<Error>>(
     dir: &Path,
     candidates: &[PathBuf],

@@ -31,12 +31,12 @@ use std::{io, ops::Range, path::PathBuf};
 use tch::Tensor;
 
 pub use background::Background;
-pub use find::{candidates, latest, list, newest_whole};
+pub use find::{candidates, list, newest_whole};
 pub use load::Checkpoint;
 pub use manifest::RankFile;
 pub use rank_file::{bytes_needed, write_rank};
 pub use retention::{prune, remove};
-pub use save::{Writer, save};
+pub use save::Writer;
 
 use crate::storage::{TensorFileError, io_error};
 

@@ -18,9 +18,9 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Entry, Error, RankFile, Result, directory_name,
+    Error, RankFile, Result, directory_name,
     manifest::{self, Manifest},
-    rank_file::{Origin, bytes_needed, explain, write_rank_with},
+    rank_file::{Origin, explain},
     step_of,
 };
 use crate::{
@@ -30,26 +30,6 @@ use crate::{
 
 /// Room kept for the manifest, the directory and the run's logs.
 const SLACK_BYTES: u64 = 4 << 20;
-
-/// Writes the checkpoint of one rank that holds everything, and returns its directory.
-///
-/// `dir` is the run's `checkpoints/`, created if missing. A checkpoint of the same step is replaced once the new one is
-/// complete. Whatever fails, earlier checkpoints stay as they are.
-pub fn save(dir: &Path, step: u64, entries: &[Entry], state: &Value) -> Result<PathBuf> {
-    save_with(&Disk::default(), dir, step, entries, state)
-}
-
-pub(super) fn save_with(
-    disk: &Disk,
-    dir: &Path,
-    step: u64,
-    entries: &[Entry],
-    state: &Value,
-) -> Result<PathBuf> {
-    let writer = Writer::begin_with(disk, dir, step, bytes_needed(entries)?)?;
-    let rank = write_rank_with(disk, writer.folder(), 0, 1, entries, &Default::default())?;
-    writer.commit(vec![Ok(rank)], state)
-}
 
 /// A checkpoint being written under a temporary name, which goes when this is dropped uncommitted.
 ///

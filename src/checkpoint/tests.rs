@@ -3,10 +3,10 @@
 use std::{fs, path::Path};
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use super::{rank_file::write_rank_with, save::save_with, *};
+use super::{rank_file::write_rank_with, *};
 use crate::{
     experiment,
     storage::{Disk, Fault, Faults, Sibling},
@@ -35,6 +35,22 @@ fn assert_holds(checkpoint: &Checkpoint, step: u64) {
         assert_eq!(loaded.kind(), tensor.kind());
         assert!(loaded.equal(&tensor), "{name} of step {step}");
     }
+}
+
+/// The checkpoint of one rank that holds everything.
+fn save(dir: &Path, step: u64, entries: &[Entry], state: &Value) -> Result<PathBuf> {
+    save_with(&Disk::default(), dir, step, entries, state)
+}
+
+fn save_with(disk: &Disk, dir: &Path, step: u64, entries: &[Entry], state: &Value) -> Result<PathBuf> {
+    let writer = Writer::begin_with(disk, dir, step, bytes_needed(entries)?)?;
+    let rank = write_rank_with(disk, writer.folder(), 0, 1, entries, &Default::default())?;
+    writer.commit(vec![Ok(rank)], state)
+}
+
+/// What one rank goes on from.
+fn latest(dir: &Path) -> Result<Option<Checkpoint>> {
+    newest_whole(dir, &candidates(dir), (0, 1), Ok)
 }
 
 fn save_step(dir: &Path, step: u64) {

@@ -155,8 +155,9 @@ impl<'a, 'b> Decoder<'a, 'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distributed::Shards;
     use crate::experiment::{Model, Preset};
-    use crate::model::{Initial, Resident};
+    use crate::model::Initial;
     use tch::Kind;
 
     fn model() -> Model {
@@ -185,7 +186,8 @@ mod tests {
     fn with_chain<T>(test: impl FnOnce(&Chain<'_>) -> T) -> T {
         let model = model();
         let mut source = Initial::new(&model, 1);
-        let weights = Resident::load(&model, &mut source, Device::Cpu, Kind::Double).unwrap();
+        let mesh = Mesh::alone(Device::Cpu);
+        let weights = Shards::load(&model, &mut source, &mesh, Kind::Double).unwrap();
         test(&Chain { model: &model, weights: &weights, kind: Kind::Double })
     }
 

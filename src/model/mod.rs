@@ -27,7 +27,7 @@ pub use init::{Initial, fill_normal};
 pub use parameters::{Init, ParameterSpec, Role, num_units, parameters, unit_parameters, vocab_size};
 pub use rope::{Rotation, inverse_frequencies};
 pub use router::{Load, Routing};
-pub use weights::{Resident, WeightSource, Weights, check_range};
+pub use weights::{WeightSource, Weights, check_range};
 
 use tch::{Kind, Tensor};
 

@@ -8,7 +8,8 @@ use tch::Kind;
 
 use super::data::{self, Data};
 use super::trained::Trained;
-use crate::model::{Chain, Resident, Sequences};
+use crate::distributed::{Mesh, Shards};
+use crate::model::{Chain, Sequences};
 use crate::torch::guard;
 use crate::train::{GlobalBatch, compute_kind, device, set_up};
 
@@ -57,7 +58,8 @@ impl Trained {
         let (device, kind) = (device(&experiment.train, 0)?, compute_kind(experiment.train.precision));
         let logits = guard(|| {
             let _no_grad = tch::no_grad_guard();
-            let weights = Resident::load(&experiment.model, self.checkpoint(), device, kind)?;
+            let mesh = Mesh::alone(device);
+            let weights = Shards::load(&experiment.model, self.checkpoint(), &mesh, kind)?;
             let chain = Chain { model: &experiment.model, weights: &weights, kind };
             let logits = chain.logits(&Sequences::new(&[&prompt_tokens], None, device))?;
             Ok(Vec::<Vec<f32>>::try_from(logits.get(0).to_kind(Kind::Float))?)

@@ -24,8 +24,6 @@ using Group = c10::intrusive_ptr<c10d::Backend>;
 using Work = c10::intrusive_ptr<c10d::Work>;
 
 Work *keep(Work work) { return new Work(std::move(work)); }
-
-c10d::ReduceOp operation(int code) { return code == 0 ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX; }
 } // namespace
 
 extern "C" {
@@ -122,13 +120,10 @@ char *oss_group_reduce_scatter(Group *group, at::Tensor *output, at::Tensor *inp
       [&] { *work = keep((*group)->_reduce_scatter_base(*output, *input, c10d::ReduceScatterOptions())); });
 }
 
-// `code`: 0 sum, 1 maximum.
-char *oss_group_all_reduce(Group *group, at::Tensor *tensor, int code, Work **work) {
+char *oss_group_all_reduce(Group *group, at::Tensor *tensor, Work **work) {
   return guarded([&] {
-    c10d::AllreduceOptions options;
-    options.reduceOp = operation(code);
     std::vector<at::Tensor> tensors{*tensor};
-    *work = keep((*group)->allreduce(tensors, options));
+    *work = keep((*group)->allreduce(tensors, c10d::AllreduceOptions()));
   });
 }
 

@@ -11,7 +11,7 @@ pub use bridge::{
     fused_adamw, set_deterministic,
 };
 pub use bytes::{bytes, bytes_mut, element_bytes, f32_slice_mut, i64_slice, tensor_from_bytes};
-pub use c10d::{ProcessGroup, Reduce, Store, Transport, Work};
+pub use c10d::{ProcessGroup, Store, Transport, Work};
 pub use failure::guard;
 pub use mapped::MappedU32;
 

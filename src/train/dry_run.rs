@@ -15,8 +15,8 @@ use crate::model::{Initial, vocab_size};
 use crate::monitor::{forget_resident_peak, resident_bytes, resident_peak_bytes};
 use crate::torch::{cuda_peak_bytes, guard};
 
-/// What a dry run measured. Memory is that of the process on the CPU, and that of the device on a GPU, above what there
-/// was before; peaks are since the line before.
+/// What a dry run measured. On the CPU, memory is the process's above what there was before, and each peak begins where the
+/// one before was read; on a GPU it is the most that libtorch has held on the device so far.
 #[derive(Clone, Debug, Serialize)]
 pub struct DryRun {
     /// The rank that was played.

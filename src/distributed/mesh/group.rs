@@ -7,7 +7,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result};
 use tch::Tensor;
 
-use crate::torch::{ProcessGroup, Reduce, Work};
+use crate::torch::{ProcessGroup, Work};
 
 /// Who speaks and how far training is, for messages.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ impl Group {
 
     /// Sums the members' `tensor` in place.
     pub fn all_reduce(&self, tensor: &Tensor, of: impl Display) -> Result<Pending> {
-        self.start(format!("all-reduce of {of}"), |group| group.all_reduce(tensor, Reduce::Sum))
+        self.start(format!("all-reduce of {of}"), |group| group.all_reduce(tensor))
     }
 
     /// Gives every member the `tensor` of the first.

@@ -4,15 +4,13 @@ fn fingerprint(task: &str) -> Fingerprint {
     Fingerprint { program: "p".into(), task: task.into() }
 }
 
-/// Runs `member` as each rank of a world, on threads; each joins with what `task` says of it.
-fn world<T: Send + 'static>(
-    size: usize,
-    seconds: u64,
-    task: impl Fn(usize) -> &'static str + Send + Copy + 'static,
-    member: impl Fn(Result<World>) -> T + Send + Copy + 'static,
-) -> Vec<T> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let placement = move |rank| Placement {
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A rank of `size` on this machine, whose first rank serves the store at `port`.
+fn placement(rank: usize, size: usize, port: u16) -> Placement {
+    Placement {
         rank,
         world_size: size,
         local_rank: rank,
@@ -23,9 +21,20 @@ fn world<T: Send + 'static>(
         restart: 0,
         id: "test".into(),
         launched: false,
+    }
+}
+
+/// Runs `member` as each rank of a world, on threads; each joins with what `task` says of it.
+fn world<T: Send + 'static>(
+    size: usize,
+    seconds: u64,
+    task: impl Fn(usize) -> &'static str + Send + Copy + 'static,
+    member: impl Fn(Result<World>) -> T + Send + Copy + 'static,
+) -> Vec<T> {
+    let port = free_port();
+    let join = move |rank| {
+        World::join(&placement(rank, size, port), &fingerprint(task(rank)), Duration::from_secs(seconds))
     };
-    let join =
-        move |rank| World::join(&placement(rank), &fingerprint(task(rank)), Duration::from_secs(seconds));
     let ranks: Vec<_> = (0..size).map(|rank| thread::spawn(move || member(join(rank)))).collect();
     ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
 }
@@ -105,19 +114,8 @@ fn ranks_that_differ_or_do_not_come_are_named() {
         |world| format!("{:#}", world.unwrap_err()),
     );
     assert!(errors.iter().all(|error| error.starts_with("rank 2 (process ")), "{errors:?}");
-    let placement = Placement {
-        rank: 0,
-        world_size: 3,
-        local_rank: 0,
-        local_world_size: 3,
-        host: "127.0.0.1".into(),
-        port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
-        hosted: false,
-        restart: 0,
-        id: "test".into(),
-        launched: false,
-    };
-    let alone = World::join(&placement, &fingerprint("same"), Duration::from_secs(1)).unwrap_err();
+    let alone =
+        World::join(&placement(0, 3, free_port()), &fingerprint("same"), Duration::from_secs(1)).unwrap_err();
     assert_eq!(
         alone.to_string(),
         "rank 0 waited 1 s for ranks 1, 2; look at the logs of those, or raise sharding.timeout_seconds"

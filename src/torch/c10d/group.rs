@@ -38,7 +38,6 @@ unsafe extern "C" {
     fn oss_group_all_reduce(
         group: *mut handle::Group,
         tensor: *const C_tensor,
-        code: c_int,
         work: *mut *mut handle::Work,
     ) -> *mut c_char;
     fn oss_group_broadcast(
@@ -61,15 +60,6 @@ pub enum Transport {
     Gloo,
     /// c10d's fake group: every collective returns at once and moves nothing, for dry runs of one rank among many.
     Fake,
-}
-
-/// How an all-reduce joins numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduce {
-    /// Their sum.
-    Sum,
-    /// The largest.
-    Max,
 }
 
 /// Processes that exchange tensors (c10d's `ProcessGroup` backends). Every member calls the same collectives in the same
@@ -148,7 +138,7 @@ impl ProcessGroup {
     /// Shapes or kinds that do not fit.
     pub fn reduce_scatter(&self, output: &Tensor, input: &Tensor) -> Result<Work> {
         if self.transport == Transport::Gloo {
-            let mut work = self.all_reduce(input, Reduce::Sum)?;
+            let mut work = self.all_reduce(input)?;
             work.part = Some((output.shallow_clone(), self.part(input, self.rank)));
             return Ok(work);
         }
@@ -158,14 +148,14 @@ impl ProcessGroup {
         })
     }
 
-    /// Joins everyone's `tensor` in place.
+    /// Sums everyone's `tensor` in place.
     ///
     /// # Errors
     /// Shapes or kinds that do not fit.
-    pub fn all_reduce(&self, tensor: &Tensor, reduce: Reduce) -> Result<Work> {
+    pub fn all_reduce(&self, tensor: &Tensor) -> Result<Work> {
         self.start("all-reduce", [tensor], |work| {
             // SAFETY: as in `all_gather`.
-            unsafe { oss_group_all_reduce(self.handle.as_ptr(), tensor.as_ptr(), reduce as c_int, work) }
+            unsafe { oss_group_all_reduce(self.handle.as_ptr(), tensor.as_ptr(), work) }
         })
     }
 
@@ -299,19 +289,17 @@ mod tests {
                 let part = Tensor::zeros([2], options);
                 let whole = Tensor::arange(6, options) * (rank as f64 + 1.0);
                 group.reduce_scatter(&part, &whole).unwrap().wait().unwrap();
-                let (sum, max) =
-                    (Tensor::full([1], rank as f64, options), Tensor::full([1], rank as f64, options));
-                group.all_reduce(&sum, Reduce::Sum).unwrap().wait().unwrap();
-                group.all_reduce(&max, Reduce::Max).unwrap().wait().unwrap();
+                let sum = Tensor::full([1], rank as f64, options);
+                group.all_reduce(&sum).unwrap().wait().unwrap();
                 let told = Tensor::full([1], rank as f64, options);
                 group.broadcast(&told, 1).unwrap().wait().unwrap();
-                [gathered, part, sum, max, told].map(|tensor| numbers(&tensor))
+                [gathered, part, sum, told].map(|tensor| numbers(&tensor))
             });
-            for (rank, [gathered, part, sum, max, told]) in seen.into_iter().enumerate() {
+            for (rank, [gathered, part, sum, told]) in seen.into_iter().enumerate() {
                 assert_eq!(gathered, [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
                 let first = 2.0 * rank as f32;
                 assert_eq!(part, [6.0 * first, 6.0 * (first + 1.0)]);
-                assert_eq!([sum[0], max[0], told[0]], [3.0, 2.0, 1.0]);
+                assert_eq!([sum[0], told[0]], [3.0, 1.0]);
             }
         }
     }
@@ -323,7 +311,7 @@ mod tests {
                 return Ok(());
             }
             let tensor = Tensor::zeros([4], (Kind::Float, Device::Cpu));
-            group.all_reduce(&tensor, Reduce::Sum).and_then(Work::wait)
+            group.all_reduce(&tensor).and_then(Work::wait)
         });
         assert!(outcomes[0].as_ref().unwrap_err().to_string().starts_with("all-reduce: "), "{outcomes:?}");
     }

@@ -6,7 +6,7 @@ mod store;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-pub use group::{ProcessGroup, Reduce, Transport, Work};
+pub use group::{ProcessGroup, Transport, Work};
 pub use store::Store;
 
 /// The C side's objects.

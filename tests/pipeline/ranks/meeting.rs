@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use super::{on, project};
-use crate::project::{Ended, Project, losses};
+use crate::project::{Ended, Project, json, losses};
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -61,7 +61,7 @@ fn slurm_s_variables_do_the_same() {
     let project = project(&[]);
     let port = free_port();
     let commands = (0..2).map(|number| {
-        let mut command = project.command(&format!("tiny.toml --until train {}", on("ddp", 2)));
+        let mut command = project.command(&format!("tiny.toml --until train --json {}", on("ddp", 2)));
         let number = number.to_string();
         let variables = [
             ("SLURM_JOB_ID", "71"),
@@ -78,7 +78,12 @@ fn slurm_s_variables_do_the_same() {
         command.envs(variables);
         command
     });
-    together(commands.collect()).into_iter().for_each(|ended| drop(ended.ends_with(0)));
+    for (number, ended) in together(commands.collect()).into_iter().enumerate() {
+        // Two launchers would both speak.
+        assert_eq!(ended.ends_with(0).stdout.is_empty(), number != 0);
+    }
+    let manifest = json(&project.the_run().join("manifest.json"));
+    assert_eq!(manifest["segments"].as_array().unwrap().len(), 1);
 }
 
 #[test]
