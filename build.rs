@@ -100,6 +100,8 @@ fn compile_bridge(libtorch: &Path, cuda: Option<&Cuda>) -> Result<(), String> {
         vec!["src/torch/declarations".into(), include.clone(), include.join("torch/csrc/api/include")];
     let mut bridge = cc::Build::new();
     bridge.cpp(true).std("c++17").define("_GLIBCXX_USE_CXX11_ABI", "1").files(BRIDGE);
+    // libtorch's parallel loops are templates: without this they would be plain loops here.
+    bridge.flag("-fopenmp");
     if let Some(cuda) = cuda {
         bridge.define("OSS_RUN_CUDA", None);
         header_dirs.push("src/torch/declarations/cuda".into());
@@ -117,6 +119,7 @@ fn link(libtorch: &Path, cuda: Option<&Cuda>) {
     println!("cargo::rustc-link-search=native={}", lib_dir.display());
     println!("cargo::rustc-link-lib=torch_cpu");
     println!("cargo::rustc-link-lib=c10");
+    link_openmp(&lib_dir);
     // An installed program carries its libraries; one in target/ uses those that it was built with.
     run_path(Path::new("$ORIGIN/../lib/oss-run"));
     run_path(&lib_dir);
@@ -132,6 +135,18 @@ fn link(libtorch: &Path, cuda: Option<&Cuda>) {
         }
         // What libtorch_cuda itself needs (cuBLAS, cuDNN, NCCL) the loader finds by libtorch_cuda's own run path.
         println!("cargo::rustc-link-arg=-Wl,--unresolved-symbols=ignore-in-shared-libs");
+    }
+}
+
+/// The OpenMP runtime that libtorch brings, so that there is one pool of threads; the compiler's where it brings none.
+fn link_openmp(lib_dir: &Path) {
+    let names = fs::read_dir(lib_dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    match names.filter(|name| name.starts_with("libgomp") && name.contains(".so")).min() {
+        Some(name) => println!("cargo::rustc-link-lib=dylib:+verbatim={name}"),
+        None => println!("cargo::rustc-link-lib=gomp"),
     }
 }
 

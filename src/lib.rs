@@ -18,6 +18,7 @@
 //! | [`run_dir`] | every path, manifest, locks |
 //! | [`experiment`] | the file: types, layers, presets, validation |
 //! | [`storage`] | directories that appear whole or not at all, and the safetensors files in them |
+//! | [`kernels`] | loops over the elements of tensors on the CPU |
 //! | [`torch`], [`interrupt`] | the only unsafe code: libtorch operations missing from tch; SIGINT and SIGTERM |
 
 pub mod checkpoint;
@@ -29,6 +30,7 @@ pub mod experiment;
 pub mod generation;
 pub mod hf_format;
 pub mod interrupt;
+pub mod kernels;
 pub mod model;
 pub mod monitor;
 pub mod plan;

@@ -12,7 +12,7 @@ use std::str::FromStr as _;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// From the top down. Layers of one row do not import each other.
-const LAYERS: [&[&str]; 15] = [
+const LAYERS: [&[&str]; 16] = [
     &["main"],
     &["cli"],
     &["runner"],
@@ -27,6 +27,7 @@ const LAYERS: [&[&str]; 15] = [
     &["run_dir"],
     &["experiment"],
     &["storage"],
+    &["kernels"],
     &["torch", "interrupt"],
 ];
 

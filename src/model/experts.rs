@@ -5,7 +5,7 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::linear::{accumulate_product, sum_rows};
+use super::linear::{accumulate_product, product_into, product_plus_into, sum_rows};
 use super::router::Routing;
 use crate::torch;
 
@@ -86,15 +86,12 @@ impl Groups {
             _ => {
                 let y = Tensor::empty([x.size()[0], weight.size()[2]], (x.kind(), x.device()));
                 for (expert, start, len) in self.ranges() {
-                    let (out, rows) = (y.narrow(0, start, len), x.narrow(0, start, len));
+                    let (mut out, rows) = (y.narrow(0, start, len), x.narrow(0, start, len));
                     match bias {
                         Some(bias) => {
-                            let bias = bias.get(expert).to_kind(x.kind());
-                            let _ = bias.addmm_out(&out, &rows, &weight.get(expert));
+                            product_plus_into(&mut out, &rows, &weight.get(expert), &bias.get(expert))
                         }
-                        None => {
-                            let _ = rows.mm_out(&out, &weight.get(expert));
-                        }
+                        None => product_into(&out, &rows, &weight.get(expert)),
                     }
                 }
                 y

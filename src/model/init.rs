@@ -98,7 +98,7 @@ impl WeightSource for Initial {
             Init::Ones => Tensor::ones(shape, options),
             Init::Normal => {
                 let mut tensor = Tensor::empty(shape, options);
-                let out = torch::f32_slice_mut(&mut tensor);
+                let out = torch::slice_mut::<f32>(&mut tensor);
                 fill_normal(self.seed, name, self.std, range.start as usize, out);
                 tensor
             }

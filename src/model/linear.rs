@@ -1,12 +1,14 @@
-//! A linear layer whose matrix is in the compute kind and whose bias is f32.
+//! Matrix products, and a linear layer whose matrix is in the compute kind and whose bias is f32.
 //!
 //! N tokens.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use crate::torch::gemm;
 
 /// `x [N, in]` times `weight [out, in]`, plus `bias [out]`.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
-    bias.to_kind(x.kind()).addmm(x, &weight.transpose(0, 1))
+    product_plus(x, &weight.transpose(0, 1), bias)
 }
 
 /// The gradient of the input; those of weight and bias are added to `grad_weight` and `grad_bias` (f32).
@@ -19,12 +21,55 @@ pub fn backward(
 ) -> Tensor {
     accumulate_product(grad_weight, &grad.transpose(0, 1), x);
     let _ = grad_bias.g_add_(&sum_rows(grad, grad_bias.kind()));
-    grad.matmul(weight)
+    product(grad, weight)
+}
+
+/// Whether `torch::gemm` takes matrices like this one.
+fn has_gemm(like: &Tensor) -> bool {
+    like.device() == Device::Cpu && like.kind() == Kind::Float
+}
+
+/// `a @ b`.
+pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
+    if !has_gemm(a) {
+        return a.matmul(b);
+    }
+    let y = Tensor::empty([a.size()[0], b.size()[1]], (Kind::Float, Device::Cpu));
+    gemm(&y, a, b, false);
+    y
+}
+
+/// `into = a @ b`, all of one kind.
+pub fn product_into(into: &Tensor, a: &Tensor, b: &Tensor) {
+    if has_gemm(a) {
+        gemm(into, a, b, false);
+    } else {
+        let _ = a.mm_out(into, b);
+    }
+}
+
+/// `a @ b` plus a row of `bias`, which is cast to their kind.
+pub fn product_plus(a: &Tensor, b: &Tensor, bias: &Tensor) -> Tensor {
+    let mut y = Tensor::empty([a.size()[0], b.size()[1]], (a.kind(), a.device()));
+    product_plus_into(&mut y, a, b, bias);
+    y
+}
+
+/// `into = a @ b` plus a row of `bias`, which is cast to their kind.
+pub fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tensor) {
+    if has_gemm(a) {
+        into.copy_(&bias.expand_as(into));
+        gemm(into, a, b, true);
+    } else {
+        let _ = bias.to_kind(a.kind()).addmm_out(into, a, b);
+    }
 }
 
 /// `into += a @ b`, where `into` may be wider than the factors.
 pub fn accumulate_product(into: &mut Tensor, a: &Tensor, b: &Tensor) {
-    if into.kind() == a.kind() {
+    if has_gemm(a) {
+        gemm(into, a, b, true);
+    } else if into.kind() == a.kind() {
         let _ = into.addmm_(a, b);
     } else {
         let _ = into.g_add_(&a.matmul(b));

@@ -9,6 +9,7 @@
 mod attention;
 mod block;
 mod chain;
+mod cross_entropy;
 mod experts;
 mod head;
 mod init;
@@ -22,7 +23,8 @@ mod weights;
 
 pub use block::{Activations, Block, Saved, Weights as BlockWeights, feed_forward};
 pub use chain::{Chain, Sequences, embed, project_queries};
-pub use head::{LOGITS_CHUNK_BYTES, Weights as HeadWeights, logits, loss_and_gradient, losses};
+pub use cross_entropy::LOGITS_CHUNK_BYTES;
+pub use head::{Weights as HeadWeights, logits, loss_and_gradient, losses};
 pub use init::{Initial, fill_normal};
 pub use parameters::{Init, ParameterSpec, Role, num_units, parameters, unit_parameters, vocab_size};
 pub use rope::{Rotation, inverse_frequencies};

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -21,12 +22,16 @@ std::optional<at::Tensor> optional(at::Tensor *tensor) {
 // oneDNN and libtorch's layer above it each keep 1024 compiled products, half a megabyte apiece. Experts see another
 // number of rows each time, so nearly none is used again and all that comes of it is 600 MB of kernels in bf16. Both read
 // these when they are first used, and nothing else runs yet while this is set.
-struct FewKernels {
-  FewKernels() {
+//
+// libtorch gives the memory of big tensors back to the kernel at once, so most are made of fresh pages, which cost less by
+// the two megabytes.
+struct Environment {
+  Environment() {
     setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", 0);
     setenv("LRU_CACHE_CAPACITY", "128", 0);
+    setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   }
-} few_kernels;
+} environment;
 } // namespace
 
 extern "C" {
@@ -71,6 +76,15 @@ char *oss_flash_attention_backward(at::Tensor *grad_out, at::Tensor *query, at::
     *grad_query = new at::Tensor(std::get<0>(result));
     *grad_key = new at::Tensor(std::get<1>(result));
     *grad_value = new at::Tensor(std::get<2>(result));
+  });
+}
+
+char *oss_parallel_for(int64_t count, void (*work)(void *, int64_t), void *context) {
+  return guarded([&] {
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t index = begin; index < end; ++index)
+        work(context, index);
+    });
   });
 }
 

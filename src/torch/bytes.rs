@@ -1,6 +1,26 @@
 //! The memory behind a tensor, as slices.
 
+use bytemuck::{AnyBitPattern, NoUninit};
+use half::bf16;
 use tch::{Device, Kind, Tensor};
+
+/// An element of a tensor's memory. (tch's own trait takes bf16 for f16.)
+pub trait Element: AnyBitPattern + NoUninit {
+    /// The kind of tensors with such elements.
+    const KIND: Kind;
+}
+
+impl Element for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Element for bf16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+impl Element for i64 {
+    const KIND: Kind = Kind::Int64;
+}
 
 /// Bytes of one element.
 pub fn element_bytes(kind: Kind) -> usize {
@@ -37,8 +57,9 @@ pub fn bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
     if length == 0 {
         return &mut [];
     }
-    // SAFETY: as in `f32_slice_mut`; every pattern of bits is a value of every kind but Bool, whose storage libtorch
-    // reads as bytes.
+    // SAFETY: as in `bytes`; the exclusive borrow of the tensor stands for the slice. Another tensor may share the storage,
+    // but tch's tensors are not Sync, so nobody reads it while the slice is written on this thread. Every pattern of bits is
+    // a value of every kind but Bool, whose storage libtorch reads as bytes.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), length) }
 }
 
@@ -47,24 +68,28 @@ pub fn bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
 /// # Panics
 /// When the tensor is of another kind, not contiguous or not on the CPU.
 pub fn i64_slice(tensor: &Tensor) -> &[i64] {
-    assert_eq!(tensor.kind(), Kind::Int64);
-    bytemuck::cast_slice(bytes(tensor))
+    slice(tensor)
 }
 
-/// The elements of a contiguous f32 CPU tensor, to be written.
+/// The elements of a contiguous CPU tensor, in order.
 ///
 /// # Panics
 /// When the tensor is of another kind, not contiguous or not on the CPU.
-pub fn f32_slice_mut(tensor: &mut Tensor) -> &mut [f32] {
-    assert_contiguous_cpu(tensor);
-    assert_eq!(tensor.kind(), Kind::Float);
-    let length = tensor.numel();
-    if length == 0 {
-        return &mut [];
-    }
-    // SAFETY: as in `bytes`; the exclusive borrow of the tensor stands for the slice. Another tensor may share the
-    // storage, but tch's tensors are not Sync, so nobody reads it while the slice is written on this thread.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), length) }
+pub fn slice<T: Element>(tensor: &Tensor) -> &[T] {
+    assert_eq!(tensor.kind(), T::KIND, "the elements of a tensor");
+    let bytes = bytes(tensor);
+    // An empty slice of bytes is not aligned for elements.
+    if bytes.is_empty() { &[] } else { bytemuck::cast_slice(bytes) }
+}
+
+/// The elements of a contiguous CPU tensor, to be written.
+///
+/// # Panics
+/// When the tensor is of another kind, not contiguous or not on the CPU.
+pub fn slice_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
+    assert_eq!(tensor.kind(), T::KIND, "the elements of a tensor");
+    let bytes = bytes_mut(tensor);
+    if bytes.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(bytes) }
 }
 
 /// A CPU tensor that owns a copy of `bytes`.
@@ -93,7 +118,7 @@ mod tests {
     #[test]
     fn writing_the_slice_writes_the_tensor() {
         let mut tensor = Tensor::zeros([3], (Kind::Float, Device::Cpu));
-        f32_slice_mut(&mut tensor).copy_from_slice(&[1.0, 2.0, 3.0]);
+        slice_mut::<f32>(&mut tensor).copy_from_slice(&[1.0, 2.0, 3.0]);
         assert_eq!(Vec::<f32>::try_from(&tensor).unwrap(), [1.0, 2.0, 3.0]);
     }
 

@@ -4,16 +4,20 @@ mod bridge;
 mod bytes;
 mod c10d;
 mod failure;
+mod gemm;
 mod mapped;
+mod parallel;
 
 pub use bridge::{
     AdamW, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
     fused_adamw, set_deterministic,
 };
-pub use bytes::{bytes, bytes_mut, element_bytes, f32_slice_mut, i64_slice, tensor_from_bytes};
+pub use bytes::{Element, bytes, bytes_mut, element_bytes, i64_slice, slice, slice_mut, tensor_from_bytes};
 pub use c10d::{ProcessGroup, Store, Transport, Work};
 pub use failure::guard;
+pub use gemm::gemm;
 pub use mapped::MappedU32;
+pub use parallel::{num_threads, parallel_each, shares};
 
 /// libtorch's version that this program is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

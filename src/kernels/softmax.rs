@@ -1,0 +1,101 @@
+//! The softmax of columns that arrive a tile of rows at a time (online softmax, arXiv:1805.02867).
+
+use multiversion::multiversion;
+
+use super::Number;
+use super::exp::exp;
+use crate::torch::{parallel_each, shares};
+
+/// Elements of a tile that are worth a thread of their own.
+const LEAST_SHARE: usize = 1 << 14;
+
+/// Maximum and sum of the exponentials of each column so far.
+#[derive(Debug)]
+pub struct OnlineSoftmax {
+    max: Vec<f32>,
+    /// Of the exponentials relative to `max`.
+    sum: Vec<f64>,
+}
+
+impl OnlineSoftmax {
+    /// Of `columns` columns without rows.
+    pub fn new(columns: usize) -> Self {
+        Self { max: vec![f32::NEG_INFINITY; columns], sum: vec![0.0; columns] }
+    }
+
+    /// The maximum of each column so far, which what [`Self::exponentiate`] leaves is relative to.
+    pub fn max(&self) -> &[f32] {
+        &self.max
+    }
+
+    /// The sum of each column's exponentials, relative to [`Self::max`].
+    pub fn sum(&self) -> &[f64] {
+        &self.sum
+    }
+
+    /// The logarithm of each column's summed exponentials.
+    pub fn log_sum(&self) -> impl Iterator<Item = f64> {
+        self.max.iter().zip(&self.sum).map(|(&max, sum)| f64::from(max) + sum.ln())
+    }
+
+    /// More rows of all columns, `tile [rows, columns]`: each element `x` becomes `exp(x - max)` with the column's maximum
+    /// up to these rows. What was left of earlier tiles becomes relative to the same maximum when it is multiplied by the
+    /// result, one factor a column.
+    pub fn exponentiate<T: Number>(&mut self, tile: &mut [T]) -> Vec<f32> {
+        let columns = self.max.len();
+        let rows = tile.len() / columns;
+        let shares = shares(rows, LEAST_SHARE.div_ceil(columns));
+        let mut maxima = vec![self.max.clone(); shares.len()];
+        let tasks = shares.iter().map(|share| &tile[share.start * columns..share.end * columns]);
+        parallel_each(tasks.zip(&mut maxima).collect(), |(rows, max)| raise(rows, max));
+        let max = maxima.into_iter().reduce(|mut all, more| {
+            raise(&more, &mut all);
+            all
+        });
+        let max = max.unwrap_or_else(|| self.max.clone());
+
+        let mut sums = vec![vec![0.0; columns]; shares.len()];
+        let mut rest = tile;
+        let mut tasks = Vec::with_capacity(shares.len());
+        for (share, sum) in shares.iter().zip(&mut sums) {
+            let (part, after) = rest.split_at_mut(share.len() * columns);
+            rest = after;
+            tasks.push((part, sum));
+        }
+        parallel_each(tasks, |(rows, sum)| exponentiate(rows, &max, sum));
+
+        let factors: Vec<f32> = self.max.iter().zip(&max).map(|(&old, &new)| factor(old, new)).collect();
+        for (column, total) in self.sum.iter_mut().enumerate() {
+            let added: f64 = sums.iter().map(|sum| f64::from(sum[column])).sum();
+            *total = *total * f64::from(factors[column]) + added;
+        }
+        self.max = max;
+        factors
+    }
+}
+
+fn factor(old: f32, new: f32) -> f32 {
+    // Nothing came before, or infinities that the sums show already.
+    if old == new { 1.0 } else { (old - new).exp() }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn raise<T: Number>(rows: &[T], max: &mut [f32]) {
+    for row in rows.chunks_exact(max.len()) {
+        for (max, x) in max.iter_mut().zip(row) {
+            let x = x.wide();
+            *max = if x > *max { x } else { *max };
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn exponentiate<T: Number>(rows: &mut [T], max: &[f32], sum: &mut [f32]) {
+    for row in rows.chunks_exact_mut(max.len()) {
+        for ((x, max), sum) in row.iter_mut().zip(max).zip(&mut *sum) {
+            let e = exp(x.wide() - max);
+            *sum += e;
+            *x = T::narrow(e);
+        }
+    }
+}
