@@ -5,6 +5,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::experiment::{LayerType, Model};
+use crate::kernels;
 
 /// One layer's cache. Position p lies in slot `p % S`.
 #[derive(Debug)]
@@ -59,6 +60,9 @@ impl LayerCache {
     ///
     /// A ring of at most the window's slots holds exactly what a sliding layer sees.
     pub fn attend(&self, q: &Tensor, sinks: &Tensor, positions: &Tensor) -> Tensor {
+        if kernels::take(q) {
+            return kernels::attend(q, (&self.keys, &self.values), &self.held, positions, sinks);
+        }
         let (b, h, c) = q.size3().unwrap_or_else(|_| unreachable!("queries have three axes"));
         let k = self.keys.size()[1];
         let wide = sinks.kind();

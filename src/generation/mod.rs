@@ -135,8 +135,7 @@ impl<'a, 'b> Decoder<'a, 'b> {
             let (q, k, v) = project_queries(model, &x, &block, &rotation);
             cache.append(&self.positions, &k.squeeze_dim(1), &v.squeeze_dim(1));
             let rows = cache.attend(&q.squeeze_dim(1), block.sinks(), &self.positions); // [B, H*C]
-            let middle = x + block.project_out(&rows);
-            x = &middle + feed_forward(model, &middle, &block)?;
+            x = feed_forward(model, &x, &block.project_out(&rows), &block)?;
         }
         self.positions += 1;
         self.chain.head(&x)

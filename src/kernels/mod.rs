@@ -6,12 +6,27 @@
 //! the same bits. Every kernel has a counterpart in operations of libtorch (for GPUs and other kinds), which tests hold it
 //! to.
 
+mod attend;
+mod dispatch;
 mod exp;
+mod few_rows;
 mod number;
+mod rms_norm;
+mod rotary;
+mod rows;
 mod softmax;
+mod swiglu;
+#[cfg(test)]
+mod tests;
 
+pub use attend::attend;
+pub use dispatch::{combine, combine_backward};
+pub use few_rows::{FEW, few_rows, few_rows_product};
 pub use number::Number;
+pub use rms_norm::{rms_norm, rms_norm_backward};
+pub use rotary::rotate;
 pub use softmax::OnlineSoftmax;
+pub use swiglu::{swiglu, swiglu_backward};
 
 use tch::{Device, Kind, Tensor};
 

@@ -4,10 +4,8 @@ use multiversion::multiversion;
 
 use super::Number;
 use super::exp::exp;
-use crate::torch::{parallel_each, shares};
-
-/// Elements of a tile that are worth a thread of their own.
-const LEAST_SHARE: usize = 1 << 14;
+use super::rows::Rows;
+use crate::torch::parallel_each;
 
 /// Maximum and sum of the exponentials of each column so far.
 #[derive(Debug)]
@@ -43,25 +41,17 @@ impl OnlineSoftmax {
     /// result, one factor a column.
     pub fn exponentiate<T: Number>(&mut self, tile: &mut [T]) -> Vec<f32> {
         let columns = self.max.len();
-        let rows = tile.len() / columns;
-        let shares = shares(rows, LEAST_SHARE.div_ceil(columns));
-        let mut maxima = vec![self.max.clone(); shares.len()];
-        let tasks = shares.iter().map(|share| &tile[share.start * columns..share.end * columns]);
-        parallel_each(tasks.zip(&mut maxima).collect(), |(rows, max)| raise(rows, max));
+        let rows = Rows::new(tile.len() / columns, columns);
+        let mut maxima = vec![self.max.clone(); rows.parts()];
+        parallel_each(rows.cut(tile, columns).zip(&mut maxima).collect(), |(rows, max)| raise(rows, max));
         let max = maxima.into_iter().reduce(|mut all, more| {
             raise(&more, &mut all);
             all
         });
         let max = max.unwrap_or_else(|| self.max.clone());
 
-        let mut sums = vec![vec![0.0; columns]; shares.len()];
-        let mut rest = tile;
-        let mut tasks = Vec::with_capacity(shares.len());
-        for (share, sum) in shares.iter().zip(&mut sums) {
-            let (part, after) = rest.split_at_mut(share.len() * columns);
-            rest = after;
-            tasks.push((part, sum));
-        }
+        let mut sums = vec![vec![0.0; columns]; rows.parts()];
+        let tasks = rows.cut_mut(tile, columns).zip(&mut sums).collect();
         parallel_each(tasks, |(rows, sum)| exponentiate(rows, &max, sum));
 
         let factors: Vec<f32> = self.max.iter().zip(&max).map(|(&old, &new)| factor(old, new)).collect();

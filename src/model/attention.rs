@@ -75,7 +75,7 @@ pub fn forward(
     Ok((y, Saved { norm, normalised, q, k, v, attention }))
 }
 
-/// The gradient of `x` through this half alone; the weights' gradients are added to `grads`.
+/// The gradient of `x`, through this half and past it; the weights' gradients are added to `grads`.
 pub fn backward(
     grad: &Tensor,
     x: &Tensor,
@@ -99,5 +99,5 @@ pub fn backward(
     let dnormalised = through(rotation.apply_backward(&dq), &weights.q, &mut grads.q)
         + through(rotation.apply_backward(&dk), &weights.k, &mut grads.k)
         + through(dv, &weights.v, &mut grads.v);
-    Ok(norm::backward(&dnormalised, x, &weights.norm, &saved.norm, &mut grads.norm))
+    Ok(norm::backward(&dnormalised, Some(grad), x, &weights.norm, &saved.norm, &mut grads.norm))
 }

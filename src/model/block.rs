@@ -134,10 +134,8 @@ impl Block<'_> {
             &self.visibility(),
             self.batch,
         )?;
-        let middle = x + added;
-        let half = expert_half(self.model, &middle, weights, chosen)?;
-        let y = &middle + half.added;
-        let ExpertHalf { norm, normalised, routing, experts, .. } = half;
+        let ExpertHalf { y, middle, norm, normalised, routing, experts } =
+            expert_half(self.model, x, &added, weights, chosen)?;
         Ok((y, Activations { attention, middle, norm, normalised, routing, experts }))
     }
 
@@ -177,8 +175,8 @@ impl Block<'_> {
         );
         let grad_normalised = through_experts + through_router;
         let grad_middle =
-            grad + norm::backward(&grad_normalised, &middle, &weights.norm, &norm, &mut grads.norm);
-        let through_attention = attention::backward(
+            norm::backward(&grad_normalised, Some(grad), &middle, &weights.norm, &norm, &mut grads.norm);
+        attention::backward(
             &grad_middle,
             x,
             &weights.attention,
@@ -186,14 +184,14 @@ impl Block<'_> {
             self.rotation,
             &self.visibility(),
             &mut grads.attention,
-        )?;
-        Ok(grad_middle + through_attention)
+        )
     }
 }
 
 /// The second half's results.
 struct ExpertHalf {
-    added: Tensor,
+    y: Tensor,
+    middle: Tensor,
     norm: norm::Saved,
     normalised: Tensor,
     routing: Routing,
@@ -202,18 +200,20 @@ struct ExpertHalf {
 
 fn expert_half(
     model: &Model,
-    middle: &Tensor,
+    x: &Tensor,
+    added: &Tensor,
     weights: &Weights,
     chosen: Option<&Tensor>,
 ) -> Result<ExpertHalf> {
-    let (normalised, norm) = norm::forward(middle, &weights.norm, model.rms_norm_eps);
+    let (middle, normalised, norm) = norm::add_forward(x, added, &weights.norm, model.rms_norm_eps);
     let (weight, bias) = &weights.router;
     let routing = router::forward(&normalised, weight, bias, model.num_experts_per_tok, chosen);
-    let (added, experts) = experts::forward(&normalised, &weights.experts, &routing, model.swiglu_limit)?;
-    Ok(ExpertHalf { added, norm, normalised, routing, experts })
+    let (y, experts) =
+        experts::forward(&middle, &normalised, &weights.experts, &routing, model.swiglu_limit)?;
+    Ok(ExpertHalf { y, middle, norm, normalised, routing, experts })
 }
 
-/// What a block's second half adds to residual rows `[N, D]`, for decoding.
-pub fn feed_forward(model: &Model, middle: &Tensor, weights: &Weights) -> Result<Tensor> {
-    Ok(expert_half(model, middle, weights, None)?.added)
+/// A block's second half, for decoding: residual rows `x [N, D]` and what attention adds to them to the next block's rows.
+pub fn feed_forward(model: &Model, x: &Tensor, added: &Tensor, weights: &Weights) -> Result<Tensor> {
+    Ok(expert_half(model, x, added, weights, None)?.y)
 }

@@ -25,6 +25,26 @@ pub const LOGITS_CHUNK_BYTES: i64 = 256 << 20;
 /// Bytes of a tile of logits: some of it may stay in each core's second-level cache, all of it in the third.
 const TILE_BYTES: i64 = 4 << 20;
 
+/// Memory that the loss uses again and again: fresh pages would cost as much as the arithmetic on them.
+#[derive(Debug, Default)]
+pub struct LossScratch {
+    /// Exponentials of a chunk's logits, flat.
+    exponentials: Option<Tensor>,
+}
+
+impl LossScratch {
+    /// `[rows, columns]` of `kind` on the CPU, with anything in it.
+    fn take(&mut self, rows: i64, columns: i64, kind: Kind) -> Tensor {
+        let len = rows * columns;
+        let fits = |tensor: &Tensor| tensor.kind() == kind && tensor.numel() as i64 >= len;
+        if !self.exponentials.as_ref().is_some_and(fits) {
+            self.exponentials = None;
+        }
+        let flat = self.exponentials.get_or_insert_with(|| Tensor::empty([len], (kind, Device::Cpu)));
+        flat.narrow(0, 0, len).view([rows, columns])
+    }
+}
+
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 /// `len` cut into parts of nearly one size, of at most `most`: (start, length).
@@ -61,6 +81,7 @@ pub fn loss_and_gradient(
     matrix: &Tensor,
     scale: f64,
     grad_matrix: &mut Tensor,
+    scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
     let mut total = Tensor::zeros([], (Kind::Double, x.device()));
     let grad = x.empty_like();
@@ -68,8 +89,12 @@ pub fn loss_and_gradient(
     for (start, len) in chunks(x.size()[0], matrix.size()[0], bytes) {
         let (rows, targets) = (x.narrow(0, start, len), targets.narrow(0, start, len));
         let (loss, grad_rows) = match x.kind() {
-            Kind::Float if kernels::take(x) => tiled::<f32>(&rows, &targets, matrix, scale, grad_matrix),
-            Kind::BFloat16 if kernels::take(x) => tiled::<bf16>(&rows, &targets, matrix, scale, grad_matrix),
+            Kind::Float if kernels::take(x) => {
+                tiled::<f32>(&rows, &targets, matrix, scale, grad_matrix, scratch)
+            }
+            Kind::BFloat16 if kernels::take(x) => {
+                tiled::<bf16>(&rows, &targets, matrix, scale, grad_matrix, scratch)
+            }
             _ => by_operations(&rows, &targets, matrix, scale, grad_matrix),
         };
         total += loss;
@@ -102,6 +127,7 @@ fn tiled<T: Number>(
     matrix: &Tensor,
     scale: f64,
     grad_matrix: &mut Tensor,
+    scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
     let (n, vocab) = (rows.size()[0], matrix.size()[0]);
     let tiles: Vec<(i64, i64)> = parts(vocab, TILE_BYTES / (4 * n)).collect();
@@ -111,13 +137,13 @@ fn tiled<T: Number>(
     let mut softmax = OnlineSoftmax::new(n as usize);
     let mut maxima = Vec::with_capacity(tiles.len());
 
-    let exponentials = Tensor::empty([vocab, n], (rows.kind(), Device::Cpu));
+    let exponentials = scratch.take(vocab, n, rows.kind());
     let columns = rows.transpose(0, 1); // [D, n]
     let mut grad = Tensor::zeros(rows.size(), F32); // relative to the maximum so far
     for &(start, len) in &tiles {
         let mut tile = exponentials.narrow(0, start, len); // [v, n]
         let weights = matrix.narrow(0, start, len); // [v, D]
-        product_into(&tile, &weights, &columns);
+        product_into(&mut tile, &weights, &columns);
         let elements = slice_mut::<T>(&mut tile);
         // A token's own target is left out of what the products see, but not of the sum.
         let here: Vec<(usize, usize)> = (target_of.iter().enumerate())
@@ -207,8 +233,14 @@ mod tests {
         let start =
             Tensor::ones([vocab, 24], (if kind == Kind::Double { kind } else { Kind::Float }, Device::Cpu));
         let mut seen_matrix = start.copy();
-        let (seen, seen_x) =
-            loss_and_gradient(&problem.x, &problem.targets, &problem.matrix, 0.25, &mut seen_matrix);
+        let (seen, seen_x) = loss_and_gradient(
+            &problem.x,
+            &problem.targets,
+            &problem.matrix,
+            0.25,
+            &mut seen_matrix,
+            &mut LossScratch::default(),
+        );
         assert!((seen.double_value(&[]) / loss - 1.0).abs() < tolerance, "{kind:?} loss {seen:?} {loss}");
         let errors = [relative(&seen_x, &grad_x), relative(&(seen_matrix - start), &grad_matrix)];
         assert!(errors.iter().all(|&error| error < tolerance), "{kind:?}, {tokens} x {vocab}: {errors:?}");
@@ -237,7 +269,7 @@ mod tests {
         let Problem { x, targets, matrix } = problem(9, 501, Kind::Float);
         let _ = matrix.get(77).fill_(f64::NAN);
         let mut grad = matrix.zeros_like();
-        let (loss, _) = loss_and_gradient(&x, &targets, &matrix, 1.0, &mut grad);
+        let (loss, _) = loss_and_gradient(&x, &targets, &matrix, 1.0, &mut grad, &mut LossScratch::default());
         assert!(loss.double_value(&[]).is_nan());
     }
 }

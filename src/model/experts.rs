@@ -1,13 +1,13 @@
 //! The experts: tokens sorted by expert, two grouped products around gpt-oss's clamped SwiGLU, and the weighted sum.
 //!
-//! N tokens, D hidden, E experts, A active experts, F expert width, R = N*A rows sorted by expert.
+//! N tokens, D hidden, E experts, A active experts, F expert width, R rows sorted by expert: N*A, perhaps rounded up.
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use super::linear::{accumulate_product, product_into, product_plus_into, sum_rows};
 use super::router::Routing;
-use crate::torch;
+use crate::{kernels, torch};
 
 /// Slope of the sigmoid in the gate.
 const ALPHA: f64 = 1.702;
@@ -25,27 +25,33 @@ pub struct Weights {
     pub down_bias: Tensor,
 }
 
-/// The rows of all tokens' choices, sorted by expert.
+/// The rows of all tokens' choices, sorted by expert; on the host, more rows may follow that nobody reads.
 #[derive(Debug)]
 struct Groups {
     /// Token of each sorted row, i64 `[R]`.
     token: Tensor,
-    /// Expert of each sorted row, i64 `[R]`.
-    expert: Tensor,
     /// Choice (token * A + rank) of each sorted row, i64 `[R]`.
     order: Tensor,
-    /// Sorted row of each choice, i64 `[R]`.
+    /// Sorted row of each choice, i64 `[N*A]`.
     inverse: Tensor,
     extent: Extent,
 }
 
-/// Where each expert's rows end.
+/// Where each expert's rows lie.
 #[derive(Debug)]
 enum Extent {
-    /// On the host, where the CPU loops over the experts.
-    Host(Vec<i64>),
-    /// On the device, for grouped products: i32 `[E]`.
-    Device(Tensor),
+    /// On the host, where the CPU loops over the experts that have rows.
+    Host(Vec<Group>),
+    /// On the device, for grouped products: the end of each expert's rows, i32 `[E]`, and the expert of each row, i64 `[R]`.
+    Device { ends: Tensor, expert: Tensor },
+}
+
+/// The rows of one expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Group {
+    expert: i64,
+    start: i64,
+    len: i64,
 }
 
 /// What the backward pass needs beside the input.
@@ -58,40 +64,69 @@ pub struct Saved {
 }
 
 impl Groups {
-    fn new(routing: &Routing, num_experts: i64) -> Self {
-        let active = routing.experts.size()[1];
-        let choices = routing.experts.flatten(0, -1); // [R]
+    fn new(routing: &Routing, num_experts: i64, kind: Kind) -> Self {
+        let choices = routing.experts.flatten(0, -1); // [N*A]
+        if choices.device().is_cuda() {
+            return Self::on_device(&choices, routing.experts.size()[1], num_experts);
+        }
+        Self::on_host(torch::i64_slice(&choices), routing.experts.size()[1], num_experts, kind)
+    }
+
+    fn on_device(choices: &Tensor, active: i64, num_experts: i64) -> Self {
         let (expert, order) = choices.sort_stable(true, 0, false);
         let token = order.divide_scalar_mode(active, "floor");
         let inverse = order.argsort(0, false);
         let ends = choices.bincount::<&Tensor>(None, num_experts).cumsum(0, Kind::Int64);
-        let extent = if ends.device().is_cuda() {
-            Extent::Device(ends.to_kind(Kind::Int))
-        } else {
-            Extent::Host(torch::i64_slice(&ends).to_vec())
-        };
-        Self { token, expert, order, inverse, extent }
+        Self { token, order, inverse, extent: Extent::Device { ends: ends.to_kind(Kind::Int), expert } }
+    }
+
+    /// A counting sort.
+    fn on_host(choices: &[i64], active: i64, num_experts: i64, kind: Kind) -> Self {
+        let mut starts = vec![0; num_experts as usize + 1];
+        choices.iter().for_each(|&expert| starts[expert as usize + 1] += 1);
+        for expert in 0..num_experts as usize {
+            starts[expert + 1] += starts[expert];
+        }
+        let groups: Vec<Group> = (0..num_experts)
+            .map(|expert| (expert, starts[expert as usize], starts[expert as usize + 1]))
+            .filter(|(_, start, end)| start < end)
+            .map(|(expert, start, end)| Group { expert, start, len: end - start })
+            .collect();
+        let last = groups.iter().map(|group| group.start + group.rounded(kind)).max().unwrap_or(0);
+        let mut order = vec![0; last as usize];
+        let inverse: Vec<i64> = (choices.iter().enumerate())
+            .map(|(choice, &expert)| {
+                let place = starts[expert as usize];
+                starts[expert as usize] += 1;
+                order[place as usize] = choice as i64;
+                place
+            })
+            .collect();
+        let token: Vec<i64> = order.iter().map(|choice| choice / active).collect();
+        let [token, order, inverse] = [token, order, inverse].map(|ids| Tensor::from_slice(&ids));
+        Self { token, order, inverse, extent: Extent::Host(groups) }
     }
 
     /// `x [R, in]` times each row's own expert of `weight [E, in, out]`, plus its bias `[E, out]`.
     fn product(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         match &self.extent {
-            Extent::Device(ends) if groupable(x, weight) => {
+            Extent::Device { ends, expert } if groupable(x, weight) => {
                 let y = x.internal_grouped_mm(weight, Some(ends), None, None);
                 match bias {
-                    Some(bias) => y + bias.to_kind(x.kind()).index_select(0, &self.expert),
+                    Some(bias) => y + bias.to_kind(x.kind()).index_select(0, expert),
                     None => y,
                 }
             }
             _ => {
                 let y = Tensor::empty([x.size()[0], weight.size()[2]], (x.kind(), x.device()));
-                for (expert, start, len) in self.ranges() {
-                    let (mut out, rows) = (y.narrow(0, start, len), x.narrow(0, start, len));
+                for group in self.groups() {
+                    // Rows of the next experts that are computed along are overwritten when it is their turn.
+                    let len = group.rounded(x.kind()).min(x.size()[0] - group.start);
+                    let (mut out, rows) = (y.narrow(0, group.start, len), x.narrow(0, group.start, len));
+                    let weight = weight.get(group.expert);
                     match bias {
-                        Some(bias) => {
-                            product_plus_into(&mut out, &rows, &weight.get(expert), &bias.get(expert))
-                        }
-                        None => product_into(&out, &rows, &weight.get(expert)),
+                        Some(bias) => product_plus_into(&mut out, &rows, &weight, &bias.get(group.expert)),
+                        None => product_into(&mut out, &rows, &weight),
                     }
                 }
                 y
@@ -101,39 +136,49 @@ impl Groups {
 
     /// Adds `x^T @ grad` of each expert's rows to `grad_weight [E, in, out]` and the sums of `grad` to `grad_bias`.
     fn accumulate(&self, x: &Tensor, grad: &Tensor, grad_weight: &Tensor, grad_bias: &mut Tensor) {
-        if let Extent::Device(ends) = &self.extent
+        if let Extent::Device { ends, expert } = &self.extent
             && groupable(x, grad_weight)
         {
             let mut grad_weight = grad_weight.shallow_clone();
             let _ = grad_weight.g_add_(&x.transpose(0, 1).internal_grouped_mm(grad, Some(ends), None, None));
             // A product with the one-hot choice sums each expert's rows in a fixed order.
-            let one_hot = self.expert.one_hot(grad_bias.size()[0]).to_kind(grad.kind());
+            let one_hot = expert.one_hot(grad_bias.size()[0]).to_kind(grad.kind());
             let _ = grad_bias.g_add_(&one_hot.transpose(0, 1).matmul(grad));
             return;
         }
-        for (expert, start, len) in self.ranges() {
-            let (rows, grad) = (x.narrow(0, start, len), grad.narrow(0, start, len));
-            accumulate_product(&mut grad_weight.get(expert), &rows.transpose(0, 1), &grad);
-            let _ = grad_bias.get(expert).g_add_(&sum_rows(&grad, grad_bias.kind()));
+        for group in self.groups() {
+            let mut grad_weight = grad_weight.get(group.expert);
+            let grads = grad.narrow(0, group.start, group.len);
+            let _ = grad_bias.get(group.expert).g_add_(&sum_rows(&grads, grad_bias.kind()));
+            let whole = group.whole(x.kind());
+            for (start, len) in [(0, whole), (whole, group.len - whole)] {
+                if len == 0 {
+                    continue;
+                }
+                let [rows, grads] = [x, grad].map(|x| x.narrow(0, group.start + start, len));
+                // The odd rows in f32, which has no kernels to compile.
+                let [rows, grads] = match start == whole && x.kind() == Kind::BFloat16 {
+                    true => [rows, grads].map(|x| x.to_kind(Kind::Float)),
+                    false => [rows, grads],
+                };
+                accumulate_product(&mut grad_weight, &rows.transpose(0, 1), &grads);
+            }
         }
     }
 
-    /// Experts that have rows: (expert, first row, rows).
-    fn ranges(&self) -> Vec<(i64, i64, i64)> {
-        let ends = match &self.extent {
-            Extent::Host(ends) => ends.clone(),
-            Extent::Device(ends) => {
+    fn groups(&self) -> Vec<Group> {
+        match &self.extent {
+            Extent::Host(groups) => groups.clone(),
+            Extent::Device { ends, .. } => {
                 let host = ends.to_device(tch::Device::Cpu).to_kind(Kind::Int64);
-                torch::i64_slice(&host).to_vec()
+                let ends = torch::i64_slice(&host);
+                let starts = std::iter::once(0).chain(ends.iter().copied());
+                let extents = starts.zip(ends).enumerate().filter(|(_, (start, end))| start < end);
+                extents
+                    .map(|(expert, (start, &end))| Group { expert: expert as i64, start, len: end - start })
+                    .collect()
             }
-        };
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        starts
-            .zip(&ends)
-            .enumerate()
-            .filter(|(_, (start, end))| start < end)
-            .map(|(expert, (start, &end))| (expert as i64, start, end - start))
-            .collect()
+        }
     }
 
     /// Sorted rows `[R, ..]` of tokens back to each token's A rows: `[N, A, ..]`.
@@ -143,22 +188,58 @@ impl Groups {
     }
 }
 
+impl Group {
+    /// Numbers of rows come in steps of a sixteenth of their size, at least so many.
+    const LEAST_STEP: i64 = 32;
+
+    /// oneDNN, which multiplies bf16 on the CPU, compiles a kernel for each number of rows, which takes longer than most
+    /// products; experts have another number of rows in every step.
+    fn step(self, kind: Kind) -> i64 {
+        if kind != Kind::BFloat16 || self.len <= kernels::FEW {
+            return 1;
+        }
+        let size = self.len.max(1) as u64;
+        (size.next_power_of_two() as i64 / 16).max(Self::LEAST_STEP)
+    }
+
+    /// The number of rows, rounded up.
+    fn rounded(self, kind: Kind) -> i64 {
+        let step = self.step(kind);
+        (self.len + step - 1) / step * step
+    }
+
+    /// The number of rows, rounded down.
+    fn whole(self, kind: Kind) -> i64 {
+        self.len / self.step(kind) * self.step(kind)
+    }
+}
+
 /// Whether the device's grouped product takes these: bf16, and rows of a multiple of 16 bytes.
 fn groupable(x: &Tensor, weight: &Tensor) -> bool {
     let width = |tensor: &Tensor| tensor.size().last().copied().unwrap_or(0) * 2 % 16 == 0;
     x.kind() == Kind::BFloat16 && width(x) && width(weight)
 }
 
-/// Rows `x [N, D]` to the weighted sum of their experts' outputs `[N, D]`.
-pub fn forward(x: &Tensor, weights: &Weights, routing: &Routing, limit: f64) -> Result<(Tensor, Saved)> {
+/// `base [N, D]` plus the weighted sum of the outputs of each row's experts, whose input is `x [N, D]`.
+pub fn forward(
+    base: &Tensor,
+    x: &Tensor,
+    weights: &Weights,
+    routing: &Routing,
+    limit: f64,
+) -> Result<(Tensor, Saved)> {
     let active = routing.experts.size()[1];
-    let groups = Groups::new(routing, weights.gate_up.size()[0]);
+    let groups = Groups::new(routing, weights.gate_up.size()[0], x.kind());
     let rows = x.index_select(0, &groups.token); // [R, D]
     let gate_up = groups.product(&rows, &weights.gate_up, Some(&weights.gate_up_bias)); // [R, 2F]
     let hidden = swiglu(&gate_up, limit)?; // [R, F]
     let output = groups.product(&hidden, &weights.down, Some(&weights.down_bias)); // [R, D]
-    let share = routing.weights.to_kind(x.kind()).unsqueeze(1); // [N, 1, A]
-    let y = share.matmul(&groups.by_token(&output, active)).squeeze_dim(1); // [N, D]
+    let y = if kernels::take(x) {
+        kernels::combine(Some(base), &output, &groups.inverse, Some(&routing.weights), active)
+    } else {
+        let share = routing.weights.to_kind(x.kind()).unsqueeze(1); // [N, 1, A]
+        base + share.matmul(&groups.by_token(&output, active)).squeeze_dim(1)
+    };
     Ok((y, Saved { groups, gate_up, hidden, output }))
 }
 
@@ -174,22 +255,40 @@ pub fn backward(
 ) -> Result<(Tensor, Tensor)> {
     let active = routing.experts.size()[1];
     let groups = &saved.groups;
-    let by_token = groups.by_token(&saved.output, active); // [N, A, D]
-    let grad_share = by_token.matmul(&grad.unsqueeze(-1)).squeeze_dim(-1).to_kind(routing.weights.kind()); // [N, A]
-    let share = routing.weights.flatten(0, -1).index_select(0, &groups.order).to_kind(grad.kind()); // [R]
-    let grad_output = grad.index_select(0, &groups.token) * share.unsqueeze(-1); // [R, D]
+    let (grad_output, grad_share) = combine_backward(grad, routing, saved, active); // [R, D], [N, A]
     groups.accumulate(&saved.hidden, &grad_output, &grads.down, &mut grads.down_bias);
     let grad_hidden = groups.product(&grad_output, &weights.down.transpose(1, 2), None); // [R, F]
     let grad_gate_up = swiglu_backward(&grad_hidden, &saved.gate_up, limit)?; // [R, 2F]
     let rows = x.index_select(0, &groups.token);
     groups.accumulate(&rows, &grad_gate_up, &grads.gate_up, &mut grads.gate_up_bias);
     let grad_rows = groups.product(&grad_gate_up, &weights.gate_up.transpose(1, 2), None); // [R, D]
-    let grad_x = groups.by_token(&grad_rows, active).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
+    let grad_x = if kernels::take(x) {
+        kernels::combine(None, &grad_rows, &groups.inverse, None, active)
+    } else {
+        groups.by_token(&grad_rows, active).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)
+    };
     Ok((grad_x, grad_share))
+}
+
+/// The gradients of the experts' outputs `[R, D]` and of the routing weights `[N, A]`.
+fn combine_backward(grad: &Tensor, routing: &Routing, saved: &Saved, active: i64) -> (Tensor, Tensor) {
+    let groups = &saved.groups;
+    if kernels::take(grad) {
+        let (grad_output, grad_share) =
+            kernels::combine_backward(grad, &saved.output, &groups.token, &groups.order, &routing.weights);
+        return (grad_output, grad_share.index_select(0, &groups.inverse).view([-1, active]));
+    }
+    let by_token = groups.by_token(&saved.output, active); // [N, A, D]
+    let grad_share = by_token.matmul(&grad.unsqueeze(-1)).squeeze_dim(-1).to_kind(routing.weights.kind()); // [N, A]
+    let share = routing.weights.flatten(0, -1).index_select(0, &groups.order).to_kind(grad.kind()); // [R]
+    (grad.index_select(0, &groups.token) * share.unsqueeze(-1), grad_share)
 }
 
 /// `(up + 1) * gate * sigmoid(ALPHA * gate)` with `gate` clamped above and `up` on both sides.
 fn swiglu(gate_up: &Tensor, limit: f64) -> Result<Tensor> {
+    if kernels::take(gate_up) {
+        return Ok(kernels::swiglu(gate_up, limit));
+    }
     let (gate, up) = halves(gate_up)?;
     let gate = gate.clamp_max(limit);
     let up = up.clamp(-limit, limit);
@@ -197,6 +296,9 @@ fn swiglu(gate_up: &Tensor, limit: f64) -> Result<Tensor> {
 }
 
 fn swiglu_backward(grad: &Tensor, gate_up: &Tensor, limit: f64) -> Result<Tensor> {
+    if kernels::take(gate_up) {
+        return Ok(kernels::swiglu_backward(grad, gate_up, limit));
+    }
     let (raw_gate, raw_up) = halves(gate_up)?;
     let gate = raw_gate.clamp_max(limit);
     let up = raw_up.clamp(-limit, limit) + 1.0;

@@ -4,6 +4,7 @@
 
 use tch::Tensor;
 
+use super::cross_entropy::LossScratch;
 use super::linear::product;
 use super::{cross_entropy, norm, wide};
 use crate::experiment::Model;
@@ -45,9 +46,16 @@ pub fn loss_and_gradient(
     weights: &Weights,
     scale: f64,
     grads: &mut Weights,
+    scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
     let (normalised, saved) = norm::forward(x, &weights.norm, model.rms_norm_eps);
-    let (loss, grad) =
-        cross_entropy::loss_and_gradient(&normalised, targets, &weights.matrix, scale, &mut grads.matrix);
-    (loss, norm::backward(&grad, x, &weights.norm, &saved, &mut grads.norm))
+    let (loss, grad) = cross_entropy::loss_and_gradient(
+        &normalised,
+        targets,
+        &weights.matrix,
+        scale,
+        &mut grads.matrix,
+        scratch,
+    );
+    (loss, norm::backward(&grad, None, x, &weights.norm, &saved, &mut grads.norm))
 }

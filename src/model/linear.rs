@@ -4,6 +4,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::kernels;
 use crate::torch::gemm;
 
 /// `x [N, in]` times `weight [out, in]`, plus `bias [out]`.
@@ -31,17 +32,16 @@ fn has_gemm(like: &Tensor) -> bool {
 
 /// `a @ b`.
 pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
-    if !has_gemm(a) {
-        return a.matmul(b);
-    }
-    let y = Tensor::empty([a.size()[0], b.size()[1]], (Kind::Float, Device::Cpu));
-    gemm(&y, a, b, false);
+    let mut y = Tensor::empty([a.size()[0], b.size()[1]], (a.kind(), a.device()));
+    product_into(&mut y, a, b);
     y
 }
 
 /// `into = a @ b`, all of one kind.
-pub fn product_into(into: &Tensor, a: &Tensor, b: &Tensor) {
-    if has_gemm(a) {
+pub fn product_into(into: &mut Tensor, a: &Tensor, b: &Tensor) {
+    if kernels::few_rows(a, b) {
+        kernels::few_rows_product(into, a, b, None);
+    } else if has_gemm(a) {
         gemm(into, a, b, false);
     } else {
         let _ = a.mm_out(into, b);
@@ -57,7 +57,9 @@ pub fn product_plus(a: &Tensor, b: &Tensor, bias: &Tensor) -> Tensor {
 
 /// `into = a @ b` plus a row of `bias`, which is cast to their kind.
 pub fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tensor) {
-    if has_gemm(a) {
+    if kernels::few_rows(a, b) {
+        kernels::few_rows_product(into, a, b, Some(bias));
+    } else if has_gemm(a) {
         into.copy_(&bias.expand_as(into));
         gemm(into, a, b, true);
     } else {

@@ -5,6 +5,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::experiment::Model;
+use crate::kernels;
 
 /// Angles per position, `i = 0..C/2`, and the factor on cos and sin.
 ///
@@ -57,15 +58,19 @@ impl Rotation {
 
     /// Rotates `x [.., T, heads, C]`: first half with second half.
     pub fn apply(&self, x: &Tensor) -> Tensor {
-        self.rotate(x, &self.sin)
+        self.rotate(x, false)
     }
 
     /// The gradient of [`Rotation::apply`]: the rotation by the opposite angle.
     pub fn apply_backward(&self, grad: &Tensor) -> Tensor {
-        self.rotate(grad, &self.sin.neg())
+        self.rotate(grad, true)
     }
 
-    fn rotate(&self, x: &Tensor, sin: &Tensor) -> Tensor {
+    fn rotate(&self, x: &Tensor, back: bool) -> Tensor {
+        if kernels::take(x) && self.cos.dim() == 3 {
+            return kernels::rotate(x, &self.cos, &self.sin, back);
+        }
+        let sin = if back { &self.sin.neg() } else { &self.sin };
         let halves = x.chunk(2, -1);
         let (first, second) = (&halves[0], &halves[1]);
         Tensor::cat(&[first * &self.cos - second * sin, second * &self.cos + first * sin], -1)

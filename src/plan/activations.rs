@@ -31,7 +31,7 @@ pub struct Activations {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Peak {
-    /// The loss: one chunk of logits, and the gradient of the output matrix before it is added.
+    /// The loss: one chunk of logits, or of their exponentials.
     Loss,
     /// One micro-batch's backward through a block, which `train.recompute` makes compute its activations again.
     Block,
@@ -52,6 +52,8 @@ struct Sizes {
     /// Bytes of a number in the matrix products.
     bytes: u64,
     gpu: bool,
+    /// Whether the loss is computed a tile of the vocabulary at a time.
+    tiles: bool,
 }
 
 /// What one of `ranks` holds of `experiment`'s batch; the model's `vocab_size` is set.
@@ -85,7 +87,8 @@ impl Sizes {
         .map(i64::unsigned_abs);
         let vocab = vocab_size(model).unsigned_abs();
         let (queries, keys, bytes) = (heads * c, kv_heads * c, precision_bytes(precision));
-        Self { d, queries, keys, heads, e, a, f, vocab, bytes, gpu }
+        let tiles = !gpu && precision != Precision::F16;
+        Self { d, queries, keys, heads, e, a, f, vocab, bytes, gpu, tiles }
     }
 
     fn is_f32(&self) -> bool {
@@ -136,8 +139,14 @@ impl Sizes {
     /// Bytes in use at the most crowded moment of the loss of `rows` rows.
     fn loss(&self, rows: u64) -> u64 {
         let Self { d, vocab, bytes, .. } = *self;
-        let most = (LOGITS_CHUNK_BYTES.unsigned_abs() / (F32_BYTES * vocab)).clamp(1, rows.max(1));
-        let logits = rows.div_ceil(rows.div_ceil(most)) * vocab;
+        let logit_bytes = if self.tiles { bytes } else { F32_BYTES };
+        let most = (LOGITS_CHUNK_BYTES.unsigned_abs() / (logit_bytes * vocab)).clamp(1, rows.max(1));
+        let chunk = rows.div_ceil(rows.div_ceil(most));
+        let logits = chunk * vocab;
+        if self.tiles {
+            // The exponentials of the chunk; the rows, their gradient, and both again in f32.
+            return logits * bytes + 2 * rows * d * bytes + 2 * chunk * d * F32_BYTES;
+        }
         let narrow = if self.is_f32() { 0 } else { bytes };
         let softmax = logits * (2 * F32_BYTES + narrow); // logits in one or two precisions, and their logarithms
         let gradient = logits * (F32_BYTES + narrow) + self.product(vocab * d);
@@ -190,13 +199,17 @@ mod tests {
         experiment.train.sequence_length = 256;
         let held = activations(&experiment, 1);
         assert_eq!(held.peak, Peak::Loss);
-        // 512 rows in two chunks: logits and their logarithms; rows and their gradient.
-        assert_eq!(held.workspace, 256 * 201_088 * 8 + 2 * 512 * 64 * 4);
+        // 512 rows in two chunks: exponentials; rows and their gradient, as they are and in f32.
+        assert_eq!(held.workspace, 256 * 201_088 * 4 + 2 * 512 * 64 * 4 + 2 * 256 * 64 * 4);
         experiment.train.precision = Precision::Bf16;
         assert_eq!(
             activations(&experiment, 1).workspace,
-            256 * 201_088 * 10 + 2 * 512 * 64 * 2 + KERNEL_BYTES
+            512 * 201_088 * 2 + 2 * 512 * 64 * 2 + 2 * 512 * 64 * 4 + KERNEL_BYTES
         );
+        // On a GPU, logits and their logarithms.
+        experiment.train.device = "cuda".into();
+        experiment.train.precision = Precision::F32;
+        assert_eq!(activations(&experiment, 1).workspace, 256 * 201_088 * 8 + 2 * 512 * 64 * 4);
     }
 
     #[test]

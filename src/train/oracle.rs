@@ -127,8 +127,9 @@ fn shape() -> Model {
     }
 }
 
-/// Loss and every gradient of the chain driver against autograd; both in f64.
-fn check(documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i64, tolerance: f64) {
+/// Loss and every gradient of the chain driver in `kind` against autograd in f64.
+fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i64) {
+    let tolerance = if kind == Kind::Double { 1e-10 } else { 2e-5 };
     let model = shape();
     let mut weights = Random::new(&model, 3);
     let (b, t) = (4, 17);
@@ -149,9 +150,9 @@ fn check(documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i64, toleranc
     let mesh = Mesh::alone(Device::Cpu);
     let mut units = Units::load(&model, &mut weights, &mesh, Kind::Float, false).unwrap();
     for unit in units.slices_mut().unwrap() {
-        // Training's buffers are f32; the oracle wants to see the formulas, not the rounding.
+        // Training's buffers are f32; in f64 the formulas show without the rounding.
         for flat in [&mut unit.master, &mut unit.gradient] {
-            *flat = flat.to_kind(Kind::Double);
+            *flat = flat.to_kind(kind);
         }
     }
     for (spec, mut view) in units.views(|unit| &unit.master) {
@@ -172,8 +173,7 @@ fn check(documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i64, toleranc
             }
         })
         .collect();
-    let options =
-        PassOptions { kind: Kind::Double, recompute, balance_loss: balance_weight, loss_scale: 1.0 };
+    let options = PassOptions { kind, recompute, balance_loss: balance_weight, loss_scale: 1.0 };
     let result = forward_backward(&model, &mut units, &batch, options).unwrap();
     let difference = (result.loss - loss.double_value(&[])).abs();
     assert!(difference < tolerance, "loss {} against {}", result.loss, loss.double_value(&[]));
@@ -188,17 +188,25 @@ fn check(documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i64, toleranc
 
 #[test]
 fn every_gradient_equals_autograds() {
-    check(None, false, 4, 1e-10);
+    check(Kind::Double, None, false, 4);
 }
 
 #[test]
 fn recomputation_and_accumulation_change_nothing() {
-    check(None, true, 4, 1e-10);
-    check(None, false, 1, 1e-10);
-    check(None, true, 2, 1e-10);
+    check(Kind::Double, None, true, 4);
+    check(Kind::Double, None, false, 1);
+    check(Kind::Double, None, true, 2);
 }
 
 #[test]
 fn documents_are_apart() {
-    check(Some(vec![vec![17], vec![1, 16], vec![8, 9], vec![5, 5, 7]]), false, 2, 1e-10);
+    check(Kind::Double, Some(vec![vec![17], vec![1, 16], vec![8, 9], vec![5, 5, 7]]), false, 2);
+}
+
+/// The CPU's own kernels compute in f32.
+#[test]
+fn in_f32_too() {
+    check(Kind::Float, None, false, 4);
+    check(Kind::Float, None, true, 2);
+    check(Kind::Float, Some(vec![vec![17], vec![1, 16], vec![8, 9], vec![5, 5, 7]]), false, 2);
 }

@@ -103,7 +103,15 @@ pub fn forward_backward(
     let mut total = Tensor::zeros([], (Kind::Double, mesh.device()));
     let mut gradients = Vec::with_capacity(batch.len());
     for (x, micro) in rows.into_iter().zip(batch) {
-        let (loss, grad) = model::loss_and_gradient(model, &x, &micro.targets, &weights, scale, &mut grads);
+        let (loss, grad) = model::loss_and_gradient(
+            model,
+            &x,
+            &micro.targets,
+            &weights,
+            scale,
+            &mut grads,
+            units.loss_scratch(),
+        );
         total += loss;
         gradients.push(grad);
     }

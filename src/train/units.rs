@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::unit::{Home, Unit};
 use crate::distributed::{Gatherer, Layout, Mesh, Reducer};
 use crate::experiment::Model;
-use crate::model::{ParameterSpec, WeightSource, Weights, num_units};
+use crate::model::{LossScratch, ParameterSpec, WeightSource, Weights, num_units};
 
 /// The units in the chain's order, each with this rank's slice.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Units<'a> {
     units: Vec<Unit>,
     gatherer: RefCell<Gatherer>,
     reducer: Reducer,
+    loss_scratch: LossScratch,
 }
 
 impl<'a> Units<'a> {
@@ -39,7 +40,8 @@ impl<'a> Units<'a> {
             .map(|layout| Unit::new(layout.clone(), mesh.shard, source, home, kind))
             .collect::<Result<_>>()?;
         let reducer = Reducer::new(&layouts, home.device);
-        Ok(Self { mesh, units, gatherer: RefCell::new(Gatherer::new(layouts, kind, home.device)), reducer })
+        let gatherer = RefCell::new(Gatherer::new(layouts, kind, home.device));
+        Ok(Self { mesh, units, gatherer, reducer, loss_scratch: LossScratch::default() })
     }
 
     /// The ranks that share the units.
@@ -102,6 +104,11 @@ impl<'a> Units<'a> {
     /// Another rank is gone.
     pub fn finish_gradients(&mut self) -> Result<()> {
         self.reducer.finish(self.mesh)
+    }
+
+    /// Memory that the head's backward pass uses in every step.
+    pub fn loss_scratch(&mut self) -> &mut LossScratch {
+        &mut self.loss_scratch
     }
 
     /// Each parameter with its view of a flat buffer, such as the gradients, where this rank holds whole units.

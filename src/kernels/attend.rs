@@ -1,0 +1,103 @@
+//! Attention of one query a sequence over cached keys and values, with sinks.
+//!
+//! B batch, K key/value heads, G query heads of each, S cached positions, C head dim.
+
+use half::bf16;
+use multiversion::multiversion;
+use tch::{Kind, Tensor};
+
+use super::Number;
+use super::exp::exp;
+use super::rows::{Rows, sum};
+use crate::torch::{i64_slice, parallel_each, slice, slice_mut};
+
+/// Queries `[B, K*G, C]` at `positions` (i64 `[B]`) over keys and values `[B, K, S, C]` that stand at `held` (i64 `[B, S]`), of
+/// which a query sees those not after its own; sinks f32 `[K*G]`. The result is `[B, K*G*C]`.
+pub fn attend(
+    q: &Tensor,
+    (keys, values): (&Tensor, &Tensor),
+    held: &Tensor,
+    positions: &Tensor,
+    sinks: &Tensor,
+) -> Tensor {
+    match q.kind() {
+        Kind::BFloat16 => by_kind::<bf16>(q, (keys, values), held, positions, sinks),
+        _ => by_kind::<f32>(q, (keys, values), held, positions, sinks),
+    }
+}
+
+fn by_kind<T: Number>(
+    q: &Tensor,
+    (keys, values): (&Tensor, &Tensor),
+    held: &Tensor,
+    positions: &Tensor,
+    sinks: &Tensor,
+) -> Tensor {
+    let size = keys.size();
+    let [batch, kv_heads, slots, dim] = [size[0], size[1], size[2], size[3]].map(|n| n as usize);
+    let group = q.size()[1] as usize / kv_heads;
+    let q = q.contiguous();
+    let mut y = Tensor::empty([size[0], (kv_heads * group * dim) as i64], (q.kind(), q.device()));
+    let (keys, values, sinks) = (slice::<T>(keys), slice::<T>(values), slice::<f32>(sinks));
+    let (held, positions) = (i64_slice(held), i64_slice(positions));
+    let width = group * dim;
+    let rows = Rows::new(batch * kv_heads, slots * width);
+    let tasks = rows.ranges().zip(rows.cut(slice::<T>(&q), width));
+    let tasks = tasks.zip(rows.cut_mut(slice_mut::<T>(&mut y), width)).collect();
+    parallel_each(tasks, |((range, q), y)| {
+        let mut scores = vec![0.0; slots];
+        for ((row, q), y) in range.zip(q.chunks_exact(width)).zip(y.chunks_exact_mut(width)) {
+            let (sequence, head) = (row / kv_heads, row % kv_heads);
+            let cached = row * slots * dim..(row + 1) * slots * dim;
+            let seen = Seen {
+                keys: &keys[cached.clone()],
+                values: &values[cached],
+                held: &held[sequence * slots..(sequence + 1) * slots],
+                position: positions[sequence],
+            };
+            let heads = q.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).zip(&sinks[head * group..]);
+            for ((q, y), sink) in heads {
+                one_head(q, &seen, *sink, &mut scores, y);
+            }
+        }
+    });
+    y
+}
+
+/// What the queries of one sequence see of one head's cache.
+struct Seen<'a, T> {
+    keys: &'a [T],
+    values: &'a [T],
+    held: &'a [i64],
+    position: i64,
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn one_head<T: Number>(q: &[T], seen: &Seen<'_, T>, sink: f32, scores: &mut [f32], y: &mut [T]) {
+    let dim = q.len();
+    let scale = 1.0 / (dim as f32).sqrt();
+    let mut max = sink;
+    for ((score, key), held) in scores.iter_mut().zip(seen.keys.chunks_exact(dim)).zip(seen.held) {
+        *score = match *held <= seen.position {
+            true => sum(dim, |i| q[i].wide() * key[i].wide()) * scale,
+            false => f32::NEG_INFINITY,
+        };
+        max = if *score > max { *score } else { max };
+    }
+    let mut total = exp(sink - max);
+    for (score, held) in scores.iter_mut().zip(seen.held) {
+        *score = if *held <= seen.position { exp(*score - max) } else { 0.0 };
+        total += *score;
+    }
+    let mut mixed = vec![0.0; dim];
+    for ((score, value), held) in scores.iter().zip(seen.values.chunks_exact(dim)).zip(seen.held) {
+        if *held <= seen.position {
+            for (mixed, value) in mixed.iter_mut().zip(value) {
+                *mixed += score * value.wide();
+            }
+        }
+    }
+    for (y, mixed) in y.iter_mut().zip(&mixed) {
+        *y = T::narrow(mixed / total);
+    }
+}

@@ -1,0 +1,129 @@
+//! Products of few rows with a matrix, as in decoding: each element of the matrix is read once, at the speed of the memory.
+//!
+//! b rows.
+
+use half::bf16;
+use multiversion::multiversion;
+use tch::{Kind, Tensor};
+
+use super::Number;
+use super::rows::Rows;
+use crate::torch::{parallel_each, shares, slice, slice_mut};
+
+/// Rows up to which this beats a product of matrices.
+pub const FEW: i64 = 4;
+
+/// Numbers added up side by side; more than the vector units' latency hides.
+const LANES: usize = 64;
+
+/// Elements of the matrix that are worth a thread of their own.
+const LEAST_ELEMENTS: usize = 1 << 15;
+
+/// Whether [`few_rows_product`] takes these: contiguous rows, and a matrix contiguous in either order.
+pub fn few_rows(x: &Tensor, matrix: &Tensor) -> bool {
+    super::take(x)
+        && matrix.kind() == x.kind()
+        && (1..=FEW).contains(&x.size()[0])
+        && x.is_contiguous()
+        && (matrix.is_contiguous() || matrix.transpose(0, 1).is_contiguous())
+}
+
+/// `into [b, out] = x [b, in] @ matrix [in, out]`, plus `bias` (f32 `[out]`), summed in f32.
+pub fn few_rows_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
+    match x.kind() {
+        Kind::BFloat16 => by_kind::<bf16>(into, x, matrix, bias),
+        _ => by_kind::<f32>(into, x, matrix, bias),
+    }
+}
+
+fn by_kind<T: Number>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
+    let (count, width) = (x.size()[0] as usize, x.size()[1] as usize);
+    let out = matrix.size()[1] as usize;
+    let wide: Vec<f32> = slice::<T>(x).iter().map(|x| x.wide()).collect();
+    let mut y = match bias {
+        Some(bias) => vec![slice::<f32>(bias); count].concat(),
+        None => vec![0.0; count * out],
+    };
+    let turned = matrix.transpose(0, 1);
+    let parts = shares(out, LEAST_ELEMENTS.div_ceil(width.max(1)));
+    // Each thread has its columns of every row of the result.
+    let tasks: Vec<_> = parts.iter().cloned().zip(columns_of(&mut y, out, &parts)).collect();
+    if turned.is_contiguous() {
+        let columns = slice::<T>(&turned);
+        parallel_each(tasks, |(share, mut y)| {
+            dots(&wide, &columns[share.start * width..share.end * width], &mut y);
+        });
+    } else {
+        let rows = slice::<T>(matrix);
+        parallel_each(tasks, |(share, mut y)| {
+            for (i, row) in rows.chunks_exact(out).enumerate() {
+                for (b, y) in y.iter_mut().enumerate() {
+                    add_scaled(wide[b * width + i], &row[share.clone()], y);
+                }
+            }
+        });
+    }
+    let parts = Rows::new(count * out, 1);
+    let tasks = parts.cut(&y, 1).zip(parts.cut_mut(slice_mut::<T>(into), 1)).collect();
+    parallel_each(tasks, |(y, into)| narrow(y, into));
+}
+
+/// For each part of the columns, that part of every row of `y`.
+fn columns_of<'a>(
+    y: &'a mut [f32],
+    width: usize,
+    parts: &[std::ops::Range<usize>],
+) -> Vec<Vec<&'a mut [f32]>> {
+    let mut columns: Vec<Vec<&mut [f32]>> = parts.iter().map(|_| Vec::new()).collect();
+    for mut row in y.chunks_exact_mut(width) {
+        for (part, columns) in parts.iter().zip(&mut columns) {
+            let (here, after) = row.split_at_mut(part.len());
+            columns.push(here);
+            row = after;
+        }
+    }
+    columns
+}
+
+/// Adds to each row of `y` the products of `x`'s row with all columns.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn dots<T: Number>(x: &[f32], columns: &[T], y: &mut [&mut [f32]]) {
+    let width = x.len() / y.len();
+    let whole = width / LANES * LANES;
+    for (index, column) in columns.chunks_exact(width).enumerate() {
+        for (x, y) in x.chunks_exact(width).zip(&mut *y) {
+            let mut lanes = [0.0; LANES];
+            for (x, column) in x[..whole].chunks_exact(LANES).zip(column[..whole].chunks_exact(LANES)) {
+                for lane in 0..LANES {
+                    lanes[lane] += x[lane] * column[lane].wide();
+                }
+            }
+            for i in whole..width {
+                lanes[i - whole] += x[i] * column[i].wide();
+            }
+            // Halves onto each other, which keeps to vectors to the end.
+            let mut len = LANES / 2;
+            while len > 0 {
+                for lane in 0..len {
+                    lanes[lane] += lanes[lane + len];
+                }
+                len /= 2;
+            }
+            y[index] += lanes[0];
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn add_scaled<T: Number>(factor: f32, row: &[T], y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(row) {
+        *y += factor * x.wide();
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn narrow<T: Number>(wide: &[f32], narrow: &mut [T]) {
+    for (narrow, wide) in narrow.iter_mut().zip(wide) {
+        *narrow = T::narrow(*wide);
+    }
+}

@@ -1,0 +1,87 @@
+//! gpt-oss's clamped SwiGLU over interleaved columns: `(up + 1) * gate * sigmoid(1.702 * gate)`, where `gate` is clamped above
+//! and `up` on both sides.
+//!
+//! R rows, F elements of the result a row.
+
+use half::bf16;
+use multiversion::multiversion;
+use tch::{Kind, Tensor};
+
+use super::Number;
+use super::exp::exp;
+use super::rows::Rows;
+use crate::torch::{parallel_each, slice, slice_mut};
+
+/// Slope of the sigmoid in the gate.
+const ALPHA: f32 = 1.702;
+
+/// `gate_up [R, 2F]` to `[R, F]`.
+pub fn swiglu(gate_up: &Tensor, limit: f64) -> Tensor {
+    match gate_up.kind() {
+        Kind::BFloat16 => forward::<bf16>(gate_up, limit as f32),
+        _ => forward::<f32>(gate_up, limit as f32),
+    }
+}
+
+/// The gradient of `gate_up [R, 2F]`, from that of the result `[R, F]`.
+pub fn swiglu_backward(grad: &Tensor, gate_up: &Tensor, limit: f64) -> Tensor {
+    match gate_up.kind() {
+        Kind::BFloat16 => backward::<bf16>(grad, gate_up, limit as f32),
+        _ => backward::<f32>(grad, gate_up, limit as f32),
+    }
+}
+
+fn forward<T: Number>(gate_up: &Tensor, limit: f32) -> Tensor {
+    let (count, width) = (gate_up.size()[0], gate_up.size()[1] / 2);
+    let mut y = Tensor::empty([count, width], (gate_up.kind(), gate_up.device()));
+    let width = width as usize;
+    let rows = Rows::new(count as usize, width);
+    let sources = rows.cut(slice::<T>(gate_up), 2 * width);
+    let tasks = sources.zip(rows.cut_mut(slice_mut::<T>(&mut y), width)).collect();
+    parallel_each(tasks, |(gate_up, y)| activate(gate_up, limit, y));
+    y
+}
+
+fn backward<T: Number>(grad: &Tensor, gate_up: &Tensor, limit: f32) -> Tensor {
+    let (count, width) = (gate_up.size()[0] as usize, gate_up.size()[1] as usize / 2);
+    let mut grad_gate_up = gate_up.empty_like();
+    let rows = Rows::new(count, width);
+    let sources = rows.cut(slice::<T>(grad), width).zip(rows.cut(slice::<T>(gate_up), 2 * width));
+    let tasks = sources.zip(rows.cut_mut(slice_mut::<T>(&mut grad_gate_up), 2 * width)).collect();
+    parallel_each(tasks, |((grad, gate_up), out)| differentiate(grad, gate_up, limit, out));
+    grad_gate_up
+}
+
+/// What is not a number stays so, as in libtorch's clamp.
+#[inline(always)]
+fn clamp_above(x: f32, limit: f32) -> f32 {
+    if x > limit { limit } else { x }
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn activate<T: Number>(gate_up: &[T], limit: f32, y: &mut [T]) {
+    for (pair, y) in gate_up.chunks_exact(2).zip(y) {
+        let gate = clamp_above(pair[0].wide(), limit);
+        let up = -clamp_above(-clamp_above(pair[1].wide(), limit), limit);
+        *y = T::narrow((up + 1.0) * (gate * sigmoid(ALPHA * gate)));
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn differentiate<T: Number>(grad: &[T], gate_up: &[T], limit: f32, out: &mut [T]) {
+    for ((pair, grad), out) in gate_up.chunks_exact(2).zip(grad).zip(out.chunks_exact_mut(2)) {
+        let (raw_gate, raw_up, grad) = (pair[0].wide(), pair[1].wide(), grad.wide());
+        let gate = clamp_above(raw_gate, limit);
+        let up = -clamp_above(-clamp_above(raw_up, limit), limit);
+        let sigmoid = sigmoid(ALPHA * gate);
+        let glu = gate * sigmoid;
+        let slope = sigmoid + ALPHA * glu * (1.0 - sigmoid);
+        out[0] = T::narrow(if raw_gate > limit { 0.0 } else { grad * (up + 1.0) * slope });
+        out[1] = T::narrow(if raw_up > limit || raw_up < -limit { 0.0 } else { grad * glu });
+    }
+}

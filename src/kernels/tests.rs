@@ -1,0 +1,217 @@
+//! Each kernel against the same formula in f64 operations of libtorch.
+
+use super::*;
+
+const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+/// Largest difference allowed, relative to the largest number.
+fn tolerance(kind: Kind) -> f64 {
+    if kind == Kind::Float { 2e-6 } else { 8e-3 }
+}
+
+/// Normal numbers as they are in `kind`, and the same in f64.
+fn draw(shape: &[i64], kind: Kind) -> (Tensor, Tensor) {
+    let narrow = Tensor::randn(shape, DOUBLE).to_kind(kind);
+    let wide = narrow.to_kind(Kind::Double);
+    (narrow, wide)
+}
+
+fn hold(what: &str, seen: &Tensor, expected: &Tensor, tolerance: f64) {
+    assert_eq!(seen.size(), expected.size(), "{what}");
+    let error = (seen.to_kind(Kind::Double) - expected).abs().max() / expected.abs().max();
+    let error = f64::try_from(error).unwrap();
+    assert!(error < tolerance, "{what} of {:?} {:?} differs by {error:e}", seen.kind(), seen.size());
+}
+
+fn in_both_kinds(test: impl Fn(Kind)) {
+    tch::manual_seed(7);
+    [Kind::Float, Kind::BFloat16].into_iter().for_each(test);
+}
+
+fn mean_of_rows(x: &Tensor) -> Tensor {
+    x.mean_dim([-1i64].as_slice(), true, None)
+}
+
+#[test]
+fn rms_norm_and_its_gradient() {
+    in_both_kinds(|kind| {
+        for (rows, width) in [(1, 16), (3, 19), (700, 96)] {
+            let (x, wide_x) = draw(&[rows, width], kind);
+            let (added, wide_added) = draw(&[rows, width], kind);
+            let (weight, wide_weight) = draw(&[width], Kind::Float);
+            let (sum, y, inverse) = rms_norm(&x, Some(&added), &weight, 1e-5);
+            hold("the sum", &sum, &(&wide_x + wide_added), tolerance(kind));
+
+            let wide_sum = sum.to_kind(Kind::Double).set_requires_grad(true);
+            let wide_weight = wide_weight.set_requires_grad(true);
+            let expected = &wide_sum * (mean_of_rows(&wide_sum.square()) + 1e-5).rsqrt() * &wide_weight;
+            hold("the norm", &y, &expected, tolerance(kind));
+
+            let (grad, wide_grad) = draw(&[rows, width], kind);
+            let (beside, wide_beside) = draw(&[rows, width], kind);
+            let through = Tensor::run_backward(
+                &[(&expected * &wide_grad).sum(None)],
+                &[&wide_sum, &wide_weight],
+                false,
+                false,
+            );
+            let mut grad_weight = Tensor::ones([width], (Kind::Float, Device::Cpu));
+            let seen = rms_norm_backward(&grad, Some(&beside), &sum, &weight, &inverse, &mut grad_weight);
+            hold("the gradient of the rows", &seen, &(&through[0] + wide_beside), tolerance(kind));
+            hold("the gradient of the weight", &grad_weight, &(&through[1] + 1.0), 1e-4);
+        }
+    });
+}
+
+#[test]
+fn swiglu_and_its_gradient() {
+    in_both_kinds(|kind| {
+        for (rows, width) in [(1, 1), (5, 33), (300, 128)] {
+            let (gate_up, wide) = draw(&[rows, 2 * width], kind);
+            let (gate_up, wide) = (gate_up * 2.0, wide * 2.0); // some beyond the limit
+            let wide = wide.set_requires_grad(true);
+            let pairs = wide.view([rows, width, 2]);
+            let gate = pairs.select(-1, 0).clamp_max(2.5);
+            let up = pairs.select(-1, 1).clamp(-2.5, 2.5);
+            let expected = (up + 1.0) * &gate * (&gate * 1.702).sigmoid();
+            hold("SwiGLU", &swiglu(&gate_up, 2.5), &expected, tolerance(kind));
+            let (grad, wide_grad) = draw(&[rows, width], kind);
+            let through = Tensor::run_backward(&[(expected * wide_grad).sum(None)], &[&wide], false, false);
+            hold("its gradient", &swiglu_backward(&grad, &gate_up, 2.5), &through[0], tolerance(kind));
+        }
+    });
+}
+
+#[test]
+fn what_is_not_a_number_stays_so() {
+    let gate_up = Tensor::from_slice(&[f32::NAN, 1.0, 1.0, f32::NAN]).view([1, 4]);
+    assert_eq!(swiglu(&gate_up, 7.0).isnan().sum(Kind::Int64).int64_value(&[]), 2);
+    let (_, y, _) = rms_norm(&gate_up, None, &Tensor::ones([4], (Kind::Float, Device::Cpu)), 1e-5);
+    assert_eq!(y.isnan().sum(Kind::Int64).int64_value(&[]), 4);
+}
+
+#[test]
+fn rotation_and_back() {
+    in_both_kinds(|kind| {
+        let (x, wide_x) = draw(&[2, 150, 3, 22], kind);
+        let (cos, wide_cos) = draw(&[150, 1, 11], kind);
+        let (sin, wide_sin) = draw(&[150, 1, 11], kind);
+        for (back, wide_sin) in [(false, wide_sin.shallow_clone()), (true, -wide_sin)] {
+            let halves = wide_x.chunk(2, -1);
+            let expected = Tensor::cat(
+                &[
+                    &halves[0] * &wide_cos - &halves[1] * &wide_sin,
+                    &halves[1] * &wide_cos + &halves[0] * &wide_sin,
+                ],
+                -1,
+            );
+            hold("the rotation", &rotate(&x, &cos, &sin, back), &expected, tolerance(kind));
+        }
+    });
+}
+
+#[test]
+fn rows_of_experts_are_combined_and_sent_back() {
+    in_both_kinds(|kind| {
+        let (tokens, active, width) = (130, 3, 40);
+        let (rows, wide_rows) = draw(&[tokens * active + 5, width], kind); // five that nobody reads
+        let (base, wide_base) = draw(&[tokens, width], kind);
+        let (weights, wide_weights) = draw(&[tokens, active], Kind::Float);
+        let place = Tensor::randperm(tokens * active, (Kind::Int64, Device::Cpu));
+        let by_token = wide_rows.index_select(0, &place).view([tokens, active, width]);
+        let weighted =
+            (&by_token * wide_weights.unsqueeze(-1)).sum_dim_intlist([1i64].as_slice(), false, None);
+        let seen = combine(Some(&base), &rows, &place, Some(&weights), active);
+        hold("the weighted sum", &seen, &(wide_base + weighted), tolerance(kind));
+        let sum = by_token.sum_dim_intlist([1i64].as_slice(), false, None);
+        hold("the sum", &combine(None, &rows, &place, None, active), &sum, tolerance(kind));
+
+        let order =
+            Tensor::cat(&[place.argsort(0, false), Tensor::zeros([5], (Kind::Int64, Device::Cpu))], 0);
+        let token = order.divide_scalar_mode(active, "floor");
+        let (grad, wide_grad) = draw(&[tokens, width], kind);
+        let (grad_rows, grad_weights) = combine_backward(&grad, &rows, &token, &order, &weights);
+        let of_token = wide_grad.index_select(0, &token);
+        let expected = &of_token * wide_weights.flatten(0, -1).index_select(0, &order).unsqueeze(-1);
+        hold("the gradient of the rows", &grad_rows, &expected, tolerance(kind));
+        let dots = (of_token * wide_rows).sum_dim_intlist([1i64].as_slice(), false, None);
+        hold("the gradient of the weights", &grad_weights, &dots, tolerance(Kind::Float));
+    });
+}
+
+#[test]
+fn products_of_few_rows() {
+    in_both_kinds(|kind| {
+        for (count, width, out) in [(1, 1, 1), (1, 257, 300), (4, 64, 1000), (3, 130, 7)] {
+            let (x, wide_x) = draw(&[count, width], kind);
+            let (bias, wide_bias) = draw(&[out], Kind::Float);
+            let (turned, wide_turned) = draw(&[out, width], kind);
+            let (straight, wide_straight) = draw(&[width, out], kind);
+            for (matrix, wide) in
+                [(turned.transpose(0, 1), wide_turned.transpose(0, 1)), (straight, wide_straight)]
+            {
+                assert!(few_rows(&x, &matrix));
+                let mut y = Tensor::full([count, out], f64::NAN, (kind, Device::Cpu));
+                few_rows_product(&mut y, &x, &matrix, None);
+                hold("the product", &y, &wide_x.matmul(&wide), tolerance(kind));
+                few_rows_product(&mut y, &x, &matrix, Some(&bias));
+                hold("with a bias", &y, &(wide_x.matmul(&wide) + &wide_bias), tolerance(kind));
+            }
+        }
+        let (x, _) = draw(&[FEW + 1, 8], kind);
+        assert!(!few_rows(&x, &draw(&[8, 8], kind).0), "more rows are a product of matrices");
+    });
+}
+
+#[test]
+fn attention_over_a_cache() {
+    in_both_kinds(|kind| {
+        let (batch, kv_heads, group, slots, dim) = (3, 2, 4, 21, 24);
+        let (q, wide_q) = draw(&[batch, kv_heads * group, dim], kind);
+        let (keys, wide_keys) = draw(&[batch, kv_heads, slots, dim], kind);
+        let (values, wide_values) = draw(&[batch, kv_heads, slots, dim], kind);
+        let (sinks, wide_sinks) = draw(&[kv_heads * group], Kind::Float);
+        // A ring: positions 30 to 50 in another order, of which each sequence has reached another.
+        let ids = (Kind::Int64, Device::Cpu);
+        let held = (Tensor::arange(slots, ids) * 8).remainder(slots) + 30;
+        let held = held.unsqueeze(0).expand([batch, slots], false).contiguous();
+        let positions = Tensor::from_slice(&[30i64, 41, 50]);
+        let grouped = wide_q.view([batch, kv_heads, group, dim]);
+        let scores = grouped.matmul(&wide_keys.transpose(-2, -1)) / (dim as f64).sqrt();
+        let hidden = held.gt_tensor(&positions.unsqueeze(1)).view([batch, 1, 1, slots]);
+        let scores = scores.masked_fill(&hidden, f64::NEG_INFINITY);
+        let sink = wide_sinks.view([1, kv_heads, group, 1]).expand([batch, kv_heads, group, 1], false);
+        let shares = Tensor::cat(&[scores, sink], -1).softmax(-1, None::<Kind>).narrow(-1, 0, slots);
+        let expected = shares.matmul(&wide_values).reshape([batch, kv_heads * group * dim]);
+        hold(
+            "attention",
+            &attend(&q, (&keys, &values), &held, &positions, &sinks),
+            &expected,
+            tolerance(kind),
+        );
+    });
+}
+
+#[test]
+fn an_online_softmax_is_a_softmax() {
+    in_both_kinds(|kind| {
+        let (x, wide) = draw(&[900, 70], kind);
+        let (x, wide) = (x * 20.0, wide * 20.0);
+        let (x, wide) = (x.to_kind(kind), wide.to_kind(kind).to_kind(Kind::Double));
+        let mut softmax = OnlineSoftmax::new(70);
+        let mut tiles = Vec::new();
+        for (start, len) in [(0, 1), (1, 450), (451, 449)] {
+            let mut tile = x.narrow(0, start, len).copy();
+            match kind {
+                Kind::Float => softmax.exponentiate(crate::torch::slice_mut::<f32>(&mut tile)),
+                _ => softmax.exponentiate(crate::torch::slice_mut::<half::bf16>(&mut tile)),
+            };
+            tiles.push(tile.to_kind(Kind::Double) * Tensor::from_slice(softmax.max()).exp());
+        }
+        let log_sum: Vec<f64> = softmax.log_sum().collect();
+        hold("the logarithm", &Tensor::from_slice(&log_sum), &wide.logsumexp([0i64].as_slice(), false), 1e-6);
+        let total = Tensor::from_slice(&log_sum).exp();
+        let probabilities = Tensor::cat(&tiles, 0) / total;
+        hold("the softmax", &probabilities, &wide.softmax(0, None::<Kind>), tolerance(kind));
+    });
+}
