@@ -38,10 +38,10 @@ extern "C" {
 void oss_free(char *message) { free(message); }
 
 char *oss_fused_adamw(at::Tensor *parameter, at::Tensor *gradient, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,
-                      at::Tensor *step, double lr, double beta1, double beta2, double weight_decay, double eps,
+                      at::Tensor *step, at::Tensor *lr, double beta1, double beta2, double weight_decay, double eps,
                       at::Tensor *grad_scale) {
   return guarded([&] {
-    at::_fused_adamw_({*parameter}, {*gradient}, {*exp_avg}, {*exp_avg_sq}, at::TensorList(), {*step}, lr, beta1,
+    at::_fused_adamw_({*parameter}, {*gradient}, {*exp_avg}, {*exp_avg_sq}, at::TensorList(), {*step}, *lr, beta1,
                       beta2, weight_decay, eps, false, false, optional(grad_scale));
   });
 }
