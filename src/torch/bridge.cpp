@@ -25,11 +25,22 @@ std::optional<at::Tensor> optional(at::Tensor *tensor) {
 //
 // libtorch gives the memory of big tensors back to the kernel at once, so most are made of fresh pages, which cost less by
 // the two megabytes.
+//
+// On GPUs, layers and batches ask for blocks of many sizes, and a segment made for one that is split for another leaves
+// gaps: gigabytes, on a card that is nearly full. Segments that grow leave none.
+//
+// What the user has set stays.
 struct Environment {
   Environment() {
     setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", 0);
     setenv("LRU_CACHE_CAPACITY", "128", 0);
     setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
+#ifdef OSS_RUN_CUDA
+    // The allocator reads these, in this order, when the first tensor is put on a GPU.
+    if (!getenv("PYTORCH_CUDA_ALLOC_CONF") && !getenv("PYTORCH_ALLOC_CONF")) {
+      setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", 1);
+    }
+#endif
   }
 } environment;
 } // namespace
