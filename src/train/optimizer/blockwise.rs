@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 pub const BLOCK: i64 = 256;
 
 /// Below this a block's largest number counts as this much: far less than any eps, and no division by zero.
-const LEAST_SCALE: f64 = 1e-30;
+pub const LEAST_SCALE: f64 = 1e-30;
 
 /// Which moment is coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Coding {
 
 impl Coding {
     /// The square of the largest code.
-    fn top_squared(self) -> f64 {
+    pub fn top_squared(self) -> f64 {
         match self {
             Self::First => 127.0 * 127.0,
             Self::Second => 255.0 * 255.0,
@@ -39,7 +39,8 @@ impl Coding {
 /// A moment of whole blocks in 8 bits.
 #[derive(Debug)]
 pub struct Codes {
-    coding: Coding,
+    /// Of which moment.
+    pub coding: Coding,
     /// i8 or u8 `[n]`.
     pub codes: Tensor,
     /// The largest number of each block, or its root: f32 `[n / 256]`.

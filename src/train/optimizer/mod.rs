@@ -1,10 +1,12 @@
 //! AdamW (arXiv:1711.05101) on flat buffers, whatever the precision of weights and moments.
 //!
-//! Where weights and moments are f32, libtorch's fused step works on them in place. Otherwise a block of elements at a time
-//! is widened, stepped in f32, and rounded at random back into what is kept ([`stochastic`], [`blockwise`]).
+//! Where weights and moments are f32, libtorch's fused step works on them in place. Otherwise elements are widened a piece
+//! at a time, stepped in f32, and rounded at random back into what is kept ([`stochastic`], [`blockwise`]): by operations of
+//! libtorch on any device ([`region`]), and in one pass on the CPU ([`host`]).
 
 mod blockwise;
 mod clip;
+mod host;
 mod loss_scale;
 mod moments;
 mod region;

@@ -4,6 +4,7 @@ use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
 use super::blockwise::{BLOCK, Codes, Coding};
+use super::host::Kept;
 use super::stochastic::{Noise, round_to_bf16};
 use crate::checkpoint::OPTIMIZER_PREFIX;
 use crate::experiment::StatePrecision;
@@ -81,6 +82,13 @@ impl Moment {
         }
     }
 
+    fn kept(&mut self) -> Kept<'_> {
+        match self {
+            Self::Floats(floats) => Kept::floats(floats),
+            Self::Codes(Codes { coding, codes, scales }) => Kept::codes(*coding, codes, scales),
+        }
+    }
+
     fn stored(&self, [floats, codes, scales]: [&'static str; 3]) -> Vec<Stored<'_>> {
         match self {
             Self::Floats(tensor) => vec![Stored { what: floats, tensor, per: 1 }],
@@ -128,6 +136,11 @@ impl Moments {
     pub fn store(&mut self, [exp_avg, exp_avg_sq]: &[Tensor; 2], draws: &Tensor) {
         self.exp_avg.store(exp_avg, draws, Noise::FirstMoment);
         self.exp_avg_sq.store(exp_avg_sq, draws, Noise::SecondMoment);
+    }
+
+    /// Both as slices, on the CPU.
+    pub fn kept(&mut self) -> [Kept<'_>; 2] {
+        [self.exp_avg.kept(), self.exp_avg_sq.kept()]
     }
 
     /// The tensors that checkpoints keep.

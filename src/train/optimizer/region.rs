@@ -6,10 +6,10 @@ use std::ops::Range;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::Step;
 use super::blockwise::BLOCK;
 use super::moments::{Moments, Stored};
 use super::stochastic::{Draws, Noise, round_to_bf16};
+use super::{Step, host};
 use crate::experiment::StatePrecision;
 use crate::torch;
 
@@ -42,10 +42,15 @@ impl Part {
         self.first / per..(self.first + self.len + per - 1) / per
     }
 
+    /// Its elements and what is empty up to the end of the last block.
+    fn whole_blocks(&self) -> i64 {
+        (self.len + BLOCK - 1) / BLOCK * BLOCK
+    }
+
     /// Its elements, whole blocks, in pieces that are worked on at once: (offset in the region, elements, first element of
     /// the parameter).
     fn pieces(&self) -> impl Iterator<Item = (i64, i64, i64)> {
-        let len = (self.len + BLOCK - 1) / BLOCK * BLOCK;
+        let len = self.whole_blocks();
         (0..len)
             .step_by(SCRATCH as usize)
             .map(move |at| (self.offset + at, SCRATCH.min(len - at), self.first + at))
@@ -57,7 +62,7 @@ impl Part {
 pub struct Region {
     /// The weights.
     pub weights: Tensor,
-    moments: Moments,
+    pub(super) moments: Moments,
 }
 
 impl Region {
@@ -104,6 +109,12 @@ impl Region {
                     [&self.weights, gradient].map(|flat| flat.narrow(0, part.offset, part.len));
                 let mut wide = moments.narrow(part.offset, part.len).wide();
                 adamw(&mut weights, &mut gradient, &mut wide, &lr, part.decays, step)?;
+            } else if device == Device::Cpu {
+                let (len, draws) = (part.whole_blocks(), Draws::new(step.seed, step.count, &part.name));
+                let mut weights = self.weights.narrow(0, part.offset, len);
+                let gradient = gradient.narrow(0, part.offset, len);
+                let (mut moments, lr) = (moments.narrow(part.offset, len), lr.double_value(&[]));
+                host::step(&mut weights, &gradient, &mut moments, (draws, part.first), lr, part.decays, step);
             } else {
                 self.step_narrow(gradient, &mut moments, part, &lr, step)?;
             }
@@ -114,8 +125,8 @@ impl Region {
         Ok(())
     }
 
-    /// The same for one part, by copies in f32 that are rounded back.
-    fn step_narrow(
+    /// The same for one part on any device, by copies in f32 that are rounded back.
+    pub(super) fn step_narrow(
         &self,
         gradient: &Tensor,
         moments: &mut Moments,
@@ -142,17 +153,30 @@ impl Region {
     /// Adds to `sums`, f64 with one number a parameter of the unit, what [`super::shortened`] takes: the sum over each
     /// part's elements of g^2 / v, with g the gradient and v the second moment after the step, its bias corrected.
     pub fn add_surprise(&self, gradient: &Tensor, parts: &[Part], step: &Step, sums: &Tensor) {
+        for part in parts {
+            let mut sum = sums.get(part.slot as i64);
+            let _ = if gradient.device() == Device::Cpu {
+                let (offset, len) = (part.offset, part.whole_blocks());
+                let gradient = gradient.narrow(0, offset, len);
+                sum.g_add_scalar_(host::surprise(&gradient, &mut self.moments.narrow(offset, len), step))
+            } else {
+                sum.g_add_(&self.surprise_by_tensors(gradient, part, step))
+            };
+        }
+    }
+
+    /// The sum for one part, f64 `[]`, on any device.
+    pub(super) fn surprise_by_tensors(&self, gradient: &Tensor, part: &Part, step: &Step) -> Tensor {
         let ([_, beta], eps) = (step.optimizer.betas, step.optimizer.eps);
         let correction = 1.0 - beta.powf(step.count as f64);
-        for part in parts {
-            for (offset, len, _) in part.pieces() {
-                let square = (gradient.narrow(0, offset, len) / &step.divisor).square_();
-                let second = self.moments.narrow(offset, len).map(|tensor| tensor.to_device(square.device()));
-                let expected = (second.wide_second() * beta + &square * (1.0 - beta)) / correction;
-                let ratio = square / expected.clamp_min(eps * eps);
-                let _ = sums.get(part.slot as i64).g_add_(&ratio.sum(Kind::Double));
-            }
+        let mut sum = Tensor::zeros([], (Kind::Double, gradient.device()));
+        for (offset, len, _) in part.pieces() {
+            let square = (gradient.narrow(0, offset, len) / &step.divisor).square_();
+            let second = self.moments.narrow(offset, len).map(|tensor| tensor.to_device(square.device()));
+            let expected = (second.wide_second() * beta + &square * (1.0 - beta)) / correction;
+            sum += (square / expected.clamp_min(eps * eps)).sum(Kind::Double);
         }
+        sum
     }
 }
 

@@ -33,6 +33,7 @@ impl Draws {
     }
 
     /// The draw of element `index`. Elements 2^32 apart share one: no tensor of these models is half that long.
+    #[inline(always)]
     fn of(self, index: u32) -> u32 {
         let mut x = index ^ self.key[0];
         x = (x ^ (x >> 16)).wrapping_mul(MULTIPLIERS[0]) ^ self.key[1];
@@ -52,11 +53,16 @@ impl Draws {
     fn filled(self, first: i64, len: i64) -> Tensor {
         let mut draws = Tensor::empty([len], (Kind::Int, Device::Cpu));
         let out: &mut [u32] = bytemuck::cast_slice_mut(torch::bytes_mut(&mut draws));
-        let first = first as u32;
+        self.fill(first as u32, out);
+        draws
+    }
+
+    /// The draws of elements from `first` on.
+    #[inline(always)]
+    pub fn fill(self, first: u32, out: &mut [u32]) {
         for (i, draw) in (0u32..).zip(out) {
             *draw = self.of(first.wrapping_add(i));
         }
-        draws
     }
 
     /// By operations of libtorch, whose 32-bit integers wrap around and shift with their sign.
@@ -97,6 +103,25 @@ impl Noise {
                 upper.to_kind(Kind::Int).g_add_scalar_(1 << 15)
             }
             moment => moment.byte(draws).to_kind(Kind::Int).g_mul_scalar_(1 << 8).g_add_scalar_(1 << 7),
+        }
+    }
+
+    /// The same number of one draw.
+    #[inline(always)]
+    pub fn of_draw_for_bf16(self, draw: u32) -> u32 {
+        match self {
+            Self::Weight => (draw >> 16) ^ (1 << 15),
+            moment => (moment.byte_of(draw) << 8) + (1 << 7),
+        }
+    }
+
+    /// The byte of a moment's draw.
+    #[inline(always)]
+    pub fn byte_of(self, draw: u32) -> u32 {
+        match self {
+            Self::FirstMoment => draw & 0xff,
+            Self::SecondMoment => draw >> 8 & 0xff,
+            Self::Weight => unreachable!("a weight is rounded by 16 bits"),
         }
     }
 

@@ -95,6 +95,74 @@ impl Reference {
     }
 }
 
+/// One step by the operations that GPUs take.
+fn step_by_tensors(region: &Region, gradient: &Tensor, step: &Step) {
+    for part in parts() {
+        let mut moments = region.moments.narrow(0, LEN);
+        region.step_narrow(&gradient.copy(), &mut moments, &part, &step.lr, step).unwrap();
+    }
+}
+
+#[test]
+fn slices_and_tensors_step_alike() {
+    for (weights, state, bound) in WAYS {
+        let (mut by_slices, by_tensors) = (region(weights, state), region(weights, state));
+        let (mut reference, start) = (Reference::new(&by_slices), numbers(&by_slices.weights));
+        for count in 0..STEPS {
+            let (gradient, step) = (gradient(count), step(count, 2.5));
+            reference.step(&gradient, 2.5, false);
+            by_slices.step(&gradient.copy(), &parts(), &step, None).unwrap();
+            step_by_tensors(&by_tensors, &gradient, &step);
+            let apart = (&by_slices.weights - &by_tensors.weights).to_kind(Kind::Float).abs();
+            // Where the last bits of f32 decide, a number goes up here and down there.
+            let differ = apart.gt(1e-6).to_kind(Kind::Float).mean(None).double_value(&[]);
+            assert!(differ < 0.02, "{weights:?} weights, {state:?} state, step {count}: {differ}");
+        }
+        let error = reference.error(&by_tensors, &start);
+        assert!(error < bound, "{weights:?} weights, {state:?} state: {error:e}");
+    }
+}
+
+#[test]
+fn slices_and_tensors_give_the_same_codes_and_bits() {
+    use crate::torch::bytes;
+    tch::manual_seed(4);
+    let draws = stochastic::Draws::new(1, 2, "w");
+    for state in [StatePrecision::Bf16, StatePrecision::EightBit] {
+        let moments = || moments::Moments::zeros(state, LEN, Device::Cpu);
+        let (mut by_tensors, mut by_slices) = (moments(), moments());
+        let noise = Tensor::randn([LEN], (Kind::Float, Device::Cpu)).exp();
+        let wide = [Tensor::randn([LEN], (Kind::Float, Device::Cpu)) * &noise, noise.square()];
+        by_tensors.store(&wide, &draws.tensor(300, LEN, Device::Cpu));
+        host::store(&mut by_slices, &wide, (draws, 300));
+        for (one, other) in by_tensors.stored().iter().zip(by_slices.stored()) {
+            assert_eq!(bytes(one.tensor), bytes(other.tensor), "{}", other.name("w"));
+        }
+        for (one, other) in by_tensors.wide().into_iter().zip(host::load(&mut by_slices)) {
+            assert_eq!(Vec::<f32>::try_from(one).unwrap(), other);
+        }
+    }
+}
+
+#[test]
+fn slices_and_tensors_are_surprised_alike() {
+    for (weights, state, _) in WAYS {
+        let mut region = region(weights, state);
+        region.step(&gradient(0), &parts(), &step(0, 1.0), None).unwrap();
+        let (gradient, step) = (gradient(1) * 2.0, step(1, 1.0));
+        for part in parts() {
+            let len = (part.len + 255) / 256 * 256;
+            let by_slices = host::surprise(
+                &gradient.narrow(0, part.offset, len),
+                &mut region.moments.narrow(part.offset, len),
+                &step,
+            );
+            let by_tensors = region.surprise_by_tensors(&gradient, &part, &step).double_value(&[]);
+            assert!((by_slices / by_tensors - 1.0).abs() < 1e-5, "{state:?}: {by_slices} and {by_tensors}");
+        }
+    }
+}
+
 /// The error after some steps, with gradients that are multiplied by `size(step)` and divided by `divisor`.
 fn error(weights: Kind, state: StatePrecision, clip: bool, size: impl Fn(u64) -> f64) -> f64 {
     let mut region = region(weights, state);
