@@ -119,31 +119,57 @@ fn decode(coding: Coding, codes: &[u8], scale: f32, into: &mut Block) {
 /// Codes a block and gives its scale.
 #[inline(always)]
 fn encode(coding: Coding, numbers: &Block, draws: &[u32; LEN], noise: Noise, codes: &mut [u8]) -> f32 {
-    let mut magnitudes = [0.0; LEN];
-    for (magnitude, number) in magnitudes.iter_mut().zip(numbers) {
-        *magnitude = if coding == Coding::First { number.abs() } else { number.sqrt() };
+    let top_squared = coding.top_squared() as f32;
+    let mut squares = [0.0; LEN];
+    match coding {
+        Coding::First => squares.iter_mut().zip(numbers).for_each(|(square, x)| *square = x.abs()),
+        Coding::Second => squares.iter_mut().zip(numbers).for_each(|(square, x)| *square = x.sqrt()),
     }
-    let mut largest = [0f32; LANES];
-    for lanes in magnitudes.chunks_exact(LANES) {
-        for (largest, x) in largest.iter_mut().zip(lanes) {
-            // Not `max`, which would lose a NaN.
-            *largest = if *x <= *largest { *largest } else { *x };
+    let scale = largest(&squares);
+    let divisor = if scale < LEAST_SCALE as f32 { LEAST_SCALE as f32 } else { scale };
+    let mut rounded = [0.0; LEN];
+    for ((rounded, square), &draw) in rounded.iter_mut().zip(&mut squares).zip(draws) {
+        *square = *square / divisor * top_squared;
+        let lower = square.sqrt().floor();
+        let chance = (*square - lower * lower) / (lower * 2.0 + 1.0);
+        // Through i32, which more processors convert.
+        let goes_up = chance * 256.0 - 0.5 > noise.byte_of(draw) as i32 as f32;
+        *rounded = if goes_up { lower + 1.0 } else { lower };
+    }
+    match coding {
+        Coding::First => {
+            for ((code, rounded), number) in codes.iter_mut().zip(&rounded).zip(numbers) {
+                let magnitude = small_integer(*rounded);
+                *code = if number.is_sign_negative() { magnitude.wrapping_neg() } else { magnitude };
+            }
+        }
+        Coding::Second => {
+            for ((code, rounded), square) in codes.iter_mut().zip(&rounded).zip(&squares) {
+                let least = if *square > 0.0 { 1.0 } else { 0.0 };
+                *code = small_integer(if *rounded < least { least } else { *rounded });
+            }
         }
     }
-    let scale = largest.into_iter().fold(0.0, |largest, x| if x <= largest { largest } else { x });
-    let divisor = if scale < LEAST_SCALE as f32 { LEAST_SCALE as f32 } else { scale };
-    for (((code, magnitude), number), &draw) in codes.iter_mut().zip(&magnitudes).zip(numbers).zip(draws) {
-        let square = magnitude / divisor * coding.top_squared() as f32;
-        let lower = square.sqrt().floor();
-        let chance = (square - lower * lower) / (lower * 2.0 + 1.0);
-        let goes_up = chance * 256.0 - 0.5 > noise.byte_of(draw) as f32;
-        let rounded = lower + f32::from(u8::from(goes_up));
-        *code = match coding {
-            Coding::First => (rounded.copysign(*number) as i32) as u8,
-            Coding::Second => (rounded as i32).max(i32::from(square > 0.0)) as u8,
-        };
-    }
     scale
+}
+
+/// An integer of 0..256: added to 2^23 it is the last bits of the sum.
+#[inline(always)]
+fn small_integer(x: f32) -> u8 {
+    (x + 8_388_608.0).to_bits() as u8
+}
+
+/// The largest of a block; NaN where there is one, which `f32::max` would lose.
+#[inline(always)]
+fn largest(numbers: &Block) -> f32 {
+    let larger = |largest: f32, x: f32| if x <= largest { largest } else { x };
+    let mut lanes = [0f32; LANES];
+    for part in numbers.chunks_exact(LANES) {
+        for (lane, x) in lanes.iter_mut().zip(part) {
+            *lane = larger(*lane, *x);
+        }
+    }
+    lanes.into_iter().fold(0.0, larger)
 }
 
 /// The step's numbers in f32.

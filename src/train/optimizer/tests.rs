@@ -240,7 +240,12 @@ fn a_slice_is_stepped_as_that_part_of_the_whole() {
         let part = Part { offset: 0, len: 444, first: 512, ..parts().remove(1) };
         for count in 0..STEPS {
             slice
-                .step(&gradient(count).narrow(0, 512, 512), &[part.clone()], &step(count, 1.0), None)
+                .step(
+                    &gradient(count).narrow(0, 512, 512),
+                    std::slice::from_ref(&part),
+                    &step(count, 1.0),
+                    None,
+                )
                 .unwrap();
             whole.step(&gradient(count), &parts(), &step(count, 1.0), None).unwrap();
         }
