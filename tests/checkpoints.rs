@@ -12,9 +12,13 @@ use std::{
 
 use oss_run::{
     checkpoint::{self, Checkpoint, Entry, Writer},
-    experiment::{ExportDtype, Model, Preset},
+    distributed::Mesh,
+    experiment::{
+        Experiment, ExportDtype, Model, Precision, Preset, StatePrecision, StoredWeights, Strategy, Update,
+    },
     hf_format::{ExportOptions, HfDirectory, TokenizerFiles, export},
     model::{Initial, Role, WeightSource, num_units, parameters, unit_parameters},
+    train::{Flags, GlobalBatch, Trainer},
 };
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -236,6 +240,58 @@ fn any_number_of_ranks_reads_what_any_other_wrote() {
                     assert!(gathered.equal(&truth[name]), "{name} from {writers} ranks on {readers}");
                 }
             }
+        }
+    }
+}
+
+/// A small model in training with everything in few bits.
+fn narrow() -> Experiment {
+    let model = Model { vocab_size: Some(40), intermediate_size: 96, ..Preset::Tiny.model() };
+    let mut experiment = Experiment { model, ..Experiment::default() };
+    let Experiment { optimizer, train, .. } = &mut experiment;
+    (optimizer.state, optimizer.update) = (StatePrecision::EightBit, Update::InBackward);
+    (train.precision, train.weights) = (Precision::Bf16, StoredWeights::Bf16);
+    (train.global_batch_size, train.sequence_length, train.device) = (2, 16, "cpu".to_owned());
+    experiment
+}
+
+#[test]
+fn any_number_of_ranks_trains_on_with_the_bits_that_one_kept() {
+    let mut experiment = narrow();
+    let alone = Mesh::alone(Device::Cpu);
+    let mut trainer =
+        Trainer::new(&experiment, &mut Initial::new(&experiment.model, 5), true, &alone).unwrap();
+    for step in 0..3 {
+        let row = |row: i64| (0..17).map(|i| (step * 7 + row * 3 + i * i) % 40).collect();
+        trainer.step(&GlobalBatch::from_rows(vec![row(0), row(1)]), None, Flags::default).unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let entries = trainer.entries();
+    let writer = Writer::begin(dir.path(), 3, 0).unwrap();
+    let rank = checkpoint::write_rank(writer.folder(), 0, 1, &entries).unwrap();
+    let state = serde_json::to_value(&trainer.progress).unwrap();
+    let path = writer.commit(vec![Ok(rank)], &state).unwrap();
+    let kept = Checkpoint::open(&path).unwrap();
+    for ranks in [1, 2, 3, 5] {
+        experiment.sharding.strategy = Strategy::Fsdp;
+        experiment.sharding.ranks = ranks as u64;
+        let mut held = std::collections::HashMap::<String, i64>::new();
+        for rank in 0..ranks {
+            let mesh = Mesh::pretended(&experiment.sharding, rank, Device::Cpu).unwrap();
+            let opened = Checkpoint::open(&path).unwrap();
+            let trainer = Trainer::resume(&experiment, opened, true, &mesh).unwrap();
+            for Entry { name, shape, range, tensor } in trainer.entries() {
+                assert_eq!(shape, kept.shape(&name).unwrap(), "{name}");
+                *held.entry(name.clone()).or_default() += range.end - range.start;
+                assert!(tensor.equal(&kept.read(&name, range).unwrap()), "{name} on rank {rank} of {ranks}");
+            }
+        }
+        for name in kept.names() {
+            assert_eq!(
+                held[name],
+                kept.shape(name).unwrap().iter().product::<i64>(),
+                "{name} on {ranks} ranks"
+            );
         }
     }
 }

@@ -12,7 +12,7 @@ use oss_run::distributed::{Mesh, Shards};
 use oss_run::experiment::{Model, Optimizer};
 use oss_run::generation::{Decoding, Prompt, generate};
 use oss_run::model::{Chain, Sequences, inverse_frequencies};
-use oss_run::train::{MicroBatch, PassOptions, PassResult, Units, forward_backward};
+use oss_run::train::{Holding, MicroBatch, PassOptions, PassResult, Step, Unit, Units, forward_backward};
 use tch::{Device, Kind, Tensor};
 
 const CASES: [&str; 4] = ["grouped", "ungrouped", "odd", "documents"];
@@ -56,7 +56,7 @@ fn mesh(device: Device) -> &'static Mesh {
 }
 
 fn units(model: &Model, golden: &mut Golden, device: Device) -> Units<'static> {
-    Units::load(model, golden, mesh(device), Kind::Float, false).unwrap()
+    Units::load(model, golden, mesh(device), Holding::wide(Kind::Float)).unwrap()
 }
 
 /// One pass over a case's batch; the units hold its gradients.
@@ -81,7 +81,7 @@ fn options() -> PassOptions {
 /// Holds every gradient to `expected`, by Hugging Face name. Where the true gradient is zero, ours must be tiny.
 fn compare_gradients(units: &Units<'_>, expected: impl Fn(&str) -> Tensor, label: &str) {
     let mut worst = (0.0, String::new());
-    for (spec, gradient) in units.views(|unit| &unit.gradient) {
+    for (spec, gradient) in units.views(Unit::gradients) {
         let expected = expected(&spec.name);
         let error = if expected.norm().double_value(&[]) == 0.0 {
             gradient.norm().double_value(&[])
@@ -223,14 +223,14 @@ fn adamw_with_clipping_is_torchs() {
             let error = (norm / expected - 1.0).abs();
             assert!(error <= BACKWARD, "step {step} on {device:?}: gradient norm {norm} is not {expected}");
 
-            let on_device = |value: f64| Tensor::from(value as f32).to_device(device);
-            let (count, scale) = (on_device(step as f64 + 1.0), on_device(norm / optimizer.max_grad_norm));
+            let divisor = norm / optimizer.clip_norm().unwrap();
+            let step = Step::new(&optimizer, optimizer.lr, step as u64, divisor, 0, device);
             for unit in units.slices_mut().unwrap() {
-                unit.step(&optimizer, optimizer.lr, &count, Some(&scale)).unwrap();
+                unit.step(&step, None).unwrap();
             }
         }
         let mut worst: f64 = 0.0;
-        for (spec, weight) in units.views(|unit| &unit.master) {
+        for (spec, weight) in units.views(Unit::weights) {
             let error = relative_error(&weight, &golden.tensor(&format!("final/{}", spec.name)));
             assert!(error <= FORWARD, "{} on {device:?} is off by {error:.1e} in the end", spec.name);
             worst = worst.max(error);

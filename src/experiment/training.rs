@@ -24,9 +24,14 @@ pub struct Optimizer {
     /// Decoupled weight decay of matrices; norms, biases and sinks have none.
     #[schemars(range(min = 0.0))]
     pub weight_decay: f64,
-    /// Global gradient norm above which gradients are scaled down; 0 never clips.
+    /// Global gradient norm above which gradients are scaled down; 0 never clips. 1 unless set with `update = "step"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
-    pub max_grad_norm: f64,
+    pub max_grad_norm: Option<f64>,
+    /// Numbers in which both moments of the matrices are kept; those of norms, biases, sinks and router are f32.
+    pub state: StatePrecision,
+    /// When weights are updated.
+    pub update: Update,
 }
 
 impl Default for Optimizer {
@@ -37,9 +42,47 @@ impl Default for Optimizer {
             betas: [0.9, 0.95],
             eps: 1e-8,
             weight_decay: 0.1,
-            max_grad_norm: 1.0,
+            max_grad_norm: None,
+            state: StatePrecision::F32,
+            update: Update::Step,
         }
     }
+}
+
+impl Optimizer {
+    /// The global gradient norm to clip to; none where gradients are not clipped by it.
+    pub fn clip_norm(&self) -> Option<f64> {
+        let norm = match self.update {
+            Update::Step => self.max_grad_norm.unwrap_or(1.0),
+            Update::InBackward => 0.0,
+        };
+        (norm > 0.0).then_some(norm)
+    }
+}
+
+/// Numbers in which the optimizer's moments are kept between steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StatePrecision {
+    /// 8 bytes a parameter.
+    #[serde(rename = "f32")]
+    F32,
+    /// 4 bytes a parameter, rounded at random.
+    #[serde(rename = "bf16")]
+    Bf16,
+    /// 2 bytes a parameter: codes of 8 bits, rounded at random, with one scale for each block of 256.
+    #[serde(rename = "8bit")]
+    EightBit,
+}
+
+/// When weights are updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Update {
+    /// Once all gradients are there, clipped by their global norm.
+    Step,
+    /// In the backward pass, each layer as soon as its gradient is complete, so that only one or two layers' gradients
+    /// are held. Each tensor's step is shortened where its gradient exceeds what the second moment expects.
+    InBackward,
 }
 
 /// Optimizers.
@@ -106,6 +149,8 @@ pub struct Train {
     pub sequence_length: i64,
     /// Numbers used in the matrix products.
     pub precision: Precision,
+    /// Numbers in which the matrices are kept; norms, biases, sinks and router are f32.
+    pub weights: StoredWeights,
     /// Keep only each block's input for the backward pass and compute the rest again.
     pub recompute: bool,
     /// Tokens see only their own document.
@@ -136,6 +181,7 @@ impl Default for Train {
             micro_batch_size: 1,
             sequence_length: 512,
             precision: Precision::F32,
+            weights: StoredWeights::F32,
             recompute: false,
             document_mask: false,
             balance_loss: None,
@@ -154,7 +200,7 @@ impl Train {
     }
 }
 
-/// Numbers used in the matrix products; master weights and optimizer state are f32.
+/// Numbers used in the matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -164,6 +210,16 @@ pub enum Precision {
     Bf16,
     /// Half-precision products with dynamic loss scaling.
     F16,
+}
+
+/// Numbers in which weights are kept between steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredWeights {
+    /// 32-bit floats; narrower products take a copy.
+    F32,
+    /// bfloat16 and nothing else, rounded at random after each step, so that small steps count on average.
+    Bf16,
 }
 
 /// What a NaN or infinite loss does.

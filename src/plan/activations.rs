@@ -33,6 +33,8 @@ pub struct Activations {
 pub enum Peak {
     /// The loss: one chunk of logits, or of their exponentials.
     Loss,
+    /// The optimizer's step, where it widens what is kept in fewer bits.
+    Update,
     /// One micro-batch's backward through a block, which `train.recompute` makes compute its activations again.
     Block,
 }

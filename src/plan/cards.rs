@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::memory::{Memory, memory};
 use super::mesh::on_gpu;
-use crate::experiment::{Experiment, Strategy};
+use crate::experiment::{Experiment, Precision, StatePrecision, StoredWeights, Strategy, Update};
 use crate::run_dir::Host;
 
 /// Cards and their memory in GiB, as it is sold.
@@ -80,6 +80,22 @@ fn changes(experiment: &Experiment) -> Vec<(Vec<String>, Experiment)> {
         }),
         change(&["train.micro_batch_size=1".to_owned()], |changed| changed.train.micro_batch_size = 1),
     ];
+    // These change what is trained, if little.
+    if experiment.optimizer.state != StatePrecision::EightBit {
+        changes.push(change(&["optimizer.state=8bit".to_owned()], |changed| {
+            changed.optimizer.state = StatePrecision::EightBit;
+        }));
+    }
+    if experiment.train.precision == Precision::Bf16 {
+        changes.push(change(&["train.weights=bf16".to_owned()], |changed| {
+            changed.train.weights = StoredWeights::Bf16;
+        }));
+    }
+    if experiment.train.precision != Precision::F16 && experiment.optimizer.max_grad_norm.is_none() {
+        changes.push(change(&["optimizer.update=in_backward".to_owned()], |changed| {
+            changed.optimizer.update = Update::InBackward;
+        }));
+    }
     let ranks = 2 * experiment.sharding.ranks.max(1);
     let at_once = i128::from(experiment.train.micro_batch_size) * i128::from(ranks);
     if i128::from(experiment.train.global_batch_size) % at_once == 0 {
@@ -100,7 +116,7 @@ fn changes(experiment: &Experiment) -> Vec<(Vec<String>, Experiment)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Model, Precision, Preset};
+    use crate::experiment::{Model, Overrides, Preset, load};
 
     fn the_20b() -> Experiment {
         let model = Model { vocab_size: Some(201_088), ..Preset::B20.model() };
@@ -158,5 +174,18 @@ mod tests {
         (experiment.sharding.strategy, experiment.sharding.ranks) = (Strategy::None, 1);
         let set = ["sharding.strategy=fsdp", "sharding.ranks=2"];
         assert_eq!(savings(&experiment)[0].set, set);
+    }
+
+    #[test]
+    fn the_20b_model_trains_on_one_card_of_141_gb() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/20b_1gpu.toml");
+        let mut experiment =
+            load(&path, &Overrides::default()).unwrap_or_else(|errors| panic!("{errors}")).experiment;
+        experiment.model.vocab_size = Some(201_088);
+        let needed = memory(&experiment);
+        let gb = |bytes: u64| (bytes + 50_000_000) / 100_000_000;
+        assert_eq!((gb(needed.parameters), gb(needed.optimizer), gb(needed.gradients)), (418, 425, 33));
+        assert_eq!((needed.compute_copy, gb(needed.on_device())), (0, 928));
+        assert_eq!(fits(&experiment, &needed)[4].missing, 0);
     }
 }

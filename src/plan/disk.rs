@@ -2,16 +2,15 @@
 
 use serde::Serialize;
 
+use super::mesh::Regions;
+use super::stored;
 use crate::experiment::{Checkpoint, Experiment, ExportDtype, ScheduleKind};
-use crate::model::parameters;
-
-/// Bytes of a parameter in a checkpoint: the f32 weight and both moments.
-const CHECKPOINT_BYTES: u64 = 12;
+use crate::model::{Role, parameters};
 
 /// Bytes on the disk, by what they hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Disk {
-    /// One checkpoint: weights and both moments, f32.
+    /// One checkpoint: weights and both moments, as they are kept.
     pub checkpoint: u64,
     /// Checkpoints that are there at once, the one being written included.
     pub num_checkpoints: u64,
@@ -28,14 +27,18 @@ impl Disk {
 
 /// Room that a run takes up to its end, on any number of ranks; the model's `vocab_size` is set.
 pub fn disk(experiment: &Experiment) -> Disk {
-    let total: u64 =
-        parameters(&experiment.model).iter().map(|parameter| parameter.numel().unsigned_abs()).sum();
+    let sizes = parameters(&experiment.model).into_iter().map(|parameter| match parameter.role {
+        Role::Matrix => Regions { matrices: parameter.numel().unsigned_abs(), rest: 0 },
+        Role::Router | Role::Vector => Regions { matrices: 0, rest: parameter.numel().unsigned_abs() },
+    });
+    let total: u64 = sizes.clone().map(|size| size.elements()).sum();
+    let kept = |size: Regions| stored::weights(experiment, size) + stored::moments(experiment, size);
     let export_bytes = match experiment.export.dtype {
         ExportDtype::F32 => 4,
         ExportDtype::Bf16 | ExportDtype::F16 => 2,
     };
     Disk {
-        checkpoint: CHECKPOINT_BYTES * total,
+        checkpoint: sizes.map(kept).sum(),
         num_checkpoints: num_checkpoints(experiment),
         export: export_bytes * total,
     }
@@ -54,7 +57,17 @@ fn num_checkpoints(experiment: &Experiment) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Model, Preset};
+    use crate::experiment::{Model, Preset, StatePrecision, StoredWeights};
+
+    #[test]
+    fn a_checkpoint_holds_what_training_keeps() {
+        let model = Model { vocab_size: Some(201_088), ..Preset::B20.model() };
+        let mut experiment = Experiment { model, ..Experiment::default() };
+        assert_eq!(disk(&experiment).checkpoint, 12 * 20_914_757_184);
+        experiment.train.weights = StoredWeights::Bf16;
+        experiment.optimizer.state = StatePrecision::EightBit;
+        assert_eq!(disk(&experiment).checkpoint / 100_000_000, 843, "84.3 GB");
+    }
 
     #[test]
     fn checkpoints_are_counted_as_they_are_kept() {

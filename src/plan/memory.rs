@@ -4,13 +4,9 @@ use serde::Serialize;
 
 use super::activations::{self, Peak, precision_bytes};
 use super::mesh::{Mesh, Regions, on_gpu, regions};
-use crate::experiment::Experiment;
-
-/// Bytes of a master weight, a gradient, or one moment of the optimizer.
-const F32_BYTES: u64 = 4;
-
-/// Bytes of both moments of a parameter.
-const MOMENTS_BYTES: u64 = 2 * F32_BYTES;
+use super::stored::{self, F32_BYTES};
+use crate::experiment::{Experiment, StatePrecision, StoredWeights, Update};
+use crate::train::{SCRATCH, SCRATCH_BYTES};
 
 /// Units whose weights are gathered at once (one computes, the next arrives), and likewise gradients being reduced.
 const BUFFERS: u64 = 2;
@@ -18,13 +14,13 @@ const BUFFERS: u64 = 2;
 /// Bytes that one rank needs, by what they hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// The rank's slice of the master weights, f32.
+    /// The rank's slice of the weights, as they are kept.
     pub parameters: u64,
-    /// Its gradients, f32.
+    /// Its gradients, f32; of one or two units only, where they are used up in the backward pass.
     pub gradients: u64,
-    /// Both moments of its slice, f32.
+    /// Both moments of its slice, as they are kept.
     pub optimizer: u64,
-    /// Matrices of the whole model in the training precision, where a rank holds the whole model and it is not f32.
+    /// Matrices of the whole model in the training precision, where a rank holds the whole model and keeps it in another.
     pub compute_copy: u64,
     /// Weights gathered from other ranks: the largest unit, twice.
     pub gathered: u64,
@@ -75,32 +71,55 @@ pub fn memory(experiment: &Experiment) -> Memory {
     let units = regions(&experiment.model, mesh.shards);
     let largest = |size: fn(&Regions) -> u64| units.iter().map(size).max().unwrap_or(0);
     let (largest_unit, largest_matrices) = (largest(Regions::elements), largest(|unit| unit.matrices));
-    let shard = units.iter().map(Regions::elements).sum::<u64>() / mesh.shards;
-    let matrices: u64 = units.iter().map(|unit| unit.matrices).sum();
+    let whole = units.iter().fold(Regions::default(), |sum, unit| Regions {
+        matrices: sum.matrices + unit.matrices,
+        rest: sum.rest + unit.rest,
+    });
     let bytes = precision_bytes(train.precision);
     let is_sharded = mesh.shards > 1;
 
     let unit_gathered = largest_matrices * bytes + largest(|unit| unit.rest) * F32_BYTES;
-    let optimizer = MOMENTS_BYTES * shard;
-    let checkpoint_copy =
-        if experiment.checkpoint.background { (F32_BYTES + MOMENTS_BYTES) * shard } else { 0 };
+    let parameters = stored::weights(experiment, whole) / mesh.shards;
+    let optimizer = stored::moments(experiment, whole) / mesh.shards;
+    let gradients = match experiment.optimizer.update {
+        Update::Step => F32_BYTES * whole.elements() / mesh.shards,
+        Update::InBackward => mesh.ranks().min(BUFFERS) * F32_BYTES * largest_unit / mesh.shards,
+    };
+    let largest_moments = units.iter().map(|unit| stored::moments(experiment, *unit)).max().unwrap_or(0);
+    let checkpoint_copy = if experiment.checkpoint.background { parameters + optimizer } else { 0 };
     let offloads = sharding.offload_optimizer && on_gpu(train);
     let offloaded = if offloads { optimizer } else { 0 };
     let batch = activations::activations(experiment, mesh.ranks());
+    let update = update_workspace(experiment, largest_matrices / mesh.shards);
+    let (workspace, workspace_peak) =
+        if update > batch.workspace { (update, Peak::Update) } else { (batch.workspace, batch.peak) };
     Memory {
-        parameters: F32_BYTES * shard,
-        gradients: F32_BYTES * shard,
+        parameters,
+        gradients,
         optimizer,
-        compute_copy: if !is_sharded && bytes < F32_BYTES { matrices * bytes } else { 0 },
+        compute_copy: if !is_sharded && bytes != stored::matrix_bytes(experiment) {
+            whole.matrices * bytes
+        } else {
+            0
+        },
         gathered: if is_sharded { BUFFERS * unit_gathered } else { 0 },
         gradients_in_flight: if is_sharded { BUFFERS * F32_BYTES * largest_unit } else { 0 },
-        moments_in_flight: if offloads { MOMENTS_BYTES * largest_unit / mesh.shards } else { 0 },
+        moments_in_flight: if offloads { largest_moments / mesh.shards } else { 0 },
         activations: batch.kept,
-        workspace: batch.workspace,
-        workspace_peak: batch.peak,
+        workspace,
+        workspace_peak,
         checkpoint_copy,
         on_host: if on_gpu(train) { offloaded + checkpoint_copy } else { 0 },
     }
+}
+
+/// Bytes of the f32 copies that a step makes of weights and moments kept in fewer bits, at most `largest` elements at once.
+fn update_workspace(experiment: &Experiment, largest: u64) -> u64 {
+    let Experiment { optimizer, train, .. } = experiment;
+    if optimizer.state == StatePrecision::F32 && train.weights == StoredWeights::F32 {
+        return 0;
+    }
+    SCRATCH_BYTES.unsigned_abs() * largest.min(SCRATCH.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -124,11 +143,11 @@ mod tests {
         experiment
     }
 
-    /// Regions of the tiny shape with 100 words: 6400 and 0, twice 61440 and 1536, 6400 and 64.
+    /// Regions of the tiny shape with 100 words: 6400 and 0, twice 61440 and 3072, 6400 and 256.
     #[test]
     fn a_small_model_by_hand() {
         let mut experiment = experiment(Preset::Tiny, 100);
-        let all = 6400 + 2 * (61440 + 1536) + 6400 + 64;
+        let all = 6400 + 2 * (61440 + 3072) + 6400 + 256;
         let alone = memory(&experiment);
         assert_eq!((alone.parameters, alone.gradients, alone.optimizer), (4 * all, 4 * all, 8 * all));
         assert_eq!(
@@ -138,15 +157,34 @@ mod tests {
         experiment.train.precision = Precision::Bf16;
         assert_eq!(memory(&experiment).compute_copy, 2 * (2 * 6400 + 2 * 61440));
 
-        // Two slices of 128 elements: only the norm of the head has to be padded.
+        // Two slices of whole blocks of 256: the embedding and the head are padded by one.
         let two = on_ranks(&experiment, Strategy::Fsdp, 2);
-        let shared = memory(&two);
-        assert_eq!((shared.parameters, shared.optimizer), (4 * (all + 64) / 2, 8 * (all + 64) / 2));
-        assert_eq!((shared.compute_copy, shared.gathered), (0, 2 * (2 * 61440 + 4 * 1536)));
-        assert_eq!(shared.gradients_in_flight, 2 * 4 * (61440 + 1536));
+        let (shared, padded) = (memory(&two), all + 3 * 256);
+        assert_eq!((shared.parameters, shared.optimizer), (4 * padded / 2, 8 * padded / 2));
+        assert_eq!((shared.compute_copy, shared.gathered), (0, 2 * (2 * 61440 + 4 * 3072)));
+        assert_eq!(shared.gradients_in_flight, 2 * 4 * (61440 + 3072));
         experiment = two;
         experiment.checkpoint.background = true;
-        assert_eq!(memory(&experiment).checkpoint_copy, 12 * (all + 64) / 2);
+        assert_eq!(memory(&experiment).checkpoint_copy, 12 * padded / 2);
+    }
+
+    #[test]
+    fn fewer_bits_and_updates_in_the_backward_by_hand() {
+        let mut experiment = experiment(Preset::Tiny, 100);
+        let (matrices, rest) = (2 * 6400 + 2 * 61440, 2 * 3072 + 256);
+        experiment.train.precision = Precision::Bf16;
+        experiment.train.weights = StoredWeights::Bf16;
+        experiment.optimizer.state = StatePrecision::EightBit;
+        experiment.optimizer.update = Update::InBackward;
+        let alone = memory(&experiment);
+        assert_eq!(alone.parameters, 2 * matrices + 4 * rest);
+        assert_eq!(alone.optimizer, 2 * matrices + 2 * 4 * matrices / 256 + 8 * rest);
+        assert_eq!((alone.gradients, alone.compute_copy), (4 * (61440 + 3072), 0));
+        assert!(alone.workspace >= 48 * 61440);
+        let two = memory(&on_ranks(&experiment, Strategy::Fsdp, 2));
+        assert_eq!(two.gradients, 2 * 4 * (61440 + 3072) / 2);
+        let copies = memory(&on_ranks(&experiment, Strategy::Ddp, 2));
+        assert_eq!(copies.gradients, 2 * 4 * (61440 + 3072));
     }
 
     #[test]
@@ -155,7 +193,7 @@ mod tests {
         let whole = memory(&experiment).state();
         for ranks in [2, 3, 4, 8, 16] {
             let state = memory(&on_ranks(&experiment, Strategy::Fsdp, ranks)).state();
-            let padding = 16 * 64 * 2 * 10; // at most one alignment for each region of the ten units
+            let padding = 16 * 256 * 2 * 10; // at most one alignment for each region of the ten units
             assert!(
                 (whole.div_ceil(ranks)..=whole.div_ceil(ranks) + padding).contains(&state),
                 "{ranks}: {state}"

@@ -115,13 +115,13 @@ mod tests {
         // q 4096, k and v 2048 each, out 4096; gate and up 4*64*128, down 4*64*64.
         let matrices = 4096 + 2 * 2048 + 4096 + 32768 + 16384;
         // Router 256; norms 2*64; biases 64, 32, 32, 64; sinks 4; router's bias 4; experts' biases 512 and 256.
-        // Those below 64 take up 64.
-        let rest = 256 + 2 * 64 + 4 * 64 + 64 + 64 + 512 + 256;
+        // Those below 256 take up 256.
+        let rest = 256 + 2 * 256 + 4 * 256 + 256 + 256 + 512 + 256;
         let block = Regions { matrices, rest };
-        assert_eq!(units, [embedding, block, block, Regions { matrices: 6400, rest: 64 }]);
-        // Slices of three are multiples of 64: 6400 is 33.3 times 192, and 64 is a third of it.
+        assert_eq!(units, [embedding, block, block, Regions { matrices: 6400, rest: 256 }]);
+        // Slices of three are multiples of 256: 6400 is 8.3 times 768, and 256 is a third of it.
         let cut = regions(&model, 3);
-        assert_eq!((cut[0].matrices, cut[3].rest), (34 * 192, 192));
-        assert_eq!(cut[1].elements() % (3 * 64), 0);
+        assert_eq!((cut[0].matrices, cut[3].rest), (9 * 768, 768));
+        assert_eq!(cut[1].elements() % (3 * 256), 0);
     }
 }

@@ -21,6 +21,7 @@ pub mod pace;
 mod pins;
 mod stage;
 pub mod staleness;
+pub mod stored;
 pub mod table;
 pub mod traffic;
 

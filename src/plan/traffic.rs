@@ -125,7 +125,7 @@ mod tests {
     use crate::experiment::{Backend, Model, Preset, Strategy};
     use crate::plan::estimate::estimate;
 
-    /// Regions of two shards: 6400 and 0, twice 61440 and 1536, 6400 and 128.
+    /// Regions of two shards: 6656 and 0, twice 61440 and 3072, 6656 and 512.
     fn tiny(strategy: Strategy, ranks: u64) -> Experiment {
         let model = Model { vocab_size: Some(100), ..Preset::Tiny.model() };
         let mut experiment = Experiment { model, ..Experiment::default() };
@@ -135,19 +135,19 @@ mod tests {
         experiment
     }
 
-    const ELEMENTS: u64 = 6400 + 2 * (61440 + 1536) + 6400 + 128;
+    const ELEMENTS: u64 = 6656 + 2 * (61440 + 3072) + 6656 + 512;
 
     #[test]
     fn two_ranks_by_hand() {
         let mut experiment = tiny(Strategy::Fsdp, 2);
         let f32 = Traffic {
-            all_gather: 4 * (6400 + (2 + 1) * (61440 + 1536) + 6528) / 2,
+            all_gather: 4 * (6656 + (2 + 1) * (61440 + 3072) + 7168) / 2,
             reduce_scatter: 4 * ELEMENTS / 2,
             all_reduce: 0,
         };
         assert_eq!(traffic(&experiment), f32);
         experiment.train.precision = Precision::Bf16;
-        let all_gather = (2 * 6400 + (2 + 1) * (2 * 61440 + 4 * 1536) + 2 * 6400 + 4 * 128) / 2;
+        let all_gather = (2 * 6656 + (2 + 1) * (2 * 61440 + 4 * 3072) + 2 * 6656 + 4 * 512) / 2;
         assert_eq!(traffic(&experiment), Traffic { all_gather, ..f32 });
         experiment.sharding.backend = Backend::Gloo;
         let reduce_scatter = 2 * f32.reduce_scatter;
@@ -158,7 +158,7 @@ mod tests {
     fn replicas_all_reduce_their_shard() {
         let alone = Traffic { all_gather: 0, reduce_scatter: 0, all_reduce: 0 };
         assert_eq!(traffic(&tiny(Strategy::None, 1)), alone);
-        let whole = ELEMENTS - 64; // one shard needs no padding
+        let whole = ELEMENTS - 3 * 256; // one shard needs no padding
         let all_reduce = 2 * 3 * 4 * whole / 4;
         assert_eq!(traffic(&tiny(Strategy::Ddp, 4)), Traffic { all_reduce, ..alone });
         let mut hybrid = tiny(Strategy::Hsdp, 4);

@@ -25,11 +25,22 @@ std::optional<at::Tensor> optional(at::Tensor *tensor) {
 //
 // libtorch gives the memory of big tensors back to the kernel at once, so most are made of fresh pages, which cost less by
 // the two megabytes.
+//
+// On GPUs, layers and batches ask for blocks of many sizes, and a segment made for one that is split for another leaves
+// gaps: gigabytes, on a card that is nearly full. Segments that grow leave none.
+//
+// What the user has set stays.
 struct Environment {
   Environment() {
     setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", 0);
     setenv("LRU_CACHE_CAPACITY", "128", 0);
     setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
+#ifdef OSS_RUN_CUDA
+    // The allocator reads these, in this order, when the first tensor is put on a GPU.
+    if (!getenv("PYTORCH_CUDA_ALLOC_CONF") && !getenv("PYTORCH_ALLOC_CONF")) {
+      setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", 1);
+    }
+#endif
   }
 } environment;
 } // namespace
@@ -38,10 +49,10 @@ extern "C" {
 void oss_free(char *message) { free(message); }
 
 char *oss_fused_adamw(at::Tensor *parameter, at::Tensor *gradient, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,
-                      at::Tensor *step, double lr, double beta1, double beta2, double weight_decay, double eps,
+                      at::Tensor *step, at::Tensor *lr, double beta1, double beta2, double weight_decay, double eps,
                       at::Tensor *grad_scale) {
   return guarded([&] {
-    at::_fused_adamw_({*parameter}, {*gradient}, {*exp_avg}, {*exp_avg_sq}, at::TensorList(), {*step}, lr, beta1,
+    at::_fused_adamw_({*parameter}, {*gradient}, {*exp_avg}, {*exp_avg_sq}, at::TensorList(), {*step}, *lr, beta1,
                       beta2, weight_decay, eps, false, false, optional(grad_scale));
   });
 }

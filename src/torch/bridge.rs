@@ -15,7 +15,7 @@ unsafe extern "C" {
         exp_avg: *const C_tensor,
         exp_avg_sq: *const C_tensor,
         step: *const C_tensor,
-        lr: f64,
+        lr: *const C_tensor,
         beta1: f64,
         beta2: f64,
         weight_decay: f64,
@@ -71,8 +71,6 @@ pub(super) fn checked(operation: &str, message: *mut c_char) -> Result<()> {
 /// The hyper-parameters of one AdamW step.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW {
-    /// Learning rate of this step.
-    pub lr: f64,
     /// Decay of the moments.
     pub betas: [f64; 2],
     /// Decoupled weight decay.
@@ -83,14 +81,17 @@ pub struct AdamW {
 
 /// One fused AdamW step in place; all four tensors are of one shape and kind (f32).
 ///
-/// `step` is a one-element f32 tensor that counts this step already (1 for the first); the gradient is divided by
-/// `grad_scale` on the way, which clips without a pass of its own.
+/// `step` is a one-element f32 tensor that counts this step already (1 for the first). `lr` has no dimensions: f64 on the
+/// CPU, or f32 on the parameter's GPU, which is not waited for. The gradient is divided by `grad_scale` on the way, which
+/// clips without a pass of its own.
+#[expect(clippy::too_many_arguments, reason = "libtorch's own")]
 pub fn fused_adamw(
     parameter: &mut Tensor,
     gradient: &mut Tensor,
     exp_avg: &mut Tensor,
     exp_avg_sq: &mut Tensor,
     step: &Tensor,
+    lr: &Tensor,
     hyper: AdamW,
     grad_scale: Option<&Tensor>,
 ) -> Result<()> {
@@ -103,7 +104,7 @@ pub fn fused_adamw(
             exp_avg.as_ptr(),
             exp_avg_sq.as_ptr(),
             step.as_ptr(),
-            hyper.lr,
+            lr.as_ptr(),
             hyper.betas[0],
             hyper.betas[1],
             hyper.weight_decay,

@@ -3,7 +3,7 @@
 mod batch;
 mod device;
 mod dry_run;
-mod optimize;
+mod optimizer;
 mod pass;
 mod resume;
 mod save;
@@ -19,9 +19,10 @@ mod oracle;
 pub use batch::GlobalBatch;
 pub use device::{device, set_up};
 pub use dry_run::{DryRun, dry_run};
+pub use optimizer::{BLOCK, SCRATCH, SCRATCH_BYTES, Step};
 pub use pass::{MicroBatch, PassOptions, PassResult, forward_backward};
 pub use trainer::{Best, Due, Flags, Progress, StepReport, Trainer, compute_kind};
-pub use unit::Unit;
+pub use unit::{Holding, Unit};
 pub use units::Units;
 
 use std::path::Path;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::{MicroBatch, PassOptions, Units, forward_backward};
+use super::{Holding, MicroBatch, PassOptions, Unit, Units, forward_backward};
 use crate::distributed::Mesh;
 use crate::experiment::{LayerType, Model, Preset};
 use crate::model::{Sequences, WeightSource, parameters};
@@ -148,14 +148,14 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
     }
 
     let mesh = Mesh::alone(Device::Cpu);
-    let mut units = Units::load(&model, &mut weights, &mesh, Kind::Float, false).unwrap();
+    let mut units = Units::load(&model, &mut weights, &mesh, Holding::wide(Kind::Float)).unwrap();
     for unit in units.slices_mut().unwrap() {
         // Training's buffers are f32; in f64 the formulas show without the rounding.
-        for flat in [&mut unit.master, &mut unit.gradient] {
+        for flat in [&mut unit.matrices.weights, &mut unit.rest.weights, &mut unit.gradient] {
             *flat = flat.to_kind(kind);
         }
     }
-    for (spec, mut view) in units.views(|unit| &unit.master) {
+    for (spec, mut view) in units.views(Unit::weights) {
         view.copy_(&weights.0[&spec.name]);
     }
     let batch: Vec<MicroBatch> = (0..b / micro)
@@ -178,7 +178,7 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
     let difference = (result.loss - loss.double_value(&[])).abs();
     assert!(difference < tolerance, "loss {} against {}", result.loss, loss.double_value(&[]));
     assert!((result.balance_loss - balance.double_value(&[])).abs() < tolerance);
-    let seen: Vec<_> = units.views(|unit| &unit.gradient).collect();
+    let seen: Vec<_> = units.views(Unit::gradients).collect();
     assert_eq!(seen.len(), specs.len());
     for ((spec, seen), wanted) in seen.into_iter().zip(wanted) {
         let error = f64::try_from((seen - &wanted).norm() / wanted.norm()).unwrap();

@@ -48,9 +48,12 @@ pub struct PassResult {
     pub loads: Vec<Load>,
     /// Tokens predicted, over all ranks.
     pub tokens: i64,
+    /// The sum of the squares of this rank's slices of the gradients, f64 `[]`, where these are used up already.
+    pub squares: Option<Tensor>,
 }
 
-/// Loss of the batch; the units' gradients become those of `loss + balance_loss * weight`, over the batches of all ranks.
+/// Loss of the batch; the units' gradients become those of `loss + balance_loss * weight`, over the batches of all ranks, and
+/// are used up where units are updated in the backward pass. Then there is no backward pass after a loss that is not finite.
 ///
 /// # Errors
 /// Another rank is gone.
@@ -115,6 +118,15 @@ pub fn forward_backward(
         total += loss;
         gradients.push(grad);
     }
+    let mut result =
+        PassResult { loss: f64::NAN, balance_loss: balance_loss(&loads), loads, tokens, squares: None };
+    if units.is_updated_in_backward() {
+        result.loss = total.double_value(&[]) / tokens as f64;
+        let [loss] = mesh.sum([result.loss], "losses")?;
+        if !loss.is_finite() {
+            return Ok(result);
+        }
+    }
     units.end_gradients(head)?;
 
     let balance_weight = options.loss_scale * options.balance_loss / layers as f64;
@@ -124,7 +136,7 @@ pub fn forward_backward(
         if layer > 0 {
             units.expect(first + layer - 1)?;
         }
-        let balance = (balance_weight != 0.0).then(|| loads[layer].balance_gradient(balance_weight));
+        let balance = (balance_weight != 0.0).then(|| result.loads[layer].balance_gradient(balance_weight));
         for ((grad, micro), (x, saved)) in gradients.iter_mut().zip(batch).zip(layer_kept) {
             *grad = block(layer, micro).backward(grad, &x, &weights, saved, balance.as_ref(), &mut grads)?;
         }
@@ -135,10 +147,14 @@ pub fn forward_backward(
         let _ = matrix.index_add_(0, &micro.inputs.tokens.flatten(0, -1), &grad.to_kind(matrix.kind()));
     }
     units.end_gradients(embedding)?;
-    units.finish_gradients()?;
+    result.squares = units.finish_gradients()?;
+    result.loss = total.double_value(&[]) / tokens as f64;
+    Ok(result)
+}
 
-    let balance_loss = loads.iter().map(Load::balance_loss).sum::<f64>() / loads.len() as f64;
-    Ok(PassResult { loss: total.double_value(&[]) / tokens as f64, balance_loss, loads, tokens })
+/// Balancing loss averaged over the layers.
+fn balance_loss(loads: &[Load]) -> f64 {
+    loads.iter().map(Load::balance_loss).sum::<f64>() / loads.len() as f64
 }
 
 /// Makes each layer's load that of the batches of all ranks.
@@ -165,6 +181,7 @@ mod tests {
     use super::*;
     use crate::experiment::Preset;
     use crate::model::{Initial, vocab_size};
+    use crate::train::Holding;
     use tch::Device;
 
     /// The final norm makes rows of length sqrt(D), so logits have variance D*std^2, and the mean of exp of a normal
@@ -181,7 +198,7 @@ mod tests {
         };
         let mut source = Initial::new(&model, 5);
         let mesh = Mesh::alone(Device::Cpu);
-        let mut units = Units::load(&model, &mut source, &mesh, Kind::Float, false).unwrap();
+        let mut units = Units::load(&model, &mut source, &mesh, Holding::wide(Kind::Float)).unwrap();
         tch::manual_seed(1);
         let tokens = Tensor::randint(vocab_size(&model), [4, 65], (Kind::Int64, Device::Cpu));
         let batch = [MicroBatch {

@@ -2,16 +2,17 @@
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use super::batch::GlobalBatch;
-use super::optimize::{self, LossScale};
+use super::optimizer::{LossScale, Step, sum_of_squares};
 use super::pass::{PassOptions, PassResult, forward_backward};
 use super::schedule;
+use super::unit::{Holding, Unit};
 use super::units::Units;
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::distributed::Mesh;
-use crate::experiment::{Experiment, NonFinite, Precision};
+use crate::experiment::{Experiment, NonFinite, Precision, Update};
 use crate::model::WeightSource;
 
 /// The checkpoint of the lowest validation loss.
@@ -92,9 +93,7 @@ impl<'a> Trainer<'a> {
         from_scratch: bool,
         mesh: &'a Mesh,
     ) -> Result<Self> {
-        let kind = compute_kind(experiment.train.precision);
-        let offload_moments = experiment.sharding.offload_optimizer;
-        let units = Units::load(&experiment.model, source, mesh, kind, offload_moments)?;
+        let units = Units::load(&experiment.model, source, mesh, Holding::of(experiment))?;
         let progress = Progress {
             step: 0,
             applied: 0,
@@ -162,26 +161,40 @@ impl<'a> Trainer<'a> {
             balance_loss: self.balance_loss,
             loss_scale,
         };
+        let lr = optimizer.lr * schedule::share(&self.experiment.schedule, train.steps, self.progress.step);
+        let (seed, applied) = (self.experiment.run.seed, self.progress.applied);
+        let step_by = |divisor| Step::new(optimizer, lr, applied, divisor, seed, mesh.device());
+        let in_backward = optimizer.update == Update::InBackward;
+        if in_backward {
+            self.units.update_in_backward(step_by(loss_scale));
+        }
         let micro_batches = batch.micro_batches(train, end_of_text, mesh.device());
         let pass = forward_backward(model, &mut self.units, &micro_batches, options)?;
         // Replicas hold the same gradients: the first one's count.
-        let squares = if mesh.replica == 0 { optimize::sum_of_squares(self.units.slices()) } else { 0.0 };
+        let squares = if mesh.replica == 0 { self.squares(&pass) } else { 0.0 };
         let Flags { stop, writing } = flags();
         let [stop, writing] = [stop, writing].map(|flag| f64::from(u8::from(flag)));
         let [loss, squares, stop, writing] =
             mesh.sum([pass.loss, squares, stop, writing], "losses and gradient norms")?;
         let grad_norm = squares.sqrt() / loss_scale;
-        let lr = optimizer.lr * schedule::share(&self.experiment.schedule, train.steps, self.progress.step);
         let finite = loss.is_finite() && grad_norm.is_finite();
         let overflow = loss.is_finite() && self.progress.loss_scale.update(!finite);
+        let is_spoilt = in_backward && loss.is_finite() && !finite;
         if finite {
-            let units = self.units.slices_mut()?;
-            optimize::step(units, optimizer, lr, self.progress.applied, grad_norm, loss_scale)?;
+            if !in_backward {
+                let shrink = optimizer.clip_norm().map_or(1.0, |clip| (grad_norm / clip).max(1.0));
+                let step = step_by(shrink * loss_scale);
+                self.units.slices_mut()?.iter_mut().try_for_each(|unit| unit.step(&step, None))?;
+            }
             self.progress.applied += 1;
-        } else if !overflow && train.non_finite == NonFinite::Stop {
+        } else if is_spoilt || (!overflow && train.non_finite == NonFinite::Stop) {
+            let otherwise = match is_spoilt {
+                true => "set optimizer.update = \"step\", which sees the norm before it changes the weights",
+                false => "set train.non_finite = \"skip\"",
+            };
             bail!(
                 "step {}: the loss is {loss} and the gradient norm {grad_norm}, on the batch with digest {}; lower \
-                 optimizer.lr, look at the data, or set train.non_finite = \"skip\"",
+                 optimizer.lr, look at the data, or {otherwise}",
                 self.progress.step + 1,
                 batch.digest()
             );
@@ -190,6 +203,20 @@ impl<'a> Trainer<'a> {
         self.progress.step += 1;
         self.progress.target_steps = train.steps;
         Ok(StepReport { loss, pass, lr, grad_norm, skipped: !finite, flags })
+    }
+
+    /// The sum of the squares of this rank's gradients; NaN where there was no backward pass.
+    fn squares(&self, pass: &PassResult) -> f64 {
+        let read = |squares: &Tensor| squares.double_value(&[]);
+        match (&pass.squares, self.experiment.optimizer.update) {
+            (Some(squares), _) => read(squares),
+            (None, Update::InBackward) => f64::NAN,
+            (None, Update::Step) => {
+                let squares = |unit: &Unit| sum_of_squares(&unit.gradient);
+                let all: Vec<Tensor> = self.units.slices().iter().map(squares).collect();
+                read(&Tensor::stack(&all, 0).sum(Kind::Double))
+            }
+        }
     }
 }
 

@@ -1,76 +1,116 @@
-//! One unit of the chain as a rank holds it in training: its slice of master weights, gradients and optimizer state.
+//! One unit of the chain as a rank holds it in training: its slice of weights, gradients and optimizer state.
 
 use anyhow::Result;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use super::optimizer::{Part, Region, Step, shortened};
+use super::trainer::compute_kind;
 use crate::checkpoint::Entry;
-use crate::distributed::{Layout, Local, fill};
-use crate::experiment::Optimizer;
-use crate::model::WeightSource;
-use crate::torch::{self, AdamW};
+use crate::distributed::{Group, Layout, Local, Piece, fill};
+use crate::experiment::{Experiment, StatePrecision, StoredWeights, Update};
+use crate::model::{Role, WeightSource};
 
-/// A rank's slice of one unit: flat buffers of `layout.len_of_shard()` elements; on one rank, the whole unit.
+/// A rank's slice of one unit: flat buffers of whole blocks; on one rank, the whole unit.
 #[derive(Debug)]
 pub struct Unit {
     /// Where the parameters lie in the buffers below.
     pub layout: Layout,
-    /// Which slice this is.
-    shard: usize,
-    /// Master weights, f32.
-    pub master: Tensor,
-    /// Gradients, f32.
+    /// The matrices, `layout.matrices_of_shard()` elements.
+    pub matrices: Region,
+    /// Everything else, f32, `layout.rest_of_shard()` elements.
+    pub rest: Region,
+    /// Gradients of both, one after the other, f32. Another unit's may lie in the same memory.
     pub gradient: Tensor,
-    /// First moments, f32, perhaps on the host.
-    exp_avg: Tensor,
-    /// Second moments, f32, perhaps on the host.
-    exp_avg_sq: Tensor,
-    /// The matrices in the compute kind, where that is not f32 and the unit is whole; a slice is cast on its way to the
-    /// others instead.
+    /// The matrices in the compute kind, where they are not kept in it and the unit is whole; a slice is cast on its way to
+    /// the others instead.
     compute: Option<Tensor>,
+    /// What the two regions hold.
+    parts: [Vec<Part>; 2],
 }
 
-/// Where a unit's tensors live.
+/// How units are held.
 #[derive(Clone, Copy, Debug)]
-pub struct Home {
-    /// Of weights and gradients.
-    pub device: Device,
+pub struct Holding {
+    /// Kind of the matrix products.
+    pub kind: Kind,
+    /// Numbers in which matrices are kept.
+    pub weights: StoredWeights,
+    /// Numbers in which the matrices' moments are kept.
+    pub state: StatePrecision,
+    /// When weights are updated.
+    pub update: Update,
     /// Whether the moments stay in host memory.
     pub offload_moments: bool,
 }
 
+impl Holding {
+    /// Everything f32, with matrix products in `kind`.
+    pub fn wide(kind: Kind) -> Self {
+        let (weights, state) = (StoredWeights::F32, StatePrecision::F32);
+        Self { kind, weights, state, update: Update::Step, offload_moments: false }
+    }
+
+    /// As the experiment says.
+    pub fn of(experiment: &Experiment) -> Self {
+        let Experiment { optimizer, train, sharding, .. } = experiment;
+        Self {
+            kind: compute_kind(train.precision),
+            weights: train.weights,
+            state: optimizer.state,
+            update: optimizer.update,
+            offload_moments: sharding.offload_optimizer,
+        }
+    }
+
+    fn matrix_kind(&self) -> Kind {
+        match self.weights {
+            StoredWeights::F32 => Kind::Float,
+            StoredWeights::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
 impl Unit {
-    /// Slice `shard` of a unit with weights from `source` and empty optimizer state, for matrix products in `kind`.
+    /// Slice `shard` of a unit with weights from `source` and empty optimizer state, on the device of `gradient`, which is
+    /// flat and as long as the slice.
     pub fn new(
         layout: Layout,
         shard: usize,
         source: &mut dyn WeightSource,
-        home: Home,
-        kind: Kind,
+        holding: Holding,
+        gradient: Tensor,
     ) -> Result<Self> {
-        let len = layout.len_of_shard();
-        let zeros = || Tensor::zeros([len], (Kind::Float, home.device));
-        let moment = || match home.device {
-            Device::Cuda(_) if home.offload_moments => {
-                Tensor::zeros([len], (Kind::Float, Device::Cpu)).pin_memory(home.device)
-            }
-            _ => zeros(),
-        };
-        let master = zeros();
-        fill(&layout, shard, source, |offset, len| master.narrow(0, offset, len))?;
-        let is_whole = layout.matrices_of_shard() == layout.matrices;
-        let compute =
-            (kind != Kind::Float && is_whole).then(|| master.narrow(0, 0, layout.matrices).to_kind(kind));
-        let (gradient, exp_avg, exp_avg_sq) = (zeros(), moment(), moment());
-        Ok(Self { layout, shard, master, gradient, exp_avg, exp_avg_sq, compute })
+        let (device, offload) = (gradient.device(), holding.offload_moments);
+        let (num_matrices, num_rest) = (layout.matrices_of_shard(), layout.rest_of_shard());
+        let kept = holding.matrix_kind();
+        let matrices = Region::zeros(num_matrices, kept, holding.state, device, offload);
+        let rest = Region::zeros(num_rest, Kind::Float, StatePrecision::F32, device, offload);
+        fill(&layout, shard, source, |offset, len| match offset - num_matrices {
+            offset_in_rest @ 0.. => rest.weights.narrow(0, offset_in_rest, len),
+            _ => matrices.weights.narrow(0, offset, len),
+        })?;
+        let is_whole = num_matrices == layout.matrices;
+        let compute = (holding.kind != kept && is_whole).then(|| matrices.weights.to_kind(holding.kind));
+        let parts = parts(&layout, shard);
+        Ok(Self { layout, matrices, rest, gradient, compute, parts })
+    }
+
+    /// Both regions and what lies in them.
+    fn regions(&self) -> [(&Region, &[Part]); 2] {
+        let [of_matrices, of_rest] = &self.parts;
+        [(&self.matrices, of_matrices), (&self.rest, of_rest)]
     }
 
     /// Reads the moments from `source`, by the names that [`Self::entries`] gives them.
     pub fn load_moments(&mut self, source: &mut dyn WeightSource) -> Result<()> {
-        for (what, flat) in [("exp_avg", &self.exp_avg), ("exp_avg_sq", &self.exp_avg_sq)] {
-            for piece in self.layout.pieces(self.shard) {
-                let len = piece.range.end - piece.range.start;
-                let name = state_name(what, &self.layout.slots[piece.slot].spec.name);
-                flat.narrow(0, piece.offset, len).copy_(&source.read(&name, piece.range)?);
+        for (region, parts) in self.regions() {
+            for (part, stored) in
+                parts.iter().flat_map(|part| region.state().into_iter().map(move |s| (part, s)))
+            {
+                let held = part.range_by(stored.per);
+                let number = held.end - held.start;
+                let read = source.read(&stored.name(&part.name), held)?;
+                stored.tensor.narrow(0, part.offset / stored.per, number).copy_(&read);
             }
         }
         Ok(())
@@ -79,71 +119,85 @@ impl Unit {
     /// What a checkpoint keeps of this slice.
     pub fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for piece in self.layout.pieces(self.shard) {
-            let spec = &self.layout.slots[piece.slot].spec;
-            let len = piece.range.end - piece.range.start;
-            let mut keep = |name: String, flat: &Tensor| {
-                let tensor = flat.narrow(0, piece.offset, len);
-                entries.push(Entry { name, shape: spec.shape.clone(), range: piece.range.clone(), tensor });
-            };
-            keep(spec.name.clone(), &self.master);
-            keep(state_name("exp_avg", &spec.name), &self.exp_avg);
-            keep(state_name("exp_avg_sq", &spec.name), &self.exp_avg_sq);
+        for (region, parts) in self.regions() {
+            for part in parts {
+                let spec = &self.layout.slots[part.slot].spec;
+                let mut keep = |name: String, shape: Vec<i64>, flat: &Tensor, per: i64| {
+                    let range = part.range_by(per);
+                    let tensor = flat.narrow(0, part.offset / per, range.end - range.start);
+                    entries.push(Entry { name, shape, range, tensor });
+                };
+                keep(spec.name.clone(), spec.shape.clone(), &region.weights, 1);
+                for stored in region.state() {
+                    let shape = match stored.per {
+                        1 => spec.shape.clone(),
+                        per => vec![(spec.numel() + per - 1) / per],
+                    };
+                    keep(stored.name(&spec.name), shape, stored.tensor, stored.per);
+                }
+            }
         }
         entries
     }
 
     /// The slice that the forward and backward passes gather, or use as it is where it is the whole.
     pub fn local(&self) -> Local {
-        let (matrices, rest) = (self.layout.matrices_of_shard(), self.layout.rest_of_shard());
-        let cast = self.compute.as_ref().map(Tensor::shallow_clone);
-        Local {
-            matrices: cast.unwrap_or_else(|| self.master.narrow(0, 0, matrices)),
-            rest: self.master.narrow(0, matrices, rest),
-        }
+        let matrices = self.compute.as_ref().unwrap_or(&self.matrices.weights).shallow_clone();
+        Local { matrices, rest: self.rest.weights.shallow_clone() }
     }
 
-    /// One AdamW step; the gradients are divided by `grad_scale` on the way.
-    pub fn step(
-        &mut self,
-        optimizer: &Optimizer,
-        lr: f64,
-        step: &Tensor,
-        grad_scale: Option<&Tensor>,
-    ) -> Result<()> {
-        let device = self.master.device();
-        // Moments that live on the host visit the device for the step; others are there already.
-        let (exp_avg, exp_avg_sq) = (self.exp_avg.to_device(device), self.exp_avg_sq.to_device(device));
-        let (decayed, len) = (self.layout.decayed_of_shard(self.shard), self.layout.len_of_shard());
-        for (start, end, weight_decay) in [(0, decayed, optimizer.weight_decay), (decayed, len, 0.0)] {
-            if start == end {
-                continue;
-            }
-            let part = |flat: &Tensor| flat.narrow(0, start, end - start);
-            let hyper = AdamW { lr, betas: optimizer.betas, weight_decay, eps: optimizer.eps };
-            torch::fused_adamw(
-                &mut part(&self.master),
-                &mut part(&self.gradient),
-                &mut part(&exp_avg),
-                &mut part(&exp_avg_sq),
-                step,
-                hyper,
-                grad_scale,
-            )?;
-        }
-        for (home, visited) in [(&mut self.exp_avg, exp_avg), (&mut self.exp_avg_sq, exp_avg_sq)] {
-            if home.device() != device {
-                home.copy_(&visited);
-            }
-        }
+    /// One AdamW step by [`Self::gradient`], which is used up. `lrs` are the parameters' learning rates where they differ.
+    pub fn step(&mut self, step: &Step, lrs: Option<&Tensor>) -> Result<()> {
+        let [gradient, gradient_of_rest] = self.gradients();
+        let [of_matrices, of_rest] = &self.parts;
+        self.matrices.step(&gradient, of_matrices, step, lrs)?;
+        self.rest.step(&gradient_of_rest, of_rest, step, lrs)?;
         if let Some(compute) = &mut self.compute {
-            compute.copy_(&self.master.narrow(0, 0, self.layout.matrices));
+            compute.copy_(&self.matrices.weights);
         }
         Ok(())
     }
+
+    /// The same with the step of each parameter shortened where its gradient is a surprise, as the ranks of `row`, who share
+    /// the unit, find together.
+    pub fn step_clipped(&mut self, step: &Step, row: &Group) -> Result<()> {
+        let slots = &self.layout.slots;
+        let sums = Tensor::zeros([slots.len() as i64], (Kind::Double, self.gradient.device()));
+        for ((region, parts), gradient) in self.regions().into_iter().zip(self.gradients()) {
+            region.add_surprise(&gradient, parts, step, &sums);
+        }
+        row.all_reduce(&sums, "the update norms of a unit")?.wait()?;
+        let counts: Vec<f64> = slots.iter().map(|slot| slot.spec.numel() as f64).collect();
+        self.step(step, Some(&shortened(step, &sums, &counts)))
+    }
+
+    /// The gradients of both regions.
+    pub fn gradients(&self) -> [Tensor; 2] {
+        let (matrices, rest) = (self.layout.matrices_of_shard(), self.layout.rest_of_shard());
+        [self.gradient.narrow(0, 0, matrices), self.gradient.narrow(0, matrices, rest)]
+    }
+
+    /// The weights of both regions.
+    pub fn weights(&self) -> [Tensor; 2] {
+        [self.matrices.weights.shallow_clone(), self.rest.weights.shallow_clone()]
+    }
 }
 
-/// Name of a parameter's optimizer state in a checkpoint.
-fn state_name(what: &str, parameter: &str) -> String {
-    format!("optimizer.{what}/{parameter}")
+/// What lies in the two regions of a slice.
+fn parts(layout: &Layout, shard: usize) -> [Vec<Part>; 2] {
+    let num_matrices = layout.matrices_of_shard();
+    let part = |Piece { slot, range, offset }: Piece| {
+        let spec = &layout.slots[slot].spec;
+        Part {
+            name: spec.name.clone(),
+            slot,
+            offset: if spec.role == Role::Matrix { offset } else { offset - num_matrices },
+            len: range.end - range.start,
+            first: range.start,
+            decays: spec.role != Role::Vector,
+        }
+    };
+    let is_matrix = |part: &Part| layout.slots[part.slot].spec.role == Role::Matrix;
+    let (matrices, rest) = layout.pieces(shard).into_iter().map(part).partition(is_matrix);
+    [matrices, rest]
 }

@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::unit::{Home, Unit};
+use super::optimizer::{Step, sum_of_squares};
+use super::unit::{Holding, Unit};
 use crate::distributed::{Gatherer, Layout, Mesh, Reducer};
-use crate::experiment::Model;
+use crate::experiment::{Model, Update};
 use crate::model::{LossScratch, ParameterSpec, WeightSource, Weights, num_units};
 
 /// The units in the chain's order, each with this rank's slice.
@@ -18,10 +19,21 @@ pub struct Units<'a> {
     gatherer: RefCell<Gatherer>,
     reducer: Reducer,
     loss_scratch: LossScratch,
+    updating: Option<Updating>,
+}
+
+/// An optimizer step that is taken unit by unit in the backward pass.
+#[derive(Debug)]
+struct Updating {
+    step: Step,
+    /// The unit whose gradient is on its way between the ranks.
+    in_flight: Option<usize>,
+    /// Squares of this rank's slices of the gradients so far, f64.
+    squares: Tensor,
 }
 
 impl<'a> Units<'a> {
-    /// This rank's slices of the weights of `source`, with empty optimizer state, for matrix products in `kind`.
+    /// This rank's slices of the weights of `source`, with empty optimizer state.
     ///
     /// # Errors
     /// Weights that are damaged or of another shape.
@@ -29,19 +41,19 @@ impl<'a> Units<'a> {
         model: &Model,
         source: &mut dyn WeightSource,
         mesh: &'a Mesh,
-        kind: Kind,
-        offload_moments: bool,
+        holding: Holding,
     ) -> Result<Self> {
-        let home = Home { device: mesh.device(), offload_moments };
         let layouts: Vec<Layout> =
             (0..num_units(model)).map(|unit| Layout::new(model, unit, mesh.shards)).collect();
+        let gradients = gradients(&layouts, mesh, holding.update);
         let units = layouts
             .iter()
-            .map(|layout| Unit::new(layout.clone(), mesh.shard, source, home, kind))
+            .zip(gradients)
+            .map(|(layout, gradient)| Unit::new(layout.clone(), mesh.shard, source, holding, gradient))
             .collect::<Result<_>>()?;
-        let reducer = Reducer::new(&layouts, home.device);
-        let gatherer = RefCell::new(Gatherer::new(layouts, kind, home.device));
-        Ok(Self { mesh, units, gatherer, reducer, loss_scratch: LossScratch::default() })
+        let reducer = Reducer::new(&layouts, mesh.device());
+        let gatherer = RefCell::new(Gatherer::new(layouts, holding.kind, mesh.device()));
+        Ok(Self { mesh, units, gatherer, reducer, updating: None, loss_scratch: LossScratch::default() })
     }
 
     /// The ranks that share the units.
@@ -89,21 +101,52 @@ impl<'a> Units<'a> {
         self.reducer.begin(self.mesh, layout, gradient)
     }
 
+    /// From now on each unit takes `step` as soon as its gradient is complete, until [`Self::finish_gradients`].
+    pub fn update_in_backward(&mut self, step: Step) {
+        let squares = Tensor::zeros([], (Kind::Double, self.mesh.device()));
+        self.updating = Some(Updating { step, in_flight: None, squares });
+    }
+
+    /// Whether gradients are used up in the backward pass, so that the loss has to be looked at before.
+    pub fn is_updated_in_backward(&self) -> bool {
+        self.updating.is_some()
+    }
+
     /// A unit's gradients are complete on this rank: their sum over the ranks is under way.
     ///
     /// # Errors
     /// Another rank is gone.
     pub fn end_gradients(&mut self, index: usize) -> Result<()> {
+        // The sum before this one went on while this unit computed.
+        self.take_step()?;
         let Unit { layout, gradient, .. } = &self.units[index];
-        self.reducer.end(self.mesh, layout, gradient, index)
+        self.reducer.end(self.mesh, layout, gradient, index)?;
+        let Some(updating) = &mut self.updating else { return Ok(()) };
+        updating.in_flight = Some(index);
+        if self.mesh.ranks() == 1 { self.take_step() } else { Ok(()) }
     }
 
-    /// Waits until the gradients of all units are summed.
+    /// The step of the unit whose gradient was on its way.
+    fn take_step(&mut self) -> Result<()> {
+        let Some(updating) = &mut self.updating else { return Ok(()) };
+        let Some(index) = updating.in_flight.take() else { return Ok(()) };
+        self.reducer.finish(self.mesh)?;
+        let unit = &mut self.units[index];
+        let _ = updating.squares.g_add_(&sum_of_squares(&unit.gradient));
+        unit.step_clipped(&updating.step, &self.mesh.reduce)
+    }
+
+    /// Waits until the gradients of all units are summed, and used where they are used in the backward pass: then the sum of
+    /// their squares, over this rank's slices, is returned.
     ///
     /// # Errors
     /// Another rank is gone.
-    pub fn finish_gradients(&mut self) -> Result<()> {
-        self.reducer.finish(self.mesh)
+    pub fn finish_gradients(&mut self) -> Result<Option<Tensor>> {
+        self.take_step()?;
+        self.reducer.finish(self.mesh)?;
+        let Some(Updating { squares, .. }) = self.updating.take() else { return Ok(None) };
+        self.gatherer.get_mut().invalidate()?;
+        Ok(Some(squares))
     }
 
     /// Memory that the head's backward pass uses in every step.
@@ -111,18 +154,33 @@ impl<'a> Units<'a> {
         &mut self.loss_scratch
     }
 
-    /// Each parameter with its view of a flat buffer, such as the gradients, where this rank holds whole units.
+    /// Each parameter with its view of what `regions` gives of its unit (matrices and rest, flat), such as the gradients,
+    /// where this rank holds whole units.
     ///
     /// # Panics
     /// On one rank of several that share the units.
-    pub fn views(&self, flat: fn(&Unit) -> &Tensor) -> impl Iterator<Item = (&ParameterSpec, Tensor)> {
+    pub fn views(&self, regions: fn(&Unit) -> [Tensor; 2]) -> impl Iterator<Item = (&ParameterSpec, Tensor)> {
         assert_eq!(self.mesh.shards, 1, "a slice has no whole parameters");
         self.units.iter().flat_map(move |unit| {
-            let (layout, flat) = (&unit.layout, flat(unit));
-            let views = layout
-                .cut(&flat.narrow(0, 0, layout.matrices), &flat.narrow(0, layout.matrices, layout.rest));
-            layout.slots.iter().map(|slot| &slot.spec).zip(views)
+            let [matrices, rest] = regions(unit);
+            let views = unit.layout.cut(&matrices, &rest);
+            unit.layout.slots.iter().map(|slot| &slot.spec).zip(views)
         })
+    }
+}
+
+/// Memory for each unit's gradients: its own, or, where they are used up in the backward pass, one that all units share, or
+/// two that take turns while sums are on their way between ranks.
+fn gradients(layouts: &[Layout], mesh: &Mesh, update: Update) -> Vec<Tensor> {
+    let zeros = |len: i64| Tensor::zeros([len], (Kind::Float, mesh.device()));
+    let lengths = layouts.iter().map(Layout::len_of_shard);
+    match update {
+        Update::Step => lengths.map(zeros).collect(),
+        Update::InBackward => {
+            let most = lengths.clone().max().unwrap_or(0);
+            let shared: Vec<Tensor> = (0..mesh.ranks().min(2)).map(|_| zeros(most)).collect();
+            lengths.enumerate().map(|(unit, len)| shared[unit % shared.len()].narrow(0, 0, len)).collect()
+        }
     }
 }
 

@@ -98,6 +98,13 @@ checkpoint = "best"
 }
 
 #[test]
+fn updates_that_come_too_early_are_refused() {
+    let values = "[optimizer]\nupdate = \"in_backward\"\nmax_grad_norm = 1.0\n\
+                  [train]\nprecision = \"f16\"\nweights = \"bf16\"\n";
+    assert_snapshot!(rendered(&format!("{STORIES}{values}"), &[]));
+}
+
+#[test]
 fn origins_that_lead_elsewhere_are_refused() {
     assert_snapshot!(
         listed(

@@ -5,6 +5,7 @@
 mod command_line;
 mod damage;
 mod identity;
+mod narrow;
 mod numbers;
 mod project;
 mod ranks;

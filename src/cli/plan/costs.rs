@@ -4,7 +4,7 @@ use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 
 use super::super::table::table;
 use super::Plan;
-use crate::experiment::{Experiment, Precision};
+use crate::experiment::{Experiment, Precision, StatePrecision, StoredWeights, Update};
 use crate::plan::activations::Peak;
 use crate::plan::cards::{Fit, Saving, USABLE_PERCENT};
 use crate::plan::estimate::Estimate;
@@ -82,7 +82,7 @@ impl Plan {
 
     /// What lies on the device, then what lies in the host's memory where that is another; kinds of nothing left out.
     fn memory(&self) -> Vec<Row> {
-        let Experiment { train, sharding, checkpoint, .. } = &self.experiment;
+        let Experiment { optimizer, train, sharding, checkpoint, .. } = &self.experiment;
         let (memory, kinds) = (&self.memory, &self.memory.kinds);
         let offloads = memory.on_gpu && sharding.offload_optimizer;
         let copies_on_device = checkpoint.background && !memory.on_gpu;
@@ -94,12 +94,27 @@ impl Plan {
         let peak = match kinds.workspace_peak {
             Peak::Loss => "at most, in the loss",
             Peak::Block => "at most, in a block's backward pass",
+            Peak::Update => "at most, in the optimizer's step",
         };
-        let state = format!("{} with the two above", bytes(memory.state));
+        let weights = match train.weights {
+            StoredWeights::F32 => "f32",
+            StoredWeights::Bf16 => "matrices in bf16, without an f32 master",
+        };
+        let gradients = match (optimizer.update, self.mesh.ranks()) {
+            (Update::Step, _) => "f32",
+            (Update::InBackward, 1) => "of one unit, f32",
+            (Update::InBackward, _) => "of two units, f32",
+        };
+        let moments = match optimizer.state {
+            StatePrecision::F32 => "f32",
+            StatePrecision::Bf16 => "bf16",
+            StatePrecision::EightBit => "8 bits",
+        };
+        let state = format!("{moments}; {} with the two above", bytes(memory.state));
         let zero_unless = |here: bool, bytes: u64| if here { bytes } else { 0 };
         let on_device = [
-            ("  parameters", kinds.parameters, "f32".to_owned()),
-            ("  gradients", kinds.gradients, "f32".to_owned()),
+            ("  parameters", kinds.parameters, weights.to_owned()),
+            ("  gradients", kinds.gradients, gradients.to_owned()),
             ("  optimizer", zero_unless(!offloads, kinds.optimizer), state.clone()),
             ("  compute copy", kinds.compute_copy, format!("the matrices in {narrow}")),
             ("  gathered units", kinds.gathered, format!("two, {narrow}")),

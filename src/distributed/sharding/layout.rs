@@ -1,8 +1,9 @@
 //! How a unit's parameters lie in flat buffers, and which part of them a rank holds.
 //!
 //! Matrices come first, in a region of their own, because they travel in the precision of the matrix products; the rest
-//! (router, norms, biases, sinks) stays f32. Each tensor starts at a multiple of 256 bytes and each region is padded, so
-//! that it can be cut into equal slices.
+//! (router, norms, biases, sinks) stays f32. Each tensor and each slice starts at a multiple of 256 elements, and each region
+//! is padded so that it can be cut into equal slices: slices are whole blocks of an optimizer state in 8 bits, and the
+//! same blocks of each tensor on any number of ranks.
 
 use std::ops::Range;
 
@@ -11,8 +12,8 @@ use tch::Tensor;
 use crate::experiment::Model;
 use crate::model::{ParameterSpec, Role, unit_parameters};
 
-/// Tensors and slices start at multiples of so many elements: 256 bytes in f32.
-const ALIGNMENT: i64 = 64;
+/// Tensors and slices start at multiples of so many elements.
+const ALIGNMENT: i64 = 256;
 
 /// Where a parameter lies.
 #[derive(Clone, Debug)]
@@ -38,8 +39,6 @@ pub struct Layout {
     pub matrices: i64,
     /// Elements of the region of everything else, padding included.
     pub rest: i64,
-    /// Elements at the start of `rest` that decay: the router's matrix.
-    decayed_rest: i64,
     /// Number of slices.
     shards: i64,
 }
@@ -59,14 +58,11 @@ impl Layout {
     /// The layout of unit `index`, cut into `shards` slices.
     pub fn new(model: &Model, index: usize, shards: usize) -> Self {
         let shards = shards as i64;
-        let mut layout = Self { slots: Vec::new(), matrices: 0, rest: 0, decayed_rest: 0, shards };
+        let mut layout = Self { slots: Vec::new(), matrices: 0, rest: 0, shards };
         for spec in unit_parameters(model, index) {
             let region = if spec.role == Role::Matrix { &mut layout.matrices } else { &mut layout.rest };
             let offset = *region;
             *region += round_up(spec.numel(), ALIGNMENT);
-            if spec.role == Role::Router {
-                layout.decayed_rest = layout.rest;
-            }
             layout.slots.push(Slot { spec, offset });
         }
         layout.matrices = round_up(layout.matrices, shards * ALIGNMENT);
@@ -87,12 +83,6 @@ impl Layout {
     /// Elements of a shard's flat buffer.
     pub fn len_of_shard(&self) -> i64 {
         self.matrices_of_shard() + self.rest_of_shard()
-    }
-
-    /// Elements at the start of a shard's flat buffer that decay.
-    pub fn decayed_of_shard(&self, shard: usize) -> i64 {
-        let before = self.rest_of_shard() * shard as i64;
-        self.matrices_of_shard() + (self.decayed_rest - before).clamp(0, self.rest_of_shard())
     }
 
     /// The parts of parameters in a shard's flat buffer, in order.
@@ -151,24 +141,12 @@ mod tests {
                 for Piece { slot, range, offset } in layout.pieces(shard) {
                     prop_assert_eq!(range.start, covered[slot]);
                     prop_assert!(offset + (range.end - range.start) <= layout.len_of_shard());
+                    prop_assert_eq!((offset % ALIGNMENT, range.start % ALIGNMENT), (0, 0));
                     covered[slot] = range.end;
                 }
             }
             let sizes: Vec<i64> = layout.slots.iter().map(|slot| slot.spec.numel()).collect();
             prop_assert_eq!(covered, sizes);
-        }
-
-        #[test]
-        fn what_decays_comes_first_in_every_shard(shards in 1usize..9) {
-            let layout = Layout::new(&model(), 1, shards);
-            for shard in 0..shards {
-                let decayed = layout.decayed_of_shard(shard);
-                for Piece { slot, range, offset } in layout.pieces(shard) {
-                    let decays = layout.slots[slot].spec.role != Role::Vector;
-                    prop_assert_eq!(decays, offset < decayed);
-                    prop_assert!(!decays || offset + (range.end - range.start) <= decayed);
-                }
-            }
         }
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn findings(experiment: &Experiment) -> Vec<Finding> {
     text::validation(experiment, &mut found);
     model::model(&experiment.model, &mut found);
     training::optimizer(&experiment.optimizer, &mut found);
+    training::updates(experiment, &mut found);
     training::schedule(&experiment.schedule, experiment.train.steps, &mut found);
     training::batches(experiment, &mut found);
     training::device(experiment, &mut found);

@@ -2,7 +2,8 @@
 
 use super::Findings;
 use crate::experiment::{
-    Backend, DEVICES, Experiment, Optimizer, Schedule, ScheduleKind, Strategy, conform::not_one_of,
+    Backend, DEVICES, Experiment, Optimizer, Precision, Schedule, ScheduleKind, StoredWeights, Strategy,
+    Update, conform::not_one_of,
 };
 
 /// A peak learning rate above this has never trained a transformer with AdamW.
@@ -17,6 +18,32 @@ pub(super) fn optimizer(optimizer: &Optimizer, found: &mut Findings) {
     if optimizer.lr > HIGHEST_SENSIBLE_LR {
         let message = format!("`optimizer.lr` = {} is far above what AdamW bears", optimizer.lr);
         found.warning(&["optimizer.lr"], message, "most models train between 1e-5 and 1e-3");
+    }
+}
+
+/// Ways of updating and storing weights that exclude each other.
+pub(super) fn updates(experiment: &Experiment, found: &mut Findings) {
+    let Experiment { optimizer, train, .. } = experiment;
+    if train.weights == StoredWeights::Bf16 && train.precision != Precision::Bf16 {
+        let keys = ["train.weights", "train.precision"];
+        let message = "weights that are kept in bf16 alone are multiplied in bf16";
+        found.error(&keys, message, "set train.precision = \"bf16\", or train.weights = \"f32\"");
+    }
+    if optimizer.update != Update::InBackward {
+        return;
+    }
+    if train.precision == Precision::F16 {
+        let keys = ["optimizer.update", "train.precision"];
+        let message = "an overflow of f16 is seen only after the backward pass has changed the weights";
+        found.error(&keys, message, "set train.precision = \"bf16\", or optimizer.update = \"step\"");
+    }
+    if optimizer.max_grad_norm.is_some_and(|norm| norm > 0.0) {
+        let keys = ["optimizer.max_grad_norm", "optimizer.update"];
+        let message =
+            "the global gradient norm is known only after the backward pass has changed the weights";
+        let fix = "take optimizer.max_grad_norm out (each tensor's update is clipped by its own RMS instead), or set \
+                   optimizer.update = \"step\"";
+        found.error(&keys, message, fix);
     }
 }
 

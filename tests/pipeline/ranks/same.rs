@@ -91,6 +91,23 @@ fn so_they_are_in_half_precision_to_its_digits() {
 }
 
 #[test]
+fn so_they_are_where_each_unit_is_updated_in_the_backward_pass() {
+    let ways = [("fsdp", 2), ("fsdp", 4), ("ddp", 2), ("hsdp", 4)];
+    compare(&["optimizer.update = 'in_backward'"], &ways, 1e-5);
+}
+
+#[test]
+fn so_they_are_in_fewer_bits_to_their_digits() {
+    let values = [
+        "train.precision = 'bf16'",
+        "train.weights = 'bf16'",
+        "optimizer.state = '8bit'",
+        "optimizer.update = 'in_backward'",
+    ];
+    compare(&values, &[("fsdp", 2), ("hsdp", 4)], 5e-3);
+}
+
+#[test]
 fn one_rank_of_many_is_played_alone() {
     let project = project(&["model.hidden_size = 64", "model.intermediate_size = 64"]);
     let plan = |options: &str| {

@@ -1,14 +1,8 @@
-//! Clipping by the global norm, f16's loss scale, and the optimizer step of every unit.
+//! f16's loss scale.
 
-use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
 
-use super::unit::Unit;
-use crate::experiment::{Optimizer, Precision};
-
-/// The longest piece whose norm is taken at once: BLAS counts in 32 bits.
-const PIECE: i64 = 1 << 30;
+use crate::experiment::Precision;
 
 /// What f16 gradients are multiplied by, so that they do not vanish (arXiv:1710.03740); 1 in other precisions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,40 +44,6 @@ impl LossScale {
         }
         false
     }
-}
-
-/// The sum of the squares of all gradients in these slices.
-pub fn sum_of_squares(units: &[Unit]) -> f64 {
-    let square = |piece: Tensor| piece.dot(&piece).to_kind(Kind::Double);
-    let squares: Vec<Tensor> = units
-        .iter()
-        .flat_map(|unit| {
-            let len = unit.layout.len_of_shard();
-            (0..len)
-                .step_by(PIECE as usize)
-                .map(move |at| square(unit.gradient.narrow(0, at, PIECE.min(len - at))))
-        })
-        .collect();
-    Tensor::stack(&squares, 0).sum(Kind::Double).double_value(&[])
-}
-
-/// One optimizer step of every unit, with gradients clipped to `optimizer.max_grad_norm`.
-///
-/// `applied` counts the optimizer steps before this one.
-pub fn step(
-    units: &mut [Unit],
-    optimizer: &Optimizer,
-    lr: f64,
-    applied: u64,
-    norm: f64,
-    loss_scale: f64,
-) -> Result<()> {
-    let clip = optimizer.max_grad_norm;
-    let shrink = if clip > 0.0 && norm > clip { norm / clip } else { 1.0 };
-    let device = units[0].master.device();
-    let grad_scale = Tensor::from_slice(&[(shrink * loss_scale) as f32]).to_device(device).squeeze();
-    let count = Tensor::from_slice(&[(applied + 1) as f32]).to_device(device).squeeze();
-    units.iter_mut().try_for_each(|unit| unit.step(optimizer, lr, &count, Some(&grad_scale)))
 }
 
 #[cfg(test)]
