@@ -1,7 +1,7 @@
 //! The `o200k` encodings without a regex engine: the same tokens as `tiktoken-rs` gives, an order of magnitude sooner.
 //!
 //! [`Splitter`] cuts text where the published pattern cuts it, [`Vocabulary`] knows the pieces that are tokens as they
-//! are, and [`merge`] takes the others apart into pairs. A cache of fixed size, one a thread, remembers the latter.
+//! are, and [`merge`] puts the others together from pairs. A cache of fixed size, one a thread, remembers both.
 
 mod cache;
 mod merge;
@@ -9,6 +9,7 @@ mod split;
 mod vocabulary;
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use self::cache::Cache;
@@ -50,18 +51,20 @@ impl Encoder {
         while start < text.len() {
             let end = self.splitter.piece_end(text, start);
             match Key::of(text.as_bytes(), start, end) {
-                Some(key) => match self.vocabulary.short(key) {
-                    Some(token) => tokens.push(token),
-                    None => cache.extend(key, tokens, |tokens| {
-                        merge(&self.vocabulary, text.as_bytes(), start..end, tokens);
-                    }),
-                },
-                None => match self.vocabulary.long(&text.as_bytes()[start..end]) {
-                    Some(token) => tokens.push(token),
-                    None => merge(&self.vocabulary, text.as_bytes(), start..end, tokens),
-                },
+                Some(key) => {
+                    cache.extend(key, tokens, |tokens| self.make(text.as_bytes(), start..end, tokens))
+                }
+                None => self.make(text.as_bytes(), start..end, tokens),
             }
             start = end;
+        }
+    }
+
+    /// Appends the tokens of a piece.
+    fn make(&self, text: &[u8], piece: Range<usize>, tokens: &mut Vec<u32>) {
+        match self.vocabulary.token(text, piece.start, piece.end) {
+            Some(token) => tokens.push(token),
+            None => merge(&self.vocabulary, text, piece, tokens),
         }
     }
 }

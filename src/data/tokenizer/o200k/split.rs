@@ -68,6 +68,32 @@ impl Splitter {
     /// Where the piece ends that starts at the byte `start` of `text`, which is the start of a character.
     #[inline]
     pub(super) fn piece_end(&self, text: &str, start: usize) -> usize {
+        self.plain_word(text.as_bytes(), start).unwrap_or_else(|| self.any_piece(text, start))
+    }
+
+    /// Most pieces of most texts: one ASCII character or none in front, one capital or none, small letters, and ASCII
+    /// behind that does not go on with the word. None for all others.
+    #[inline]
+    fn plain_word(&self, text: &[u8], start: usize) -> Option<usize> {
+        // Sums instead of branches, which no processor could foretell.
+        let not_prefix = class::LETTER | class::NUMBER | class::NEWLINE;
+        let first = *text.get(start)?;
+        let prefixed = usize::from(first.is_ascii() && self.classes[usize::from(first)] & not_prefix == 0);
+        let letters_at = start + prefixed;
+        let small_at = letters_at + usize::from(text.get(letters_at)?.is_ascii_uppercase());
+        let mut end = small_at;
+        while let Some(chunk) = text.get(end..).and_then(|rest| rest.first_chunk::<8>()) {
+            let run = small_letters(*chunk);
+            end += run;
+            if run < chunk.len() {
+                let next = text[end];
+                return (end > small_at && next.is_ascii() && next != b'\'').then_some(end);
+            }
+        }
+        None
+    }
+
+    fn any_piece(&self, text: &str, start: usize) -> usize {
         let Some((first, second_at)) = self.class_at(text, start) else { return start };
         if first & class::LETTER != 0 {
             return contraction_end(text, self.word(text, start).unwrap_or(second_at));
@@ -98,6 +124,12 @@ impl Splitter {
         if byte.is_ascii() {
             return Some((self.classes[usize::from(byte)], at + 1));
         }
+        self.class_beyond_ascii(text, at)
+    }
+
+    // Apart, so that the loops over `class_at` stay short.
+    #[cold]
+    fn class_beyond_ascii(&self, text: &str, at: usize) -> Option<(u8, usize)> {
         let character = text[at..].chars().next()?;
         Some((self.classes[character as usize], at + character.len_utf8()))
     }
@@ -172,6 +204,20 @@ impl Splitter {
         let leaves_last = at < text.len() && last_at > start;
         line_end.unwrap_or(if leaves_last { last_at } else { at })
     }
+}
+
+/// How many small ASCII letters `bytes` start with.
+#[inline]
+fn small_letters(bytes: [u8; 8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let bytes = u64::from_le_bytes(bytes);
+    // The highest bit of each byte says whether it is ASCII and, as the sums stay below 256 then, from `a` on, beyond `z`.
+    let ascii = !bytes;
+    let low = bytes & (0x7f * ONES);
+    let from_a = low + (0x80 - u64::from(b'a')) * ONES;
+    let beyond_z = low + (0x7f - u64::from(b'z')) * ONES;
+    let small = ascii & from_a & !beyond_z & (0x80 * ONES);
+    ((small ^ (0x80 * ONES)).trailing_zeros() / 8) as usize
 }
 
 /// Where a word ends that may have one of `'s 't 're 've 'm 'll 'd` at `at`, in any case; the long s is one of s.

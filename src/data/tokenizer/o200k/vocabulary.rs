@@ -71,7 +71,7 @@ impl Vocabulary {
 
     /// The token of a key's bytes.
     #[inline]
-    pub(super) fn short(&self, key: Key) -> Option<u32> {
+    fn short(&self, key: Key) -> Option<u32> {
         let last = self.slots.len() - 1;
         let mut at = key.hash() as usize & last;
         loop {
@@ -85,7 +85,7 @@ impl Vocabulary {
     }
 
     /// The token of bytes that have no key.
-    pub(super) fn long(&self, bytes: &[u8]) -> Option<u32> {
+    fn long(&self, bytes: &[u8]) -> Option<u32> {
         self.long.get(bytes).copied()
     }
 
