@@ -31,7 +31,7 @@ test: setup ## every test
 interop: build $(VENV)/ready ## hold models, logs and ranks to transformers, tensorboard and torchrun
 	$(VENV)/bin/python interop/run.py
 
-bench: build $(VENV)/ready ## training beside transformers; prepare; what ranks cost in speed, bytes and memory
+bench: build $(VENV)/ready ## training and decoding beside transformers; text, checkpoints, ranks, memory
 	$(VENV)/bin/python benches/run.py
 
 doctor: ## what this machine has, lacks, and how to fix it
