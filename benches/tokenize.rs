@@ -19,10 +19,12 @@ use serde_json::json;
 const NUM_STORIES: u64 = 10_000;
 const ROUNDS: usize = 5;
 
+type Encode<'a> = dyn Fn(&str) -> Vec<u32> + Sync + 'a;
+
 /// One way from a document to its tokens.
 struct Encoder<'a> {
     name: &'static str,
-    encode: Box<dyn Fn(&str) -> Vec<u32> + Sync + 'a>,
+    encode: Box<Encode<'a>>,
     best_seconds: [f64; 2],
 }
 
