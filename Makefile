@@ -6,11 +6,13 @@ MAKEFLAGS += --no-print-directory
 PREFIX ?= $(HOME)/.local
 PROGRAM := target/release/oss-run
 VENV := .venv-interop
+# Has torch with CUDA and, for the peer, transformers.
+PYTHON ?= python3
 # Evaluated in recipes, after the set-up: `--features cuda` when libtorch has its CUDA half.
 FEATURES = $$(scripts/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test interop bench doctor install lint check-cuda clean
+.PHONY: help setup build quickstart test interop bench bench-gpu doctor install lint check-cuda clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,8 +33,11 @@ test: setup ## every test
 interop: build $(VENV)/ready ## hold models, logs and ranks to transformers, tensorboard and torchrun
 	$(VENV)/bin/python interop/run.py
 
-bench: build $(VENV)/ready ## training beside transformers; prepare; what ranks cost in speed, bytes and memory
+bench: build $(VENV)/ready ## training and decoding beside transformers; text, checkpoints, ranks, memory
 	$(VENV)/bin/python benches/run.py
+
+bench-gpu: ## parity, then the 20B shape with fewer layers on one GPU beside transformers; builds nothing
+	$(PYTHON) benches/gpu.py
 
 doctor: ## what this machine has, lacks, and how to fix it
 	@scripts/doctor.sh

@@ -1,6 +1,5 @@
 """The peak memory of a rank beside what `plan` says of it."""
 
-import shutil
 import sys
 
 import program
@@ -25,7 +24,6 @@ def measure(scratch):
             steps = {"train.steps": STEPS}
             *_, baseline = program.train(MODEL, scratch, values | steps | NO_MODEL)
             *_, peak = program.train(MODEL, scratch, values | steps)
-            shutil.rmtree(scratch / "memory")  # Some GB of checkpoints; the prepared text stays.
             memory = program.plan(MODEL, values)["memory"]
             above, planned = peak - baseline, memory["total"]
             print(f"{ranks:5} {precision:>9} {baseline / 1e6:12.0f} {above / 1e6:12.0f} {planned / 1e6:8.0f} ", end="")

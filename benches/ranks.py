@@ -1,6 +1,5 @@
 """What sharding costs on two CPU ranks of one thread each: fsdp beside ddp, in speed and in bytes moved."""
 
-import shutil
 import statistics
 import subprocess
 import sys
@@ -34,7 +33,6 @@ def measure(scratch, rounds, steps, warmup_steps):
                 sent_before = 0 if own_network else sent_over_loopback(open("/proc/net/dev").read())
                 speeds, output, _ = program.train(EXPERIMENT, scratch, values, within)
                 sent_bytes = (sent_over_loopback(output) - sent_before) / num_steps / RANKS
-                shutil.rmtree(scratch / "110m")  # Some GB of checkpoints; the prepared text stays.
                 speed = statistics.median(speeds[warmup_steps:])
                 measured.setdefault((precision, strategy), []).append((speed, sent_bytes))
 

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use serde_json::json;
 
 use super::failure::Usage;
 use super::output::{print, print_json};
@@ -45,7 +46,7 @@ pub struct Arguments {
     /// Samples of each prompt
     #[arg(long, value_name = "N")]
     num_samples: Option<u64>,
-    /// Print prompts, tokens and texts as one JSON document
+    /// Print prompts, tokens, texts and what decoding took as one JSON document
     #[arg(long)]
     json: bool,
 }
@@ -95,7 +96,10 @@ pub fn sample(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         let samples = trained.sample(&settings, world)?;
         match (world.is_leader(), arguments.json) {
             (false, _) => Ok(()),
-            (true, true) => print_json(&samples),
+            (true, true) => print_json(&json!({
+                "samples": samples.samples,
+                "decoding_seconds": samples.decoding.as_secs_f64(),
+            })),
             (true, false) => print(&samples.to_text()),
         }
     })

@@ -1,10 +1,11 @@
 //! Text to token files: streaming, on all cores, in the order of the text.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,11 +16,21 @@ use super::index::{INDEX, Index, Part, TOKENIZER, TRAIN, VALIDATION};
 use super::tokenizer::Tokenizer;
 use super::work_dir::WorkDir;
 
-/// Text that each core gets in a round, in bytes. About three rounds are in memory at once; a document is never cut.
+/// Text that each core gets in a round, in bytes. About three rounds of text and three of tokens are in memory at once;
+/// a document is never cut.
 const ROUND_BYTES_PER_CORE: usize = 2 * 1024 * 1024;
+
+/// Text that is encoded in one go, in bytes: enough to be worth handing to a thread, and for a hasher to be quick.
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// Bytes after which a growing file is synced, so that the disk works while the text is still being encoded.
+const SYNC_BYTES: usize = 64 * 1024 * 1024;
 
 /// How often a slow source is interrupted to ask whether to go on.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The same for a slow disk, which is asked more often because it must not wait for text either.
+const DISK_PATIENCE: Duration = Duration::from_millis(2);
 
 /// How a source is prepared.
 pub struct PrepareOptions<'a> {
@@ -42,7 +53,7 @@ pub struct PrepareProgress {
     pub documents: u64,
     /// Bytes of their text.
     pub text_bytes: u64,
-    /// Tokens written.
+    /// Tokens made of it.
     pub tokens: u64,
 }
 
@@ -60,34 +71,42 @@ pub fn prepare_source(
     documents: impl Iterator<Item = Result<Document>> + Send,
     tokenizer: &Tokenizer,
     out: &Path,
-    options: PrepareOptions<'_>,
+    mut options: PrepareOptions<'_>,
 ) -> Result<Index> {
     let work = WorkDir::create(out)?;
-    let source = options.source.clone();
-    let validation_share = options.validation_share;
-    let mut writer = SplitWriter::new(work.path(), options)?;
+    let mut files = Files::create(work.path())?;
     let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| -> Result<()> {
-        let (sender, receiver) = sync_channel(1);
+    let written = thread::scope(|scope| {
+        let (to_encoder, rounds) = sync_channel(1);
+        let (to_writer, encoded) = sync_channel(2);
         let stop = &stop;
-        scope.spawn(move || read_rounds(documents, &sender, stop));
-        let written = write_rounds(receiver, tokenizer, &mut writer);
+        scope.spawn(move || read_rounds(documents, &to_encoder, stop));
+        let files = &mut files;
+        let writer = scope.spawn(move || write_rounds(&encoded, files));
+        let encoded = encode_rounds(&rounds, tokenizer, &to_writer, &mut options);
         stop.store(true, Ordering::Relaxed);
-        written
+        drop((rounds, to_writer));
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        encoded.map(|()| written)
     })?;
+    written.and_then(|()| files.sync()).map_err(|error| files.explain(error, &options))?;
 
-    let parts = writer.finish()?;
+    let source = options.source;
+    let parts = files.finish();
     ensure!(
         parts.iter().any(|part| part.documents > 0),
         "{source} has no text; check dataset.text_field, dataset.separator and the files named"
     );
-    let index = Index::new(source, tokenizer, validation_share, parts);
+    let index = Index::new(source, tokenizer, options.validation_share, parts);
     write_beside(work.path(), tokenizer, &index)?;
     work.commit(out)?;
     Ok(index)
 }
 
-type Round = Vec<Document>;
+/// Consecutive documents of about [`BATCH_BYTES`].
+type Batch = Vec<Document>;
+
+type Round = Vec<Batch>;
 
 /// Reads ahead, a round at a time, until the text ends, fails, or nobody wants more.
 fn read_rounds(
@@ -96,16 +115,16 @@ fn read_rounds(
     stop: &AtomicBool,
 ) {
     let full = ROUND_BYTES_PER_CORE * rayon::current_num_threads().clamp(2, 32);
-    let mut round = Round::new();
-    let mut bytes = 0;
+    let (mut round, mut batch) = (Round::new(), Batch::new());
+    let (mut round_bytes, mut batch_bytes) = (0, 0);
     for document in documents {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         match document {
             Ok(document) => {
-                bytes += document.text.len() + size_of::<Document>() + document.place.len();
-                round.push(document);
+                batch_bytes += document.text.len() + size_of::<Document>() + document.place.len();
+                batch.push(document);
             }
             Err(error) => {
                 // What was read before the error is of no use without the rest. A failed send means nobody listens.
@@ -113,61 +132,99 @@ fn read_rounds(
                 return;
             }
         }
-        if bytes >= full {
-            bytes = 0;
+        if batch_bytes >= BATCH_BYTES {
+            round.push(std::mem::take(&mut batch));
+            round_bytes += std::mem::take(&mut batch_bytes);
+        }
+        if round_bytes >= full {
+            round_bytes = 0;
             if sender.send(Ok(std::mem::take(&mut round))).is_err() {
                 return;
             }
         }
     }
+    round.push(batch);
     let _ = sender.send(Ok(round));
 }
 
-fn write_rounds(
-    rounds: Receiver<Result<Round>>,
+/// Hands the tokens of each round on, in order, until the text ends or the writer has failed, which says why itself.
+fn encode_rounds(
+    rounds: &Receiver<Result<Round>>,
     tokenizer: &Tokenizer,
-    writer: &mut SplitWriter<'_>,
+    writer: &SyncSender<Vec<Encoded>>,
+    options: &mut PrepareOptions<'_>,
 ) -> Result<()> {
+    let mut done = PrepareProgress::default();
     loop {
-        (writer.options.keep_going)()?;
+        (options.keep_going)()?;
         let round = match rounds.recv_timeout(PATIENCE) {
             Ok(round) => round?,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        let share = writer.options.validation_share;
-        let encoded: Vec<_> = round
-            .into_par_iter()
-            .map(|document| encode(document, tokenizer, share))
-            .collect::<Result<_>>()?;
-        encoded.into_iter().flatten().try_for_each(|document| writer.push(&document))?;
-        (writer.options.progress)(writer.done);
+        let share = options.validation_share;
+        let mut encoded: Vec<Encoded> =
+            round.into_par_iter().map(|batch| encode(batch, tokenizer, share)).collect::<Result<_>>()?;
+        encoded.iter().for_each(|batch| done.add(batch));
+        while let Err(refused) = writer.try_send(encoded) {
+            match refused {
+                TrySendError::Full(again) => encoded = again,
+                TrySendError::Disconnected(_) => return Ok(()),
+            }
+            (options.keep_going)()?;
+            thread::sleep(DISK_PATIENCE);
+        }
+        (options.progress)(done);
     }
 }
 
-/// A document as it goes into its file.
-struct Encoded {
-    held_out: bool,
-    text_bytes: u64,
+/// The tokens of one side of the split, each document closed by end-of-text.
+#[derive(Default)]
+struct Tokens {
     tokens: Vec<u32>,
+    documents: u64,
+    text_bytes: u64,
 }
 
-fn encode(document: Document, tokenizer: &Tokenizer, validation_share: f64) -> Result<Option<Encoded>> {
-    let Document { text, place } = document;
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok(None);
+/// The tokens of a batch.
+#[derive(Default)]
+struct Encoded {
+    train: Tokens,
+    validation: Tokens,
+}
+
+impl PrepareProgress {
+    fn add(&mut self, encoded: &Encoded) {
+        for side in [&encoded.train, &encoded.validation] {
+            self.documents += side.documents;
+            self.text_bytes += side.text_bytes;
+            self.tokens += side.tokens.len() as u64;
+        }
     }
-    let mut tokens = tokenizer.encode(text).with_context(|| place.clone())?;
-    let largest = tokens.iter().max().copied().unwrap_or_default();
-    ensure!(
-        i64::from(largest) < tokenizer.vocab_size(),
-        "{place}: the tokenizer gave id {largest}, beyond its vocabulary of {}; set another dataset.tokenizer",
-        tokenizer.vocab_size()
-    );
-    tokens.push(tokenizer.end_of_text());
-    let held_out = fraction(text) < validation_share;
-    Ok(Some(Encoded { held_out, text_bytes: text.len() as u64, tokens }))
+}
+
+fn encode(batch: Batch, tokenizer: &Tokenizer, validation_share: f64) -> Result<Encoded> {
+    let mut encoded = Encoded::default();
+    for Document { text, place } in batch {
+        let text = text.trim();
+        if text.is_empty() {
+            continue;
+        }
+        let tokens = tokenizer.encode(text).with_context(|| place.clone())?;
+        let largest = tokens.iter().max().copied().unwrap_or_default();
+        ensure!(
+            i64::from(largest) < tokenizer.vocab_size(),
+            "{place}: the tokenizer gave id {largest}, beyond its vocabulary of {}; set another dataset.tokenizer",
+            tokenizer.vocab_size()
+        );
+        let held_out = fraction(text) < validation_share;
+        let side = if held_out { &mut encoded.validation } else { &mut encoded.train };
+        side.tokens.extend_from_slice(&tokens);
+        side.tokens.push(tokenizer.end_of_text());
+        side.documents += 1;
+        side.text_bytes += text.len() as u64;
+    }
+    Ok(encoded)
 }
 
 /// A number in [0, 1) that the text alone decides.
@@ -177,48 +234,52 @@ fn fraction(text: &str) -> f64 {
     bits as f64 / (1_u64 << f64::MANTISSA_DIGITS) as f64
 }
 
-/// The two token files while they grow.
-struct SplitWriter<'a> {
-    train: PartWriter,
-    validation: PartWriter,
-    done: PrepareProgress,
-    options: PrepareOptions<'a>,
+fn write_rounds(rounds: &Receiver<Vec<Encoded>>, files: &mut Files) -> io::Result<()> {
+    rounds.iter().flatten().try_for_each(|batch| files.push(&batch))
 }
 
-impl<'a> SplitWriter<'a> {
-    fn new(dir: &Path, options: PrepareOptions<'a>) -> Result<Self> {
+/// The two token files while they grow.
+struct Files {
+    train: PartWriter,
+    validation: PartWriter,
+    /// What has been written.
+    done: PrepareProgress,
+}
+
+impl Files {
+    fn create(dir: &Path) -> Result<Self> {
         Ok(Self {
             train: PartWriter::create(dir.join(TRAIN))?,
             validation: PartWriter::create(dir.join(VALIDATION))?,
             done: PrepareProgress::default(),
-            options,
         })
     }
 
-    fn push(&mut self, document: &Encoded) -> Result<()> {
-        let part = if document.held_out { &mut self.validation } else { &mut self.train };
-        part.push(document).map_err(|error| self.explain(error))?;
-        self.done.documents += 1;
-        self.done.text_bytes += document.text_bytes;
-        self.done.tokens += document.tokens.len() as u64;
+    fn push(&mut self, batch: &Encoded) -> io::Result<()> {
+        self.train.push(&batch.train)?;
+        self.validation.push(&batch.validation)?;
+        self.done.add(batch);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<[Part; 2]> {
-        let flushed = self.train.flush().and_then(|()| self.validation.flush());
-        flushed.map_err(|error| self.explain(error))?;
-        Ok([self.train, self.validation]
-            .map(|writer| Part { digest: writer.hasher.finalize().to_hex().to_string(), ..writer.part }))
+    fn sync(&self) -> io::Result<()> {
+        self.train.file.sync_all()?;
+        self.validation.file.sync_all()
+    }
+
+    fn finish(self) -> [Part; 2] {
+        [self.train, self.validation]
+            .map(|writer| Part { digest: writer.hasher.finalize().to_hex().to_string(), ..writer.part })
     }
 
     /// Says what a failed write needs.
-    fn explain(&self, error: io::Error) -> anyhow::Error {
+    fn explain(&self, error: io::Error, options: &PrepareOptions<'_>) -> anyhow::Error {
         let path = self.train.path.parent().unwrap_or(&self.train.path).display();
         if error.kind() != io::ErrorKind::StorageFull {
             return anyhow::Error::new(error).context(format!("writing tokens to {path} failed"));
         }
         let written = self.done.tokens * size_of::<u32>() as u64;
-        let whole = self.options.expected_text_bytes.filter(|_| self.done.text_bytes > 0).map(|expected| {
+        let whole = options.expected_text_bytes.filter(|_| self.done.text_bytes > 0).map(|expected| {
             let ratio = expected as f64 / self.done.text_bytes as f64;
             format!(" of about {:.0}", written as f64 * ratio.max(1.0))
         });
@@ -232,7 +293,8 @@ impl<'a> SplitWriter<'a> {
 /// One token file while it grows, with its digest.
 struct PartWriter {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
+    unsynced_bytes: usize,
     hasher: blake3::Hasher,
     part: Part,
 }
@@ -240,22 +302,22 @@ struct PartWriter {
 impl PartWriter {
     fn create(path: PathBuf) -> Result<Self> {
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        let file = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { path, file, hasher: blake3::Hasher::new(), part: Part::default() })
+        Ok(Self { path, file, unsynced_bytes: 0, hasher: blake3::Hasher::new(), part: Part::default() })
     }
 
-    fn push(&mut self, document: &Encoded) -> io::Result<()> {
-        let bytes: &[u8] = bytemuck::cast_slice(&document.tokens);
+    fn push(&mut self, side: &Tokens) -> io::Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(&side.tokens);
         self.hasher.update(bytes);
-        self.part.documents += 1;
-        self.part.tokens += document.tokens.len() as u64;
-        self.part.text_bytes += document.text_bytes;
-        self.file.write_all(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()?;
-        self.file.get_ref().sync_all()
+        self.part.documents += side.documents;
+        self.part.tokens += side.tokens.len() as u64;
+        self.part.text_bytes += side.text_bytes;
+        self.file.write_all(bytes)?;
+        self.unsynced_bytes += bytes.len();
+        if self.unsynced_bytes >= SYNC_BYTES {
+            self.unsynced_bytes = 0;
+            self.file.sync_data()?;
+        }
+        Ok(())
     }
 }
 

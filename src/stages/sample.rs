@@ -1,6 +1,7 @@
 //! sample: texts that some weights continue.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,10 @@ pub struct Inputs<'a> {
 pub struct Samples {
     /// Every prompt's samples, in the order of the prompts.
     pub samples: Vec<SampledText>,
+    /// What all tokens of a sequence but its first took: decoding without loading, tokenising and reading the prompt.
+    /// Not kept, so that the same samples make the same file.
+    #[serde(skip)]
+    pub decoding: Duration,
 }
 
 /// Continues every prompt.
@@ -47,16 +52,19 @@ pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
     let kind = compute_kind(experiment.train.precision);
     let device = device(&experiment.train, world.local_rank())?;
     let progress = Progress::new("sample", Some(settings.max_new_tokens), Unit::Tokens);
+    let mut first = None;
+    let mut decoding = Duration::ZERO;
     let samples = guard(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
         let shards = super::weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
         let chain = Chain { model: &experiment.model, weights: &shards, kind };
         generation::sample(&chain, &mesh, tokenizer, settings, |added| {
             progress.set_position(added);
+            decoding = first.get_or_insert_with(Instant::now).elapsed();
             mesh.check_interrupt()
         })
     })?;
-    Ok(Samples { samples })
+    Ok(Samples { samples, decoding })
 }
 
 impl Samples {

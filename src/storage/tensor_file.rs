@@ -14,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -25,6 +26,8 @@ use crate::torch;
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes that are written, read and hashed at once.
 const CHUNK_BYTES: usize = 8 << 20;
+/// Bytes of a tensor that are read before they are hashed.
+const PART_BYTES: usize = 4 * CHUNK_BYTES;
 /// Bytes of the header's length in front of it.
 const LENGTH_BYTES: u64 = 8;
 
@@ -308,12 +311,24 @@ impl TensorFile {
         assert!(range.end * width <= info.data_offsets.1 - info.data_offsets.0);
         assert_eq!(range.len() * width, out.len());
         let mut position = self.data_start + (info.data_offsets.0 + range.start * width) as u64;
-        for chunk in out.chunks_mut(CHUNK_BYTES) {
-            self.file.read_exact_at(chunk, position).map_err(io_error("read", &self.path))?;
-            if let Some(hasher) = &mut hasher {
-                hasher.update_rayon(chunk);
-            }
-            position += chunk.len() as u64;
+        // What has been read is hashed while the next part is read, whose pieces every core reads at once: the first touch
+        // of fresh memory costs as much as the copy.
+        let mut unhashed: &[u8] = &[];
+        for part in out.chunks_mut(PART_BYTES) {
+            let read = || {
+                part.par_chunks_mut(CHUNK_BYTES).enumerate().try_for_each(|(i, chunk)| {
+                    self.file.read_exact_at(chunk, position + (i * CHUNK_BYTES) as u64)
+                })
+            };
+            let hash = || {
+                hasher.as_mut().map(|hasher| hasher.update_rayon(unhashed));
+            };
+            rayon::join(hash, read).1.map_err(io_error("read", &self.path))?;
+            position += part.len() as u64;
+            unhashed = part;
+        }
+        if let Some(hasher) = hasher {
+            hasher.update_rayon(unhashed);
         }
         Ok(())
     }

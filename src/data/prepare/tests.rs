@@ -186,11 +186,12 @@ fn a_full_disk_says_how_much_is_missing() {
         keep_going: &|| Ok(()),
         progress: &mut |_| {},
     };
-    let mut writer = SplitWriter::new(dir.path(), options).unwrap();
-    writer.train.file = BufWriter::with_capacity(1, File::options().write(true).open("/dev/full").unwrap());
-    writer.done = PrepareProgress { documents: 1, text_bytes: 100, tokens: 30 };
-    let document = Encoded { held_out: false, text_bytes: 2, tokens: vec![1, 2] };
-    let error = writer.push(&document).unwrap_err().to_string();
+    let mut files = Files::create(dir.path()).unwrap();
+    files.train.file = File::options().write(true).open("/dev/full").unwrap();
+    files.done = PrepareProgress { documents: 1, text_bytes: 100, tokens: 30 };
+    let train = Tokens { tokens: vec![1, 2], documents: 1, text_bytes: 2 };
+    let error = files.push(&Encoded { train, ..Encoded::default() }).unwrap_err();
+    let error = files.explain(error, &options).to_string();
     assert!(error.contains("120 bytes of about 1200 were written; free room"), "{error}");
 }
 

@@ -4,6 +4,7 @@ mod byte_level;
 mod bytes;
 mod hugging_face;
 mod learned;
+mod o200k;
 mod segments;
 mod tiktoken;
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tiktoken_rs::CoreBPE;
 
-use super::{TokenizerError, byte_level, segments::segments};
+use super::{TokenizerError, byte_level, o200k, segments::segments};
 
 /// The cut of `r50k_base` and `p50k_base` in the syntax of Hugging Face's regex engine.
 const R50K: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+\z|\s+(?!\S)|\s";
@@ -89,6 +89,9 @@ pub(super) fn find(name: &str) -> Option<&'static Encoding> {
 impl Encoding {
     /// Tokens of `text`, whose special-token strings are ordinary text.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        if self.pattern == O200K {
+            return Ok(o200k::encode(text));
+        }
         let table = (self.table)();
         let none = HashSet::new();
         // Of the crate's encoders this one reports what its regex engine refuses, where the others panic.

@@ -1,6 +1,6 @@
 """Trains the shape of 110m.toml with transformers and torch's AdamW, and prints the tokens a second of each step.
 
-usage: python benches/peer.py TOKENS_FILE --precision f32|bf16 --experts eager|grouped_mm --steps N
+usage: python benches/peer_train.py TOKENS_FILE --precision f32|bf16 --experts eager|grouped_mm --steps N
 
 TOKENS_FILE is a `train.bin` of oss-run's, so that both sides train on the same text. Output: one JSON list.
 """
@@ -11,7 +11,8 @@ import time
 
 import numpy
 import torch
-from transformers import GptOssConfig, GptOssForCausalLM
+
+import peer_model
 
 BATCH, LENGTH = 4, 128
 
@@ -25,7 +26,8 @@ def main():
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
-    model = build(arguments.precision, arguments.experts)
+    model = peer_model.build(arguments.precision, arguments.experts).train()
+    model.config.use_cache = False
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     speeds = []
     for batch in batches(arguments.tokens_file, arguments.steps):
@@ -36,28 +38,6 @@ def main():
         optimizer.zero_grad(set_to_none=True)
         speeds.append(batch.numel() / (time.perf_counter() - started))
     print(json.dumps(speeds))
-
-
-def build(precision, experts):
-    config = GptOssConfig(
-        hidden_size=256,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        head_dim=32,
-        num_local_experts=4,
-        num_experts_per_tok=2,
-        intermediate_size=256,
-        vocab_size=201088,
-        sliding_window=64,
-        use_cache=False,
-    )
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
-    # `eager` is the one attention of transformers that knows sinks on a CPU.
-    model = GptOssForCausalLM._from_config(
-        config, dtype=dtype, attn_implementation="eager", experts_implementation=experts
-    )
-    return model.train()
 
 
 def batches(tokens_file, steps):

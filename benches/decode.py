@@ -1,0 +1,52 @@
+"""Greedy decoding of the 110 M shape beside transformers' `generate`, and the share of the memory's bandwidth.
+
+Reading the prompt is left out on both sides. A token reads every weight but the embedding, of the experts the active ones; a
+batch is counted as if it read all of them once a step.
+"""
+
+import json
+import sys
+
+import program
+
+EXPERIMENT = "benches/110m.toml"
+PRECISIONS = {"f32": 4, "bf16": 2}
+BATCHES = (1, 8)
+TOKENS = 129
+EXPERTS = ("eager", "grouped_mm")
+PROMPT = "One day, a little girl named Lily found a needle in her room. She knew it was"
+
+
+def measure(scratch):
+    print(f"\n{'greedy decoding, 110 M shape':28} {'batch':>5} {'tokens/s':>9} {'transformers':>12} {'ratio':>6} ", end="")
+    print(f"{'of bandwidth':>12}", flush=True)
+    for precision, weight_bytes in PRECISIONS.items():
+        parameters = program.plan(EXPERIMENT, {})["parameters"]
+        theirs = [peer(precision, experts) for experts in EXPERTS]
+        settings = {"train.precision": precision, "train.steps": 1, "run.name": precision}
+        program.train(EXPERIMENT, scratch, settings, keep=True)
+        for batch in BATCHES:
+            speed = ours(scratch, precision, batch)
+            peer_speed = max(speeds[str(batch)] for speeds in theirs)
+            read = parameters["active"] if batch == 1 else parameters["total"] - parameters["embedding"]
+            share = speed / batch * read * weight_bytes / program.machine()["read_bytes_per_second"]
+            print(f"{precision:28} {batch:5} {speed:9.1f} {peer_speed:12.1f} {speed / peer_speed:6.2f} {share:12.0%}", flush=True)
+
+
+def ours(runs, run, batch):
+    """Tokens a second of the batch."""
+    print(f"oss-run, {run}, batch {batch}", file=sys.stderr)
+    options = ["--greedy", "--max-new-tokens", TOKENS, "--num-samples", batch, "--json", "--runs-dir", runs]
+    output, _ = program.call([program.PROGRAM, "sample", run, "--prompt", PROMPT, *options])
+    result = json.loads(output)
+    new_tokens = sum(len(sample["tokens"]) - 1 for sample in result["samples"])
+    return new_tokens / result["decoding_seconds"]
+
+
+def peer(precision, experts):
+    """From batch size to tokens a second."""
+    print(f"transformers, {experts}, {precision}", file=sys.stderr)
+    script = program.REPOSITORY / "benches/peer_decode.py"
+    options = ["--precision", precision, "--experts", experts, "--tokens", TOKENS, "--batches", *BATCHES]
+    output, _ = program.call([sys.executable, script, *options])
+    return json.loads(output.splitlines()[-1])

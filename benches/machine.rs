@@ -1,0 +1,60 @@
+//! What this machine gives: matrix products a second and bytes of memory a second, on all cores.
+//!
+//!     cargo bench --bench machine
+//!
+//! Prints one JSON document: the best rate of each over about a second.
+
+#![expect(clippy::print_stdout, reason = "its output is data")]
+
+use std::time::{Duration, Instant};
+
+use oss_run::torch;
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+
+/// Rows and columns of each matrix.
+const SIZE: i64 = 2048;
+
+/// Elements of the f32 vectors that memory is measured with: far more than any cache holds.
+const LONG: i64 = 64 << 20;
+
+fn main() {
+    // As training: one thread a core.
+    if let Ok(cores) = std::thread::available_parallelism() {
+        tch::set_num_threads(cores.get() as i32);
+    }
+    let flops = 2.0 * (SIZE as f64).powi(3);
+    let bytes = (LONG * 4) as f64;
+    let matrix = |kind| Tensor::randn([SIZE, SIZE], (Kind::Float, Device::Cpu)).to_kind(kind);
+    let by_libtorch = |kind| {
+        let (a, b, out) = (matrix(kind), matrix(kind), matrix(kind));
+        flops / best_seconds(|| _ = out.f_mm_out(&a, &b))
+    };
+    let (a, b, out) = (matrix(Kind::Float), matrix(Kind::Float), matrix(Kind::Float));
+    let by_gemm = flops / best_seconds(|| torch::gemm(&out, &a, &b, false));
+    let long = Tensor::ones([LONG], (Kind::Float, Device::Cpu));
+    let mut copy = long.zeros_like();
+    println!(
+        "{}",
+        json!({
+            "gemm_flops_per_second": {
+                "f32": { "libtorch": by_libtorch(Kind::Float), "gemm": by_gemm },
+                "bf16": { "libtorch": by_libtorch(Kind::BFloat16) },
+            },
+            "read_bytes_per_second": bytes / best_seconds(|| _ = long.sum(Kind::Float)),
+            // Read and written.
+            "copy_bytes_per_second": 2.0 * bytes / best_seconds(|| copy.copy_(&long)),
+        })
+    );
+}
+
+fn best_seconds(mut work: impl FnMut()) -> f64 {
+    let until = Instant::now() + Duration::from_secs(1);
+    let mut best = f64::INFINITY;
+    while Instant::now() < until {
+        let started = Instant::now();
+        work();
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    best
+}

@@ -1,0 +1,48 @@
+"""Speed and memory as experts grow at constant active width, and as sequences grow at constant tokens a step.
+
+The floor of a step is the time of its matrix products at the machine's best rate and 28 bytes a parameter at the rate of a
+copy: AdamW reads weight, gradient and two moments and writes weight and moments, in f32.
+"""
+
+import statistics
+import sys
+
+import program
+
+EXPERIMENT = "benches/110m.toml"
+EXPERTS = (4, 8, 16, 32, 64)
+LENGTHS = (128, 256, 512, 1024, 2048, 4096)
+STEP_TOKENS = 4096
+OPTIMIZER_BYTES = 28
+WARMUP_STEPS = 1
+
+
+def measure(scratch, steps):
+    print(f"\n{'experts, f32, 2 active':24} {'M parameters':>12} {'tokens/s':>9} {'step s':>7} {'floor s':>8} ", end="")
+    print(f"{'over it':>8} {'peak GB':>8}", flush=True)
+    for experts in EXPERTS:
+        settings = {"model.num_local_experts": experts}
+        speed, peak_bytes, planned = train(scratch, settings, steps + WARMUP_STEPS)
+        parameters, step_seconds = planned["parameters"]["total"], planned["tokens_per_step"] / speed
+        gemm_seconds = planned["flops_per_token"] * planned["tokens_per_step"] / program.gemm_flops_per_second("f32")
+        floor = gemm_seconds + OPTIMIZER_BYTES * parameters / program.machine()["copy_bytes_per_second"]
+        print(f"{experts:24} {parameters / 1e6:12.0f} {speed:9.0f} {step_seconds:7.3f} {floor:8.3f} ", end="")
+        print(f"{step_seconds / floor:8.2f} {peak_bytes / 1e9:8.2f}", flush=True)
+
+    print(f"\n{f'T, f32, {STEP_TOKENS} tokens a step':24} {'tokens/s':>9} {'of GEMM rate':>12} {'peak GB':>8}", flush=True)
+    for length in LENGTHS:
+        sequences = STEP_TOKENS // length
+        settings = {
+            "train.sequence_length": length, "train.global_batch_size": sequences, "train.micro_batch_size": sequences,
+        }
+        speed, peak_bytes, planned = train(scratch, settings, min(steps, 3) + WARMUP_STEPS)
+        share = planned["flops_per_token"] * speed / program.gemm_flops_per_second("f32")
+        print(f"{length:24} {speed:9.0f} {share:12.0%} {peak_bytes / 1e9:8.2f}", flush=True)
+
+
+def train(scratch, settings, steps):
+    """Tokens a second, the peak memory in bytes, and what `plan` says."""
+    print(", ".join(f"{key} = {value}" for key, value in settings.items()), file=sys.stderr)
+    planned = program.plan(EXPERIMENT, settings)
+    speeds, _, peak_bytes = program.train(EXPERIMENT, scratch, settings | {"train.steps": steps})
+    return statistics.median(speeds[WARMUP_STEPS:]), peak_bytes, planned

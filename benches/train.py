@@ -1,0 +1,71 @@
+"""Training the 110 M shape beside transformers: tokens a second, peak memory, and how near to the machine's own GEMMs.
+
+The model's FLOPs are those that `plan` counts, recomputation left out; the rate they are held to is the best that a matrix
+product of 2048 x 2048 reaches in the same minutes, whoever computes it.
+"""
+
+import json
+import statistics
+import sys
+
+import program
+
+EXPERIMENT = "benches/110m.toml"
+PRECISIONS = ("f32", "bf16")
+EXPERTS = ("eager", "grouped_mm")
+OURS = "oss-run"
+
+
+def measure(scratch, rounds, steps, warmup_steps):
+    ours(scratch, "f32", steps=1)  # Prepares the text, which both sides then read.
+    tokens_file = next(scratch.glob(".prepared/**/train.bin"))
+
+    measured = {}
+    for round_ in range(rounds):
+        for precision in PRECISIONS:
+            contenders = {OURS: lambda: ours(scratch, precision, steps + warmup_steps)}
+            for experts in EXPERTS:
+                contenders[f"transformers, {experts}"] = lambda experts=experts: peer(
+                    tokens_file, precision, experts, steps + warmup_steps
+                )
+            for name, run in contenders.items():
+                print(f"round {round_ + 1}/{rounds}: {name}, {precision}", file=sys.stderr)
+                speeds, peak_bytes = run()
+                speed = statistics.median(speeds[warmup_steps:])
+                measured.setdefault(precision, {}).setdefault(name, []).append((speed, peak_bytes))
+
+    print(f"\n{'training, 110 M shape':26} {'precision':>9} {'tokens/s':>9} {'ours over it':>12} ", end="")
+    print(f"{'of GEMM rate':>12} {'peak GB':>8}")
+    for precision, contenders in measured.items():
+        flops_per_token = program.plan(EXPERIMENT, {"train.precision": precision})["flops_per_token"]
+        for name, results in contenders.items():
+            speed = statistics.median(speed for speed, _ in results)
+            # Each round's runs are neighbours in time, so that the ratio outlives a machine that changes its pace.
+            ratio = statistics.median(mine / speed for (mine, _), (speed, _) in zip(contenders[OURS], results))
+            share = speed * flops_per_token / program.gemm_flops_per_second(precision)
+            peak_bytes = max(peak for _, peak in results)
+            print(f"{name:26} {precision:>9} {speed:9.0f} {ratio:12.2f} {share:12.0%} {peak_bytes / 1e9:8.2f}")
+    show_machine()
+
+
+def ours(scratch, precision, steps):
+    """Tokens a second of each step, and the peak memory in bytes."""
+    speeds, _, peak_bytes = program.train(EXPERIMENT, scratch, {"train.precision": precision, "train.steps": steps})
+    return speeds, peak_bytes
+
+
+def peer(tokens_file, precision, experts, steps):
+    """As `ours`, for transformers."""
+    script = program.REPOSITORY / "benches/peer_train.py"
+    options = ["--precision", precision, "--experts", experts, "--steps", steps]
+    output, peak_bytes = program.call([sys.executable, script, tokens_file, *options])
+    return json.loads(output.splitlines()[-1]), peak_bytes
+
+
+def show_machine():
+    measured = program.machine()
+    for precision, libraries in measured["gemm_flops_per_second"].items():
+        rates = ", ".join(f"{rate / 1e9:.0f} by {library}" for library, rate in libraries.items())
+        print(f"GEMM, 2048^3, {precision}: {rates} GFLOP/s")
+    read, copy = measured["read_bytes_per_second"], measured["copy_bytes_per_second"]
+    print(f"memory: {read / 1e9:.0f} GB/s read, {copy / 1e9:.0f} GB/s copied (read and written)", flush=True)
