@@ -26,6 +26,8 @@ pub struct Unit {
     compute: Option<Tensor>,
     /// What the two regions hold.
     parts: [Vec<Part>; 2],
+    /// Elements of each parameter, f64, on the device.
+    counts: Tensor,
 }
 
 /// How units are held.
@@ -92,7 +94,9 @@ impl Unit {
         let is_whole = num_matrices == layout.matrices;
         let compute = (holding.kind != kept && is_whole).then(|| matrices.weights.to_kind(holding.kind));
         let parts = parts(&layout, shard);
-        Ok(Self { layout, matrices, rest, gradient, compute, parts })
+        let counts: Vec<f64> = layout.slots.iter().map(|slot| slot.spec.numel() as f64).collect();
+        let counts = Tensor::from_slice(&counts).to_device(device);
+        Ok(Self { layout, matrices, rest, gradient, compute, parts, counts })
     }
 
     /// Both regions and what lies in them.
@@ -161,14 +165,12 @@ impl Unit {
     /// The same with the step of each parameter shortened where its gradient is a surprise, as the ranks of `row`, who share
     /// the unit, find together.
     pub fn step_clipped(&mut self, step: &Step, row: &Group) -> Result<()> {
-        let slots = &self.layout.slots;
-        let sums = Tensor::zeros([slots.len() as i64], (Kind::Double, self.gradient.device()));
+        let sums = self.counts.zeros_like();
         for ((region, parts), gradient) in self.regions().into_iter().zip(self.gradients()) {
             region.add_surprise(&gradient, parts, step, &sums);
         }
         row.all_reduce(&sums, "the update norms of a unit")?.wait()?;
-        let counts: Vec<f64> = slots.iter().map(|slot| slot.spec.numel() as f64).collect();
-        self.step(step, Some(&shortened(step, &sums, &counts)))
+        self.step(step, Some(&shortened(step, &sums, &self.counts)))
     }
 
     /// The gradients of both regions.

@@ -22,14 +22,13 @@ pub fn sum_of_squares(gradient: &Tensor) -> Tensor {
 }
 
 /// The learning rate of each parameter of a unit: the step's divided by max(1, RMS), where RMS^2 is the mean of g^2 / v
-/// (StableAdamW, arXiv:2304.13013, section 3.2). `sums` are the sums of g^2 / v, f64, and `counts` their elements, whole
-/// tensors on any number of ranks.
+/// (StableAdamW, arXiv:2304.13013, section 3.2). `sums` are the sums of g^2 / v and `counts` their elements, both f64, of
+/// whole tensors on any number of ranks.
 ///
 /// On a GPU the rates stay there, f32 as its fused step wants them, so that nothing waits for it.
-pub fn shortened(step: &Step, sums: &Tensor, counts: &[f64]) -> Tensor {
-    let device = sums.device();
-    let rms = (sums / Tensor::from_slice(counts).to_device(device)).sqrt();
+pub fn shortened(step: &Step, sums: &Tensor, counts: &Tensor) -> Tensor {
+    let rms = (sums / counts).sqrt();
     let ones = rms.ones_like();
-    let lrs = step.lr.to_device(device) / rms.where_self(&rms.gt(1.0 + ROUNDING), &ones);
-    if device == Device::Cpu { lrs } else { lrs.to_kind(Kind::Float) }
+    let lrs = rms.where_self(&rms.gt(1.0 + ROUNDING), &ones).reciprocal() * step.lr.double_value(&[]);
+    if lrs.device() == Device::Cpu { lrs } else { lrs.to_kind(Kind::Float) }
 }
