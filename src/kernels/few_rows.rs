@@ -16,6 +16,9 @@ pub const FEW: i64 = 4;
 /// Numbers added up side by side; more than the vector units' latency hides.
 const LANES: usize = 64;
 
+/// Rows of the matrix that are read side by side.
+const TOGETHER: usize = 4;
+
 /// Elements of the matrix that are worth a thread of their own.
 const LEAST_ELEMENTS: usize = 1 << 15;
 
@@ -56,10 +59,8 @@ fn by_kind<T: Number>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Opti
     } else {
         let rows = slice::<T>(matrix);
         parallel_each(tasks, |(share, mut y)| {
-            for (i, row) in rows.chunks_exact(out).enumerate() {
-                for (b, y) in y.iter_mut().enumerate() {
-                    add_scaled(wide[b * width + i], &row[share.clone()], y);
-                }
+            for (x, y) in wide.chunks_exact(width).zip(&mut y) {
+                add_scaled(x, rows, share.start, y);
             }
         });
     }
@@ -114,10 +115,23 @@ fn dots<T: Number>(x: &[f32], columns: &[T], y: &mut [&mut [f32]]) {
     }
 }
 
+/// Adds to `y` the rows of `matrix [in, out]` times the elements of `x`, in the columns that start with `first`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn add_scaled<T: Number>(factor: f32, row: &[T], y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(row) {
-        *y += factor * x.wide();
+fn add_scaled<T: Number>(x: &[f32], matrix: &[T], first: usize, y: &mut [f32]) {
+    let out = matrix.len() / x.len();
+    let len = y.len();
+    let rows = |i: usize| &matrix[i * out + first..][..len];
+    let whole = x.len() / TOGETHER * TOGETHER;
+    for i in (0..whole).step_by(TOGETHER) {
+        let [a, b, c, d] = [rows(i), rows(i + 1), rows(i + 2), rows(i + 3)];
+        for ((((y, a), b), c), d) in y.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *y += x[i] * a.wide() + x[i + 1] * b.wide() + x[i + 2] * c.wide() + x[i + 3] * d.wide();
+        }
+    }
+    for i in whole..x.len() {
+        for (y, w) in y.iter_mut().zip(&matrix[i * out + first..]) {
+            *y += x[i] * w.wide();
+        }
     }
 }
 

@@ -61,5 +61,18 @@ pub fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     for index in whole..len {
         lanes[index - whole] += term(index);
     }
-    lanes.iter().sum()
+    total(lanes)
+}
+
+/// The sum of the lanes, halves onto each other: one after the other each addition would wait for the one before.
+#[inline(always)]
+fn total(mut lanes: [f32; LANES]) -> f32 {
+    let mut len = LANES / 2;
+    while len > 0 {
+        for lane in 0..len {
+            lanes[lane] += lanes[lane + len];
+        }
+        len /= 2;
+    }
+    lanes[0]
 }
