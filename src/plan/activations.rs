@@ -103,7 +103,7 @@ impl Sizes {
         // The flash kernel of the GPU leaves its own output and logsumexp beside those corrected for the sinks.
         let attended = if self.gpu && !self.is_f32() { 2 } else { 1 };
         let attention = d + queries + 2 * keys + attended * queries;
-        let experts = 2 * d + a * (2 * f + f + d); // residual and normalised rows; each visited expert
+        let experts = 2 * d + a * (2 * f + d); // residual and normalised rows; each visited expert
         let wide = attended * heads + 2 + a + e; // logsumexp, two inverse norms, the router's weights and softmax
         let indices = 5 * a; // the choice of experts, and the sorting of rows by it
         (attention + experts) * self.bytes + wide * F32_BYTES + indices * INDEX_BYTES
@@ -185,7 +185,7 @@ mod tests {
     fn kept_activations_by_hand() {
         let mut experiment = tiny();
         // Normalised rows, queries, keys, values and attended values; residual, normalised rows and two experts'.
-        let numbers = 64 + 64 + 2 * 32 + 64 + 2 * 64 + 2 * (3 * 64 + 64);
+        let numbers = 64 + 64 + 2 * 32 + 64 + 2 * 64 + 2 * (2 * 64 + 64);
         let wide = 4 + 2 + 2 + 4;
         let a_row = 4 * (numbers + wide) + 8 * 10;
         assert_eq!(activations(&experiment, 1).kept, 80 * (3 * 64 * 4 + 2 * a_row));
