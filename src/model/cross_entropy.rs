@@ -206,12 +206,19 @@ mod tests {
         matrix: Tensor,
     }
 
+    /// Numbers without order, of variance 1, the same ones in every run: libtorch's generator is shared with other tests.
+    fn numbers(first: i64, count: i64) -> Tensor {
+        let index = Tensor::arange_start(first, first + count, (Kind::Double, Device::Cpu));
+        let hashed = (index * 12.9898).sin() * 43_758.5453;
+        (&hashed - hashed.floor() - 0.5) * 12f64.sqrt()
+    }
+
     /// Logits of some size, so that a few words are likely and some targets nearly certain.
     fn problem(tokens: i64, vocab: i64, kind: Kind) -> Problem {
-        tch::manual_seed(11);
-        let matrix = Tensor::randn([vocab, 24], (Kind::Double, Device::Cpu));
-        let targets = Tensor::randint(vocab, [tokens], (Kind::Int64, Device::Cpu));
-        let noise = Tensor::randn([tokens, 24], (Kind::Double, Device::Cpu)) * 0.5;
+        let matrix = numbers(0, vocab * 24).view([vocab, 24]);
+        let targets = Tensor::arange(tokens, (Kind::Int64, Device::Cpu)) * 7919;
+        let targets = targets.remainder(vocab);
+        let noise = numbers(vocab * 24, tokens * 24).view([tokens, 24]) * 0.5;
         let x = matrix.index_select(0, &targets) * 0.4 + noise;
         Problem { x: x.to_kind(kind), targets, matrix: matrix.to_kind(kind) }
     }
@@ -261,7 +268,7 @@ mod tests {
     #[test]
     fn loss_and_gradients_are_those_of_autograd() {
         for (tokens, vocab) in [(1, 5), (37, 1009), (300, 20_011)] {
-            hold(Kind::Double, tokens, vocab, 1e-12);
+            hold(Kind::Double, tokens, vocab, 1e-11);
             hold(Kind::Float, tokens, vocab, 5e-5);
             hold(Kind::BFloat16, tokens, vocab, 2e-2);
         }
