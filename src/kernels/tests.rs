@@ -17,7 +17,7 @@ thread_local! {
 fn numbers(shape: &[i64]) -> Tensor {
     let count: i64 = shape.iter().product();
     let first = DRAWN.replace(DRAWN.get() + count);
-    let hashed = (Tensor::arange_start(first, first + count, DOUBLE) * 12.9898).sin() * 43_758.5453;
+    let hashed = (Tensor::arange_start(first, first + count, DOUBLE) * 12.9898).sin() * 43_758.5;
     ((&hashed - hashed.floor() - 0.5) * 12f64.sqrt()).view(shape)
 }
 
