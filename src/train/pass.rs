@@ -100,19 +100,19 @@ pub fn forward_backward(
 
     let scale = options.loss_scale / tokens as f64;
     let weights = HeadWeights::new(&units.weights(head)?);
-    let mut grads = HeadWeights::new(&units.begin_gradients(head)?);
+    let mut grads = HeadWeights::new(&units.begin_gradients(head, Some(HeadWeights::MATRIX))?);
     // The last block's weights are needed again next, and may still be there.
     units.expect(head - 1)?;
     let mut total = Tensor::zeros([], (Kind::Double, mesh.device()));
     let mut gradients = Vec::with_capacity(batch.len());
-    for (x, micro) in rows.into_iter().zip(batch) {
+    for (index, (x, micro)) in rows.into_iter().zip(batch).enumerate() {
         let (loss, grad) = model::loss_and_gradient(
             model,
             &x,
             &micro.targets,
             &weights,
             scale,
-            &mut grads,
+            (&mut grads, index == 0),
             units.loss_scratch(),
         );
         total += loss;
@@ -132,7 +132,7 @@ pub fn forward_backward(
     let balance_weight = options.loss_scale * options.balance_loss / layers as f64;
     for (layer, layer_kept) in kept.into_iter().enumerate().rev() {
         let weights = BlockWeights::new(&units.weights(first + layer)?);
-        let mut grads = BlockWeights::new(&units.begin_gradients(first + layer)?);
+        let mut grads = BlockWeights::new(&units.begin_gradients(first + layer, None)?);
         if layer > 0 {
             units.expect(first + layer - 1)?;
         }
@@ -142,7 +142,7 @@ pub fn forward_backward(
         }
         units.end_gradients(first + layer)?;
     }
-    let mut matrix = units.begin_gradients(embedding)?.swap_remove(0);
+    let mut matrix = units.begin_gradients(embedding, None)?.swap_remove(0);
     for (grad, micro) in gradients.iter().zip(batch) {
         let _ = matrix.index_add_(0, &micro.inputs.tokens.flatten(0, -1), &grad.to_kind(matrix.kind()));
     }
