@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::batch::GlobalBatch;
+use super::batch::StagedBatch;
 use super::optimizer::{LossScale, Step, sum_of_squares};
 use super::pass::{PassOptions, PassResult, forward_backward};
 use super::schedule;
@@ -13,7 +13,8 @@ use super::units::Units;
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::distributed::Mesh;
 use crate::experiment::{Experiment, NonFinite, Precision, Update};
-use crate::model::WeightSource;
+use crate::model::{Load, WeightSource};
+use crate::torch::{fetch, synchronize};
 
 /// The checkpoint of the lowest validation loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,8 +56,10 @@ pub struct Progress {
 pub struct StepReport {
     /// Mean loss, nats a token, over all ranks.
     pub loss: f64,
-    /// Loads and tokens.
-    pub pass: PassResult,
+    /// Each layer's load, over all ranks, in host memory.
+    pub loads: Vec<Load>,
+    /// Tokens predicted, over all ranks.
+    pub tokens: i64,
     /// Learning rate.
     pub lr: f64,
     /// Global gradient norm before clipping.
@@ -123,6 +126,8 @@ impl<'a> Trainer<'a> {
     /// This rank's part of what a checkpoint keeps, on whatever device it is. The replicas hold the same: the first one's
     /// is kept.
     pub fn entries(&self) -> Vec<Entry> {
+        // Moments that live on the host may still be on their way there.
+        synchronize(self.units.mesh().device());
         match self.units.mesh().replica {
             0 => self.units.slices().iter().flat_map(|unit| unit.entries()).collect(),
             _ => Vec::new(),
@@ -139,17 +144,16 @@ impl<'a> Trainer<'a> {
         compute_kind(self.experiment.train.precision)
     }
 
-    /// One optimizer step on this rank's share of a batch. `end_of_text` keeps documents apart; `flags` is asked at the end
-    /// of the step.
+    /// One optimizer step on this rank's share of a batch. `flags` is asked after the backward pass.
+    ///
+    /// A GPU is waited for once: between the backward pass and the optimizer, for all that the host looks at. What follows
+    /// are the longest operations of a step, and while they run the host logs, and queues the next step. After the optimizer
+    /// the GPU would have nothing to do meanwhile. (Units that are updated in the backward pass ask for a look at the loss
+    /// before it.)
     ///
     /// # Errors
     /// When a loss or gradient is not finite and the experiment does not skip such steps; when another rank is gone.
-    pub fn step(
-        &mut self,
-        batch: &GlobalBatch,
-        end_of_text: Option<i64>,
-        flags: impl Fn() -> Flags,
-    ) -> Result<StepReport> {
+    pub fn step(&mut self, batch: &StagedBatch, flags: impl Fn() -> Flags) -> Result<StepReport> {
         let _no_grad = tch::no_grad_guard();
         let Experiment { model, optimizer, train, .. } = self.experiment;
         let mesh = self.units.mesh();
@@ -168,14 +172,9 @@ impl<'a> Trainer<'a> {
         if in_backward {
             self.units.update_in_backward(step_by(loss_scale));
         }
-        let micro_batches = batch.micro_batches(train, end_of_text, mesh.device());
-        let pass = forward_backward(model, &mut self.units, &micro_batches, options)?;
-        // Replicas hold the same gradients: the first one's count.
-        let squares = if mesh.replica == 0 { self.squares(&pass) } else { 0.0 };
-        let Flags { stop, writing } = flags();
-        let [stop, writing] = [stop, writing].map(|flag| f64::from(u8::from(flag)));
-        let [loss, squares, stop, writing] =
-            mesh.sum([pass.loss, squares, stop, writing], "losses and gradient norms")?;
+        let pass = forward_backward(model, &mut self.units, &batch.micro_batches(), options)?;
+        let (numbers, loads) = self.sum_and_fetch(&pass, flags())?;
+        let [loss, squares, stop, writing] = numbers;
         let grad_norm = squares.sqrt() / loss_scale;
         let finite = loss.is_finite() && grad_norm.is_finite();
         let overflow = loss.is_finite() && self.progress.loss_scale.update(!finite);
@@ -202,19 +201,39 @@ impl<'a> Trainer<'a> {
         let flags = Flags { stop: stop > 0.0, writing: writing > 0.0 };
         self.progress.step += 1;
         self.progress.target_steps = train.steps;
-        Ok(StepReport { loss, pass, lr, grad_norm, skipped: !finite, flags })
+        Ok(StepReport { loss, loads, tokens: pass.tokens, lr, grad_norm, skipped: !finite, flags })
     }
 
-    /// The sum of the squares of this rank's gradients; NaN where there was no backward pass.
-    fn squares(&self, pass: &PassResult) -> f64 {
-        let read = |squares: &Tensor| squares.double_value(&[]);
+    /// What the host looks at in a step, in one copy from the device: the sums over the ranks of loss, squares of the
+    /// gradients, and both flags; and the loads.
+    fn sum_and_fetch(&self, pass: &PassResult, flags: Flags) -> Result<([f64; 4], Vec<Load>)> {
+        let mesh = self.units.mesh();
+        let number = |number: f64| Tensor::full([], number, (Kind::Double, mesh.device()));
+        let [stop, writing] = [flags.stop, flags.writing].map(|flag| number(f64::from(u8::from(flag))));
+        // Replicas hold the same gradients: the first one's count.
+        let squares = if mesh.replica == 0 { self.squares(pass) } else { number(0.0) };
+        let sums = Tensor::stack(&[&pass.loss, &squares, &stop, &writing], 0);
+        mesh.everyone.all_reduce(&sums, "losses and gradient norms")?.wait()?;
+        let of_loads = pass.loads.iter().flat_map(|load| [&load.counts, &load.probability]);
+        let fetched = fetch(&std::iter::once(&sums).chain(of_loads).collect::<Vec<_>>());
+        let of_loads = fetched[1..].chunks_exact(2).zip(&pass.loads);
+        let loads = of_loads.map(|(tensors, load)| Load {
+            counts: tensors[0].shallow_clone(),
+            probability: tensors[1].shallow_clone(),
+            tokens: load.tokens,
+        });
+        Ok((std::array::from_fn(|i| fetched[0].double_value(&[i as i64])), loads.collect()))
+    }
+
+    /// The sum of the squares of this rank's gradients, f64 `[]`; NaN where there was no backward pass.
+    fn squares(&self, pass: &PassResult) -> Tensor {
         match (&pass.squares, self.experiment.optimizer.update) {
-            (Some(squares), _) => read(squares),
-            (None, Update::InBackward) => f64::NAN,
+            (Some(squares), _) => squares.shallow_clone(),
+            (None, Update::InBackward) => pass.loss.full_like(f64::NAN),
             (None, Update::Step) => {
                 let squares = |unit: &Unit| sum_of_squares(&unit.gradient);
                 let all: Vec<Tensor> = self.units.slices().iter().map(squares).collect();
-                read(&Tensor::stack(&all, 0).sum(Kind::Double))
+                Tensor::stack(&all, 0).sum(Kind::Double)
             }
         }
     }
