@@ -144,12 +144,12 @@ impl<'a> Trainer<'a> {
         compute_kind(self.experiment.train.precision)
     }
 
-    /// One optimizer step on this rank's share of a batch. `flags` is asked after the backward pass.
+    /// One optimizer step on this rank's share of a batch. `flags` is asked once the backward pass is queued, on a GPU before
+    /// it is done.
     ///
-    /// A GPU is waited for once: between the backward pass and the optimizer, for all that the host looks at. What follows
-    /// are the longest operations of a step, and while they run the host logs, and queues the next step. After the optimizer
-    /// the GPU would have nothing to do meanwhile. (Units that are updated in the backward pass ask for a look at the loss
-    /// before it.)
+    /// A GPU is waited for once, between the backward pass and the optimizer, for all that the host looks at. The optimizer's
+    /// operations are the longest of a step: while they run, the host logs and queues the next step. A wait after them would
+    /// leave the GPU idle meanwhile. (Units that are updated in the backward pass ask for a look at the loss before it.)
     ///
     /// # Errors
     /// When a loss or gradient is not finite and the experiment does not skip such steps; when another rank is gone.
@@ -245,5 +245,90 @@ pub fn compute_kind(precision: Precision) -> Kind {
         Precision::F32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
         Precision::F16 => Kind::Half,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Model, Preset, StatePrecision, StoredWeights};
+    use crate::model::Initial;
+    use crate::train::GlobalBatch;
+    use tch::Device;
+
+    fn tiny() -> Experiment {
+        let model = Model { vocab_size: Some(40), ..Preset::Tiny.model() };
+        let mut experiment = Experiment { model, ..Experiment::default() };
+        let train = &mut experiment.train;
+        (train.global_batch_size, train.sequence_length, train.device) = (2, 16, "cpu".to_owned());
+        train.non_finite = NonFinite::Skip;
+        experiment
+    }
+
+    fn batch(experiment: &Experiment, step: i64) -> StagedBatch {
+        let row = |row: i64| (0..17).map(|i| (step * 7 + row * 3 + i * i) % 40).collect();
+        let batch = GlobalBatch::from_rows(vec![row(0), row(1)]);
+        batch.staged(&experiment.train, None, Device::Cpu).unwrap()
+    }
+
+    fn kept(trainer: &Trainer<'_>) -> Vec<(String, Tensor)> {
+        trainer.entries().into_iter().map(|entry| (entry.name, entry.tensor.copy())).collect()
+    }
+
+    /// A good step, then one that `spoil` prepares: it has to leave weights and moments alone.
+    fn check_skipped(experiment: &Experiment, spoil: impl Fn(&mut Trainer<'_>)) -> (StepReport, Progress) {
+        let mesh = Mesh::alone(Device::Cpu);
+        let mut source = Initial::new(&experiment.model, 5);
+        let mut trainer = Trainer::new(experiment, &mut source, true, &mesh).unwrap();
+        let before = kept(&trainer);
+        let good = trainer.step(&batch(experiment, 0), Flags::default).unwrap();
+        let after_one = kept(&trainer);
+        assert!(!good.skipped && !good.flags.stop);
+        assert!(before.iter().zip(&after_one).any(|((_, before), (_, after))| before != after));
+
+        spoil(&mut trainer);
+        let spoilt = kept(&trainer);
+        let report = trainer.step(&batch(experiment, 1), || Flags { stop: true, writing: false }).unwrap();
+        assert!(report.skipped);
+        assert_eq!(report.flags, Flags { stop: true, writing: false });
+        for ((name, before), (_, after)) in spoilt.iter().zip(&kept(&trainer)) {
+            // NaN where `spoil` has put it too.
+            assert!(before.isclose(after, 0.0, 0.0, true).all().int64_value(&[]) == 1, "{name}");
+        }
+        (report, trainer.progress)
+    }
+
+    fn spoil_a_weight(trainer: &mut Trainer<'_>) {
+        let head = trainer.units.slices_mut().unwrap().last_mut().unwrap();
+        let _ = head.rest.weights.narrow(0, 0, 1).fill_(f64::INFINITY);
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_changes_nothing_but_the_number_of_steps() {
+        for update in [Update::Step, Update::InBackward] {
+            for state in [StatePrecision::F32, StatePrecision::EightBit] {
+                let mut experiment = tiny();
+                (experiment.optimizer.update, experiment.optimizer.state) = (update, state);
+                if state == StatePrecision::EightBit {
+                    let train = &mut experiment.train;
+                    (train.precision, train.weights) = (Precision::Bf16, StoredWeights::Bf16);
+                }
+                let (report, progress) = check_skipped(&experiment, spoil_a_weight);
+                assert!(!report.loss.is_finite() && !report.grad_norm.is_finite(), "{report:?}");
+                assert_eq!((progress.step, progress.applied), (2, 1));
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_beyond_f16_halve_the_loss_scale_and_nothing_else() {
+        let mut experiment = tiny();
+        experiment.train.precision = Precision::F16;
+        let scale = 2f64.powi(100);
+        let (report, progress) =
+            check_skipped(&experiment, |trainer| trainer.progress.loss_scale.scale = scale);
+        assert!(report.loss.is_finite() && !report.grad_norm.is_finite(), "{report:?}");
+        assert_eq!((progress.step, progress.applied), (2, 1));
+        assert_eq!(progress.loss_scale.scale, scale / 2.0);
     }
 }
