@@ -147,9 +147,9 @@ impl<'a> Trainer<'a> {
     /// One optimizer step on this rank's share of a batch. `flags` is asked once the backward pass is queued, on a GPU before
     /// it is done.
     ///
-    /// A GPU is waited for once, between the backward pass and the optimizer, for all that the host looks at. The optimizer's
-    /// operations are the longest of a step: while they run, the host logs and queues the next step. A wait after them would
-    /// leave the GPU idle meanwhile. (Units that are updated in the backward pass ask for a look at the loss before it.)
+    /// A GPU is waited for once, between the backward pass and the optimizer, for all that the host looks at. While the
+    /// optimizer runs over all weights, the host logs and queues the next step; a wait after it would leave the GPU idle
+    /// meanwhile. (Units that are updated in the backward pass ask for a look at the loss before it.)
     ///
     /// # Errors
     /// When a loss or gradient is not finite and the experiment does not skip such steps; when another rank is gone.
