@@ -78,8 +78,10 @@ impl Groups {
         let (expert, order) = choices.sort_stable(true, 0, false);
         let token = order.divide_scalar_mode(active, "floor");
         let inverse = order.argsort(0, false);
-        let ends = choices.bincount::<&Tensor>(None, num_experts).cumsum(0, Kind::Int64);
-        Self { token, order, inverse, extent: Extent::Device { ends: ends.to_kind(Kind::Int), expert } }
+        // `bincount` would wait for the device, to see the largest number.
+        let experts = Tensor::arange(num_experts, (Kind::Int64, choices.device()));
+        let ends = experts.searchsorted::<&Tensor>(&expert, true, true, "right", None); // i32 [E]
+        Self { token, order, inverse, extent: Extent::Device { ends, expert } }
     }
 
     /// A counting sort.
@@ -298,4 +300,26 @@ fn halves(gate_up: &Tensor) -> Result<(Tensor, Tensor)> {
     let (r, width) = gate_up.size2()?;
     let pairs = gate_up.view([r, width / 2, 2]);
     Ok((pairs.select(-1, 0), pairs.select(-1, 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The device's way of sorting, on the CPU, against the host's.
+    #[test]
+    fn both_ways_of_sorting_give_the_same_groups() {
+        // Expert 0 has no rows, nor have the last two.
+        let choices = [3i64, 1, 1, 4, 3, 2, 4, 3];
+        let device = Groups::on_device(&Tensor::from_slice(&choices), 2, 7);
+        let host = Groups::on_host(&choices, 2, 7, Kind::Float);
+        assert_eq!(device.groups(), host.groups());
+        for (seen, wanted) in
+            [(device.token, host.token), (device.order, host.order), (device.inverse, host.inverse)]
+        {
+            assert_eq!(seen, wanted);
+        }
+        let Extent::Device { ends, .. } = device.extent else { unreachable!("sorted for a device") };
+        assert_eq!((ends.kind(), Vec::try_from(ends).unwrap()), (Kind::Int, vec![0i32, 2, 3, 6, 8, 8, 8]));
+    }
 }

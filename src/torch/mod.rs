@@ -7,6 +7,7 @@ mod failure;
 mod gemm;
 mod mapped;
 mod parallel;
+mod transfer;
 
 pub use bridge::{
     AdamW, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
@@ -18,6 +19,7 @@ pub use failure::guard;
 pub use gemm::{Onto, gemm, has_gemm, multiplies_bf16};
 pub use mapped::MappedU32;
 pub use parallel::{num_threads, parallel_each, shares};
+pub use transfer::{copy_async, fetch, page_locked, send, synchronize, upload};
 
 /// libtorch's version that this program is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

@@ -20,7 +20,7 @@ pub use clip::{shortened, sum_of_squares};
 pub use loss_scale::LossScale;
 pub use region::{Part, Region, SCRATCH, SCRATCH_BYTES};
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::experiment::Optimizer;
 use crate::torch::AdamW;
@@ -52,7 +52,8 @@ impl Step {
         device: Device,
     ) -> Self {
         let count = applied + 1;
-        let there = |number: f32| Tensor::from(number).to_device(device);
+        // Filled there: a copy from here would wait for the device.
+        let there = |number: f32| Tensor::full([], f64::from(number), (Kind::Float, device));
         Self {
             optimizer: optimizer.clone(),
             lr: Tensor::from(lr),
