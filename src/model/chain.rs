@@ -54,7 +54,7 @@ impl Chain<'_> {
         mut seen: impl FnMut(i64, &Activations) -> Result<()>,
     ) -> Result<Tensor> {
         let (batch, length) = sequences.tokens.size2()?;
-        let mut x = embed(&self.weights.unit(0)?[0], &sequences.tokens);
+        let mut x = embed(&self.weights.unit(0)?[0], &sequences.tokens, self.kind);
         let rotation = Rotation::consecutive(self.model, length, self.kind, x.device())?;
         for layer in 0..self.model.num_hidden_layers {
             let weights = BlockWeights::new(&self.weights.unit(layer as usize + 1)?);
@@ -94,9 +94,15 @@ impl Chain<'_> {
     }
 }
 
-/// Rows `[N, D]` of the embedding matrix `[V, D]`.
-pub fn embed(matrix: &Tensor, tokens: &Tensor) -> Tensor {
-    matrix.index_select(0, &tokens.flatten(0, -1))
+/// Rows `[N, D]` of the embedding matrix `[V, D]`, in `kind`.
+pub fn embed(matrix: &Tensor, tokens: &Tensor, kind: Kind) -> Tensor {
+    matrix.index_select(0, &tokens.flatten(0, -1)).to_kind(kind)
+}
+
+/// Whether training can give unit `index` its matrices in f32 where the compute kind is another: it casts what it reads, which
+/// are the embedding's rows and, on the CPU, a tile of the head's. Blocks read theirs again and again.
+pub fn casts_what_it_reads(model: &Model, index: usize, kind: Kind, device: Device) -> bool {
+    index == 0 || (index + 1 == num_units(model) && kind == Kind::BFloat16 && device == Device::Cpu)
 }
 
 /// Rotated queries `[B, 1, H, C]`, keys and values of one new row a sequence, for decoding: `x [B, D]`.

@@ -31,6 +31,8 @@ const TILE_BYTES: i64 = 4 << 20;
 /// Memory that the loss uses again and again: fresh pages would cost as much as the arithmetic on them.
 #[derive(Debug, Default)]
 pub struct LossScratch {
+    /// A tile of the matrix in the kind of the rows, flat.
+    weights: Option<Tensor>,
     /// Logits of a tile, flat.
     logits: Option<Tensor>,
     /// Exponentials of a chunk's logits, flat.
@@ -76,7 +78,8 @@ pub fn losses(x: &Tensor, targets: &Tensor, matrix: &Tensor) -> Tensor {
     Tensor::cat(&parts, 0)
 }
 
-/// The summed loss as an f64 scalar tensor, and the gradient of `x` of that sum times `scale`; the matrix's is added to
+/// The summed loss as an f64 scalar tensor, and the gradient of `x` of that sum times `scale`; the matrix, which may be in f32,
+/// is cast to the kind of `x`. Its gradient is added to
 /// `grad_matrix` (f32, or f64 for f64), or replaces what is there where that `is_stale`.
 pub fn loss_and_gradient(
     x: &Tensor,
@@ -110,6 +113,16 @@ pub fn loss_and_gradient(
         grad.narrow(0, start, len).copy_(&grad_rows);
     }
     (total, grad)
+}
+
+/// A tile of the matrix in `kind`, in `memory` for tiles of at most `most` rows where it is not.
+fn cast_tile(tile: &Tensor, kind: Kind, most: i64, memory: &mut Option<Tensor>) -> Tensor {
+    if tile.kind() == kind {
+        return tile.shallow_clone();
+    }
+    let mut cast = take(memory, most, tile.size()[1], kind).narrow(0, 0, tile.size()[0]);
+    cast.copy_(tile);
+    cast
 }
 
 fn by_operations(
@@ -153,7 +166,7 @@ fn tiled<T: Number>(
     let mut grad = Tensor::zeros(rows.size(), F32); // relative to the maximum so far
     for &(start, len) in &tiles {
         let (mut logits, mut tile) = (logits.narrow(0, 0, len), exponentials.narrow(0, start, len)); // [v, n]
-        let weights = matrix.narrow(0, start, len); // [v, D]
+        let weights = cast_tile(&matrix.narrow(0, start, len), rows.kind(), most, &mut scratch.weights); // [v, D]
         product_into(&mut logits, &weights, &columns);
         let (logits, elements) = (slice::<f32>(&logits), slice_mut::<T>(&mut tile));
         let factors = softmax.exponentiate(logits, elements);
@@ -180,7 +193,7 @@ fn tiled<T: Number>(
         .collect();
     let missed = per_token(missed); // (p - 1) * scale of each target
     let inverse = softmax.sum().iter().map(|sum| (scale / sum) as f32).collect();
-    let grad = grad * per_token(inverse) + matrix.index_select(0, targets) * &missed;
+    let grad = grad * per_token(inverse) + matrix.index_select(0, targets).to_kind(rows.kind()) * &missed;
 
     let wide_rows = rows.to_kind(Kind::Float);
     let scaled_by = |max: &[f32]| {

@@ -312,7 +312,7 @@ mod tests {
         // Expert 0 has no rows, nor have the last two.
         let choices = [3i64, 1, 1, 4, 3, 2, 4, 3];
         let device = Groups::on_device(&Tensor::from_slice(&choices), 2, 7);
-        let host = Groups::on_host(&choices, 2, 7, Kind::Float);
+        let host = Groups::on_host(&choices, 2, 7);
         assert_eq!(device.groups(), host.groups());
         for (seen, wanted) in
             [(device.token, host.token), (device.order, host.order), (device.inverse, host.inverse)]

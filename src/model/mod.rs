@@ -22,7 +22,7 @@ mod sdpa;
 mod weights;
 
 pub use block::{Activations, Block, Saved, Weights as BlockWeights, feed_forward};
-pub use chain::{Chain, Sequences, embed, project_queries};
+pub use chain::{Chain, Sequences, casts_what_it_reads, embed, project_queries};
 pub use cross_entropy::{LossScratch, logits_chunk_bytes};
 pub use head::{Weights as HeadWeights, logits, loss_and_gradient, losses};
 pub use init::{Initial, fill_normal};

@@ -1,12 +1,14 @@
 //! Memory of a rank, by what it holds. Weights, gradients and moments are exact; activations are counted from shapes.
 
 use serde::Serialize;
+use tch::Device;
 
 use super::activations::{self, Peak, precision_bytes};
 use super::mesh::{Mesh, Regions, on_gpu, regions};
 use super::stored::{self, F32_BYTES};
 use crate::experiment::{Experiment, StatePrecision, StoredWeights, Update};
-use crate::train::{SCRATCH, SCRATCH_BYTES};
+use crate::model::casts_what_it_reads;
+use crate::train::{SCRATCH, SCRATCH_BYTES, compute_kind};
 
 /// Units whose weights are gathered at once (one computes, the next arrives), and likewise gradients being reduced.
 const BUFFERS: u64 = 2;
@@ -98,7 +100,10 @@ pub fn memory(experiment: &Experiment) -> Memory {
         gradients,
         optimizer,
         compute_copy: if !is_sharded && bytes != stored::matrix_bytes(experiment) {
-            whole.matrices * bytes
+            let kind = compute_kind(train.precision);
+            let device = if on_gpu(train) { Device::Cuda(0) } else { Device::Cpu };
+            let is_copied = |unit: &usize| !casts_what_it_reads(&experiment.model, *unit, kind, device);
+            (0..units.len()).filter(is_copied).map(|unit| units[unit].matrices * bytes).sum()
         } else {
             0
         },
@@ -155,7 +160,11 @@ mod tests {
             (0, 0, 0, 0)
         );
         experiment.train.precision = Precision::Bf16;
-        assert_eq!(memory(&experiment).compute_copy, 2 * (2 * 6400 + 2 * 61440));
+        // The embedding's rows are cast as they are read, and on the CPU the head's tiles.
+        assert_eq!(memory(&experiment).compute_copy, 2 * 2 * 61440);
+        experiment.train.device = "cuda".into();
+        assert_eq!(memory(&experiment).compute_copy, 2 * (6400 + 2 * 61440));
+        experiment.train.device = "cpu".into();
 
         // Two slices of whole blocks of 256: the embedding and the head are padded by one.
         let two = on_ranks(&experiment, Strategy::Fsdp, 2);

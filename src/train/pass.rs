@@ -79,7 +79,8 @@ pub fn forward_backward(
 
     let matrix = &units.weights(embedding)?[0];
     units.expect(first)?;
-    let mut rows: Vec<Tensor> = batch.iter().map(|micro| embed(matrix, &micro.inputs.tokens)).collect(); // [N, D] each
+    let mut rows: Vec<Tensor> =
+        batch.iter().map(|micro| embed(matrix, &micro.inputs.tokens, options.kind)).collect(); // [N, D] each
     let mut kept = Vec::with_capacity(layers);
     let mut loads = Vec::with_capacity(layers);
     for layer in 0..layers {

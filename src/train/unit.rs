@@ -21,8 +21,8 @@ pub struct Unit {
     pub rest: Region,
     /// Gradients of both, one after the other, f32. Another unit's may lie in the same memory.
     pub gradient: Tensor,
-    /// The matrices in the compute kind, where they are not kept in it and the unit is whole; a slice is cast on its way to
-    /// the others instead.
+    /// The matrices in the compute kind, where they are not kept in it, the unit is whole and wants them so; a slice is cast on
+    /// its way to the others instead.
     compute: Option<Tensor>,
     /// What the two regions hold.
     parts: [Vec<Part>; 2],
@@ -74,13 +74,14 @@ impl Holding {
 
 impl Unit {
     /// Slice `shard` of a unit with weights from `source` and empty optimizer state, on the device of `gradient`, which is
-    /// flat and as long as the slice.
+    /// flat and as long as the slice. With `casts`, the unit's passes take matrices as they are kept.
     pub fn new(
         layout: Layout,
         shard: usize,
         source: &mut dyn WeightSource,
         holding: Holding,
         gradient: Tensor,
+        casts: bool,
     ) -> Result<Self> {
         let (device, offload) = (gradient.device(), holding.offload_moments);
         let (num_matrices, num_rest) = (layout.matrices_of_shard(), layout.rest_of_shard());
@@ -92,7 +93,8 @@ impl Unit {
             _ => matrices.weights.narrow(0, offset, len),
         })?;
         let is_whole = num_matrices == layout.matrices;
-        let compute = (holding.kind != kept && is_whole).then(|| matrices.weights.to_kind(holding.kind));
+        let compute =
+            (holding.kind != kept && is_whole && !casts).then(|| matrices.weights.to_kind(holding.kind));
         let parts = parts(&layout, shard);
         let counts: Vec<f64> = layout.slots.iter().map(|slot| slot.spec.numel() as f64).collect();
         let counts = Tensor::from_slice(&counts).to_device(device);

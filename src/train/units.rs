@@ -9,7 +9,9 @@ use super::optimizer::{Step, sum_of_squares};
 use super::unit::{Holding, Unit};
 use crate::distributed::{Gatherer, Layout, Mesh, Reducer};
 use crate::experiment::{Model, Update};
-use crate::model::{LossScratch, ParameterSpec, WeightSource, Weights, num_units};
+use crate::model::{
+    HeadWeights, LossScratch, ParameterSpec, WeightSource, Weights, casts_what_it_reads, num_units,
+};
 
 /// The units in the chain's order, each with this rank's slice.
 #[derive(Debug)]
@@ -19,6 +21,10 @@ pub struct Units<'a> {
     gatherer: RefCell<Gatherer>,
     reducer: Reducer,
     loss_scratch: LossScratch,
+    /// Kind of the matrix products.
+    kind: Kind,
+    /// The head's matrix in that kind, for those who walk the chain outside of training and where it is kept in another.
+    head_matrix: RefCell<Option<Tensor>>,
     updating: Option<Updating>,
 }
 
@@ -49,11 +55,24 @@ impl<'a> Units<'a> {
         let units = layouts
             .iter()
             .zip(gradients)
-            .map(|(layout, gradient)| Unit::new(layout.clone(), mesh.shard, source, holding, gradient))
+            .enumerate()
+            .map(|(index, (layout, gradient))| {
+                let casts = casts_what_it_reads(model, index, holding.kind, mesh.device());
+                Unit::new(layout.clone(), mesh.shard, source, holding, gradient, casts)
+            })
             .collect::<Result<_>>()?;
         let reducer = Reducer::new(&layouts, mesh.device());
         let gatherer = RefCell::new(Gatherer::new(layouts, holding.kind, mesh.device()));
-        Ok(Self { mesh, units, gatherer, reducer, updating: None, loss_scratch: LossScratch::default() })
+        Ok(Self {
+            mesh,
+            units,
+            gatherer,
+            reducer,
+            loss_scratch: LossScratch::default(),
+            kind: holding.kind,
+            head_matrix: RefCell::new(None),
+            updating: None,
+        })
     }
 
     /// The ranks that share the units.
@@ -72,6 +91,7 @@ impl<'a> Units<'a> {
     /// Something was still arriving, and another rank is gone.
     pub fn slices_mut(&mut self) -> Result<&mut [Unit]> {
         self.gatherer.get_mut().invalidate()?;
+        self.head_matrix.take();
         Ok(&mut self.units)
     }
 
@@ -83,7 +103,7 @@ impl<'a> Units<'a> {
         self.gatherer.borrow_mut().expect(self.mesh, index, || self.units[index].local())
     }
 
-    /// The tensors that a unit's passes take, in the order of its parameters. They stay valid until the unit after the
+    /// The tensors that a unit's passes take in training, in the order of its parameters. They stay valid until the unit after the
     /// next is expected.
     ///
     /// # Errors
@@ -98,6 +118,8 @@ impl<'a> Units<'a> {
     /// # Errors
     /// Another rank is gone.
     pub fn begin_gradients(&mut self, index: usize, replaced: Option<usize>) -> Result<Vec<Tensor>> {
+        // Training needs the memory again.
+        self.head_matrix.take();
         let Unit { layout, gradient, .. } = &self.units[index];
         self.reducer.begin(self.mesh, layout, gradient, replaced)
     }
@@ -187,7 +209,14 @@ fn gradients(layouts: &[Layout], mesh: &Mesh, update: Update) -> Vec<Tensor> {
 
 impl Weights for Units<'_> {
     fn unit(&self, index: usize) -> Result<Vec<Tensor>> {
-        let tensors = self.weights(index)?;
+        let mut tensors = self.weights(index)?;
+        if index + 1 == self.units.len() {
+            let matrix = &mut tensors[HeadWeights::MATRIX];
+            let mut cast = self.head_matrix.borrow_mut();
+            if matrix.kind() != self.kind {
+                *matrix = cast.get_or_insert_with(|| matrix.to_kind(self.kind)).shallow_clone();
+            }
+        }
         // Whoever walks the chain comes to the next unit next, and begins again after the last.
         self.expect((index + 1) % self.units.len())?;
         Ok(tensors)
