@@ -73,6 +73,7 @@ pub fn memory(experiment: &Experiment) -> Memory {
     let (largest_unit, largest_matrices) = (largest(Regions::elements), largest(|unit| unit.matrices));
     let whole = units.iter().fold(Regions::default(), |sum, unit| Regions {
         matrices: sum.matrices + unit.matrices,
+        of_blocks: sum.of_blocks + unit.of_blocks,
         rest: sum.rest + unit.rest,
     });
     let bytes = precision_bytes(train.precision);

@@ -64,7 +64,7 @@ pub fn traffic(experiment: &Experiment) -> Traffic {
     let others = mesh.shards - 1;
     let gathered: u64 = (0..units.len())
         .map(|index| {
-            let Regions { matrices, rest } = units[index];
+            let Regions { matrices, rest, .. } = units[index];
             times_gathered(index, units.len()) * (matrices * bytes + rest * F32_BYTES) / mesh.shards * others
         })
         .sum();
