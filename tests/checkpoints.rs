@@ -17,7 +17,7 @@ use oss_run::{
         Experiment, ExportDtype, Model, Precision, Preset, StatePrecision, StoredWeights, Strategy, Update,
     },
     hf_format::{ExportOptions, HfDirectory, TokenizerFiles, export},
-    model::{Initial, Role, WeightSource, num_units, parameters, unit_parameters},
+    model::{Initial, WeightSource, num_units, parameters, unit_parameters},
     train::{Flags, GlobalBatch, Trainer},
 };
 use serde_json::json;

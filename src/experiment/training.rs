@@ -32,7 +32,8 @@ pub struct Optimizer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
     pub max_grad_norm: Option<f64>,
-    /// Numbers in which the moments of the matrices are kept, two or Muon's one; those of norms, biases, sinks and router are f32.
+    /// Numbers in which the moments of the matrices are kept, two or Muon's one; those of norms, biases, sinks and router
+    /// are f32.
     pub state: StatePrecision,
     /// When weights are updated.
     pub update: Update,

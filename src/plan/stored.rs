@@ -1,8 +1,10 @@
 //! Bytes of what training keeps between steps, by the precision that the experiment names.
 
-use super::mesh::Regions;
+use tch::{Device, Kind};
+
+use super::mesh::{Regions, on_gpu};
 use crate::experiment::{Experiment, OptimizerKind, StatePrecision, StoredWeights};
-use crate::train::BLOCK;
+use crate::train::{BLOCK, product_kind};
 
 /// Bytes of an f32 number.
 pub const F32_BYTES: u64 = 4;
@@ -33,6 +35,12 @@ pub fn moments(experiment: &Experiment, regions: Regions) -> u64 {
         OptimizerKind::Muon => 2 * moment(regions.matrices - regions.of_blocks) + moment(regions.of_blocks),
     };
     of_matrices + 2 * F32_BYTES * regions.rest
+}
+
+/// Bytes of an element of what Muon makes orthogonal.
+pub fn ahead_bytes(experiment: &Experiment) -> u64 {
+    let device = if on_gpu(&experiment.train) { Device::Cuda(0) } else { Device::Cpu };
+    if product_kind(device) == Kind::Float { F32_BYTES } else { 2 }
 }
 
 #[cfg(test)]

@@ -97,8 +97,8 @@ impl Unit {
             if layout.matrices_of_blocks() > 0 { holding.optimizer } else { OptimizerKind::Adamw };
         let keeping = Keeping { weights: kept, optimizer, state: holding.state, offload_moments };
         let matrices = Region::zeros(num_matrices, keeping, device);
-        let (optimizer_of_rest, state) = (OptimizerKind::Adamw, StatePrecision::F32);
-        let keeping = Keeping { weights: Kind::Float, optimizer: optimizer_of_rest, state, offload_moments };
+        let (adamw, state) = (OptimizerKind::Adamw, StatePrecision::F32);
+        let keeping = Keeping { weights: Kind::Float, optimizer: adamw, state, offload_moments };
         let rest = Region::zeros(num_rest, keeping, device);
         fill(&layout, shard, source, |offset, len| match offset - num_matrices {
             offset_in_rest @ 0.. => rest.weights.narrow(0, offset_in_rest, len),

@@ -173,8 +173,8 @@ mod tests {
         (Kind::Float, StatePrecision::F32, 1e-4),
         (Kind::Float, StatePrecision::Bf16, 2e-2),
         (Kind::Float, StatePrecision::EightBit, 6e-2),
-        (Kind::BFloat16, StatePrecision::F32, 3e-2),
-        (Kind::BFloat16, StatePrecision::EightBit, 6e-2),
+        (Kind::BFloat16, StatePrecision::F32, 0.1),
+        (Kind::BFloat16, StatePrecision::EightBit, 0.1),
     ];
 
     #[test]

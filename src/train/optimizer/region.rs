@@ -100,8 +100,8 @@ impl Region {
         self.weights.kind() == Kind::Float && self.moments.are_wide()
     }
 
-    /// One step of AdamW of `parts` by their gradient, f32 and flat like the region, which is used up. `lrs` are the learning rates of
-    /// the unit's parameters, where they are not all that of the step.
+    /// One step of AdamW of `parts` by their gradient, f32 and flat like the region, which is used up. `lrs` are the learning
+    /// rates of the unit's parameters, where they are not all that of the step.
     pub fn step(
         &mut self,
         gradient: &Tensor,
