@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use oss_run::torch;
+use oss_run::torch::{self, Onto};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -30,16 +30,18 @@ fn main() {
         let (a, b, out) = (matrix(kind), matrix(kind), matrix(kind));
         flops / best_seconds(|| _ = out.f_mm_out(&a, &b))
     };
-    let (a, b, out) = (matrix(Kind::Float), matrix(Kind::Float), matrix(Kind::Float));
-    let by_gemm = flops / best_seconds(|| torch::gemm(&out, &a, &b, false));
+    let by_gemm = |kind| {
+        let (a, b, mut out) = (matrix(kind), matrix(kind), matrix(kind));
+        torch::has_gemm(&a).then(|| flops / best_seconds(|| torch::gemm(&mut out, &a, &b, Onto::Zero)))
+    };
     let long = Tensor::ones([LONG], (Kind::Float, Device::Cpu));
     let mut copy = long.zeros_like();
     println!(
         "{}",
         json!({
             "gemm_flops_per_second": {
-                "f32": { "libtorch": by_libtorch(Kind::Float), "gemm": by_gemm },
-                "bf16": { "libtorch": by_libtorch(Kind::BFloat16) },
+                "f32": { "libtorch": by_libtorch(Kind::Float), "gemm": by_gemm(Kind::Float) },
+                "bf16": { "libtorch": by_libtorch(Kind::BFloat16), "gemm": by_gemm(Kind::BFloat16) },
             },
             "read_bytes_per_second": bytes / best_seconds(|| _ = long.sum(Kind::Float)),
             // Read and written.

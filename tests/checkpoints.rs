@@ -263,7 +263,9 @@ fn any_number_of_ranks_trains_on_with_the_bits_that_one_kept() {
         Trainer::new(&experiment, &mut Initial::new(&experiment.model, 5), true, &alone).unwrap();
     for step in 0..3 {
         let row = |row: i64| (0..17).map(|i| (step * 7 + row * 3 + i * i) % 40).collect();
-        trainer.step(&GlobalBatch::from_rows(vec![row(0), row(1)]), None, Flags::default).unwrap();
+        let batch = GlobalBatch::from_rows(vec![row(0), row(1)]);
+        let batch = batch.staged(&experiment.train, None, Device::Cpu).unwrap();
+        trainer.step(&batch, Flags::default).unwrap();
     }
     let dir = tempfile::tempdir().unwrap();
     let entries = trainer.entries();

@@ -129,7 +129,7 @@ impl<'a, 'b> Decoder<'a, 'b> {
     fn step(&mut self, tokens: &Tensor) -> Result<Tensor> {
         let Chain { model, weights, kind } = self.chain;
         let mut x = embed(&weights.unit(0)?[0], tokens); // [B, D]
-        let rotation = Rotation::new(model, &self.positions.unsqueeze(1), *kind);
+        let rotation = Rotation::new(model, &self.positions.unsqueeze(1), *kind)?;
         for (layer, cache) in self.caches.iter_mut().enumerate() {
             let block = BlockWeights::new(&weights.unit(layer + 1)?);
             let (q, k, v) = project_queries(model, &x, &block, &rotation);

@@ -15,18 +15,20 @@ mod rms_norm;
 mod rotary;
 mod rows;
 mod softmax;
+mod squares;
 mod swiglu;
 #[cfg(test)]
 mod tests;
 
 pub use attend::attend;
-pub use dispatch::{combine, combine_backward};
+pub use dispatch::combine;
 pub use few_rows::{FEW, few_rows, few_rows_product};
 pub use number::Number;
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rotary::rotate;
 pub use softmax::OnlineSoftmax;
-pub use swiglu::{swiglu, swiglu_backward};
+pub use squares::sum_of_squares;
+pub use swiglu::{SwigluBackward, swiglu, swiglu_backward};
 
 use tch::{Device, Kind, Tensor};
 

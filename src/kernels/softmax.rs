@@ -36,14 +36,14 @@ impl OnlineSoftmax {
         self.max.iter().zip(&self.sum).map(|(&max, sum)| f64::from(max) + sum.ln())
     }
 
-    /// More rows of all columns, `tile [rows, columns]`: each element `x` becomes `exp(x - max)` with the column's maximum
-    /// up to these rows. What was left of earlier tiles becomes relative to the same maximum when it is multiplied by the
-    /// result, one factor a column.
-    pub fn exponentiate<T: Number>(&mut self, tile: &mut [T]) -> Vec<f32> {
+    /// More rows of all columns, `logits [rows, columns]`: each element `x` becomes `exp(x - max)` in `exponentials`, with the
+    /// column's maximum up to these rows. What was left of earlier tiles becomes relative to the same maximum when it is
+    /// multiplied by the result, one factor a column.
+    pub fn exponentiate<T: Number>(&mut self, logits: &[f32], exponentials: &mut [T]) -> Vec<f32> {
         let columns = self.max.len();
-        let rows = Rows::new(tile.len() / columns, columns);
+        let rows = Rows::new(logits.len() / columns, columns);
         let mut maxima = vec![self.max.clone(); rows.parts()];
-        parallel_each(rows.cut(tile, columns).zip(&mut maxima).collect(), |(rows, max)| raise(rows, max));
+        parallel_each(rows.cut(logits, columns).zip(&mut maxima).collect(), |(rows, max)| raise(rows, max));
         let max = maxima.into_iter().reduce(|mut all, more| {
             raise(&more, &mut all);
             all
@@ -51,8 +51,10 @@ impl OnlineSoftmax {
         let max = max.unwrap_or_else(|| self.max.clone());
 
         let mut sums = vec![vec![0.0; columns]; rows.parts()];
-        let tasks = rows.cut_mut(tile, columns).zip(&mut sums).collect();
-        parallel_each(tasks, |(rows, sum)| exponentiate(rows, &max, sum));
+        let parts = rows.cut(logits, columns).zip(rows.cut_mut(exponentials, columns));
+        parallel_each(parts.zip(&mut sums).collect(), |((rows, out), sum)| {
+            exponentiate(rows, &max, sum, out)
+        });
 
         let factors: Vec<f32> = self.max.iter().zip(&max).map(|(&old, &new)| factor(old, new)).collect();
         for (column, total) in self.sum.iter_mut().enumerate() {
@@ -70,22 +72,21 @@ fn factor(old: f32, new: f32) -> f32 {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn raise<T: Number>(rows: &[T], max: &mut [f32]) {
+fn raise(rows: &[f32], max: &mut [f32]) {
     for row in rows.chunks_exact(max.len()) {
-        for (max, x) in max.iter_mut().zip(row) {
-            let x = x.wide();
+        for (max, &x) in max.iter_mut().zip(row) {
             *max = if x > *max { x } else { *max };
         }
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn exponentiate<T: Number>(rows: &mut [T], max: &[f32], sum: &mut [f32]) {
-    for row in rows.chunks_exact_mut(max.len()) {
-        for ((x, max), sum) in row.iter_mut().zip(max).zip(&mut *sum) {
-            let e = exp(x.wide() - max);
+fn exponentiate<T: Number>(rows: &[f32], max: &[f32], sum: &mut [f32], out: &mut [T]) {
+    for (row, out) in rows.chunks_exact(max.len()).zip(out.chunks_exact_mut(max.len())) {
+        for (((x, max), sum), out) in row.iter().zip(max).zip(&mut *sum).zip(out) {
+            let e = exp(x - max);
             *sum += e;
-            *x = T::narrow(e);
+            *out = T::narrow(e);
         }
     }
 }

@@ -27,11 +27,10 @@ pub struct Weights {
     pub out: (Tensor, Tensor),
 }
 
-/// What the backward pass needs beside the input.
+/// What the backward pass needs beside the input; the normalised rows are cheaply made again.
 #[derive(Debug)]
 pub struct Saved {
     norm: norm::Saved,
-    normalised: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -72,11 +71,12 @@ pub fn forward(
     let attention = sdpa::forward(&q, &k, &v, &weights.sinks, visibility)?;
     let rows = attention.output.reshape([x.size()[0], -1]); // [N, H*C]
     let y = linear::forward(&rows, &weights.out.0, &weights.out.1);
-    Ok((y, Saved { norm, normalised, q, k, v, attention }))
+    Ok((y, Saved { norm, q, k, v, attention }))
 }
 
 /// The gradient of `x`, through this half and past it; the weights' gradients are added to `grads`.
 pub fn backward(
+    model: &Model,
     grad: &Tensor,
     x: &Tensor,
     weights: &Weights,
@@ -92,9 +92,10 @@ pub fn backward(
     let doutput = drows.view_as(&saved.q);
     let [dq, dk, dv] =
         sdpa::backward(&doutput, qkv, &weights.sinks, &saved.attention, visibility, &mut grads.sinks)?;
+    let (normalised, _) = norm::forward(x, &weights.norm, model.rms_norm_eps);
     let through = |grad: Tensor, weight: &(Tensor, Tensor), grads: &mut (Tensor, Tensor)| {
         let grad = grad.reshape([tokens, -1]);
-        linear::backward(&grad, &saved.normalised, &weight.0, &mut grads.0, &mut grads.1)
+        linear::backward(&grad, &normalised, &weight.0, &mut grads.0, &mut grads.1)
     };
     let dnormalised = through(rotation.apply_backward(&dq), &weights.q, &mut grads.q)
         + through(rotation.apply_backward(&dk), &weights.k, &mut grads.k)

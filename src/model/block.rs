@@ -91,7 +91,6 @@ pub struct Activations {
     attention: attention::Saved,
     middle: Tensor,
     norm: norm::Saved,
-    normalised: Tensor,
     routing: Routing,
     experts: experts::Saved,
 }
@@ -134,9 +133,9 @@ impl Block<'_> {
             &self.visibility(),
             self.batch,
         )?;
-        let ExpertHalf { y, middle, norm, normalised, routing, experts } =
+        let ExpertHalf { y, middle, norm, routing, experts } =
             expert_half(self.model, x, &added, weights, chosen)?;
-        Ok((y, Activations { attention, middle, norm, normalised, routing, experts }))
+        Ok((y, Activations { attention, middle, norm, routing, experts }))
     }
 
     /// The gradient of `x`; the weights' gradients are added to `grads`. `grad_probabilities` (f32 `[E]`) is the
@@ -154,8 +153,9 @@ impl Block<'_> {
             Saved::Full(activations) => activations,
             Saved::Input { experts } => Box::new(self.forward(x, weights, Some(&experts))?.1),
         };
-        let Activations { attention, middle, norm, normalised, routing, experts } = *activations;
+        let Activations { attention, middle, norm, routing, experts } = *activations;
         let limit = self.model.swiglu_limit;
+        let (normalised, _) = norm::forward(&middle, &weights.norm, self.model.rms_norm_eps);
         let (through_experts, grad_share) = experts::backward(
             grad,
             &normalised,
@@ -177,6 +177,7 @@ impl Block<'_> {
         let grad_middle =
             norm::backward(&grad_normalised, Some(grad), &middle, &weights.norm, &norm, &mut grads.norm);
         attention::backward(
+            self.model,
             &grad_middle,
             x,
             &weights.attention,
@@ -193,7 +194,6 @@ struct ExpertHalf {
     y: Tensor,
     middle: Tensor,
     norm: norm::Saved,
-    normalised: Tensor,
     routing: Routing,
     experts: experts::Saved,
 }
@@ -210,7 +210,7 @@ fn expert_half(
     let routing = router::forward(&normalised, weight, bias, model.num_experts_per_tok, chosen);
     let (y, experts) =
         experts::forward(&middle, &normalised, &weights.experts, &routing, model.swiglu_limit)?;
-    Ok(ExpertHalf { y, middle, norm, normalised, routing, experts })
+    Ok(ExpertHalf { y, middle, norm, routing, experts })
 }
 
 /// A block's second half, for decoding: residual rows `x [N, D]` and what attention adds to them to the next block's rows.

@@ -55,7 +55,7 @@ impl Chain<'_> {
     ) -> Result<Tensor> {
         let (batch, length) = sequences.tokens.size2()?;
         let mut x = embed(&self.weights.unit(0)?[0], &sequences.tokens);
-        let rotation = Rotation::consecutive(self.model, length, self.kind, x.device());
+        let rotation = Rotation::consecutive(self.model, length, self.kind, x.device())?;
         for layer in 0..self.model.num_hidden_layers {
             let weights = BlockWeights::new(&self.weights.unit(layer as usize + 1)?);
             let documents = sequences.documents.clone();

@@ -17,10 +17,13 @@ use tch::{Device, Kind, Tensor};
 use super::linear::{accumulate_product, product, product_into};
 use super::wide;
 use crate::kernels::{self, Number, OnlineSoftmax};
-use crate::torch::{i64_slice, slice_mut};
+use crate::torch::{i64_slice, slice, slice_mut};
 
-/// Most bytes of logits, or of what takes their place, held at once.
-pub const LOGITS_CHUNK_BYTES: i64 = 256 << 20;
+/// Most bytes of logits, or of what takes their place, held at once. Each chunk adds to all of the matrix's gradient, which on
+/// a GPU takes as long as a chunk of 256 MiB itself.
+pub const fn logits_chunk_bytes(gpu: bool) -> i64 {
+    if gpu { 1 << 30 } else { 256 << 20 }
+}
 
 /// Bytes of a tile of logits: some of it may stay in each core's second-level cache, all of it in the third.
 const TILE_BYTES: i64 = 4 << 20;
@@ -28,21 +31,21 @@ const TILE_BYTES: i64 = 4 << 20;
 /// Memory that the loss uses again and again: fresh pages would cost as much as the arithmetic on them.
 #[derive(Debug, Default)]
 pub struct LossScratch {
+    /// Logits of a tile, flat.
+    logits: Option<Tensor>,
     /// Exponentials of a chunk's logits, flat.
     exponentials: Option<Tensor>,
 }
 
-impl LossScratch {
-    /// `[rows, columns]` of `kind` on the CPU, with anything in it.
-    fn take(&mut self, rows: i64, columns: i64, kind: Kind) -> Tensor {
-        let len = rows * columns;
-        let fits = |tensor: &Tensor| tensor.kind() == kind && tensor.numel() as i64 >= len;
-        if !self.exponentials.as_ref().is_some_and(fits) {
-            self.exponentials = None;
-        }
-        let flat = self.exponentials.get_or_insert_with(|| Tensor::empty([len], (kind, Device::Cpu)));
-        flat.narrow(0, 0, len).view([rows, columns])
+/// `[rows, columns]` of `kind` on the CPU, with anything in it, in `memory` if that is large enough.
+fn take(memory: &mut Option<Tensor>, rows: i64, columns: i64, kind: Kind) -> Tensor {
+    let len = rows * columns;
+    let fits = |tensor: &Tensor| tensor.kind() == kind && tensor.numel() as i64 >= len;
+    if !memory.as_ref().is_some_and(fits) {
+        *memory = None;
     }
+    let flat = memory.get_or_insert_with(|| Tensor::empty([len], (kind, Device::Cpu)));
+    flat.narrow(0, 0, len).view([rows, columns])
 }
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -55,15 +58,15 @@ fn parts(len: i64, most: i64) -> impl Iterator<Item = (i64, i64)> {
     (0..count).map(move |i| (i * len / count, (i + 1) * len / count - i * len / count))
 }
 
-/// Chunks of tokens whose logits take at most [`LOGITS_CHUNK_BYTES`], at `bytes` each.
-fn chunks(tokens: i64, vocab: i64, bytes: i64) -> impl Iterator<Item = (i64, i64)> {
-    parts(tokens, LOGITS_CHUNK_BYTES / (bytes * vocab))
+/// Chunks of the rows `x` whose logits, at `bytes` each, take at most [`logits_chunk_bytes`].
+fn chunks(x: &Tensor, vocab: i64, bytes: i64) -> impl Iterator<Item = (i64, i64)> {
+    parts(x.size()[0], logits_chunk_bytes(x.device().is_cuda()) / (bytes * vocab))
 }
 
 /// Negative log-likelihood of each of `targets` (i64 `[N]`) after the rows `x [N, D]`, with `matrix [V, D]`: f32 `[N]`.
 pub fn losses(x: &Tensor, targets: &Tensor, matrix: &Tensor) -> Tensor {
     let columns = matrix.transpose(0, 1);
-    let parts: Vec<Tensor> = chunks(x.size()[0], matrix.size()[0], 4)
+    let parts: Vec<Tensor> = chunks(x, matrix.size()[0], 4)
         .map(|(start, len)| {
             let logits = wide(&product(&x.narrow(0, start, len), &columns));
             let target = targets.narrow(0, start, len).unsqueeze(-1);
@@ -74,29 +77,35 @@ pub fn losses(x: &Tensor, targets: &Tensor, matrix: &Tensor) -> Tensor {
 }
 
 /// The summed loss as an f64 scalar tensor, and the gradient of `x` of that sum times `scale`; the matrix's is added to
-/// `grad_matrix` (f32, or f64 for f64).
+/// `grad_matrix` (f32, or f64 for f64), or replaces what is there where that `is_stale`.
 pub fn loss_and_gradient(
     x: &Tensor,
     targets: &Tensor,
     matrix: &Tensor,
     scale: f64,
-    grad_matrix: &mut Tensor,
+    (grad_matrix, mut is_stale): (&mut Tensor, bool),
     scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
     let mut total = Tensor::zeros([], (Kind::Double, x.device()));
     let grad = x.empty_like();
     let bytes = if kernels::take(x) { x.kind().elt_size_in_bytes() as i64 } else { 4 };
-    for (start, len) in chunks(x.size()[0], matrix.size()[0], bytes) {
+    for (start, len) in chunks(x, matrix.size()[0], bytes) {
         let (rows, targets) = (x.narrow(0, start, len), targets.narrow(0, start, len));
         let (loss, grad_rows) = match x.kind() {
             Kind::Float if kernels::take(x) => {
-                tiled::<f32>(&rows, &targets, matrix, scale, grad_matrix, scratch)
+                tiled::<f32>(&rows, &targets, matrix, scale, (grad_matrix, is_stale), scratch)
             }
             Kind::BFloat16 if kernels::take(x) => {
-                tiled::<bf16>(&rows, &targets, matrix, scale, grad_matrix, scratch)
+                tiled::<bf16>(&rows, &targets, matrix, scale, (grad_matrix, is_stale), scratch)
             }
-            _ => by_operations(&rows, &targets, matrix, scale, grad_matrix),
+            _ => {
+                if is_stale {
+                    let _ = grad_matrix.zero_();
+                }
+                by_operations(&rows, &targets, matrix, scale, grad_matrix)
+            }
         };
+        is_stale = false;
         total += loss;
         grad.narrow(0, start, len).copy_(&grad_rows);
     }
@@ -126,7 +135,7 @@ fn tiled<T: Number>(
     targets: &Tensor,
     matrix: &Tensor,
     scale: f64,
-    grad_matrix: &mut Tensor,
+    (grad_matrix, is_stale): (&mut Tensor, bool),
     scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
     let (n, vocab) = (rows.size()[0], matrix.size()[0]);
@@ -137,27 +146,24 @@ fn tiled<T: Number>(
     let mut softmax = OnlineSoftmax::new(n as usize);
     let mut maxima = Vec::with_capacity(tiles.len());
 
-    let exponentials = scratch.take(vocab, n, rows.kind());
+    let most = tiles.iter().map(|&(_, len)| len).max().unwrap_or(0);
+    let logits = take(&mut scratch.logits, most, n, Kind::Float);
+    let exponentials = take(&mut scratch.exponentials, vocab, n, rows.kind());
     let columns = rows.transpose(0, 1); // [D, n]
     let mut grad = Tensor::zeros(rows.size(), F32); // relative to the maximum so far
     for &(start, len) in &tiles {
-        let mut tile = exponentials.narrow(0, start, len); // [v, n]
+        let (mut logits, mut tile) = (logits.narrow(0, 0, len), exponentials.narrow(0, start, len)); // [v, n]
         let weights = matrix.narrow(0, start, len); // [v, D]
-        product_into(&mut tile, &weights, &columns);
-        let elements = slice_mut::<T>(&mut tile);
+        product_into(&mut logits, &weights, &columns);
+        let (logits, elements) = (slice::<f32>(&logits), slice_mut::<T>(&mut tile));
+        let factors = softmax.exponentiate(logits, elements);
         // A token's own target is left out of what the products see, but not of the sum.
-        let here: Vec<(usize, usize)> = (target_of.iter().enumerate())
-            .filter_map(|(token, &target)| {
-                let row = target.checked_sub(start as usize).filter(|&row| row < len as usize)?;
-                Some((token, row * n as usize + token))
-            })
-            .collect();
-        for &(token, place) in &here {
-            target_logits[token] = elements[place].wide();
-        }
-        let factors = softmax.exponentiate(elements);
-        for &(_, place) in &here {
-            elements[place] = T::narrow(0.0);
+        for (token, &target) in target_of.iter().enumerate() {
+            if let Some(row) = target.checked_sub(start as usize).filter(|&row| row < len as usize) {
+                let place = row * n as usize + token;
+                target_logits[token] = logits[place];
+                elements[place] = T::narrow(0.0);
+            }
         }
         maxima.push(softmax.max().to_vec());
         if factors.iter().any(|&factor| factor != 1.0) {
@@ -190,7 +196,11 @@ fn tiled<T: Number>(
             scaled = (max, rows);
         }
         let mut grad_weights = grad_matrix.narrow(0, start, len);
-        accumulate_product(&mut grad_weights, &exponentials.narrow(0, start, len), &scaled.1);
+        let exponentials = exponentials.narrow(0, start, len);
+        match is_stale {
+            true => product_into(&mut grad_weights, &exponentials, &scaled.1),
+            false => accumulate_product(&mut grad_weights, &exponentials, &scaled.1),
+        }
     }
     let _ = grad_matrix.index_add_(0, targets, &(wide_rows * missed));
     (Tensor::from(loss), grad.to_kind(rows.kind()))
@@ -255,11 +265,16 @@ mod tests {
             &problem.targets,
             &problem.matrix,
             0.25,
-            &mut seen_matrix,
+            (&mut seen_matrix, false),
             &mut LossScratch::default(),
         );
+        let mut replaced = seen_matrix.full_like(f64::NAN);
+        let Problem { x, targets, matrix } = &problem;
+        let _ =
+            loss_and_gradient(x, targets, matrix, 0.25, (&mut replaced, true), &mut LossScratch::default());
         assert!((seen.double_value(&[]) / loss - 1.0).abs() < tolerance, "{kind:?} loss {seen:?} {loss}");
-        let errors = [relative(&seen_x, &grad_x), relative(&(seen_matrix - start), &grad_matrix)];
+        let matrices = [seen_matrix - start, replaced].map(|seen| relative(&seen, &grad_matrix));
+        let errors = [relative(&seen_x, &grad_x), matrices[0], matrices[1]];
         assert!(errors.iter().all(|&error| error < tolerance), "{kind:?}, {tokens} x {vocab}: {errors:?}");
         let sum = losses(&problem.x, &problem.targets, &problem.matrix).sum(Kind::Double).double_value(&[]);
         assert!((sum / loss - 1.0).abs() < tolerance, "{kind:?}: {sum}, not {loss}");
@@ -279,9 +294,9 @@ mod tests {
 
     #[test]
     fn several_chunks_of_tokens_add_up() {
-        let vocab = LOGITS_CHUNK_BYTES / 4 / 64; // 64 tokens of f32 fit
-        assert_eq!(chunks(150, vocab, 4).count(), 3);
-        hold(Kind::Float, 150, 70_001, 5e-5);
+        let rows = Tensor::zeros([1000, 24], (Kind::Float, Device::Cpu));
+        assert_eq!(chunks(&rows, 70_001, 4).count(), 2);
+        hold(Kind::Float, 1000, 70_001, 5e-5);
     }
 
     #[test]
@@ -289,7 +304,8 @@ mod tests {
         let Problem { x, targets, matrix } = problem(9, 501, Kind::Float);
         let _ = matrix.get(77).fill_(f64::NAN);
         let mut grad = matrix.zeros_like();
-        let (loss, _) = loss_and_gradient(&x, &targets, &matrix, 1.0, &mut grad, &mut LossScratch::default());
+        let (loss, _) =
+            loss_and_gradient(&x, &targets, &matrix, 1.0, (&mut grad, true), &mut LossScratch::default());
         assert!(loss.double_value(&[]).is_nan());
     }
 }

@@ -19,9 +19,12 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// Which of the unit's tensors is the matrix.
+    pub const MATRIX: usize = 0;
+
     /// Names a unit's tensors, which come in the order of [`super::unit_parameters`].
     pub fn new(tensors: &[Tensor]) -> Self {
-        Self { matrix: tensors[0].shallow_clone(), norm: tensors[1].shallow_clone() }
+        Self { matrix: tensors[Self::MATRIX].shallow_clone(), norm: tensors[1].shallow_clone() }
     }
 }
 
@@ -38,14 +41,14 @@ pub fn losses(model: &Model, x: &Tensor, targets: &Tensor, weights: &Weights) ->
 }
 
 /// The summed loss of `targets` (i64 `[N]`) as an f64 scalar tensor, and the gradient of `x [N, D]` of that sum times
-/// `scale`; the weights' gradients are added to `grads`.
+/// `scale`; the weights' gradients are added to `grads`, of which the matrix's is replaced where it `is_stale`.
 pub fn loss_and_gradient(
     model: &Model,
     x: &Tensor,
     targets: &Tensor,
     weights: &Weights,
     scale: f64,
-    grads: &mut Weights,
+    (grads, is_stale): (&mut Weights, bool),
     scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
     let (normalised, saved) = norm::forward(x, &weights.norm, model.rms_norm_eps);
@@ -54,7 +57,7 @@ pub fn loss_and_gradient(
         targets,
         &weights.matrix,
         scale,
-        &mut grads.matrix,
+        (&mut grads.matrix, is_stale),
         scratch,
     );
     (loss, norm::backward(&grad, None, x, &weights.norm, &saved, &mut grads.norm))

@@ -2,10 +2,10 @@
 //!
 //! N tokens.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::kernels;
-use crate::torch::gemm;
+use crate::torch::{Onto, gemm, has_gemm};
 
 /// `x [N, in]` times `weight [out, in]`, plus `bias [out]`.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
@@ -25,11 +25,6 @@ pub fn backward(
     product(grad, weight)
 }
 
-/// Whether `torch::gemm` takes matrices like this one.
-fn has_gemm(like: &Tensor) -> bool {
-    like.device() == Device::Cpu && like.kind() == Kind::Float
-}
-
 /// `a @ b`.
 pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
     let mut y = Tensor::empty([a.size()[0], b.size()[1]], (a.kind(), a.device()));
@@ -37,14 +32,16 @@ pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
     y
 }
 
-/// `into = a @ b`, all of one kind.
+/// `into = a @ b`, where `into` may be wider than the factors.
 pub fn product_into(into: &mut Tensor, a: &Tensor, b: &Tensor) {
-    if kernels::few_rows(a, b) {
+    if kernels::few_rows(a, b) && into.kind() == a.kind() {
         kernels::few_rows_product(into, a, b, None);
     } else if has_gemm(a) {
-        gemm(into, a, b, false);
-    } else {
+        gemm(into, a, b, Onto::Zero);
+    } else if into.kind() == a.kind() {
         let _ = a.mm_out(into, b);
+    } else {
+        into.copy_(&a.matmul(b));
     }
 }
 
@@ -60,8 +57,7 @@ pub fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tenso
     if kernels::few_rows(a, b) {
         kernels::few_rows_product(into, a, b, Some(bias));
     } else if has_gemm(a) {
-        into.copy_(&bias.expand_as(into));
-        gemm(into, a, b, true);
+        gemm(into, a, b, Onto::Row(bias));
     } else {
         let _ = bias.to_kind(a.kind()).addmm_out(into, a, b);
     }
@@ -70,7 +66,7 @@ pub fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tenso
 /// `into += a @ b`, where `into` may be wider than the factors.
 pub fn accumulate_product(into: &mut Tensor, a: &Tensor, b: &Tensor) {
     if has_gemm(a) {
-        gemm(into, a, b, true);
+        gemm(into, a, b, Onto::Itself);
     } else if into.kind() == a.kind() {
         let _ = into.addmm_(a, b);
     } else {

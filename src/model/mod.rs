@@ -23,7 +23,7 @@ mod weights;
 
 pub use block::{Activations, Block, Saved, Weights as BlockWeights, feed_forward};
 pub use chain::{Chain, Sequences, embed, project_queries};
-pub use cross_entropy::{LOGITS_CHUNK_BYTES, LossScratch};
+pub use cross_entropy::{LossScratch, logits_chunk_bytes};
 pub use head::{Weights as HeadWeights, logits, loss_and_gradient, losses};
 pub use init::{Initial, fill_normal};
 pub use parameters::{Init, ParameterSpec, Role, num_units, parameters, unit_parameters, vocab_size};

@@ -2,10 +2,11 @@
 //!
 //! B batch, T time, H heads (query or key), C head dim.
 
+use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
 use crate::experiment::Model;
-use crate::kernels;
+use crate::{kernels, torch};
 
 /// Angles per position, `i = 0..C/2`, and the factor on cos and sin.
 ///
@@ -42,17 +43,23 @@ pub struct Rotation {
 
 impl Rotation {
     /// For `positions` (i64 `[T]`), computed in f32 (f64 where `kind` is), then cast to `kind`.
-    pub fn new(model: &Model, positions: &Tensor, kind: Kind) -> Self {
+    ///
+    /// # Errors
+    /// No host memory that can be locked for the copy to a GPU.
+    pub fn new(model: &Model, positions: &Tensor, kind: Kind) -> Result<Self> {
         let (frequencies, scale) = inverse_frequencies(model);
         let compute = if kind == Kind::Double { Kind::Double } else { Kind::Float };
-        let frequencies = Tensor::from_slice(&frequencies).to_device(positions.device()).to_kind(compute);
+        let frequencies = torch::upload(&frequencies, positions.device())?.to_kind(compute);
         let angles = positions.to_kind(compute).unsqueeze(-1) * frequencies; // [T, C/2]
         let table = |values: Tensor| (values * scale).to_kind(kind).unsqueeze(-2);
-        Self { cos: table(angles.cos()), sin: table(angles.sin()) }
+        Ok(Self { cos: table(angles.cos()), sin: table(angles.sin()) })
     }
 
     /// Positions `0..length` on `device`.
-    pub fn consecutive(model: &Model, length: i64, kind: Kind, device: Device) -> Self {
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn consecutive(model: &Model, length: i64, kind: Kind, device: Device) -> Result<Self> {
         Self::new(model, &Tensor::arange(length, (Kind::Int64, device)), kind)
     }
 

@@ -77,8 +77,9 @@ impl Load {
 
     /// Counts a routing.
     pub fn add(&mut self, routing: &Routing) {
-        let num_experts = self.counts.size()[0];
-        self.counts += routing.experts.flatten(0, -1).bincount::<&Tensor>(None, num_experts);
+        // `bincount` would wait for the device, to see the largest number.
+        let chosen = routing.probabilities.zeros_like().scatter_value_(-1, &routing.experts, 1.0); // [N, E]
+        self.counts += linear::sum_rows(&chosen, self.counts.kind());
         self.probability += linear::sum_rows(&routing.probabilities, self.probability.kind());
         self.tokens += routing.experts.size()[0];
     }
@@ -90,6 +91,11 @@ impl Load {
         self.counts.size()[0] as f64 * product.double_value(&[]) / (n * n)
     }
 
+    /// The balancing loss averaged over layers, not multiplied by its weight; A when uniform.
+    pub fn mean_balance_loss(layers: &[Self]) -> f64 {
+        layers.iter().map(Self::balance_loss).sum::<f64>() / layers.len() as f64
+    }
+
     /// The gradient of `coefficient * balance_loss` with respect to every token's probabilities: f32 `[E]`.
     pub fn balance_gradient(&self, coefficient: f64) -> Tensor {
         let n = self.tokens as f64;
@@ -99,4 +105,40 @@ impl Load {
 
 fn wide_kind(like: &Tensor) -> Kind {
     if like.kind() == Kind::Double { Kind::Double } else { Kind::Float }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_counts_the_choices_of_all_its_routings() {
+        let routing = |experts: [i64; 6]| Routing {
+            experts: Tensor::from_slice(&experts).view([3, 2]),
+            weights: Tensor::full([3, 2], 0.5, (Kind::Float, tch::Device::Cpu)),
+            probabilities: Tensor::full([3, 4], 0.25, (Kind::Float, tch::Device::Cpu)),
+        };
+        let mut load = Load::empty(4, &Tensor::from(0f32));
+        load.add(&routing([0, 2, 2, 0, 2, 1]));
+        load.add(&routing([1, 2, 2, 0, 1, 0]));
+        assert_eq!(load.tokens, 6);
+        assert_eq!(Vec::<f32>::try_from(load.counts).unwrap(), [4.0, 3.0, 5.0, 0.0]);
+        assert_eq!(Vec::<f32>::try_from(load.probability).unwrap(), [1.5; 4]);
+    }
+
+    #[test]
+    fn the_mean_balance_loss_of_even_layers_is_the_number_of_choices() {
+        let even = || Load {
+            counts: Tensor::full([4], 3.0, (Kind::Float, tch::Device::Cpu)),
+            probability: Tensor::full([4], 1.5, (Kind::Float, tch::Device::Cpu)),
+            tokens: 6,
+        };
+        let one_sided = Load {
+            counts: Tensor::from_slice(&[6f32, 6.0, 0.0, 0.0]),
+            probability: Tensor::from_slice(&[3f32, 3.0, 0.0, 0.0]),
+            tokens: 6,
+        };
+        assert_eq!(Load::mean_balance_loss(&[even(), even()]), 2.0);
+        assert_eq!(Load::mean_balance_loss(&[even(), one_sided]), 3.0);
+    }
 }

@@ -276,15 +276,15 @@ fn uses_cuda_flash(q: &Tensor) -> bool {
 }
 
 /// One long row of all documents, where there are any.
-fn pack(q: &Tensor, visibility: &Visibility) -> Option<Packed> {
-    let documents = visibility.documents.as_ref()?;
+fn pack(q: &Tensor, visibility: &Visibility) -> Result<Option<Packed>> {
+    let Some(documents) = &visibility.documents else { return Ok(None) };
     let mut ends = vec![0i32];
     let mut max_length = 0;
     for &len in documents.iter().flatten() {
         ends.push(ends[ends.len() - 1] + len as i32);
         max_length = max_length.max(len);
     }
-    Some(Packed { cum_seq: Tensor::from_slice(&ends).to_device(q.device()), max_length })
+    Ok(Some(Packed { cum_seq: torch::upload(&ends, q.device())?, max_length }))
 }
 
 fn packed_view(x: &Tensor, packed: Option<&Packed>) -> Tensor {
@@ -299,7 +299,7 @@ fn cuda_forward(
     visibility: &Visibility,
     scale: f64,
 ) -> Result<Saved> {
-    let packed = pack(q, visibility);
+    let packed = pack(q, visibility)?;
     let [fq, fk, fv] = [q, k, v].map(|x| packed_view(x, packed.as_ref()));
     let flash = torch::flash_attention_forward((&fq, &fk, &fv), packed.as_ref(), scale, visibility.window)?;
     let corrected = flash.logsumexp.logaddexp(&sinks.unsqueeze(-1)); // [B, H, T] or [H, tokens]

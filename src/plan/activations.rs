@@ -6,14 +6,15 @@ use serde::Serialize;
 
 use super::mesh::on_gpu;
 use crate::experiment::{Experiment, Model, Precision};
-use crate::model::{LOGITS_CHUNK_BYTES, vocab_size};
+use crate::model::{logits_chunk_bytes, vocab_size};
+use crate::torch;
 
 /// Bytes of an f32 number, and of an index.
 const F32_BYTES: u64 = 4;
 const INDEX_BYTES: u64 = 8;
 
-/// Bytes of the products that oneDNN compiles for narrow numbers and keeps, of which `src/torch` allows it so many; as
-/// measured once all of them were in use.
+/// Bytes of the products that oneDNN compiles for narrow numbers and keeps, of which `src/torch` allows it so many, where it
+/// is left to multiply them; as measured once all of them were in use.
 const KERNEL_BYTES: u64 = 100_000_000;
 
 /// What a rank holds of its part of a batch.
@@ -54,6 +55,8 @@ struct Sizes {
     /// Bytes of a number in the matrix products.
     bytes: u64,
     gpu: bool,
+    /// Whether products are added to f32 gradients as they are made.
+    adds: bool,
     /// Whether the loss is computed a tile of the vocabulary at a time.
     tiles: bool,
 }
@@ -70,7 +73,7 @@ pub fn activations(experiment: &Experiment, ranks: u64) -> Activations {
     let inside = if train.recompute { sizes.a * INDEX_BYTES } else { sizes.saved_by_block() };
     let again = if train.recompute { rows * sizes.saved_by_block() } else { 0 };
     let (loss, block) = (sizes.loss(rows), again + sizes.block_backward(rows));
-    let kernels = if sizes.gpu || sizes.is_f32() { 0 } else { KERNEL_BYTES };
+    let kernels = if sizes.gpu || sizes.adds { 0 } else { KERNEL_BYTES };
     let (workspace, peak) = if loss > block { (loss, Peak::Loss) } else { (block, Peak::Block) };
     Activations { kept: rank_rows * (borders + layers * inside), workspace: workspace + kernels, peak }
 }
@@ -90,7 +93,8 @@ impl Sizes {
         let vocab = vocab_size(model).unsigned_abs();
         let (queries, keys, bytes) = (heads * c, kv_heads * c, precision_bytes(precision));
         let tiles = !gpu && precision != Precision::F16;
-        Self { d, queries, keys, heads, e, a, f, vocab, bytes, gpu, tiles }
+        let adds = precision == Precision::F32 || (tiles && torch::multiplies_bf16());
+        Self { d, queries, keys, heads, e, a, f, vocab, bytes, gpu, adds, tiles }
     }
 
     fn is_f32(&self) -> bool {
@@ -102,8 +106,8 @@ impl Sizes {
         let Self { d, queries, keys, heads, e, a, f, .. } = *self;
         // The flash kernel of the GPU leaves its own output and logsumexp beside those corrected for the sinks.
         let attended = if self.gpu && !self.is_f32() { 2 } else { 1 };
-        let attention = d + queries + 2 * keys + attended * queries;
-        let experts = 2 * d + a * (2 * f + d); // residual and normalised rows; each visited expert
+        let attention = queries + 2 * keys + attended * queries;
+        let experts = d + a * 2 * f; // the residual rows; each visited expert
         let wide = attended * heads + 2 + a + e; // logsumexp, two inverse norms, the router's weights and softmax
         let indices = 5 * a; // the choice of experts, and the sorting of rows by it
         (attention + experts) * self.bytes + wide * F32_BYTES + indices * INDEX_BYTES
@@ -112,11 +116,11 @@ impl Sizes {
     /// Bytes in use at the most crowded moment of a block's backward of `rows` rows, saved activations left out.
     fn block_backward(&self, rows: u64) -> u64 {
         let Self { d, queries, a, f, .. } = *self;
-        let activation = a * (2 * d + 10 * f); // outputs and their gradient; the clamped SwiGLU's backward
-        let products = a * (5 * d + 3 * f); // and later the rows, their gradient and its sum over the experts
+        let activation = a * (d + 10 * f); // the outputs' gradient; the clamped SwiGLU's backward
+        let products = a * (3 * d + 2 * f); // and later the rows, their gradient and its sum over the experts
         let attention = 8 * queries; // keys and values repeated for each head, all their gradients
         let on_rows = rows * self.bytes * activation.max(products).max(attention);
-        let beside_product = rows * self.bytes * a * (3 * d + 3 * f);
+        let beside_product = rows * self.bytes * a * (d + 3 * f);
         on_rows.max(beside_product + self.expert_product())
     }
 
@@ -128,10 +132,9 @@ impl Sizes {
         experts * self.product(d * 2 * f)
     }
 
-    /// Bytes of a product of `elements` that is added to a gradient: f32 products are added as they are made, and
-    /// narrower ones are widened first on the CPU.
+    /// Bytes of a product of `elements` before it is added to a gradient; narrower ones are widened first on the CPU.
     fn product(&self, elements: u64) -> u64 {
-        match (self.is_f32(), self.gpu) {
+        match (self.adds, self.gpu) {
             (true, _) => 0,
             (false, true) => elements * self.bytes,
             (false, false) => elements * (self.bytes + F32_BYTES),
@@ -142,7 +145,8 @@ impl Sizes {
     fn loss(&self, rows: u64) -> u64 {
         let Self { d, vocab, bytes, .. } = *self;
         let logit_bytes = if self.tiles { bytes } else { F32_BYTES };
-        let most = (LOGITS_CHUNK_BYTES.unsigned_abs() / (logit_bytes * vocab)).clamp(1, rows.max(1));
+        let most =
+            (logits_chunk_bytes(self.gpu).unsigned_abs() / (logit_bytes * vocab)).clamp(1, rows.max(1));
         let chunk = rows.div_ceil(rows.div_ceil(most));
         let logits = chunk * vocab;
         if self.tiles {
@@ -184,8 +188,8 @@ mod tests {
     #[test]
     fn kept_activations_by_hand() {
         let mut experiment = tiny();
-        // Normalised rows, queries, keys, values and attended values; residual, normalised rows and two experts'.
-        let numbers = 64 + 64 + 2 * 32 + 64 + 2 * 64 + 2 * (2 * 64 + 64);
+        // Queries, keys, values and attended values; residual rows and two experts'.
+        let numbers = 64 + 2 * 32 + 64 + 64 + 2 * (2 * 64);
         let wide = 4 + 2 + 2 + 4;
         let a_row = 4 * (numbers + wide) + 8 * 10;
         assert_eq!(activations(&experiment, 1).kept, 80 * (3 * 64 * 4 + 2 * a_row));
@@ -204,14 +208,15 @@ mod tests {
         // 512 rows in two chunks: exponentials; rows and their gradient, as they are and in f32.
         assert_eq!(held.workspace, 256 * 201_088 * 4 + 2 * 512 * 64 * 4 + 2 * 256 * 64 * 4);
         experiment.train.precision = Precision::Bf16;
+        let kernels = if torch::multiplies_bf16() { 0 } else { KERNEL_BYTES };
         assert_eq!(
             activations(&experiment, 1).workspace,
-            512 * 201_088 * 2 + 2 * 512 * 64 * 2 + 2 * 512 * 64 * 4 + KERNEL_BYTES
+            512 * 201_088 * 2 + 2 * 512 * 64 * 2 + 2 * 512 * 64 * 4 + kernels
         );
         // On a GPU, logits and their logarithms.
         experiment.train.device = "cuda".into();
         experiment.train.precision = Precision::F32;
-        assert_eq!(activations(&experiment, 1).workspace, 256 * 201_088 * 8 + 2 * 512 * 64 * 4);
+        assert_eq!(activations(&experiment, 1).workspace, 512 * 201_088 * 8 + 2 * 512 * 64 * 4);
     }
 
     #[test]

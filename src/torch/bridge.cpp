@@ -90,6 +90,14 @@ char *oss_flash_attention_backward(at::Tensor *grad_out, at::Tensor *query, at::
   });
 }
 
+char *oss_pin_memory(at::Tensor *tensor, at::Tensor **pinned) {
+  return guarded([&] { *pinned = new at::Tensor(tensor->pin_memory()); });
+}
+
+char *oss_copy_async(at::Tensor *target, at::Tensor *source) {
+  return guarded([&] { target->copy_(*source, true); });
+}
+
 char *oss_parallel_for(int64_t count, void (*work)(void *, int64_t), void *context) {
   return guarded([&] {
     at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {

@@ -7,6 +7,7 @@ mod failure;
 mod gemm;
 mod mapped;
 mod parallel;
+mod transfer;
 
 pub use bridge::{
     AdamW, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
@@ -15,9 +16,10 @@ pub use bridge::{
 pub use bytes::{Element, bytes, bytes_mut, element_bytes, i64_slice, slice, slice_mut, tensor_from_bytes};
 pub use c10d::{ProcessGroup, Store, Transport, Work};
 pub use failure::guard;
-pub use gemm::gemm;
+pub use gemm::{Onto, gemm, has_gemm, multiplies_bf16};
 pub use mapped::MappedU32;
 pub use parallel::{num_threads, parallel_each, shares};
+pub use transfer::{copy_async, fetch, page_locked, send, synchronize, upload};
 
 /// libtorch's version that this program is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

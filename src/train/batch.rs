@@ -1,11 +1,13 @@
 //! The global batch of a step, dealt out to the ranks and cut into micro-batches.
 
+use anyhow::Result;
 use tch::{Device, Tensor};
 
 use super::pass::MicroBatch;
 use crate::data::Batches;
 use crate::experiment::Train;
 use crate::model::Sequences;
+use crate::torch::{page_locked, send};
 
 /// The tokens of one step, or a rank's share of them: together a pure function of (seed, step), whatever the micro-batch
 /// and the number of ranks.
@@ -46,19 +48,50 @@ impl GlobalBatch {
         hasher.finalize().to_hex()[..16].to_owned()
     }
 
-    /// Micro-batches on `device`; with `end_of_text`, tokens see only their own document.
-    pub fn micro_batches(&self, train: &Train, end_of_text: Option<i64>, device: Device) -> Vec<MicroBatch> {
+    /// The batch as a model on `device` takes it; with `end_of_text`, tokens see only their own document.
+    ///
+    /// # Errors
+    /// No host memory that can be locked for the copy to a GPU.
+    pub fn staged(self, train: &Train, end_of_text: Option<i64>, device: Device) -> Result<StagedBatch> {
         let length = train.sequence_length as usize;
-        self.rows
+        let micro_batches = self
+            .rows
             .chunks(train.micro_batch_size as usize)
             .map(|rows| {
                 let inputs: Vec<&[i64]> = rows.iter().map(|row| &row[..length]).collect();
                 let targets: Vec<&[i64]> = rows.iter().map(|row| &row[1..]).collect();
-                MicroBatch {
-                    inputs: Sequences::new(&inputs, end_of_text, device),
-                    targets: Tensor::from_slice(&targets.concat()).to_device(device),
-                }
+                let Sequences { tokens, documents } = Sequences::new(&inputs, end_of_text, Device::Cpu);
+                Ok(MicroBatch {
+                    inputs: Sequences { tokens: page_locked(&tokens, device)?, documents },
+                    targets: page_locked(&Tensor::from_slice(&targets.concat()), device)?,
+                })
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok(StagedBatch { batch: self, micro_batches, device })
+    }
+}
+
+/// A batch that waits in host memory for its step; for a GPU, in page-locked memory.
+#[derive(Debug)]
+pub struct StagedBatch {
+    batch: GlobalBatch,
+    micro_batches: Vec<MicroBatch>,
+    device: Device,
+}
+
+impl StagedBatch {
+    /// The micro-batches on the device. A GPU's copies are queued on the current stream, and not waited for.
+    pub fn micro_batches(&self) -> Vec<MicroBatch> {
+        let sent =
+            |MicroBatch { inputs: Sequences { tokens, documents }, targets }: &MicroBatch| MicroBatch {
+                inputs: Sequences { tokens: send(tokens, self.device), documents: documents.clone() },
+                targets: send(targets, self.device),
+            };
+        self.micro_batches.iter().map(sent).collect()
+    }
+
+    /// Digest of the tokens, for messages.
+    pub fn digest(&self) -> String {
+        self.batch.digest()
     }
 }

@@ -63,7 +63,8 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
         let initialising_seconds = start.elapsed().as_secs_f64();
         let (initialised_bytes, initialising_peak_bytes) = (memory.held(), memory.take_peak());
         for step in 0..steps {
-            trainer.step(&made_up_batch(experiment, step), None, Flags::default)?;
+            let batch = made_up_batch(experiment, step).staged(&experiment.train, None, device)?;
+            trainer.step(&batch, Flags::default)?;
         }
         let training_peak_bytes = (steps > 0).then(|| memory.take_peak());
 

@@ -3,6 +3,7 @@
 mod batch;
 mod device;
 mod dry_run;
+mod feed;
 mod optimizer;
 mod pass;
 mod resume;
@@ -16,7 +17,7 @@ mod watch;
 #[cfg(test)]
 mod oracle;
 
-pub use batch::GlobalBatch;
+pub use batch::{GlobalBatch, StagedBatch};
 pub use device::{device, set_up};
 pub use dry_run::{DryRun, dry_run};
 pub use optimizer::{BLOCK, SCRATCH, SCRATCH_BYTES, Step, product_kind};
@@ -26,6 +27,7 @@ pub use unit::{Holding, Unit};
 pub use units::Units;
 
 use std::path::Path;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -40,6 +42,7 @@ use crate::interrupt::{self, Stopped};
 use crate::model::{Chain, WeightSource};
 use crate::run_dir::{RunDir, write_json};
 use crate::torch::guard;
+use feed::Feed;
 use resume::{leads_to, start_from};
 use save::Saver;
 use watch::Watch;
@@ -111,7 +114,8 @@ pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outc
             None => Trainer::new(experiment, initial, inputs.from_scratch, &mesh),
         };
         let trainer = world.agree(trainer)?;
-        let watch = || Watch::open(inputs.run_dir, experiment, trainer.progress.step, inputs.flops_per_token);
+        let watch =
+            || Watch::open(inputs.run_dir, experiment, trainer.progress.step, device, inputs.flops_per_token);
         let watch = world.is_leader().then(watch).transpose()?;
         let saver = Saver::new(world, &mesh, &checkpoints);
         Run { inputs, mesh: &mesh, checkpoints: &checkpoints, trainer, watch, saver }.go()
@@ -133,9 +137,9 @@ struct Run<'a> {
     saver: Saver<'a>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     fn go(mut self) -> Result<Outcome> {
-        let Inputs { experiment, world, batches, stop_at_step, .. } = *self.inputs;
+        let Inputs { experiment, world, stop_at_step, .. } = *self.inputs;
         let train = &experiment.train;
         let started = Instant::now();
         let limit = train.max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
@@ -150,11 +154,44 @@ impl Run<'_> {
             self.saver.complete()?;
             return Ok(self.outcome());
         }
+        thread::scope(|scope| {
+            let feed = self.feed(scope, target)?;
+            self.steps_to(target, &feed, || limit.is_some_and(|limit| started.elapsed() >= limit))
+        })?;
+        if self.saver.is_begun() {
+            self.finish_saving()?;
+        }
+        let outcome = self.outcome();
+        if let Some(watch) = self.watch.as_mut().filter(|_| outcome.finished) {
+            watch.finish();
+        }
+        Ok(outcome)
+    }
+
+    /// The batches of the steps that are left, made ready while the model computes.
+    fn feed<'scope>(&self, scope: &'scope Scope<'scope, '_>, target: u64) -> Result<Feed<StagedBatch>>
+    where
+        'a: 'scope,
+    {
+        let Inputs { experiment, world, batches, .. } = *self.inputs;
+        let (train, share) = (&experiment.train, (world.rank(), world.size()));
+        let (end_of_text, device) = (self.document_end(), self.mesh.device());
+        Feed::open(scope, self.trainer.progress.step..target, move |step| {
+            GlobalBatch::share(batches, train, step, share).staged(train, end_of_text, device)
+        })
+    }
+
+    /// Trains to step `target`, or until a rank is asked to stop or is `over_time`.
+    fn steps_to(
+        &mut self,
+        target: u64,
+        feed: &Feed<StagedBatch>,
+        over_time: impl Fn() -> bool,
+    ) -> Result<()> {
+        let Inputs { experiment, .. } = *self.inputs;
         while self.trainer.progress.step < target {
-            let share = (world.rank(), world.size());
-            let batch = GlobalBatch::share(batches, train, self.trainer.progress.step, share);
-            let report = self.trainer.step(&batch, self.document_end(), || Flags {
-                stop: interrupt::requested() || limit.is_some_and(|limit| started.elapsed() >= limit),
+            let report = self.trainer.step(&feed.take()?, || Flags {
+                stop: interrupt::requested() || over_time(),
                 writing: self.saver.is_writing(),
             })?;
             let step = self.trainer.progress.step;
@@ -188,14 +225,7 @@ impl Run<'_> {
                 break;
             }
         }
-        if self.saver.is_begun() {
-            self.finish_saving()?;
-        }
-        let outcome = self.outcome();
-        if let Some(watch) = self.watch.as_mut().filter(|_| outcome.finished) {
-            watch.finish();
-        }
-        Ok(outcome)
+        Ok(())
     }
 
     fn outcome(&self) -> Outcome {

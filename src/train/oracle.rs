@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Holding, MicroBatch, PassOptions, Unit, Units, forward_backward};
 use crate::distributed::Mesh;
 use crate::experiment::{LayerType, Model, Preset};
-use crate::model::{Sequences, WeightSource, parameters};
+use crate::model::{Load, Sequences, WeightSource, parameters};
 
 /// Random weights, large enough that clamps, sinks and biases matter.
 struct Random(std::collections::HashMap<String, Tensor>);
@@ -175,9 +175,9 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
         .collect();
     let options = PassOptions { kind, recompute, balance_loss: balance_weight, loss_scale: 1.0 };
     let result = forward_backward(&model, &mut units, &batch, options).unwrap();
-    let difference = (result.loss - loss.double_value(&[])).abs();
-    assert!(difference < tolerance, "loss {} against {}", result.loss, loss.double_value(&[]));
-    assert!((result.balance_loss - balance.double_value(&[])).abs() < tolerance);
+    let [seen, expected] = [&result.loss, &loss].map(|loss| loss.double_value(&[]));
+    assert!((seen - expected).abs() < tolerance, "loss {seen} against {expected}");
+    assert!((Load::mean_balance_loss(&result.loads) - balance.double_value(&[])).abs() < tolerance);
     let seen: Vec<_> = units.views(Unit::gradients).collect();
     assert_eq!(seen.len(), specs.len());
     for ((spec, seen), wanted) in seen.into_iter().zip(wanted) {

@@ -39,11 +39,9 @@ pub struct PassOptions {
 /// What one pass found.
 #[derive(Debug)]
 pub struct PassResult {
-    /// This rank's part of the mean negative log-likelihood of the global batch's predicted tokens: the loss is the sum
-    /// over the ranks.
-    pub loss: f64,
-    /// Balancing loss averaged over the layers, not multiplied by its weight; A when uniform.
-    pub balance_loss: f64,
+    /// This rank's part of the mean negative log-likelihood of the global batch's predicted tokens, f64 `[]`: the loss is
+    /// the sum over the ranks.
+    pub loss: Tensor,
     /// Each layer's load, over all ranks.
     pub loads: Vec<Load>,
     /// Tokens predicted, over all ranks.
@@ -54,6 +52,7 @@ pub struct PassResult {
 
 /// Loss of the batch; the units' gradients become those of `loss + balance_loss * weight`, over the batches of all ranks, and
 /// are used up where units are updated in the backward pass. Then there is no backward pass after a loss that is not finite.
+/// This look at the loss apart, nothing here waits for a GPU.
 ///
 /// # Errors
 /// Another rank is gone.
@@ -67,7 +66,7 @@ pub fn forward_backward(
     let here: i64 = batch.iter().map(|micro| micro.targets.size()[0]).sum();
     let tokens = here * mesh.ranks() as i64;
     let length = batch[0].inputs.tokens.size()[1];
-    let rotation = Rotation::consecutive(model, length, options.kind, mesh.device());
+    let rotation = Rotation::consecutive(model, length, options.kind, mesh.device())?;
     let block = |layer: usize, micro: &MicroBatch| Block {
         model,
         layer: layer as i64,
@@ -100,30 +99,29 @@ pub fn forward_backward(
 
     let scale = options.loss_scale / tokens as f64;
     let weights = HeadWeights::new(&units.weights(head)?);
-    let mut grads = HeadWeights::new(&units.begin_gradients(head)?);
+    let mut grads = HeadWeights::new(&units.begin_gradients(head, Some(HeadWeights::MATRIX))?);
     // The last block's weights are needed again next, and may still be there.
     units.expect(head - 1)?;
     let mut total = Tensor::zeros([], (Kind::Double, mesh.device()));
     let mut gradients = Vec::with_capacity(batch.len());
-    for (x, micro) in rows.into_iter().zip(batch) {
+    for (index, (x, micro)) in rows.into_iter().zip(batch).enumerate() {
         let (loss, grad) = model::loss_and_gradient(
             model,
             &x,
             &micro.targets,
             &weights,
             scale,
-            &mut grads,
+            (&mut grads, index == 0),
             units.loss_scratch(),
         );
         total += loss;
         gradients.push(grad);
     }
-    let mut result =
-        PassResult { loss: f64::NAN, balance_loss: balance_loss(&loads), loads, tokens, squares: None };
+    let mut result = PassResult { loss: total / tokens as f64, loads, tokens, squares: None };
     if units.is_updated_in_backward() {
-        result.loss = total.double_value(&[]) / tokens as f64;
-        let [loss] = mesh.sum([result.loss], "losses")?;
-        if !loss.is_finite() {
+        let loss = result.loss.unsqueeze(0).copy();
+        mesh.everyone.all_reduce(&loss, "losses")?.wait()?;
+        if !loss.double_value(&[0]).is_finite() {
             return Ok(result);
         }
     }
@@ -132,7 +130,7 @@ pub fn forward_backward(
     let balance_weight = options.loss_scale * options.balance_loss / layers as f64;
     for (layer, layer_kept) in kept.into_iter().enumerate().rev() {
         let weights = BlockWeights::new(&units.weights(first + layer)?);
-        let mut grads = BlockWeights::new(&units.begin_gradients(first + layer)?);
+        let mut grads = BlockWeights::new(&units.begin_gradients(first + layer, None)?);
         if layer > 0 {
             units.expect(first + layer - 1)?;
         }
@@ -142,19 +140,13 @@ pub fn forward_backward(
         }
         units.end_gradients(first + layer)?;
     }
-    let mut matrix = units.begin_gradients(embedding)?.swap_remove(0);
+    let mut matrix = units.begin_gradients(embedding, None)?.swap_remove(0);
     for (grad, micro) in gradients.iter().zip(batch) {
         let _ = matrix.index_add_(0, &micro.inputs.tokens.flatten(0, -1), &grad.to_kind(matrix.kind()));
     }
     units.end_gradients(embedding)?;
     result.squares = units.finish_gradients()?;
-    result.loss = total.double_value(&[]) / tokens as f64;
     Ok(result)
-}
-
-/// Balancing loss averaged over the layers.
-fn balance_loss(loads: &[Load]) -> f64 {
-    loads.iter().map(Load::balance_loss).sum::<f64>() / loads.len() as f64
 }
 
 /// Makes each layer's load that of the batches of all ranks.
@@ -207,7 +199,7 @@ mod tests {
         }];
         let options = PassOptions { kind: Kind::Float, recompute: false, balance_loss: 0.0, loss_scale: 1.0 };
         let _no_grad = tch::no_grad_guard();
-        let seen = forward_backward(&model, &mut units, &batch, options).unwrap().loss;
+        let seen = forward_backward(&model, &mut units, &batch, options).unwrap().loss.double_value(&[]);
         let expected = 2003f64.ln() + 2880.0 * 0.02f64.powi(2) / 2.0;
         assert!((seen / expected - 1.0).abs() < 0.01, "{seen}, not {expected}");
     }

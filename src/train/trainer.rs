@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::batch::GlobalBatch;
+use super::batch::StagedBatch;
 use super::optimizer::{LossScale, Step, sum_of_squares};
 use super::pass::{PassOptions, PassResult, forward_backward};
 use super::schedule;
@@ -13,7 +13,8 @@ use super::units::Units;
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::distributed::Mesh;
 use crate::experiment::{Experiment, NonFinite, Precision, Update};
-use crate::model::WeightSource;
+use crate::model::{Load, WeightSource};
+use crate::torch::{fetch, synchronize};
 
 /// The checkpoint of the lowest validation loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,8 +56,10 @@ pub struct Progress {
 pub struct StepReport {
     /// Mean loss, nats a token, over all ranks.
     pub loss: f64,
-    /// Loads and tokens.
-    pub pass: PassResult,
+    /// Each layer's load, over all ranks, in host memory.
+    pub loads: Vec<Load>,
+    /// Tokens predicted, over all ranks.
+    pub tokens: i64,
     /// Learning rate.
     pub lr: f64,
     /// Global gradient norm before clipping.
@@ -123,6 +126,8 @@ impl<'a> Trainer<'a> {
     /// This rank's part of what a checkpoint keeps, on whatever device it is. The replicas hold the same: the first one's
     /// is kept.
     pub fn entries(&self) -> Vec<Entry> {
+        // Moments that live on the host may still be on their way there.
+        synchronize(self.units.mesh().device());
         match self.units.mesh().replica {
             0 => self.units.slices().iter().flat_map(|unit| unit.entries()).collect(),
             _ => Vec::new(),
@@ -139,17 +144,16 @@ impl<'a> Trainer<'a> {
         compute_kind(self.experiment.train.precision)
     }
 
-    /// One optimizer step on this rank's share of a batch. `end_of_text` keeps documents apart; `flags` is asked at the end
-    /// of the step.
+    /// One optimizer step on this rank's share of a batch. `flags` is asked once the backward pass is queued, on a GPU before
+    /// it is done.
+    ///
+    /// A GPU is waited for once, between the backward pass and the optimizer, for all that the host looks at. While the
+    /// optimizer runs over all weights, the host logs and queues the next step; a wait after it would leave the GPU idle
+    /// meanwhile. (Units that are updated in the backward pass ask for a look at the loss before it.)
     ///
     /// # Errors
     /// When a loss or gradient is not finite and the experiment does not skip such steps; when another rank is gone.
-    pub fn step(
-        &mut self,
-        batch: &GlobalBatch,
-        end_of_text: Option<i64>,
-        flags: impl Fn() -> Flags,
-    ) -> Result<StepReport> {
+    pub fn step(&mut self, batch: &StagedBatch, flags: impl Fn() -> Flags) -> Result<StepReport> {
         let _no_grad = tch::no_grad_guard();
         let Experiment { model, optimizer, train, .. } = self.experiment;
         let mesh = self.units.mesh();
@@ -168,14 +172,9 @@ impl<'a> Trainer<'a> {
         if in_backward {
             self.units.update_in_backward(step_by(loss_scale));
         }
-        let micro_batches = batch.micro_batches(train, end_of_text, mesh.device());
-        let pass = forward_backward(model, &mut self.units, &micro_batches, options)?;
-        // Replicas hold the same gradients: the first one's count.
-        let squares = if mesh.replica == 0 { self.squares(&pass) } else { 0.0 };
-        let Flags { stop, writing } = flags();
-        let [stop, writing] = [stop, writing].map(|flag| f64::from(u8::from(flag)));
-        let [loss, squares, stop, writing] =
-            mesh.sum([pass.loss, squares, stop, writing], "losses and gradient norms")?;
+        let pass = forward_backward(model, &mut self.units, &batch.micro_batches(), options)?;
+        let (numbers, loads) = self.sum_and_fetch(&pass, flags())?;
+        let [loss, squares, stop, writing] = numbers;
         let grad_norm = squares.sqrt() / loss_scale;
         let finite = loss.is_finite() && grad_norm.is_finite();
         let overflow = loss.is_finite() && self.progress.loss_scale.update(!finite);
@@ -205,19 +204,39 @@ impl<'a> Trainer<'a> {
         let flags = Flags { stop: stop > 0.0, writing: writing > 0.0 };
         self.progress.step += 1;
         self.progress.target_steps = train.steps;
-        Ok(StepReport { loss, pass, lr, grad_norm, skipped: !finite, flags })
+        Ok(StepReport { loss, loads, tokens: pass.tokens, lr, grad_norm, skipped: !finite, flags })
     }
 
-    /// The sum of the squares of this rank's gradients; NaN where there was no backward pass.
-    fn squares(&self, pass: &PassResult) -> f64 {
-        let read = |squares: &Tensor| squares.double_value(&[]);
+    /// What the host looks at in a step, in one copy from the device: the sums over the ranks of loss, squares of the
+    /// gradients, and both flags; and the loads.
+    fn sum_and_fetch(&self, pass: &PassResult, flags: Flags) -> Result<([f64; 4], Vec<Load>)> {
+        let mesh = self.units.mesh();
+        let number = |number: f64| Tensor::full([], number, (Kind::Double, mesh.device()));
+        let [stop, writing] = [flags.stop, flags.writing].map(|flag| number(f64::from(u8::from(flag))));
+        // Replicas hold the same gradients: the first one's count.
+        let squares = if mesh.replica == 0 { self.squares(pass) } else { number(0.0) };
+        let sums = Tensor::stack(&[&pass.loss, &squares, &stop, &writing], 0);
+        mesh.everyone.all_reduce(&sums, "losses and gradient norms")?.wait()?;
+        let of_loads = pass.loads.iter().flat_map(|load| [&load.counts, &load.probability]);
+        let fetched = fetch(&std::iter::once(&sums).chain(of_loads).collect::<Vec<_>>());
+        let of_loads = fetched[1..].chunks_exact(2).zip(&pass.loads);
+        let loads = of_loads.map(|(tensors, load)| Load {
+            counts: tensors[0].shallow_clone(),
+            probability: tensors[1].shallow_clone(),
+            tokens: load.tokens,
+        });
+        Ok((std::array::from_fn(|i| fetched[0].double_value(&[i as i64])), loads.collect()))
+    }
+
+    /// The sum of the squares of this rank's gradients, f64 `[]`; NaN where there was no backward pass.
+    fn squares(&self, pass: &PassResult) -> Tensor {
         match (&pass.squares, self.experiment.optimizer.update) {
-            (Some(squares), _) => read(squares),
-            (None, Update::InBackward) => f64::NAN,
+            (Some(squares), _) => squares.shallow_clone(),
+            (None, Update::InBackward) => pass.loss.full_like(f64::NAN),
             (None, Update::Step) => {
                 let squares = |unit: &Unit| sum_of_squares(&unit.gradient);
                 let all: Vec<Tensor> = self.units.slices().iter().map(squares).collect();
-                read(&Tensor::stack(&all, 0).sum(Kind::Double))
+                Tensor::stack(&all, 0).sum(Kind::Double)
             }
         }
     }
@@ -229,5 +248,90 @@ pub fn compute_kind(precision: Precision) -> Kind {
         Precision::F32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
         Precision::F16 => Kind::Half,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Model, Preset, StatePrecision, StoredWeights};
+    use crate::model::Initial;
+    use crate::train::GlobalBatch;
+    use tch::Device;
+
+    fn tiny() -> Experiment {
+        let model = Model { vocab_size: Some(40), ..Preset::Tiny.model() };
+        let mut experiment = Experiment { model, ..Experiment::default() };
+        let train = &mut experiment.train;
+        (train.global_batch_size, train.sequence_length, train.device) = (2, 16, "cpu".to_owned());
+        train.non_finite = NonFinite::Skip;
+        experiment
+    }
+
+    fn batch(experiment: &Experiment, step: i64) -> StagedBatch {
+        let row = |row: i64| (0..17).map(|i| (step * 7 + row * 3 + i * i) % 40).collect();
+        let batch = GlobalBatch::from_rows(vec![row(0), row(1)]);
+        batch.staged(&experiment.train, None, Device::Cpu).unwrap()
+    }
+
+    fn kept(trainer: &Trainer<'_>) -> Vec<(String, Tensor)> {
+        trainer.entries().into_iter().map(|entry| (entry.name, entry.tensor.copy())).collect()
+    }
+
+    /// A good step, then one that `spoil` prepares: it has to leave weights and moments alone.
+    fn check_skipped(experiment: &Experiment, spoil: impl Fn(&mut Trainer<'_>)) -> (StepReport, Progress) {
+        let mesh = Mesh::alone(Device::Cpu);
+        let mut source = Initial::new(&experiment.model, 5);
+        let mut trainer = Trainer::new(experiment, &mut source, true, &mesh).unwrap();
+        let before = kept(&trainer);
+        let good = trainer.step(&batch(experiment, 0), Flags::default).unwrap();
+        let after_one = kept(&trainer);
+        assert!(!good.skipped && !good.flags.stop);
+        assert!(before.iter().zip(&after_one).any(|((_, before), (_, after))| before != after));
+
+        spoil(&mut trainer);
+        let spoilt = kept(&trainer);
+        let report = trainer.step(&batch(experiment, 1), || Flags { stop: true, writing: false }).unwrap();
+        assert!(report.skipped);
+        assert_eq!(report.flags, Flags { stop: true, writing: false });
+        for ((name, before), (_, after)) in spoilt.iter().zip(&kept(&trainer)) {
+            // NaN where `spoil` has put it too.
+            assert!(before.isclose(after, 0.0, 0.0, true).all().int64_value(&[]) == 1, "{name}");
+        }
+        (report, trainer.progress)
+    }
+
+    fn spoil_a_weight(trainer: &mut Trainer<'_>) {
+        let head = trainer.units.slices_mut().unwrap().last_mut().unwrap();
+        let _ = head.rest.weights.narrow(0, 0, 1).fill_(f64::INFINITY);
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_changes_nothing_but_the_number_of_steps() {
+        for update in [Update::Step, Update::InBackward] {
+            for state in [StatePrecision::F32, StatePrecision::EightBit] {
+                let mut experiment = tiny();
+                (experiment.optimizer.update, experiment.optimizer.state) = (update, state);
+                if state == StatePrecision::EightBit {
+                    let train = &mut experiment.train;
+                    (train.precision, train.weights) = (Precision::Bf16, StoredWeights::Bf16);
+                }
+                let (report, progress) = check_skipped(&experiment, spoil_a_weight);
+                assert!(!report.loss.is_finite() && !report.grad_norm.is_finite(), "{report:?}");
+                assert_eq!((progress.step, progress.applied), (2, 1));
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_beyond_f16_halve_the_loss_scale_and_nothing_else() {
+        let mut experiment = tiny();
+        experiment.train.precision = Precision::F16;
+        let scale = 2f64.powi(100);
+        let (report, progress) =
+            check_skipped(&experiment, |trainer| trainer.progress.loss_scale.scale = scale);
+        assert!(report.loss.is_finite() && !report.grad_norm.is_finite(), "{report:?}");
+        assert_eq!((progress.step, progress.applied), (2, 1));
+        assert_eq!(progress.loss_scale.scale, scale / 2.0);
     }
 }

@@ -92,13 +92,14 @@ impl<'a> Units<'a> {
         self.gatherer.borrow_mut().take(self.mesh, index, || self.units[index].local())
     }
 
-    /// Where a unit's backward pass adds its gradients: one view a parameter, all zero.
+    /// Where a unit's backward pass adds its gradients: one view a parameter, all zero but that of the matrix `replaced`,
+    /// which the pass has to overwrite.
     ///
     /// # Errors
     /// Another rank is gone.
-    pub fn begin_gradients(&mut self, index: usize) -> Result<Vec<Tensor>> {
+    pub fn begin_gradients(&mut self, index: usize, replaced: Option<usize>) -> Result<Vec<Tensor>> {
         let Unit { layout, gradient, .. } = &self.units[index];
-        self.reducer.begin(self.mesh, layout, gradient)
+        self.reducer.begin(self.mesh, layout, gradient, replaced)
     }
 
     /// From now on each unit takes `step` as soon as its gradient is complete, until [`Self::finish_gradients`].

@@ -20,6 +20,7 @@ use crate::torch::cuda_peak_bytes;
 pub struct Watch {
     recorder: Recorder,
     bar: Progress,
+    device: Device,
     flops_per_token: f64,
     every_steps: u64,
     last_step: u64,
@@ -33,13 +34,20 @@ struct Interval {
 }
 
 impl Watch {
-    /// Opens the logs of `run_dir`, cut back to the step that training goes on from.
-    pub fn open(run_dir: &RunDir, experiment: &Experiment, step: u64, flops_per_token: f64) -> Result<Self> {
+    /// Opens the logs of `run_dir`, cut back to the step that training goes on from; it computes on `device`.
+    pub fn open(
+        run_dir: &RunDir,
+        experiment: &Experiment,
+        step: u64,
+        device: Device,
+        flops_per_token: f64,
+    ) -> Result<Self> {
         let mut recorder = Recorder::open(run_dir, (step > 0).then_some(step))?;
         recorder.tensorboard().hparams(&hparams(experiment)?, &[&tag("loss"), &tag("val_loss")]);
         Ok(Self {
             recorder,
             bar: Progress::resumed("train", Some(experiment.train.steps), Unit::Steps, step),
+            device,
             flops_per_token,
             every_steps: experiment.log.every_steps,
             last_step: experiment.train.steps,
@@ -50,7 +58,7 @@ impl Watch {
     /// A step was done: the bar moves, and every so often a line is written.
     pub fn step(&mut self, state: &State, report: &StepReport) -> Result<()> {
         let step = state.step;
-        self.interval.tokens += report.pass.tokens;
+        self.interval.tokens += report.tokens;
         self.bar.set_position(step);
         if step != 1 && step != self.last_step && !step.is_multiple_of(self.every_steps) {
             return Ok(());
@@ -58,19 +66,19 @@ impl Watch {
         let tokens_per_second = self.interval.tokens as f64 / self.interval.start.elapsed().as_secs_f64();
         self.restart_interval();
         self.bar.message(format!("loss {:.4}, {tokens_per_second:.0} tokens/s", report.loss));
-        let loads = report.pass.loads.iter().map(LayerLoad::of).collect::<Result<Vec<_>>>()?;
+        let loads = report.loads.iter().map(LayerLoad::of).collect::<Result<Vec<_>>>()?;
         let fullest: Vec<f64> = loads.iter().map(|layer| layer.fullest).collect();
         let mut line = fields([
             ("loss", json!(report.loss)),
             ("lr", json!(report.lr)),
             ("grad_norm", json!(report.grad_norm)),
-            ("balance_loss", json!(report.pass.balance_loss)),
+            ("balance_loss", json!(Load::mean_balance_loss(&report.loads))),
             ("dead_experts", json!(loads.iter().map(|layer| layer.dead).sum::<u64>())),
             ("max_load", json!(fullest.iter().copied().fold(0.0, f64::max))),
             ("max_load_layers", json!(fullest)),
             ("tokens_per_second", json!(tokens_per_second)),
             ("tflops", json!(tokens_per_second * self.flops_per_token / 1e12)),
-            ("peak_memory_bytes", json!(peak_memory_bytes(report))),
+            ("peak_memory_bytes", json!(peak_memory_bytes(self.device))),
         ]);
         if report.skipped {
             line.insert("skipped".into(), json!(true));
@@ -173,9 +181,9 @@ impl LayerLoad {
 }
 
 /// Most memory held so far: the device's on CUDA, the process's otherwise.
-fn peak_memory_bytes(report: &StepReport) -> u64 {
-    match report.pass.loads.first().map(|load| load.counts.device()) {
-        Some(Device::Cuda(index)) => cuda_peak_bytes(index).unwrap_or(0).unsigned_abs(),
+fn peak_memory_bytes(device: Device) -> u64 {
+    match device {
+        Device::Cuda(index) => cuda_peak_bytes(index).unwrap_or(0).unsigned_abs(),
         _ => resident_peak_bytes(),
     }
 }

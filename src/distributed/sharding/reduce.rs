@@ -33,16 +33,22 @@ impl Reducer {
         Self { most, device, buffers: [None, None], in_use: 0, replicating: Vec::new() }
     }
 
-    /// Where the backward pass of a unit adds its gradients: a view of each parameter's, all zero. `slice` is the rank's
+    /// Where the backward pass of a unit adds its gradients: a view of each parameter's, all zero but that of the matrix
+    /// `replaced`, which the pass overwrites. `slice` is the rank's
     /// part of the unit's gradient, f32, flat.
     ///
     /// # Errors
     /// The buffer's last sum failed: another rank is gone.
-    pub fn begin(&mut self, mesh: &Mesh, layout: &Layout, slice: &Tensor) -> Result<Vec<Tensor>> {
+    pub fn begin(
+        &mut self,
+        mesh: &Mesh,
+        layout: &Layout,
+        slice: &Tensor,
+        replaced: Option<usize>,
+    ) -> Result<Vec<Tensor>> {
         if mesh.shards == 1 {
-            let mut slice = slice.shallow_clone();
-            let _ = slice.zero_();
-            return Ok(cut(layout, &slice));
+            clear(layout, slice, replaced);
+            return Ok(cut(layout, slice));
         }
         self.in_use = 1 - self.in_use;
         self.settle(mesh, self.in_use)?;
@@ -52,8 +58,8 @@ impl Reducer {
             leaving: Vec::new(),
             slice: None,
         });
-        let mut whole = buffer.whole.narrow(0, 0, layout.matrices + layout.rest);
-        let _ = whole.zero_();
+        let whole = buffer.whole.narrow(0, 0, layout.matrices + layout.rest);
+        clear(layout, &whole, replaced);
         Ok(cut(layout, &whole))
     }
 
@@ -111,6 +117,14 @@ impl Reducer {
         }
         Ok(())
     }
+}
+
+/// Zeroes a unit's gradients, but for those of the matrix `replaced`.
+fn clear(layout: &Layout, whole: &Tensor, replaced: Option<usize>) {
+    let kept = replaced.map(|slot| &layout.slots[slot]);
+    let (start, end) = kept.map_or((0, 0), |slot| (slot.offset, slot.offset + slot.spec.numel()));
+    let _ = whole.narrow(0, 0, start).zero_();
+    let _ = whole.narrow(0, end, whole.size()[0] - end).zero_();
 }
 
 fn cut(layout: &Layout, whole: &Tensor) -> Vec<Tensor> {

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::Step;
+use crate::kernels;
 
 /// The longest piece whose norm is taken at once: BLAS counts in 32 bits.
 const PIECE: i64 = 1 << 30;
@@ -12,6 +13,9 @@ const ROUNDING: f64 = 1e-6;
 
 /// The sum of the squares of a flat gradient, f64 `[]`, where the gradient is.
 pub fn sum_of_squares(gradient: &Tensor) -> Tensor {
+    if kernels::take(gradient) {
+        return Tensor::from(kernels::sum_of_squares(gradient));
+    }
     let len = gradient.size()[0];
     let squares: Vec<Tensor> = (0..len)
         .step_by(PIECE as usize)

@@ -23,7 +23,7 @@ pub use loss_scale::LossScale;
 pub use newton_schulz::product_kind;
 pub use region::{Keeping, Part, Region, SCRATCH, SCRATCH_BYTES};
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::experiment::Optimizer;
 use crate::torch::AdamW;
@@ -55,7 +55,8 @@ impl Step {
         device: Device,
     ) -> Self {
         let count = applied + 1;
-        let there = |number: f32| Tensor::from(number).to_device(device);
+        // Filled there: a copy from here would wait for the device.
+        let there = |number: f32| Tensor::full([], f64::from(number), (Kind::Float, device));
         Self {
             optimizer: optimizer.clone(),
             lr: Tensor::from(lr),

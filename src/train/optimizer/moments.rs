@@ -8,6 +8,7 @@ use super::host::Kept;
 use super::stochastic::{Noise, round_to_bf16};
 use crate::checkpoint::OPTIMIZER_PREFIX;
 use crate::experiment::{OptimizerKind, StatePrecision};
+use crate::torch::copy_async;
 
 /// One moment of `n` elements.
 #[derive(Debug)]
@@ -182,10 +183,10 @@ impl Moments {
         stored
     }
 
-    /// Takes over the numbers of `other`, of the same size and precision.
+    /// Takes over the numbers of `other`, of the same size and precision, from a GPU without waiting for it.
     pub fn copy_from(&mut self, other: &Self) -> Result<()> {
         for (mine, theirs) in self.stored().into_iter().zip(other.stored()) {
-            mine.tensor.shallow_clone().f_copy_(theirs.tensor)?;
+            copy_async(mine.tensor, theirs.tensor)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::Step;
 use super::newton_schulz::orthogonalised;
 use super::region::{Part, Region, SCRATCH};
 use super::stochastic::{Draws, Noise, round_to_bf16};
+use crate::torch;
 
 /// The root mean square of AdamW's usual updates.
 const RMS: f64 = 0.2;
@@ -25,7 +26,7 @@ impl Region {
     pub fn average(&mut self, gradient: &Tensor, parts: &[Part], step: &Step, ahead: &Tensor) -> Result<()> {
         let device = self.weights.device();
         let decay = step.optimizer.momentum();
-        let moments = self.moments.map(|tensor| tensor.to_device(device));
+        let moments = self.moments.map(|tensor| torch::send(tensor, device));
         for part in parts {
             let draws = Draws::new(step.seed, step.count, &part.name);
             for (offset, len, first) in part.pieces() {

@@ -111,7 +111,7 @@ impl Region {
     ) -> Result<()> {
         let device = self.weights.device();
         // Moments that live on the host visit the device for the step; others are there already.
-        let mut moments = self.moments.map(|tensor| tensor.to_device(device));
+        let mut moments = self.moments.map(|tensor| torch::send(tensor, device));
         let parts = match lrs {
             None if self.is_wide() => Cow::Owned(merged(parts)),
             _ => Cow::Borrowed(parts),
@@ -196,7 +196,7 @@ impl Region {
         let mut sum = Tensor::zeros([], (Kind::Double, gradient.device()));
         for (offset, len, _) in part.pieces() {
             let square = (gradient.narrow(0, offset, len) / &step.divisor).square_();
-            let second = self.moments.narrow(offset, len).map(|tensor| tensor.to_device(square.device()));
+            let second = self.moments.narrow(offset, len).map(|tensor| torch::send(tensor, square.device()));
             let expected = (second.wide_second() * beta + &square * (1.0 - beta)) / correction;
             sum += (square / expected.clamp_min(eps * eps)).sum(Kind::Double);
         }

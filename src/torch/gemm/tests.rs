@@ -1,0 +1,115 @@
+use super::*;
+
+/// Numbers without order between -1 and 1, the same in every run: libtorch's generator is shared with other tests.
+fn numbers(shape: [i64; 2], kind: Kind) -> Tensor {
+    let index = Tensor::arange(shape[0] * shape[1], (Kind::Double, Device::Cpu)) + (shape[1] * 7);
+    let hashed = (index * 12.9898).sin() * 43_758.5;
+    ((&hashed - hashed.floor()) * 2.0 - 1.0).view(shape).to_kind(kind)
+}
+
+/// `[rows, columns]` of another matrix; with `turned`, of the transpose of one.
+fn matrix(rows: i64, columns: i64, turned: bool, kind: Kind) -> Tensor {
+    match turned {
+        true => numbers([columns, rows + 1], kind).narrow(1, 1, rows).transpose(0, 1),
+        false => numbers([rows, columns + 3], kind).narrow(1, 2, columns),
+    }
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    (a.to_kind(Kind::Double) - b).abs().max().double_value(&[])
+}
+
+const SIZES: [(i64, i64, i64); 10] = [
+    (1, 1, 1),
+    (1, 300, 70),
+    (65, 1, 33),
+    (130, 257, 64),
+    (300, 200, 1),
+    (7, 31, 515),
+    (1000, 65, 258),
+    (400, 16, 31),
+    (0, 5, 3),
+    (4, 6, 0),
+];
+
+/// Products of all sizes and orders in memory, onto everything, beside those of f64; `tolerance` times what their numbers
+/// may reach.
+fn hold(factors: Kind, product: Kind, tolerance: f64) {
+    for (m, n, k) in SIZES {
+        for turned in 0..8 {
+            let (a, b) = (matrix(m, k, turned & 1 == 1, factors), matrix(k, n, turned & 2 == 2, factors));
+            let row = numbers([1, n], Kind::Float).view([n]);
+            let expected = a.to_kind(Kind::Double).matmul(&b.to_kind(Kind::Double));
+            for onto in [Onto::Zero, Onto::Itself, Onto::Row(&row)] {
+                let mut into = matrix(m, n, turned & 4 == 4, product);
+                let expected = match onto {
+                    Onto::Zero => expected.shallow_clone(),
+                    Onto::Itself => &expected + into.to_kind(Kind::Double),
+                    Onto::Row(row) => &expected + row.to_kind(Kind::Double),
+                };
+                gemm(&mut into, &a, &b, onto);
+                if into.numel() > 0 {
+                    let most = tolerance * (1.0 + (k as f64).sqrt());
+                    let off = difference(&into, &expected);
+                    assert!(off < most, "{m} {n} {k}, order {turned}, {onto:?}: off by {off}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_strides_and_sizes() {
+    hold(Kind::Float, Kind::Float, 1e-5);
+}
+
+#[test]
+fn bf16_of_any_strides_and_sizes() {
+    if !has_gemm(&Tensor::zeros([1, 1], (Kind::BFloat16, Device::Cpu))) {
+        return;
+    }
+    // The sums are exact to f32; a product in bf16 is rounded once.
+    hold(Kind::BFloat16, Kind::Float, 1e-5);
+    hold(Kind::BFloat16, Kind::BFloat16, 2f64.powi(-7));
+}
+
+#[test]
+fn only_the_product_is_written() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let (a, b) = (numbers([70, 40], kind), numbers([40, 70], kind));
+        if has_gemm(&a) {
+            let whole = Tensor::full([72, 72], 7.0, (kind, Device::Cpu));
+            gemm(&mut whole.narrow(0, 1, 70).narrow(1, 1, 70), &a, &b, Onto::Zero);
+            for edge in [whole.get(0), whole.get(71), whole.select(1, 0), whole.select(1, 71)] {
+                assert!(edge.eq(7.0).all().int64_value(&[]) == 1, "{kind:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_there_is_overwritten_though_it_is_not_a_number() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let mut into = Tensor::full([3, 3], f64::NAN, (kind, Device::Cpu));
+        let (a, b) = (into.new_ones([3, 2], (kind, Device::Cpu)), into.new_ones([2, 3], (kind, Device::Cpu)));
+        if has_gemm(&a) {
+            gemm(&mut into, &a, &b, Onto::Zero);
+            assert_eq!(into.sum(Kind::Float).double_value(&[]), 18.0);
+        }
+    }
+}
+
+#[test]
+fn parts_cover_the_product() {
+    for (m, n) in [(1, 100_000), (100_000, 1), (777, 555)] {
+        let covered: usize = parts(m, n, 64).iter().map(|part| part.rows.1 * part.columns.1).sum();
+        assert_eq!(covered, m * n);
+    }
+}
+
+#[test]
+#[should_panic(expected = "a product of")]
+fn shapes_must_fit() {
+    let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    gemm(&mut zeros([2, 2]), &zeros([2, 3]), &zeros([4, 2]), Onto::Zero);
+}
