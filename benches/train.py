@@ -23,7 +23,10 @@ def measure(scratch, rounds, steps, warmup_steps):
     measured = {}
     for round_ in range(rounds):
         for precision in PRECISIONS:
-            contenders = {OURS: lambda: ours(scratch, precision, steps + warmup_steps)}
+            contenders = {
+                OURS: lambda: ours(scratch, precision, steps + warmup_steps),
+                f"{OURS}, muon": lambda: ours(scratch, precision, steps + warmup_steps, "muon"),
+            }
             for experts in EXPERTS:
                 contenders[f"transformers, {experts}"] = lambda experts=experts: peer(
                     tokens_file, precision, experts, steps + warmup_steps
@@ -48,9 +51,10 @@ def measure(scratch, rounds, steps, warmup_steps):
     show_machine()
 
 
-def ours(scratch, precision, steps):
+def ours(scratch, precision, steps, optimizer="adamw"):
     """Tokens a second of each step, and the peak memory in bytes."""
-    speeds, _, peak_bytes = program.train(EXPERIMENT, scratch, {"train.precision": precision, "train.steps": steps})
+    values = {"train.precision": precision, "train.steps": steps, "optimizer.kind": optimizer}
+    speeds, _, peak_bytes = program.train(EXPERIMENT, scratch, values)
     return speeds, peak_bytes
 
 

@@ -17,7 +17,7 @@ use oss_run::{
         Experiment, ExportDtype, Model, Precision, Preset, StatePrecision, StoredWeights, Strategy, Update,
     },
     hf_format::{ExportOptions, HfDirectory, TokenizerFiles, export},
-    model::{Initial, Role, WeightSource, num_units, parameters, unit_parameters},
+    model::{Initial, WeightSource, num_units, parameters, unit_parameters},
     train::{Flags, GlobalBatch, Trainer},
 };
 use serde_json::json;
@@ -144,7 +144,7 @@ impl Region {
                 for prefix in ["", "optimizer.exp_avg/", "optimizer.exp_avg_sq/"] {
                     let mut region = Self { slots: Vec::new(), len: 0 };
                     let specs = unit_parameters(model, unit);
-                    for spec in specs.into_iter().filter(|spec| (spec.role == Role::Matrix) == matrices) {
+                    for spec in specs.into_iter().filter(|spec| spec.role.is_matrix() == matrices) {
                         region.slots.push((format!("{prefix}{}", spec.name), spec.shape.clone(), region.len));
                         region.len += (spec.numel() + 63) / 64 * 64;
                     }

@@ -229,7 +229,7 @@ fn adamw_with_clipping_is_torchs() {
             let divisor = norm / optimizer.clip_norm().unwrap();
             let step = Step::new(&optimizer, optimizer.lr, step as u64, divisor, 0, device);
             for unit in units.slices_mut().unwrap() {
-                unit.step(&step, None).unwrap();
+                unit.step(&step, None, &mesh(device).reduce).unwrap();
             }
         }
         let mut worst: f64 = 0.0;

@@ -6,15 +6,19 @@ use serde::{Deserialize, Serialize};
 /// Devices that go by a name; `cuda:N` is the N-th GPU.
 pub const DEVICES: [&str; 3] = ["auto", "cpu", "cuda"];
 
-/// AdamW (arXiv:1711.05101) and the clipping before it.
+/// AdamW (arXiv:1711.05101) or Muon, and the clipping before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
     /// Which optimizer.
     pub kind: OptimizerKind,
-    /// Peak learning rate.
+    /// Peak learning rate, of Muon's steps too: they are as long as AdamW's.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr: f64,
+    /// Decay of Muon's momentum; 0.95 unless set. `betas` and `eps` are those of what AdamW steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub momentum: Option<f64>,
     /// Decay of the first and second moments.
     #[schemars(inner(range(min = 0.0, max = 1.0)))]
     pub betas: [f64; 2],
@@ -28,7 +32,8 @@ pub struct Optimizer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
     pub max_grad_norm: Option<f64>,
-    /// Numbers in which both moments of the matrices are kept; those of norms, biases, sinks and router are f32.
+    /// Numbers in which the moments of the matrices are kept, two or Muon's one; those of norms, biases, sinks and router
+    /// are f32.
     pub state: StatePrecision,
     /// When weights are updated.
     pub update: Update,
@@ -39,6 +44,7 @@ impl Default for Optimizer {
         Self {
             kind: OptimizerKind::Adamw,
             lr: 3e-4,
+            momentum: None,
             betas: [0.9, 0.95],
             eps: 1e-8,
             weight_decay: 0.1,
@@ -50,6 +56,11 @@ impl Default for Optimizer {
 }
 
 impl Optimizer {
+    /// Decay of Muon's momentum.
+    pub fn momentum(&self) -> f64 {
+        self.momentum.unwrap_or(0.95)
+    }
+
     /// The global gradient norm to clip to; none where gradients are not clipped by it.
     pub fn clip_norm(&self) -> Option<f64> {
         let norm = match self.update {
@@ -60,7 +71,7 @@ impl Optimizer {
     }
 }
 
-/// Numbers in which the optimizer's moments are kept between steps.
+/// Numbers in which the optimizer's moments are kept between steps; Muon keeps half the bytes of the blocks' matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StatePrecision {
     /// 8 bytes a parameter.
@@ -81,7 +92,8 @@ pub enum Update {
     /// Once all gradients are there, clipped by their global norm.
     Step,
     /// In the backward pass, each layer as soon as its gradient is complete, so that only one or two layers' gradients
-    /// are held. Each tensor's step is shortened where its gradient exceeds what the second moment expects.
+    /// are held. Each tensor's step is shortened where its gradient exceeds what the second moment expects; Muon's have
+    /// one length anyway.
     InBackward,
 }
 
@@ -91,6 +103,9 @@ pub enum Update {
 pub enum OptimizerKind {
     /// Adam with decoupled weight decay.
     Adamw,
+    /// Steps along the nearest orthogonal matrix to the momentum, for the matrices of the blocks; AdamW for the embedding,
+    /// the head, routers, norms, biases and sinks. It keeps one moment of the matrices instead of two.
+    Muon,
 }
 
 /// The learning rate over the steps.

@@ -76,7 +76,6 @@ pub fn forward(
 
 /// The gradient of `x`, through this half and past it; the weights' gradients are added to `grads`.
 pub fn backward(
-    model: &Model,
     grad: &Tensor,
     x: &Tensor,
     weights: &Weights,
@@ -92,7 +91,7 @@ pub fn backward(
     let doutput = drows.view_as(&saved.q);
     let [dq, dk, dv] =
         sdpa::backward(&doutput, qkv, &weights.sinks, &saved.attention, visibility, &mut grads.sinks)?;
-    let (normalised, _) = norm::forward(x, &weights.norm, model.rms_norm_eps);
+    let normalised = norm::again(x, &weights.norm, &saved.norm);
     let through = |grad: Tensor, weight: &(Tensor, Tensor), grads: &mut (Tensor, Tensor)| {
         let grad = grad.reshape([tokens, -1]);
         linear::backward(&grad, &normalised, &weight.0, &mut grads.0, &mut grads.1)

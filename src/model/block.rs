@@ -155,7 +155,7 @@ impl Block<'_> {
         };
         let Activations { attention, middle, norm, routing, experts } = *activations;
         let limit = self.model.swiglu_limit;
-        let (normalised, _) = norm::forward(&middle, &weights.norm, self.model.rms_norm_eps);
+        let normalised = norm::again(&middle, &weights.norm, &norm);
         let (through_experts, grad_share) = experts::backward(
             grad,
             &normalised,
@@ -177,7 +177,6 @@ impl Block<'_> {
         let grad_middle =
             norm::backward(&grad_normalised, Some(grad), &middle, &weights.norm, &norm, &mut grads.norm);
         attention::backward(
-            self.model,
             &grad_middle,
             x,
             &weights.attention,

@@ -41,7 +41,7 @@ fn wide(x: &Tensor) -> Tensor {
 /// The kind of a parameter among weights whose matrices are of `kind`.
 pub fn compute_kind(role: Role, kind: Kind) -> Kind {
     match (role, kind) {
-        (Role::Matrix, kind) => kind,
+        (role, kind) if role.is_matrix() => kind,
         (_, Kind::Double) => Kind::Double,
         _ => Kind::Float,
     }

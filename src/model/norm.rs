@@ -10,6 +10,7 @@ use crate::kernels;
 /// What the backward pass needs: the input is kept by the caller.
 #[derive(Debug)]
 pub struct Saved {
+    eps: f64,
     /// One over the root mean square of each row, f32 `[N, 1]`.
     inverse_rms: Tensor,
 }
@@ -18,19 +19,24 @@ pub struct Saved {
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Saved) {
     if kernels::take(x) {
         let (_, y, inverse_rms) = kernels::rms_norm(x, None, weight, eps);
-        return (y, Saved { inverse_rms });
+        return (y, Saved { eps, inverse_rms });
     }
     let wide_x = wide(x);
     let inverse_rms = (wide_x.square().mean_dim([-1i64].as_slice(), true, None) + eps).rsqrt(); // [N, 1]
     let y = (wide_x * &inverse_rms * weight).to_kind(x.kind());
-    (y, Saved { inverse_rms })
+    (y, Saved { eps, inverse_rms })
+}
+
+/// The normalised rows of `x` once more, as [`forward`] made them.
+pub fn again(x: &Tensor, weight: &Tensor, saved: &Saved) -> Tensor {
+    forward(x, weight, saved.eps).0
 }
 
 /// The sum of `x` and `added`, as well as its normalised rows.
 pub fn add_forward(x: &Tensor, added: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Tensor, Saved) {
     if kernels::take(x) {
         let (sum, y, inverse_rms) = kernels::rms_norm(x, Some(added), weight, eps);
-        return (sum, y, Saved { inverse_rms });
+        return (sum, y, Saved { eps, inverse_rms });
     }
     let sum = x + added;
     let (y, saved) = forward(&sum, weight, eps);

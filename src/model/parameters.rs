@@ -18,12 +18,21 @@ pub enum Init {
 /// How a parameter is treated by the optimizer and in the matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
+    /// The embedding or the head, a row for each word: treated as matrices are, but for Muon.
+    Vocabulary,
     /// Decays, and is cast to the training precision for the matrix products.
     Matrix,
     /// The router's matrix: decays, but stays f32.
     Router,
     /// Norms, biases and sinks: no decay, f32.
     Vector,
+}
+
+impl Role {
+    /// Whether it decays and is cast to the training precision.
+    pub fn is_matrix(self) -> bool {
+        matches!(self, Self::Vocabulary | Self::Matrix)
+    }
 }
 
 /// One parameter.
@@ -69,11 +78,11 @@ pub fn unit_parameters(model: &Model, index: usize) -> Vec<ParameterSpec> {
     let hidden = model.hidden_size;
     if index == 0 {
         let name = "model.embed_tokens.weight".to_owned();
-        return vec![ParameterSpec::new(name, &[vocab, hidden], Init::Normal, Role::Matrix)];
+        return vec![ParameterSpec::new(name, &[vocab, hidden], Init::Normal, Role::Vocabulary)];
     }
     if index + 1 == num_units(model) {
         return vec![
-            ParameterSpec::new("lm_head.weight".to_owned(), &[vocab, hidden], Init::Normal, Role::Matrix),
+            ParameterSpec::new("lm_head.weight".to_owned(), &[vocab, hidden], Init::Normal, Role::Vocabulary),
             ParameterSpec::new("model.norm.weight".to_owned(), &[hidden], Init::Ones, Role::Vector),
         ];
     }

@@ -93,7 +93,7 @@ impl Sizes {
         let vocab = vocab_size(model).unsigned_abs();
         let (queries, keys, bytes) = (heads * c, kv_heads * c, precision_bytes(precision));
         let tiles = !gpu && precision != Precision::F16;
-        let adds = precision == Precision::F32 || (tiles && torch::multiplies_bf16());
+        let adds = precision == Precision::F32 || (tiles && torch::has_bf16_gemm());
         Self { d, queries, keys, heads, e, a, f, vocab, bytes, gpu, adds, tiles }
     }
 
@@ -208,7 +208,7 @@ mod tests {
         // 512 rows in two chunks: exponentials; rows and their gradient, as they are and in f32.
         assert_eq!(held.workspace, 256 * 201_088 * 4 + 2 * 512 * 64 * 4 + 2 * 256 * 64 * 4);
         experiment.train.precision = Precision::Bf16;
-        let kernels = if torch::multiplies_bf16() { 0 } else { KERNEL_BYTES };
+        let kernels = if torch::has_bf16_gemm() { 0 } else { KERNEL_BYTES };
         assert_eq!(
             activations(&experiment, 1).workspace,
             512 * 201_088 * 2 + 2 * 512 * 64 * 2 + 2 * 512 * 64 * 4 + kernels

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::mesh::Regions;
 use super::stored;
 use crate::experiment::{Checkpoint, Experiment, ExportDtype, ScheduleKind};
-use crate::model::{Role, parameters};
+use crate::model::{ParameterSpec, Role, parameters};
 
 /// Bytes on the disk, by what they hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,9 +27,11 @@ impl Disk {
 
 /// Room that a run takes up to its end, on any number of ranks; the model's `vocab_size` is set.
 pub fn disk(experiment: &Experiment) -> Disk {
+    let numel = |parameter: &ParameterSpec| parameter.numel().unsigned_abs();
     let sizes = parameters(&experiment.model).into_iter().map(|parameter| match parameter.role {
-        Role::Matrix => Regions { matrices: parameter.numel().unsigned_abs(), rest: 0 },
-        Role::Router | Role::Vector => Regions { matrices: 0, rest: parameter.numel().unsigned_abs() },
+        Role::Vocabulary => Regions { matrices: numel(&parameter), ..Regions::default() },
+        Role::Matrix => Regions { matrices: numel(&parameter), of_blocks: numel(&parameter), rest: 0 },
+        Role::Router | Role::Vector => Regions { rest: numel(&parameter), ..Regions::default() },
     });
     let total: u64 = sizes.clone().map(|size| size.elements()).sum();
     let kept = |size: Regions| stored::weights(experiment, size) + stored::moments(experiment, size);

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::stage::Stage;
 use super::table::{Part, Role, role};
-use crate::experiment::{Experiment, LayerType, Optimizer, ScheduleKind};
+use crate::experiment::{Experiment, LayerType, Optimizer, OptimizerKind, ScheduleKind};
 
 /// A blake3 hash in lower-case hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,9 +183,13 @@ pub fn resolved_values(experiment: &Experiment) -> BTreeMap<String, Value> {
         ScheduleKind::Wsd => {}
     }
     // An unset norm is 1, or none with updates in the backward pass; either way it is what was meant by leaving it out.
-    let unset = Optimizer { max_grad_norm: None, ..experiment.optimizer.clone() };
+    let unset = Optimizer { max_grad_norm: None, momentum: None, ..experiment.optimizer.clone() };
     if experiment.optimizer.clip_norm() == unset.clip_norm() {
         set("optimizer.max_grad_norm", None);
+    }
+    if experiment.optimizer.momentum() == unset.momentum() || experiment.optimizer.kind != OptimizerKind::Muon
+    {
+        set("optimizer.momentum", None);
     }
     let from_scratch = experiment.model.init_from.is_none();
     set("train.balance_loss", Some(json!(experiment.train.balance_loss(from_scratch))));

@@ -47,6 +47,8 @@ impl Mesh {
 pub struct Regions {
     /// Matrices, which are cast to the training precision.
     pub matrices: u64,
+    /// Those of them that Muon steps.
+    pub of_blocks: u64,
     /// Router and vectors, which stay f32.
     pub rest: u64,
 }
@@ -62,7 +64,11 @@ impl Regions {
 pub fn regions(model: &Model, shards: u64) -> Vec<Regions> {
     let of = |unit| {
         let layout = Layout::new(model, unit, shards as usize);
-        Regions { matrices: layout.matrices.unsigned_abs(), rest: layout.rest.unsigned_abs() }
+        Regions {
+            matrices: layout.matrices.unsigned_abs(),
+            of_blocks: layout.matrices_of_blocks().unsigned_abs(),
+            rest: layout.rest.unsigned_abs(),
+        }
     };
     (0..num_units(model)).map(of).collect()
 }
@@ -111,14 +117,14 @@ mod tests {
     fn regions_by_hand() {
         let model = Model { vocab_size: Some(100), ..Preset::Tiny.model() };
         let units = regions(&model, 1);
-        let embedding = Regions { matrices: 6400, rest: 0 };
+        let embedding = Regions { matrices: 6400, of_blocks: 0, rest: 0 };
         // q 4096, k and v 2048 each, out 4096; gate and up 4*64*128, down 4*64*64.
         let matrices = 4096 + 2 * 2048 + 4096 + 32768 + 16384;
         // Router 256; norms 2*64; biases 64, 32, 32, 64; sinks 4; router's bias 4; experts' biases 512 and 256.
         // Those below 256 take up 256.
         let rest = 256 + 2 * 256 + 4 * 256 + 256 + 256 + 512 + 256;
-        let block = Regions { matrices, rest };
-        assert_eq!(units, [embedding, block, block, Regions { matrices: 6400, rest: 256 }]);
+        let block = Regions { matrices, of_blocks: matrices, rest };
+        assert_eq!(units, [embedding, block, block, Regions { rest: 256, ..embedding }]);
         // Slices of three are multiples of 256: 6400 is 8.3 times 768, and 256 is a third of it.
         let cut = regions(&model, 3);
         assert_eq!((cut[0].matrices, cut[3].rest), (9 * 768, 768));

@@ -1,8 +1,10 @@
 //! Bytes of what training keeps between steps, by the precision that the experiment names.
 
-use super::mesh::Regions;
-use crate::experiment::{Experiment, StatePrecision, StoredWeights};
-use crate::train::BLOCK;
+use tch::{Device, Kind};
+
+use super::mesh::{Regions, on_gpu};
+use crate::experiment::{Experiment, OptimizerKind, StatePrecision, StoredWeights};
+use crate::train::{BLOCK, product_kind};
 
 /// Bytes of an f32 number.
 pub const F32_BYTES: u64 = 4;
@@ -20,17 +22,25 @@ pub fn weights(experiment: &Experiment, regions: Regions) -> u64 {
     matrix_bytes(experiment) * regions.matrices + F32_BYTES * regions.rest
 }
 
-/// Bytes of both moments of `regions`.
+/// Bytes of the moments of `regions`: two of each element, or one where Muon steps.
 pub fn moments(experiment: &Experiment, regions: Regions) -> u64 {
-    let of_matrices = match experiment.optimizer.state {
-        StatePrecision::F32 => 2 * F32_BYTES * regions.matrices,
-        StatePrecision::Bf16 => 2 * 2 * regions.matrices,
-        // A code an element and a scale a block, for each moment.
-        StatePrecision::EightBit => {
-            2 * (regions.matrices + F32_BYTES * regions.matrices.div_ceil(BLOCK.unsigned_abs()))
-        }
+    let moment = |elements: u64| match experiment.optimizer.state {
+        StatePrecision::F32 => F32_BYTES * elements,
+        StatePrecision::Bf16 => 2 * elements,
+        // A code an element and a scale a block.
+        StatePrecision::EightBit => elements + F32_BYTES * elements.div_ceil(BLOCK.unsigned_abs()),
+    };
+    let of_matrices = match experiment.optimizer.kind {
+        OptimizerKind::Adamw => 2 * moment(regions.matrices),
+        OptimizerKind::Muon => 2 * moment(regions.matrices - regions.of_blocks) + moment(regions.of_blocks),
     };
     of_matrices + 2 * F32_BYTES * regions.rest
+}
+
+/// Bytes of an element of what Muon makes orthogonal.
+pub fn ahead_bytes(experiment: &Experiment) -> u64 {
+    let device = if on_gpu(&experiment.train) { Device::Cuda(0) } else { Device::Cpu };
+    if product_kind(device) == Kind::Float { F32_BYTES } else { 2 }
 }
 
 #[cfg(test)]
@@ -40,7 +50,7 @@ mod tests {
     #[test]
     fn bytes_by_hand() {
         let mut experiment = Experiment::default();
-        let regions = Regions { matrices: 512, rest: 256 };
+        let regions = Regions { matrices: 512, of_blocks: 256, rest: 256 };
         let both = |experiment: &Experiment| (weights(experiment, regions), moments(experiment, regions));
         assert_eq!(both(&experiment), (4 * 768, 8 * 768));
         experiment.train.weights = StoredWeights::Bf16;
@@ -48,5 +58,9 @@ mod tests {
         assert_eq!(both(&experiment), (2 * 512 + 4 * 256, 4 * 512 + 8 * 256));
         experiment.optimizer.state = StatePrecision::EightBit;
         assert_eq!(both(&experiment).1, 2 * (512 + 2 * 4) + 8 * 256);
+        experiment.optimizer.kind = OptimizerKind::Muon;
+        assert_eq!(both(&experiment).1, 2 * (256 + 4) + (256 + 4) + 8 * 256);
+        experiment.optimizer.state = StatePrecision::F32;
+        assert_eq!(both(&experiment).1, 8 * 256 + 4 * 256 + 8 * 256);
     }
 }

@@ -78,6 +78,7 @@ pub const TABLE: &[(&str, Role)] = &[
     ("model.initializer_range", Value(&[Trajectory])),
     ("optimizer.kind", Value(&[Trajectory])),
     ("optimizer.lr", Value(&[Trajectory])),
+    ("optimizer.momentum", Value(&[Trajectory])),
     ("optimizer.betas", Value(&[Trajectory])),
     ("optimizer.eps", Value(&[Trajectory])),
     ("optimizer.weight_decay", Value(&[Trajectory])),

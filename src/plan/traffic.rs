@@ -10,7 +10,8 @@ use super::activations::precision_bytes;
 use super::estimate::Estimate;
 use super::mesh::{Mesh, Regions, on_gpu, regions, uses_gloo};
 use super::pace::Pace;
-use crate::experiment::{Experiment, Precision};
+use super::stored;
+use crate::experiment::{Experiment, OptimizerKind, Precision};
 
 const F32_BYTES: u64 = 4;
 
@@ -27,7 +28,7 @@ const DEVICES: [(&str, f64, f64); 3] =
 /// Bytes that a rank sends in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Traffic {
-    /// Weights gathered from the shards, in both passes.
+    /// Weights gathered from the shards, in both passes, and the momentum that Muon steps along.
     pub all_gather: u64,
     /// Gradients reduced to the rank that owns them, f32.
     pub reduce_scatter: u64,
@@ -64,8 +65,13 @@ pub fn traffic(experiment: &Experiment) -> Traffic {
     let others = mesh.shards - 1;
     let gathered: u64 = (0..units.len())
         .map(|index| {
-            let Regions { matrices, rest } = units[index];
-            times_gathered(index, units.len()) * (matrices * bytes + rest * F32_BYTES) / mesh.shards * others
+            let Regions { matrices, of_blocks, rest } = units[index];
+            let ahead = match experiment.optimizer.kind {
+                OptimizerKind::Adamw => 0,
+                OptimizerKind::Muon => of_blocks * stored::ahead_bytes(experiment),
+            };
+            let weights = times_gathered(index, units.len()) * (matrices * bytes + rest * F32_BYTES);
+            (weights + ahead) / mesh.shards * others
         })
         .sum();
     let shard = F32_BYTES * units.iter().map(Regions::elements).sum::<u64>() / mesh.shards;
@@ -146,6 +152,10 @@ mod tests {
             all_reduce: 0,
         };
         assert_eq!(traffic(&experiment), f32);
+        experiment.optimizer.kind = OptimizerKind::Muon;
+        let all_gather = f32.all_gather + 2 * 2 * 61440 / 2;
+        assert_eq!(traffic(&experiment), Traffic { all_gather, ..f32 });
+        experiment.optimizer.kind = OptimizerKind::Adamw;
         experiment.train.precision = Precision::Bf16;
         let all_gather = (2 * 6656 + (2 + 1) * (2 * 61440 + 4 * 3072) + 2 * 6656 + 4 * 512) / 2;
         assert_eq!(traffic(&experiment), Traffic { all_gather, ..f32 });

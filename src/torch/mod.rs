@@ -16,7 +16,7 @@ pub use bridge::{
 pub use bytes::{Element, bytes, bytes_mut, element_bytes, i64_slice, slice, slice_mut, tensor_from_bytes};
 pub use c10d::{ProcessGroup, Store, Transport, Work};
 pub use failure::guard;
-pub use gemm::{Onto, gemm, has_gemm, multiplies_bf16};
+pub use gemm::{Onto, gemm, has_bf16_gemm, has_gemm};
 pub use mapped::MappedU32;
 pub use parallel::{num_threads, parallel_each, shares};
 pub use transfer::{copy_async, fetch, page_locked, send, synchronize, upload};

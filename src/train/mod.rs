@@ -20,7 +20,7 @@ mod oracle;
 pub use batch::{GlobalBatch, StagedBatch};
 pub use device::{device, set_up};
 pub use dry_run::{DryRun, dry_run};
-pub use optimizer::{BLOCK, SCRATCH, SCRATCH_BYTES, Step};
+pub use optimizer::{BLOCK, SCRATCH, SCRATCH_BYTES, Step, product_kind};
 pub use pass::{MicroBatch, PassOptions, PassResult, forward_backward};
 pub use trainer::{Best, Due, Flags, Progress, StepReport, Trainer, compute_kind};
 pub use unit::{Holding, Unit};

@@ -183,7 +183,10 @@ impl<'a> Trainer<'a> {
             if !in_backward {
                 let shrink = optimizer.clip_norm().map_or(1.0, |clip| (grad_norm / clip).max(1.0));
                 let step = step_by(shrink * loss_scale);
-                self.units.slices_mut()?.iter_mut().try_for_each(|unit| unit.step(&step, None))?;
+                self.units
+                    .slices_mut()?
+                    .iter_mut()
+                    .try_for_each(|unit| unit.step(&step, None, &mesh.reduce))?;
             }
             self.progress.applied += 1;
         } else if is_spoilt || (!overflow && train.non_finite == NonFinite::Stop) {

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::optimizer::{Part, Region, Step, shortened};
+use super::optimizer::{Keeping, Part, Region, Step, product_kind, shortened};
 use super::trainer::compute_kind;
 use crate::checkpoint::Entry;
 use crate::distributed::{Group, Layout, Local, Piece, fill};
-use crate::experiment::{Experiment, StatePrecision, StoredWeights, Update};
+use crate::experiment::{Experiment, OptimizerKind, StatePrecision, StoredWeights, Update};
 use crate::model::{Role, WeightSource};
 
 /// A rank's slice of one unit: flat buffers of whole blocks; on one rank, the whole unit.
@@ -28,6 +28,10 @@ pub struct Unit {
     parts: [Vec<Part>; 2],
     /// Elements of each parameter, f64, on the device.
     counts: Tensor,
+    /// Which slice this is.
+    shard: usize,
+    /// What steps the matrices.
+    optimizer: OptimizerKind,
 }
 
 /// How units are held.
@@ -37,6 +41,8 @@ pub struct Holding {
     pub kind: Kind,
     /// Numbers in which matrices are kept.
     pub weights: StoredWeights,
+    /// What steps the matrices of blocks.
+    pub optimizer: OptimizerKind,
     /// Numbers in which the matrices' moments are kept.
     pub state: StatePrecision,
     /// When weights are updated.
@@ -49,7 +55,8 @@ impl Holding {
     /// Everything f32, with matrix products in `kind`.
     pub fn wide(kind: Kind) -> Self {
         let (weights, state) = (StoredWeights::F32, StatePrecision::F32);
-        Self { kind, weights, state, update: Update::Step, offload_moments: false }
+        let (optimizer, update) = (OptimizerKind::Adamw, Update::Step);
+        Self { kind, weights, optimizer, state, update, offload_moments: false }
     }
 
     /// As the experiment says.
@@ -58,6 +65,7 @@ impl Holding {
         Self {
             kind: compute_kind(train.precision),
             weights: train.weights,
+            optimizer: optimizer.kind,
             state: optimizer.state,
             update: optimizer.update,
             offload_moments: sharding.offload_optimizer,
@@ -83,11 +91,16 @@ impl Unit {
         gradient: Tensor,
         casts: bool,
     ) -> Result<Self> {
-        let (device, offload) = (gradient.device(), holding.offload_moments);
+        let (device, offload_moments) = (gradient.device(), holding.offload_moments);
         let (num_matrices, num_rest) = (layout.matrices_of_shard(), layout.rest_of_shard());
         let kept = holding.matrix_kind();
-        let matrices = Region::zeros(num_matrices, kept, holding.state, device, offload);
-        let rest = Region::zeros(num_rest, Kind::Float, StatePrecision::F32, device, offload);
+        let optimizer =
+            if layout.matrices_of_blocks() > 0 { holding.optimizer } else { OptimizerKind::Adamw };
+        let keeping = Keeping { weights: kept, optimizer, state: holding.state, offload_moments };
+        let matrices = Region::zeros(num_matrices, keeping, device);
+        let (adamw, state) = (OptimizerKind::Adamw, StatePrecision::F32);
+        let keeping = Keeping { weights: Kind::Float, optimizer: adamw, state, offload_moments };
+        let rest = Region::zeros(num_rest, keeping, device);
         fill(&layout, shard, source, |offset, len| match offset - num_matrices {
             offset_in_rest @ 0.. => rest.weights.narrow(0, offset_in_rest, len),
             _ => matrices.weights.narrow(0, offset, len),
@@ -98,7 +111,7 @@ impl Unit {
         let parts = parts(&layout, shard);
         let counts: Vec<f64> = layout.slots.iter().map(|slot| slot.spec.numel() as f64).collect();
         let counts = Tensor::from_slice(&counts).to_device(device);
-        Ok(Self { layout, matrices, rest, gradient, compute, parts, counts })
+        Ok(Self { layout, matrices, rest, gradient, compute, parts, counts, shard, optimizer })
     }
 
     /// Both regions and what lies in them.
@@ -152,11 +165,28 @@ impl Unit {
         Local { matrices, rest: self.rest.weights.shallow_clone() }
     }
 
-    /// One AdamW step by [`Self::gradient`], which is used up. `lrs` are the parameters' learning rates where they differ.
-    pub fn step(&mut self, step: &Step, lrs: Option<&Tensor>) -> Result<()> {
+    /// One step by [`Self::gradient`], which is used up, of the ranks of `row`, who share the unit. `lrs` are the learning rates
+    /// of AdamW's parameters where they differ.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub fn step(&mut self, step: &Step, lrs: Option<&Tensor>, row: &Group) -> Result<()> {
         let [gradient, gradient_of_rest] = self.gradients();
         let [of_matrices, of_rest] = &self.parts;
-        self.matrices.step(&gradient, of_matrices, step, lrs)?;
+        match self.optimizer {
+            OptimizerKind::Adamw => self.matrices.step(&gradient, of_matrices, step, lrs)?,
+            OptimizerKind::Muon => {
+                let kind = product_kind(gradient.device());
+                let whole = Tensor::empty([self.layout.matrices], (kind, gradient.device()));
+                let slice = gradient.size()[0];
+                let own = whole.narrow(0, slice * self.shard as i64, slice);
+                self.matrices.average(&gradient, of_matrices, step, &own)?;
+                row.all_gather(&whole, "the momentum of a block")?.wait()?;
+                for part in of_matrices {
+                    self.matrices.step_along(part, &self.layout.slots[part.slot].stack_in(&whole), step);
+                }
+            }
+        }
         self.rest.step(&gradient_of_rest, of_rest, step, lrs)?;
         if let Some(compute) = &mut self.compute {
             compute.copy_(&self.matrices.weights);
@@ -172,7 +202,7 @@ impl Unit {
             region.add_surprise(&gradient, parts, step, &sums);
         }
         row.all_reduce(&sums, "the update norms of a unit")?.wait()?;
-        self.step(step, Some(&shortened(step, &sums, &self.counts)))
+        self.step(step, Some(&shortened(step, &sums, &self.counts)), row)
     }
 
     /// The gradients of both regions.
@@ -195,13 +225,13 @@ fn parts(layout: &Layout, shard: usize) -> [Vec<Part>; 2] {
         Part {
             name: spec.name.clone(),
             slot,
-            offset: if spec.role == Role::Matrix { offset } else { offset - num_matrices },
+            offset: if spec.role.is_matrix() { offset } else { offset - num_matrices },
             len: range.end - range.start,
             first: range.start,
             decays: spec.role != Role::Vector,
         }
     };
-    let is_matrix = |part: &Part| layout.slots[part.slot].spec.role == Role::Matrix;
+    let is_matrix = |part: &Part| layout.slots[part.slot].spec.role.is_matrix();
     let (matrices, rest) = layout.pieces(shard).into_iter().map(part).partition(is_matrix);
     [matrices, rest]
 }

@@ -105,6 +105,16 @@ fn updates_that_come_too_early_are_refused() {
 }
 
 #[test]
+fn a_momentum_that_does_nothing_or_never_moves_is_named() {
+    let named = |values: &str| rendered(&format!("{STORIES}[optimizer]\n{values}"), &[]);
+    let seen = named("kind = \"muon\"\nmomentum = 1.0\n");
+    assert!(seen.contains("set optimizer.momentum below 1, such as 0.95"), "{seen}");
+    let folder = Folder::new(&[("e.toml", &format!("{STORIES}[optimizer]\nmomentum = 0.9\n"))]);
+    let warnings = folder.load("e.toml", &[]).expect("only warnings").warnings.join("\n");
+    assert!(warnings.contains("`optimizer.momentum` does nothing"), "{warnings}");
+}
+
+#[test]
 fn origins_that_lead_elsewhere_are_refused() {
     assert_snapshot!(
         listed(

@@ -36,9 +36,18 @@ fn assert_same(one: &Checkpoint, other: &Checkpoint) {
 
 #[test]
 fn what_is_kept_goes_on_bit_for_bit_after_a_kill() {
-    let whole = project(&NARROW);
+    goes_on_bit_for_bit_after_a_kill(&NARROW);
+}
+
+#[test]
+fn so_does_muon() {
+    goes_on_bit_for_bit_after_a_kill(&["optimizer.kind = 'muon'", "optimizer.state = 'bf16'"]);
+}
+
+fn goes_on_bit_for_bit_after_a_kill(values: &[&str]) {
+    let whole = project(values);
     whole.oss_run("tiny.toml --until train").ends_with(0);
-    let project = project(&NARROW);
+    let project = project(values);
     for stop in [3, 17, 18] {
         project.oss_run(&format!("tiny.toml --until train --stop-at-step {stop}")).ends_with(75);
     }
@@ -96,7 +105,7 @@ fn training_in_fewer_bits_follows_f32() {
 #[test]
 fn updates_in_the_backward_pass_are_those_after_it_where_nothing_clips() {
     // The second moment after the first step is the gradient's square, so that nothing surprises it.
-    for values in [&[] as &[&str], &NARROW[..3]] {
+    for values in [&[] as &[&str], &NARROW[..3], &["optimizer.kind = 'muon'"]] {
         let after_one = |update: &[&str]| {
             let project = project(values);
             project.set(update);

@@ -32,7 +32,7 @@ pub struct Mesh {
     pub replica: usize,
     /// Moves weights along a row. Apart from `reduce`, because the exchanges of one group wait for each other.
     pub gather: Group,
-    /// Sums gradients along a row.
+    /// Sums gradients along a row, and gathers what steps along them.
     pub reduce: Group,
     /// Sums gradients along a column.
     pub replicate: Group,

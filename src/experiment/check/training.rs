@@ -2,8 +2,8 @@
 
 use super::Findings;
 use crate::experiment::{
-    Backend, DEVICES, Experiment, Optimizer, Precision, Schedule, ScheduleKind, StoredWeights, Strategy,
-    Update, conform::not_one_of,
+    Backend, DEVICES, Experiment, Optimizer, OptimizerKind, Precision, Schedule, ScheduleKind, StoredWeights,
+    Strategy, Update, conform::not_one_of,
 };
 
 /// A peak learning rate above this has never trained a transformer with AdamW.
@@ -14,6 +14,18 @@ pub(super) fn optimizer(optimizer: &Optimizer, found: &mut Findings) {
         let message = "a moment that decays by 1 never moves";
         let key = format!("optimizer.betas[{index}]");
         found.error(&[&key], message, "set both of optimizer.betas below 1, such as [0.9, 0.95]");
+    }
+    match (optimizer.kind, optimizer.momentum) {
+        (OptimizerKind::Adamw, Some(_)) => {
+            let keys = ["optimizer.momentum", "optimizer.kind"];
+            let message = "AdamW's moments decay by `optimizer.betas`: `optimizer.momentum` does nothing";
+            found.warning(&keys, message, "take it out, or set optimizer.kind = \"muon\"");
+        }
+        (OptimizerKind::Muon, Some(1.0..)) => {
+            let message = "a momentum that decays by 1 never moves";
+            found.error(&["optimizer.momentum"], message, "set optimizer.momentum below 1, such as 0.95");
+        }
+        _ => {}
     }
     if optimizer.lr > HIGHEST_SENSIBLE_LR {
         let message = format!("`optimizer.lr` = {} is far above what AdamW bears", optimizer.lr);

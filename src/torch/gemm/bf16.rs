@@ -5,11 +5,12 @@
 //! have their sums in registers.
 
 use std::arch::x86_64::{
-    __cpuid_count, __m512, __m512bh, __m512i, __mmask16, __mmask32, _mm256_mask_storeu_epi16,
-    _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_load_si512, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16,
-    _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_permutex2var_epi32, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_store_si512,
+    __cpuid_count, __m256bh, __m256i, __m512, __m512bh, __m512i, __mmask16, __mmask32,
+    _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_loadu_si512,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16,
+    _mm512_permutex2var_epi32, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_store_si512,
 };
 use std::cell::RefCell;
 use std::mem::transmute;
@@ -243,7 +244,11 @@ impl Tile {
                                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(narrow)))
                             };
                             let sum = _mm512_add_ps(sum, self.start(row, column, mask, there));
-                            _mm256_mask_storeu_epi16(place, mask, transmute(_mm512_cvtneps_pbh(sum)));
+                            _mm256_mask_storeu_epi16(
+                                place,
+                                mask,
+                                transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(sum)),
+                            );
                         }
                     }
                 }

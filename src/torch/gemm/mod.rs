@@ -29,18 +29,18 @@ pub enum Onto<'a> {
     Row(&'a Tensor),
 }
 
-/// Whether [`gemm`] takes factors like this one: f32 on the CPU, and bf16 where [`multiplies_bf16`].
+/// Whether [`gemm`] takes factors like this one: f32 on the CPU, and bf16 where [`has_bf16_gemm`].
 pub fn has_gemm(like: &Tensor) -> bool {
     like.device() == Device::Cpu
         && match like.kind() {
             Kind::Float => true,
-            Kind::BFloat16 => multiplies_bf16(),
+            Kind::BFloat16 => has_bf16_gemm(),
             _ => false,
         }
 }
 
 /// Whether this processor is one for which [`gemm`] multiplies bf16.
-pub fn multiplies_bf16() -> bool {
+pub fn has_bf16_gemm() -> bool {
     #[cfg(target_arch = "x86_64")]
     return bf16::is_best();
     #[cfg(not(target_arch = "x86_64"))]

@@ -1,4 +1,4 @@
-//! AdamW (arXiv:1711.05101) on flat buffers, whatever the precision of weights and moments.
+//! AdamW (arXiv:1711.05101) and Muon ([`muon`]) on flat buffers, whatever the precision of weights and moments.
 //!
 //! Where weights and moments are f32, libtorch's fused step works on them in place. Otherwise elements are widened a piece
 //! at a time, stepped in f32, and rounded at random back into what is kept ([`stochastic`], [`blockwise`]): by operations of
@@ -9,6 +9,8 @@ mod clip;
 mod host;
 mod loss_scale;
 mod moments;
+mod muon;
+mod newton_schulz;
 mod region;
 mod stochastic;
 
@@ -18,7 +20,8 @@ mod tests;
 pub use blockwise::BLOCK;
 pub use clip::{shortened, sum_of_squares};
 pub use loss_scale::LossScale;
-pub use region::{Part, Region, SCRATCH, SCRATCH_BYTES};
+pub use newton_schulz::product_kind;
+pub use region::{Keeping, Part, Region, SCRATCH, SCRATCH_BYTES};
 
 use tch::{Device, Kind, Tensor};
 

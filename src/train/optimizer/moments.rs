@@ -1,4 +1,4 @@
-//! AdamW's two moments of a flat buffer, in the precision that the experiment names.
+//! AdamW's two moments of a flat buffer, or Muon's one, in the precision that the experiment names.
 
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
@@ -7,7 +7,7 @@ use super::blockwise::{BLOCK, Codes, Coding};
 use super::host::Kept;
 use super::stochastic::{Noise, round_to_bf16};
 use crate::checkpoint::OPTIMIZER_PREFIX;
-use crate::experiment::StatePrecision;
+use crate::experiment::{OptimizerKind, StatePrecision};
 use crate::torch::copy_async;
 
 /// One moment of `n` elements.
@@ -18,11 +18,12 @@ enum Moment {
     Codes(Codes),
 }
 
-/// Both moments of `n` elements.
+/// The moments of `n` elements.
 #[derive(Debug)]
 pub struct Moments {
     exp_avg: Moment,
-    exp_avg_sq: Moment,
+    /// AdamW's.
+    exp_avg_sq: Option<Moment>,
 }
 
 /// A tensor of the optimizer's state as checkpoints keep it.
@@ -102,20 +103,36 @@ impl Moment {
 }
 
 impl Moments {
-    /// Zeros for `len` elements; in 8 bits these are whole blocks.
-    pub fn zeros(precision: StatePrecision, len: i64, device: Device) -> Self {
+    /// Zeros for `len` elements that `optimizer` steps; in 8 bits these are whole blocks.
+    pub fn zeros(optimizer: OptimizerKind, precision: StatePrecision, len: i64, device: Device) -> Self {
         let zeros = |coding| Moment::zeros(coding, precision, len, device);
-        Self { exp_avg: zeros(Coding::First), exp_avg_sq: zeros(Coding::Second) }
+        let has_second = optimizer == OptimizerKind::Adamw;
+        Self { exp_avg: zeros(Coding::First), exp_avg_sq: has_second.then(|| zeros(Coding::Second)) }
+    }
+
+    /// Whether there is a second.
+    pub fn has_second(&self) -> bool {
+        self.exp_avg_sq.is_some()
+    }
+
+    fn second(&self) -> &Moment {
+        self.exp_avg_sq.as_ref().unwrap_or_else(|| unreachable!("AdamW keeps both moments"))
+    }
+
+    fn second_mut(&mut self) -> &mut Moment {
+        self.exp_avg_sq.as_mut().unwrap_or_else(|| unreachable!("AdamW keeps both moments"))
     }
 
     /// The same with each tensor replaced, such as by a copy elsewhere.
     pub fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Self {
-        Self { exp_avg: self.exp_avg.map(&change), exp_avg_sq: self.exp_avg_sq.map(&change) }
+        let exp_avg_sq = self.exp_avg_sq.as_ref().map(|moment| moment.map(&change));
+        Self { exp_avg: self.exp_avg.map(&change), exp_avg_sq }
     }
 
     /// Views of elements `offset..offset + len`; in 8 bits these are whole blocks.
     pub fn narrow(&self, offset: i64, len: i64) -> Self {
-        Self { exp_avg: self.exp_avg.narrow(offset, len), exp_avg_sq: self.exp_avg_sq.narrow(offset, len) }
+        let exp_avg_sq = self.exp_avg_sq.as_ref().map(|moment| moment.narrow(offset, len));
+        Self { exp_avg: self.exp_avg.narrow(offset, len), exp_avg_sq }
     }
 
     /// Whether they are kept in f32.
@@ -125,34 +142,44 @@ impl Moments {
 
     /// Both in f32 `[n]`: themselves where they are kept so, else copies.
     pub fn wide(&self) -> [Tensor; 2] {
-        [self.exp_avg.wide(), self.wide_second()]
+        [self.wide_first(), self.wide_second()]
+    }
+
+    /// The first alone.
+    pub fn wide_first(&self) -> Tensor {
+        self.exp_avg.wide()
     }
 
     /// The second alone.
     pub fn wide_second(&self) -> Tensor {
-        self.exp_avg_sq.wide()
+        self.second().wide()
     }
 
     /// Keeps what became of [`Self::wide`], rounded by `draws`, i32 `[n]`, where that takes rounding.
     pub fn store(&mut self, [exp_avg, exp_avg_sq]: &[Tensor; 2], draws: &Tensor) {
+        self.store_first(exp_avg, draws);
+        self.second_mut().store(exp_avg_sq, draws, Noise::SecondMoment);
+    }
+
+    /// The same for [`Self::wide_first`].
+    pub fn store_first(&mut self, exp_avg: &Tensor, draws: &Tensor) {
         self.exp_avg.store(exp_avg, draws, Noise::FirstMoment);
-        self.exp_avg_sq.store(exp_avg_sq, draws, Noise::SecondMoment);
     }
 
     /// Both as slices, on the CPU.
     pub fn kept(&mut self) -> [Kept<'_>; 2] {
-        [self.exp_avg.kept(), self.exp_avg_sq.kept()]
+        let Self { exp_avg, exp_avg_sq: Some(exp_avg_sq) } = self else {
+            unreachable!("AdamW keeps both moments")
+        };
+        [exp_avg.kept(), exp_avg_sq.kept()]
     }
 
     /// The tensors that checkpoints keep.
     pub fn stored(&self) -> Vec<Stored<'_>> {
         let mut stored = self.exp_avg.stored(["exp_avg", "exp_avg_codes", "exp_avg_scales"]);
         // Of the second moment's root, hence the names.
-        stored.extend(self.exp_avg_sq.stored([
-            "exp_avg_sq",
-            "exp_avg_sq_root_codes",
-            "exp_avg_sq_root_scales",
-        ]));
+        let names = ["exp_avg_sq", "exp_avg_sq_root_codes", "exp_avg_sq_root_scales"];
+        stored.extend(self.exp_avg_sq.iter().flat_map(|moment| moment.stored(names)));
         stored
     }
 

@@ -10,7 +10,7 @@ use super::blockwise::BLOCK;
 use super::moments::{Moments, Stored};
 use super::stochastic::{Draws, Noise, round_to_bf16};
 use super::{Step, host};
-use crate::experiment::StatePrecision;
+use crate::experiment::{OptimizerKind, StatePrecision};
 use crate::torch;
 
 /// Elements that are widened at once where weights or moments are not f32.
@@ -49,12 +49,25 @@ impl Part {
 
     /// Its elements, whole blocks, in pieces that are worked on at once: (offset in the region, elements, first element of
     /// the parameter).
-    fn pieces(&self) -> impl Iterator<Item = (i64, i64, i64)> {
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (i64, i64, i64)> {
         let len = self.whole_blocks();
         (0..len)
             .step_by(SCRATCH as usize)
             .map(move |at| (self.offset + at, SCRATCH.min(len - at), self.first + at))
     }
+}
+
+/// How a region is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping {
+    /// Kind of the weights, f32 or bf16.
+    pub weights: Kind,
+    /// What steps them.
+    pub optimizer: OptimizerKind,
+    /// Numbers of the moments.
+    pub state: StatePrecision,
+    /// Whether the moments stay in host memory.
+    pub offload_moments: bool,
 }
 
 /// Flat buffers of one length, whole blocks: weights in f32 or bf16, and their moments.
@@ -66,15 +79,16 @@ pub struct Region {
 }
 
 impl Region {
-    /// Weights of `kind` on `device` and their moments, all zero. With `offload` the moments stay in host memory.
-    pub fn zeros(len: i64, kind: Kind, precision: StatePrecision, device: Device, offload: bool) -> Self {
+    /// `len` weights on `device` and their moments, all zero.
+    pub fn zeros(len: i64, keeping: Keeping, device: Device) -> Self {
+        let Keeping { weights, optimizer, state, offload_moments } = keeping;
         let moments = match device {
-            Device::Cuda(_) if offload => {
-                Moments::zeros(precision, len, Device::Cpu).map(|tensor| tensor.pin_memory(device))
+            Device::Cuda(_) if offload_moments => {
+                Moments::zeros(optimizer, state, len, Device::Cpu).map(|tensor| tensor.pin_memory(device))
             }
-            _ => Moments::zeros(precision, len, device),
+            _ => Moments::zeros(optimizer, state, len, device),
         };
-        Self { weights: Tensor::zeros([len], (kind, device)), moments }
+        Self { weights: Tensor::zeros([len], (weights, device)), moments }
     }
 
     /// The moments' tensors.
@@ -86,8 +100,8 @@ impl Region {
         self.weights.kind() == Kind::Float && self.moments.are_wide()
     }
 
-    /// One step of `parts` by their gradient, f32 and flat like the region, which is used up. `lrs` are the learning rates of
-    /// the unit's parameters, where they are not all that of the step.
+    /// One step of AdamW of `parts` by their gradient, f32 and flat like the region, which is used up. `lrs` are the learning
+    /// rates of the unit's parameters, where they are not all that of the step.
     pub fn step(
         &mut self,
         gradient: &Tensor,
@@ -119,8 +133,14 @@ impl Region {
                 self.step_narrow(gradient, &mut moments, part, &lr, step)?;
             }
         }
+        self.bring_home(&moments)
+    }
+
+    /// Keeps `moments`, which visited the weights' device where they live elsewhere.
+    pub(super) fn bring_home(&mut self, moments: &Moments) -> Result<()> {
+        let device = self.weights.device();
         if self.moments.stored().iter().any(|home| home.tensor.device() != device) {
-            self.moments.copy_from(&moments)?;
+            self.moments.copy_from(moments)?;
         }
         Ok(())
     }
@@ -151,8 +171,12 @@ impl Region {
     }
 
     /// Adds to `sums`, f64 with one number a parameter of the unit, what [`super::shortened`] takes: the sum over each
-    /// part's elements of g^2 / v, with g the gradient and v the second moment after the step, its bias corrected.
+    /// part's elements of g^2 / v, with g the gradient and v the second moment after the step, its bias corrected. Nothing
+    /// where Muon steps, whose steps have one length whatever the gradient.
     pub fn add_surprise(&self, gradient: &Tensor, parts: &[Part], step: &Step, sums: &Tensor) {
+        if !self.moments.has_second() {
+            return;
+        }
         for part in parts {
             let mut sum = sums.get(part.slot as i64);
             let _ = if gradient.device() == Device::Cpu {

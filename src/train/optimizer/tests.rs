@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::*;
-use crate::experiment::StatePrecision;
+use crate::experiment::{OptimizerKind, StatePrecision};
 
 const STEPS: u64 = 12;
 const LR: f64 = 3e-3;
@@ -41,8 +41,12 @@ fn optimizer() -> Optimizer {
     Optimizer { betas: [0.8, 0.9], weight_decay: 0.3, ..Optimizer::default() }
 }
 
+fn keeping(weights: Kind, state: StatePrecision) -> Keeping {
+    Keeping { weights, optimizer: OptimizerKind::Adamw, state, offload_moments: false }
+}
+
 fn region(weights: Kind, state: StatePrecision) -> Region {
-    let region = Region::zeros(LEN, weights, state, Device::Cpu, false);
+    let region = Region::zeros(LEN, keeping(weights, state), Device::Cpu);
     region.weights.shallow_clone().copy_(&flat(|i| 0.02 * (i as f64 * 0.7).sin()));
     region
 }
@@ -130,7 +134,7 @@ fn slices_and_tensors_give_the_same_codes_and_bits() {
     tch::manual_seed(4);
     let draws = stochastic::Draws::new(1, 2, "w");
     for state in [StatePrecision::Bf16, StatePrecision::EightBit] {
-        let moments = || moments::Moments::zeros(state, LEN, Device::Cpu);
+        let moments = || moments::Moments::zeros(OptimizerKind::Adamw, state, LEN, Device::Cpu);
         let (mut by_tensors, mut by_slices) = (moments(), moments());
         let noise = Tensor::randn([LEN], (Kind::Float, Device::Cpu)).exp();
         let wide = [Tensor::randn([LEN], (Kind::Float, Device::Cpu)) * &noise, noise.square()];
@@ -236,7 +240,7 @@ fn where_nothing_clips_nothing_changes() {
 fn a_slice_is_stepped_as_that_part_of_the_whole() {
     for (weights, state, _) in WAYS {
         let mut whole = region(weights, state);
-        let mut slice = Region::zeros(512, weights, state, Device::Cpu, false);
+        let mut slice = Region::zeros(512, keeping(weights, state), Device::Cpu);
         slice.weights.shallow_clone().copy_(&whole.weights.narrow(0, 512, 512));
         let part = Part { offset: 0, len: 444, first: 512, ..parts().remove(1) };
         for count in 0..STEPS {
