@@ -29,7 +29,7 @@ pub enum Onto<'a> {
     Row(&'a Tensor),
 }
 
-/// Whether [`gemm`] takes factors like this one: f32 on the CPU, and bf16 where [`has_bf16_gemm`].
+/// Whether [`gemm()`] takes factors like this one: f32 on the CPU, and bf16 where [`has_bf16_gemm`].
 pub fn has_gemm(like: &Tensor) -> bool {
     like.device() == Device::Cpu
         && match like.kind() {
@@ -39,7 +39,7 @@ pub fn has_gemm(like: &Tensor) -> bool {
         }
 }
 
-/// Whether this processor is one for which [`gemm`] multiplies bf16.
+/// Whether this processor is one for which [`gemm()`] multiplies bf16.
 pub fn has_bf16_gemm() -> bool {
     #[cfg(target_arch = "x86_64")]
     return bf16::is_best();

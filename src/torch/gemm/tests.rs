@@ -19,12 +19,14 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
     (a.to_kind(Kind::Double) - b).abs().max().double_value(&[])
 }
 
-const SIZES: [(i64, i64, i64); 10] = [
+const SIZES: [(i64, i64, i64); 12] = [
     (1, 1, 1),
     (1, 300, 70),
     (65, 1, 33),
     (130, 257, 64),
     (300, 200, 1),
+    (3, 70, 97),
+    (4, 33, 256),
     (7, 31, 515),
     (1000, 65, 258),
     (400, 16, 31),
