@@ -48,13 +48,12 @@ fn by_kind<T: Number>(
         let mut scores = vec![0.0; slots];
         for ((row, q), y) in range.zip(q.chunks_exact(width)).zip(y.chunks_exact_mut(width)) {
             let (sequence, head) = (row / kv_heads, row % kv_heads);
-            let cached = row * slots * dim..(row + 1) * slots * dim;
-            let seen = Seen {
-                keys: &keys[cached.clone()],
-                values: &values[cached],
-                held: &held[sequence * slots..(sequence + 1) * slots],
-                position: positions[sequence],
-            };
+            let (held, position) = (&held[sequence * slots..][..slots], positions[sequence]);
+            // A ring that is not full yet has room after all that it holds.
+            let reached = held.iter().rposition(|&held| held <= position).map_or(0, |slot| slot + 1);
+            let cached = row * slots * dim..(row * slots + reached) * dim;
+            let (keys, values) = (&keys[cached.clone()], &values[cached]);
+            let seen = Seen { keys, values, held: &held[..reached], position };
             let heads = q.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).zip(&sinks[head * group..]);
             for ((q, y), sink) in heads {
                 one_head(q, &seen, *sink, &mut scores, y);

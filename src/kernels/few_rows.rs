@@ -8,13 +8,16 @@ use tch::{Kind, Tensor};
 
 use super::Number;
 use super::rows::Rows;
-use crate::torch::{has_gemm, parallel_each, shares, slice, slice_mut};
+use crate::torch::{fetch_ahead, has_gemm, parallel_each, shares, slice, slice_mut};
 
 /// Rows up to which this beats a product of matrices.
 pub const FEW: i64 = 4;
 
 /// Numbers added up side by side; more than the vector units' latency hides.
 const LANES: usize = 64;
+
+/// Elements that are fetched before they are read, more than which the processor would not do by itself.
+const AHEAD: usize = 4096;
 
 /// Rows of the matrix that are read side by side.
 const TOGETHER: usize = 4;
@@ -34,7 +37,7 @@ pub fn few_rows(x: &Tensor, matrix: &Tensor) -> bool {
         && (matrix.is_contiguous() || is_turned)
 }
 
-/// `into [b, out] = x [b, in] @ matrix [in, out]`, plus `bias` (f32 `[out]`), summed in f32.
+/// `into [b, out] = x [b, in] @ matrix [in, out]`, plus `bias` (f32 `[out]`), summed in f32; `into` is f32 or as the factors.
 pub fn few_rows_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
     match x.kind() {
         Kind::BFloat16 => by_kind::<bf16>(into, x, matrix, bias),
@@ -46,14 +49,19 @@ fn by_kind<T: Number>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Opti
     let (count, width) = (x.size()[0] as usize, x.size()[1] as usize);
     let out = matrix.size()[1] as usize;
     let wide: Vec<f32> = slice::<T>(x).iter().map(|x| x.wide()).collect();
-    let mut y = match bias {
-        Some(bias) => vec![slice::<f32>(bias); count].concat(),
-        None => vec![0.0; count * out],
+    let mut sums = match into.kind() {
+        Kind::Float => Vec::new(),
+        _ => vec![0.0; count * out],
     };
+    let y = if sums.is_empty() { slice_mut::<f32>(into) } else { &mut sums };
+    match bias {
+        Some(bias) => y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(slice(bias))),
+        None => y.fill(0.0),
+    }
     let turned = matrix.transpose(0, 1);
     let parts = shares(out, LEAST_ELEMENTS.div_ceil(width.max(1)));
     // Each thread has its columns of every row of the result.
-    let tasks: Vec<_> = parts.iter().cloned().zip(columns_of(&mut y, out, &parts)).collect();
+    let tasks: Vec<_> = parts.iter().cloned().zip(columns_of(y, out, &parts)).collect();
     if turned.is_contiguous() {
         let columns = slice::<T>(&turned);
         parallel_each(tasks, |(share, mut y)| {
@@ -67,9 +75,11 @@ fn by_kind<T: Number>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Opti
             }
         });
     }
-    let parts = Rows::new(count * out, 1);
-    let tasks = parts.cut(&y, 1).zip(parts.cut_mut(slice_mut::<T>(into), 1)).collect();
-    parallel_each(tasks, |(y, into)| narrow(y, into));
+    if !sums.is_empty() {
+        let parts = Rows::new(count * out, 1);
+        let tasks = parts.cut(&sums, 1).zip(parts.cut_mut(slice_mut::<T>(into), 1)).collect();
+        parallel_each(tasks, |(sums, into)| narrow(sums, into));
+    }
 }
 
 /// For each part of the columns, that part of every row of `y`.
@@ -98,6 +108,7 @@ fn dots<T: Number>(x: &[f32], columns: &[T], y: &mut [&mut [f32]]) {
         for (x, y) in x.chunks_exact(width).zip(&mut *y) {
             let mut lanes = [0.0; LANES];
             for (x, column) in x[..whole].chunks_exact(LANES).zip(column[..whole].chunks_exact(LANES)) {
+                fetch_ahead(column, AHEAD);
                 for lane in 0..LANES {
                     lanes[lane] += x[lane] * column[lane].wide();
                 }
@@ -127,6 +138,9 @@ fn add_scaled<T: Number>(x: &[f32], matrix: &[T], first: usize, y: &mut [f32]) {
     let whole = x.len() / TOGETHER * TOGETHER;
     for i in (0..whole).step_by(TOGETHER) {
         let [a, b, c, d] = [rows(i), rows(i + 1), rows(i + 2), rows(i + 3)];
+        for row in [a, b, c, d] {
+            fetch_ahead(row, TOGETHER * out);
+        }
         for ((((y, a), b), c), d) in y.iter_mut().zip(a).zip(b).zip(c).zip(d) {
             *y += x[i] * a.wide() + x[i + 1] * b.wide() + x[i + 2] * c.wide() + x[i + 3] * d.wide();
         }

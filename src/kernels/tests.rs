@@ -164,7 +164,11 @@ fn products_of_few_rows() {
                 few_rows_product(&mut y, &x, &matrix, None);
                 hold("the product", &y, &wide_x.matmul(&wide), tolerance(kind));
                 few_rows_product(&mut y, &x, &matrix, Some(&bias));
-                hold("with a bias", &y, &(wide_x.matmul(&wide) + &wide_bias), tolerance(kind));
+                let biased = wide_x.matmul(&wide) + &wide_bias;
+                hold("with a bias", &y, &biased, tolerance(kind));
+                let mut y = Tensor::full([count, out], f64::NAN, (Kind::Float, Device::Cpu));
+                few_rows_product(&mut y, &x, &matrix, Some(&bias));
+                hold("in f32", &y, &biased, tolerance(Kind::Float));
             }
         }
         let (x, _) = draw(&[FEW + 1, 8], kind);

@@ -34,8 +34,12 @@ pub use weights::{WeightSource, Weights, check_range};
 use tch::{Kind, Tensor};
 
 /// The kind that norms, softmaxes and routers compute in: f32, or f64 for f64 (which only tests use).
+fn wide_kind(kind: Kind) -> Kind {
+    if kind == Kind::Double { Kind::Double } else { Kind::Float }
+}
+
 fn wide(x: &Tensor) -> Tensor {
-    if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
+    x.to_kind(wide_kind(x.kind()))
 }
 
 /// The kind of a parameter among weights whose matrices are of `kind`.

@@ -4,7 +4,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{linear, wide};
+use super::{linear, wide, wide_kind};
 
 /// Where the tokens of one layer go.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub struct Load {
 impl Load {
     /// Nothing counted yet.
     pub fn empty(num_experts: i64, like: &Tensor) -> Self {
-        let zeros = || Tensor::zeros([num_experts], (wide_kind(like), like.device()));
+        let zeros = || Tensor::zeros([num_experts], (wide_kind(like.kind()), like.device()));
         Self { counts: zeros(), probability: zeros(), tokens: 0 }
     }
 
@@ -101,10 +101,6 @@ impl Load {
         let n = self.tokens as f64;
         &self.counts * (coefficient * self.counts.size()[0] as f64 / (n * n))
     }
-}
-
-fn wide_kind(like: &Tensor) -> Kind {
-    if like.kind() == Kind::Double { Kind::Double } else { Kind::Float }
 }
 
 #[cfg(test)]

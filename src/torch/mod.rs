@@ -13,7 +13,9 @@ pub use bridge::{
     AdamW, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
     fused_adamw, set_deterministic,
 };
-pub use bytes::{Element, bytes, bytes_mut, element_bytes, i64_slice, slice, slice_mut, tensor_from_bytes};
+pub use bytes::{
+    Element, bytes, bytes_mut, element_bytes, fetch_ahead, i64_slice, slice, slice_mut, tensor_from_bytes,
+};
 pub use c10d::{ProcessGroup, Store, Transport, Work};
 pub use failure::guard;
 pub use gemm::{Onto, gemm, has_bf16_gemm, has_gemm};
