@@ -93,7 +93,7 @@ thread_local! {
 }
 
 /// Rows of the left factor that are so few that packing the right one would take longer than reading it for each.
-const FEW: usize = 4;
+const FEW: usize = 16;
 
 /// Elements that are fetched before they are read, more than which the processor would not do by itself.
 const AHEAD: usize = 4096;
