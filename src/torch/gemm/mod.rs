@@ -7,8 +7,11 @@
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
+mod block;
 #[cfg(test)]
 mod tests;
+
+pub use block::{Block, BlockElement, block_product};
 
 use gemm::Parallelism;
 use tch::{Device, Kind, Tensor};
