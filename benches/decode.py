@@ -5,6 +5,7 @@ batch is counted as if it read all of them once a step.
 """
 
 import json
+import statistics
 import sys
 
 import program
@@ -17,25 +18,33 @@ EXPERTS = ("eager", "grouped_mm")
 PROMPT = "One day, a little girl named Lily found a needle in her room. She knew it was"
 
 
-def measure(scratch):
-    print(f"\n{'greedy decoding, 110 M shape':28} {'batch':>5} {'tokens/s':>9} {'transformers':>12} {'ratio':>6} ", end="")
-    print(f"{'of bandwidth':>12}", flush=True)
-    for precision, weight_bytes in PRECISIONS.items():
-        parameters = program.plan(EXPERIMENT, {})["parameters"]
-        theirs = [peer(precision, experts) for experts in EXPERTS]
+def measure(scratch, rounds):
+    for precision in PRECISIONS:
         settings = {"train.precision": precision, "train.steps": 1, "run.name": precision}
         program.train(EXPERIMENT, scratch, settings, keep=True)
-        for batch in BATCHES:
-            speed = ours(scratch, precision, batch)
-            peer_speed = max(speeds[str(batch)] for speeds in theirs)
-            read = parameters["active"] if batch == 1 else parameters["total"] - parameters["embedding"]
-            share = speed / batch * read * weight_bytes / program.machine()["read_bytes_per_second"]
-            print(f"{precision:28} {batch:5} {speed:9.1f} {peer_speed:12.1f} {speed / peer_speed:6.2f} {share:12.0%}", flush=True)
+    parameters = program.plan(EXPERIMENT, {})["parameters"]
+    measured = {}
+    for round_ in range(rounds):
+        for precision, weight_bytes in PRECISIONS.items():
+            print(f"round {round_ + 1}/{rounds}: {precision}", file=sys.stderr)
+            theirs = [peer(precision, experts) for experts in EXPERTS]
+            for batch in BATCHES:
+                bandwidth = program.machine()["read_bytes_per_second"]
+                speed = ours(scratch, precision, batch)
+                peer_speed = max(speeds[str(batch)] for speeds in theirs)
+                read = parameters["active"] if batch == 1 else parameters["total"] - parameters["embedding"]
+                share = speed / batch * read * weight_bytes / bandwidth
+                measured.setdefault((precision, batch), []).append((speed, peer_speed, speed / peer_speed, share))
+
+    print(f"\n{'greedy decoding, 110 M shape':28} {'batch':>5} {'tokens/s':>9} {'transformers':>12} {'ratio':>6} ", end="")
+    print(f"{'of bandwidth':>12}", flush=True)
+    for (precision, batch), results in measured.items():
+        speed, peer_speed, ratio, share = (statistics.median(column) for column in zip(*results))
+        print(f"{precision:28} {batch:5} {speed:9.1f} {peer_speed:12.1f} {ratio:6.2f} {share:12.0%}", flush=True)
 
 
 def ours(runs, run, batch):
     """Tokens a second of the batch."""
-    print(f"oss-run, {run}, batch {batch}", file=sys.stderr)
     options = ["--greedy", "--max-new-tokens", TOKENS, "--num-samples", batch, "--json", "--runs-dir", runs]
     output, _ = program.call([program.PROGRAM, "sample", run, "--prompt", PROMPT, *options])
     result = json.loads(output)
@@ -45,7 +54,6 @@ def ours(runs, run, batch):
 
 def peer(precision, experts):
     """From batch size to tokens a second."""
-    print(f"transformers, {experts}, {precision}", file=sys.stderr)
     script = program.REPOSITORY / "benches/peer_decode.py"
     options = ["--precision", precision, "--experts", experts, "--tokens", TOKENS, "--batches", *BATCHES]
     output, _ = program.call([sys.executable, script, *options])

@@ -25,7 +25,7 @@ WARMUP_STEPS = 2
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="*", help="some of the benchmarks (default: all)")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="measured steps a round, after the warm-up")
     parser.add_argument("--prepare-mb", type=int, default=500)
     arguments = parser.parse_args()
@@ -33,7 +33,7 @@ def main():
     benchmarks = {
         "train": lambda scratch: train.measure(scratch, rounds, steps, WARMUP_STEPS),
         "scaling": lambda scratch: scaling.measure(scratch, steps),
-        "decode": decode.measure,
+        "decode": lambda scratch: decode.measure(scratch, rounds),
         "text": lambda scratch: text.measure(scratch, arguments.prepare_mb),
         "checkpoints": checkpoints.measure,
         "ranks": lambda scratch: ranks.measure(scratch, rounds, steps, WARMUP_STEPS),

@@ -22,10 +22,12 @@ def measure(scratch, steps):
     print(f"{'over it':>8} {'peak GB':>8}", flush=True)
     for experts in EXPERTS:
         settings = {"model.num_local_experts": experts}
+        machine = program.machine()
         speed, peak_bytes, planned = train(scratch, settings, steps + WARMUP_STEPS)
         parameters, step_seconds = planned["parameters"]["total"], planned["tokens_per_step"] / speed
-        gemm_seconds = planned["flops_per_token"] * planned["tokens_per_step"] / program.gemm_flops_per_second("f32")
-        floor = gemm_seconds + OPTIMIZER_BYTES * parameters / program.machine()["copy_bytes_per_second"]
+        flops = planned["flops_per_token"] * planned["tokens_per_step"]
+        gemm_seconds = flops / program.gemm_flops_per_second(machine, "f32")
+        floor = gemm_seconds + OPTIMIZER_BYTES * parameters / machine["copy_bytes_per_second"]
         print(f"{experts:24} {parameters / 1e6:12.0f} {speed:9.0f} {step_seconds:7.3f} {floor:8.3f} ", end="")
         print(f"{step_seconds / floor:8.2f} {peak_bytes / 1e9:8.2f}", flush=True)
 
@@ -35,8 +37,9 @@ def measure(scratch, steps):
         settings = {
             "train.sequence_length": length, "train.global_batch_size": sequences, "train.micro_batch_size": sequences,
         }
+        gemm_rate = program.gemm_flops_per_second(program.machine(), "f32")
         speed, peak_bytes, planned = train(scratch, settings, min(steps, 3) + WARMUP_STEPS)
-        share = planned["flops_per_token"] * speed / program.gemm_flops_per_second("f32")
+        share = planned["flops_per_token"] * speed / gemm_rate
         print(f"{length:24} {speed:9.0f} {share:12.0%} {peak_bytes / 1e9:8.2f}", flush=True)
 
 

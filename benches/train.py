@@ -1,7 +1,7 @@
 """Training the 110 M shape beside transformers: tokens a second, peak memory, and how near to the machine's own GEMMs.
 
 The model's FLOPs are those that `plan` counts, recomputation left out; the rate they are held to is the best that a matrix
-product of 2048 x 2048 reaches in the same minutes, whoever computes it.
+product of 2048 x 2048 reaches just before, whoever computes it.
 """
 
 import json
@@ -23,10 +23,16 @@ def measure(scratch, rounds, steps, warmup_steps):
     measured = {}
     for round_ in range(rounds):
         for precision in PRECISIONS:
+            machine = program.machine()
+            gemm_rate = program.gemm_flops_per_second(machine, precision)
             contenders = {
                 OURS: lambda: ours(scratch, precision, steps + warmup_steps),
-                f"{OURS}, muon": lambda: ours(scratch, precision, steps + warmup_steps, "muon"),
+                f"{OURS}, muon": lambda: ours(scratch, precision, steps + warmup_steps, {"optimizer.kind": "muon"}),
             }
+            if precision == "bf16":
+                # As transformers' model and its optimizer's state are.
+                narrow = {"train.weights": "bf16", "optimizer.state": "bf16"}
+                contenders[f"{OURS}, all in bf16"] = lambda: ours(scratch, precision, steps + warmup_steps, narrow)
             for experts in EXPERTS:
                 contenders[f"transformers, {experts}"] = lambda experts=experts: peer(
                     tokens_file, precision, experts, steps + warmup_steps
@@ -35,25 +41,25 @@ def measure(scratch, rounds, steps, warmup_steps):
                 print(f"round {round_ + 1}/{rounds}: {name}, {precision}", file=sys.stderr)
                 speeds, peak_bytes = run()
                 speed = statistics.median(speeds[warmup_steps:])
-                measured.setdefault(precision, {}).setdefault(name, []).append((speed, peak_bytes))
+                measured.setdefault(precision, {}).setdefault(name, []).append((speed, peak_bytes, gemm_rate))
 
     print(f"\n{'training, 110 M shape':26} {'precision':>9} {'tokens/s':>9} {'ours over it':>12} ", end="")
     print(f"{'of GEMM rate':>12} {'peak GB':>8}")
     for precision, contenders in measured.items():
         flops_per_token = program.plan(EXPERIMENT, {"train.precision": precision})["flops_per_token"]
         for name, results in contenders.items():
-            speed = statistics.median(speed for speed, _ in results)
+            speed = statistics.median(speed for speed, _, _ in results)
             # Each round's runs are neighbours in time, so that the ratio outlives a machine that changes its pace.
-            ratio = statistics.median(mine / speed for (mine, _), (speed, _) in zip(contenders[OURS], results))
-            share = speed * flops_per_token / program.gemm_flops_per_second(precision)
-            peak_bytes = max(peak for _, peak in results)
+            ratio = statistics.median(mine[0] / theirs[0] for mine, theirs in zip(contenders[OURS], results))
+            share = statistics.median(speed * flops_per_token / gemm_rate for speed, _, gemm_rate in results)
+            peak_bytes = max(peak for _, peak, _ in results)
             print(f"{name:26} {precision:>9} {speed:9.0f} {ratio:12.2f} {share:12.0%} {peak_bytes / 1e9:8.2f}")
-    show_machine()
+    show_machine(machine)
 
 
-def ours(scratch, precision, steps, optimizer="adamw"):
+def ours(scratch, precision, steps, settings=None):
     """Tokens a second of each step, and the peak memory in bytes."""
-    values = {"train.precision": precision, "train.steps": steps, "optimizer.kind": optimizer}
+    values = {"train.precision": precision, "train.steps": steps} | (settings or {})
     speeds, _, peak_bytes = program.train(EXPERIMENT, scratch, values)
     return speeds, peak_bytes
 
@@ -66,10 +72,9 @@ def peer(tokens_file, precision, experts, steps):
     return json.loads(output.splitlines()[-1]), peak_bytes
 
 
-def show_machine():
-    measured = program.machine()
-    for precision, libraries in measured["gemm_flops_per_second"].items():
+def show_machine(machine):
+    for precision, libraries in machine["gemm_flops_per_second"].items():
         rates = ", ".join(f"{rate / 1e9:.0f} by {library}" for library, rate in libraries.items())
         print(f"GEMM, 2048^3, {precision}: {rates} GFLOP/s")
-    read, copy = measured["read_bytes_per_second"], measured["copy_bytes_per_second"]
+    read, copy = machine["read_bytes_per_second"], machine["copy_bytes_per_second"]
     print(f"memory: {read / 1e9:.0f} GB/s read, {copy / 1e9:.0f} GB/s copied (read and written)", flush=True)
