@@ -48,6 +48,10 @@ impl LayerCache {
 
     /// One token of every sequence, at `positions [B]`: keys and values `[B, K, C]`.
     pub fn append(&mut self, positions: &Tensor, keys: &Tensor, values: &Tensor) {
+        if kernels::take(keys) {
+            let cache = (&mut self.keys, &mut self.values, &mut self.held);
+            return kernels::append(cache, positions, (keys, values));
+        }
         let slots = positions.remainder(self.slots).unsqueeze(1); // [B, 1]
         let (b, k, c) = keys.size3().unwrap_or_else(|_| unreachable!("keys have three axes"));
         let wide = slots.view([b, 1, 1, 1]).expand([b, k, 1, c], false);

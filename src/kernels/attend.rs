@@ -1,4 +1,4 @@
-//! Attention of one query a sequence over cached keys and values, with sinks.
+//! A cache of keys and values, and attention of one query a sequence over it, with sinks.
 //!
 //! B batch, K key/value heads, G query heads of each, S cached positions, C head dim.
 
@@ -9,7 +9,32 @@ use tch::{Kind, Tensor};
 use super::Number;
 use super::exp::exp;
 use super::rows::{Rows, sum};
-use crate::torch::{i64_slice, parallel_each, slice, slice_mut};
+use crate::torch::{bytes, bytes_mut, element_bytes, i64_slice, parallel_each, slice, slice_mut};
+
+/// Puts one key and one value of each sequence and head, `[B, K, C]`, into their slots of a cache (`[B, K, S, C]` each, and the
+/// position that each slot holds, i64 `[B, S]`): position p goes to slot p % S.
+pub fn append(
+    (keys, values, held): (&mut Tensor, &mut Tensor, &mut Tensor),
+    positions: &Tensor,
+    (new_keys, new_values): (&Tensor, &Tensor),
+) {
+    let size = keys.size();
+    let [kv_heads, slots, dim] = [size[1], size[2], size[3]].map(|n| n as usize);
+    let positions = i64_slice(positions);
+    let slot_of = |sequence: usize| positions[sequence] as usize % slots;
+    for (cache, new) in [(keys, new_keys), (values, new_values)] {
+        let bytes_of_row = dim * element_bytes(cache.kind());
+        let new = new.contiguous();
+        for (row, new) in bytes(&new).chunks_exact(bytes_of_row).enumerate() {
+            let start = (row * slots + slot_of(row / kv_heads)) * bytes_of_row;
+            bytes_mut(cache)[start..][..bytes_of_row].copy_from_slice(new);
+        }
+    }
+    let held = slice_mut::<i64>(held);
+    for (sequence, position) in positions.iter().enumerate() {
+        held[sequence * slots + slot_of(sequence)] = *position;
+    }
+}
 
 /// Queries `[B, K*G, C]` at `positions` (i64 `[B]`) over keys and values `[B, K, S, C]` that stand at `held` (i64 `[B, S]`), of
 /// which a query sees those not after its own; sinks f32 `[K*G]`. The result is `[B, K*G*C]`.

@@ -21,7 +21,7 @@ mod swiglu;
 #[cfg(test)]
 mod tests;
 
-pub use attend::attend;
+pub use attend::{append, attend};
 pub use dispatch::combine;
 pub use few_rows::{FEW, few_rows, few_rows_product};
 pub use flash::{Document, Flash};

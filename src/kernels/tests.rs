@@ -177,6 +177,32 @@ fn products_of_few_rows() {
 }
 
 #[test]
+fn a_ring_keeps_the_last_tokens() {
+    in_both_kinds(|kind| {
+        let (batch, kv_heads, slots, dim) = (2, 3, 5, 4);
+        let zeros = || Tensor::zeros([batch, kv_heads, slots, dim], (kind, Device::Cpu));
+        let (mut keys, mut values) = (zeros(), zeros());
+        let mut held = Tensor::full([batch, slots], i64::MAX, (Kind::Int64, Device::Cpu));
+        // The second sequence is three tokens ahead of the first.
+        let rows: Vec<[Tensor; 2]> =
+            (0..9).map(|_| [(); 2].map(|()| draw(&[batch, kv_heads, dim], kind).0)).collect();
+        for (time, [key, value]) in (0i64..).zip(&rows) {
+            let positions = Tensor::from_slice(&[time, time + 3]);
+            append((&mut keys, &mut values, &mut held), &positions, (key, value));
+        }
+        for (sequence, ahead) in [(0, 0), (1, 3)] {
+            for time in 9 - slots..9 {
+                let slot = (time + ahead) % slots;
+                assert_eq!(held.int64_value(&[sequence, slot]), time + ahead);
+                for (cache, new) in [(&keys, &rows[time as usize][0]), (&values, &rows[time as usize][1])] {
+                    assert_eq!(cache.get(sequence).select(1, slot), new.get(sequence));
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn attention_over_a_cache() {
     in_both_kinds(|kind| {
         let (batch, kv_heads, group, slots, dim) = (3, 2, 4, 21, 24);

@@ -15,8 +15,17 @@ use crate::model::{Role, WeightSource, Weights, compute_kind, num_units};
 #[derive(Debug)]
 pub struct Shards<'a> {
     mesh: &'a Mesh,
-    units: Vec<Local>,
-    gatherer: RefCell<Gatherer>,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// The tensors of every unit: a decoder asks for them at every token.
+    Whole(Vec<Vec<Tensor>>),
+    Slices {
+        units: Vec<Local>,
+        gatherer: RefCell<Gatherer>,
+    },
 }
 
 impl<'a> Shards<'a> {
@@ -37,24 +46,31 @@ impl<'a> Shards<'a> {
             })?;
             Ok(Local { matrices, rest })
         };
-        let units = layouts.iter().map(read).collect::<Result<_>>()?;
-        let gatherer = RefCell::new(Gatherer::new(layouts, kind, mesh.device()));
-        Ok(Self { mesh, units, gatherer })
-    }
-
-    fn local(&self, unit: usize) -> Local {
-        let Local { matrices, rest } = &self.units[unit];
-        Local { matrices: matrices.shallow_clone(), rest: rest.shallow_clone() }
+        let units: Vec<Local> = layouts.iter().map(read).collect::<Result<_>>()?;
+        let held = if mesh.shards == 1 {
+            let cut = |(layout, Local { matrices, rest }): (&Layout, &Local)| layout.cut(matrices, rest);
+            Held::Whole(layouts.iter().zip(&units).map(cut).collect())
+        } else {
+            Held::Slices { units, gatherer: RefCell::new(Gatherer::new(layouts, kind, mesh.device())) }
+        };
+        Ok(Self { mesh, held })
     }
 }
 
 impl Weights for Shards<'_> {
     fn unit(&self, index: usize) -> Result<Vec<Tensor>> {
-        let mut gatherer = self.gatherer.borrow_mut();
-        let tensors = gatherer.take(self.mesh, index, || self.local(index))?;
+        let (units, mut gatherer) = match &self.held {
+            Held::Whole(units) => return Ok(units[index].iter().map(Tensor::shallow_clone).collect()),
+            Held::Slices { units, gatherer } => (units, gatherer.borrow_mut()),
+        };
+        let local = |unit: usize| {
+            let Local { matrices, rest } = &units[unit];
+            Local { matrices: matrices.shallow_clone(), rest: rest.shallow_clone() }
+        };
+        let tensors = gatherer.take(self.mesh, index, || local(index))?;
         // Whoever walks the chain comes to the next unit next, and begins again after the last.
-        let next = (index + 1) % self.units.len();
-        gatherer.expect(self.mesh, next, || self.local(next))?;
+        let next = (index + 1) % units.len();
+        gatherer.expect(self.mesh, next, || local(next))?;
         Ok(tensors)
     }
 
