@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::Number;
 use super::rows::Rows;
-use crate::torch::{fetch_ahead, has_gemm, parallel_each, shares, slice, slice_mut};
+use crate::torch::{fetch_ahead, has_few_rows_gemm, parallel_each, shares, slice, slice_mut};
 
 /// Rows up to which this beats a product of matrices.
 pub const FEW: i64 = 4;
@@ -25,15 +25,15 @@ const TOGETHER: usize = 4;
 /// Elements of the matrix that are worth a thread of their own.
 const LEAST_ELEMENTS: usize = 1 << 15;
 
-/// Whether [`few_rows_product`] takes these: contiguous rows, and a matrix contiguous in either order. Columns of bf16 are read
-/// sooner by `torch::gemm`, where the processor has an instruction for them.
+/// Whether [`few_rows_product`] takes these: contiguous rows, and a matrix contiguous in either order. Columns are read
+/// sooner by `torch::gemm`, where it can.
 pub fn few_rows(x: &Tensor, matrix: &Tensor) -> bool {
     let is_turned = matrix.transpose(0, 1).is_contiguous();
     super::take(x)
         && matrix.kind() == x.kind()
         && (1..=FEW).contains(&x.size()[0])
         && x.is_contiguous()
-        && !(is_turned && x.kind() == Kind::BFloat16 && has_gemm(x))
+        && !has_few_rows_gemm(x, matrix)
         && (matrix.is_contiguous() || is_turned)
 }
 

@@ -5,12 +5,12 @@
 //! have their sums in registers.
 
 use std::arch::x86_64::{
-    __cpuid_count, __m256bh, __m256i, __m512, __m512bh, __m512i, __mmask16, __mmask32, _MM_HINT_T0,
-    _mm_prefetch, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps,
+    __cpuid_count, __m256bh, __m256i, __m512, __m512bh, __m512i, __mmask16, __mmask32,
+    _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps,
     _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_loadu_si512,
     _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16,
-    _mm512_permutex2var_epi32, _mm512_permutex2var_ps, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_store_si512,
+    _mm512_permutex2var_epi32, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_store_si512,
 };
 use std::cell::RefCell;
 use std::mem::transmute;
@@ -19,10 +19,10 @@ use std::sync::LazyLock;
 use super::Start;
 
 /// Lanes of a vector: f32 sums, or pairs of bf16.
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Vectors of a row whose sums are in registers.
-const VECTORS: usize = 4;
+pub const VECTORS: usize = 4;
 
 /// Columns of a panel of the right factor.
 const COLUMNS: usize = LANES * VECTORS;
@@ -92,83 +92,15 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Rows of the left factor that are so few that packing the right one would take longer than reading it for each.
-const FEW: usize = 16;
-
-/// Elements that are fetched before they are read, more than which the processor would not do by itself.
-const AHEAD: usize = 4096;
-
 /// `into = start + a @ b` on this thread, `[m, n]`, `[m, k]` and `[k, n]`.
 ///
 /// # Safety
 /// The matrices have these sizes, `into` overlaps nothing that is read, and [`is_best`].
 pub unsafe fn multiply(into: Target, a: Factor, b: Factor, (m, n, k): (usize, usize, usize), start: Start) {
-    if m <= FEW && a.column_stride == 1 && b.row_stride == 1 {
-        // SAFETY: the caller's promise.
-        return unsafe { multiply_few(into, a, b, (m, n, k), start) };
-    }
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promise.
         unsafe { multiply_blocks(into, a, b, (m, n, k), start, scratch) }
     });
-}
-
-/// Few rows times columns whose numbers are neighbours: each is read once, at the speed of the memory.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn multiply_few(into: Target, a: Factor, b: Factor, (m, n, k): (usize, usize, usize), start: Start) {
-    let whole = k / (2 * LANES) * (2 * LANES);
-    for first_column in (0..n).step_by(LANES) {
-        let width = LANES.min(n - first_column);
-        for row in 0..m {
-            let mut sums = [_mm512_setzero_ps(); LANES];
-            for (column, sum) in sums.iter_mut().enumerate().take(width) {
-                // SAFETY: inside of the factors, as the mask keeps to K; any 64 bytes are a vector of bf16; what is fetched
-                // ahead may lie anywhere.
-                unsafe {
-                    let left = a.at(row, 0).data;
-                    let right = b.at(0, first_column + column).data;
-                    for at in (0..whole).step_by(2 * LANES) {
-                        _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(at + AHEAD).cast());
-                        let (left, right) = (left.add(at), right.add(at));
-                        let left = transmute::<__m512i, __m512bh>(_mm512_loadu_si512(left.cast()));
-                        let right = transmute::<__m512i, __m512bh>(_mm512_loadu_si512(right.cast()));
-                        *sum = _mm512_dpbf16_ps(*sum, left, right);
-                    }
-                    if whole < k {
-                        let mask = mask_of(k - whole);
-                        let left = _mm512_maskz_loadu_epi16(mask, left.add(whole).cast());
-                        let right = _mm512_maskz_loadu_epi16(mask, right.add(whole).cast());
-                        let left = transmute::<__m512i, __m512bh>(left);
-                        *sum = _mm512_dpbf16_ps(*sum, left, transmute::<__m512i, __m512bh>(right));
-                    }
-                }
-            }
-            let mut vectors = [[_mm512_setzero_ps(); VECTORS]];
-            // SAFETY: the caller's promise, and the width keeps to the columns.
-            unsafe {
-                vectors[0][0] = totals(&mut sums);
-                Tile { into, start, row, column: first_column, width }.store(&vectors);
-            }
-        }
-    }
-}
-
-/// The sum of each vector's lanes: halves onto each other, as in [`transpose`].
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn totals(vectors: &mut [__m512; LANES]) -> __m512 {
-    for (round, [upper, lower]) in TABLES.iter().enumerate().rev() {
-        let size = 1 << round;
-        // SAFETY: a table is 64 bytes.
-        let (upper, lower) =
-            unsafe { (_mm512_loadu_si512(upper.as_ptr().cast()), _mm512_loadu_si512(lower.as_ptr().cast())) };
-        for i in 0..size {
-            let (above, below) = (vectors[i], vectors[i + size]);
-            let left = _mm512_permutex2var_ps(above, upper, below);
-            vectors[i] = _mm512_add_ps(left, _mm512_permutex2var_ps(above, lower, below));
-        }
-    }
-    vectors[0]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -276,12 +208,12 @@ unsafe fn sums<const R: usize>(left: Pairs, columns: *const u32, pairs: usize) -
 }
 
 /// A place in the product, as wide as a panel or less.
-struct Tile {
-    into: Target,
-    start: Start,
-    row: usize,
-    column: usize,
-    width: usize,
+pub struct Tile {
+    pub into: Target,
+    pub start: Start,
+    pub row: usize,
+    pub column: usize,
+    pub width: usize,
 }
 
 impl Tile {
@@ -289,7 +221,7 @@ impl Tile {
     /// The place lies in the product, and what is added has its size.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[inline]
-    unsafe fn store<const R: usize>(&self, sums: &[[__m512; VECTORS]; R]) {
+    pub unsafe fn store<const R: usize>(&self, sums: &[[__m512; VECTORS]; R]) {
         for (row, sums) in sums.iter().enumerate() {
             let row = self.row + row;
             for (vector, &sum) in sums.iter().enumerate() {
@@ -424,7 +356,7 @@ unsafe fn pack_columns(matrix: Factor, depth: usize, width: usize, stride: usize
 }
 
 /// Blocks of 1, 2, 4 and 8 that change places.
-const TABLES: [[[u32; LANES]; 2]; 4] = [swaps(1), swaps(2), swaps(4), swaps(8)];
+pub const TABLES: [[[u32; LANES]; 2]; 4] = [swaps(1), swaps(2), swaps(4), swaps(8)];
 
 /// Transposes 16 x 16 numbers of 32 bits: in four rounds, blocks of 1, 2, 4 and 8 change places across the diagonal.
 #[target_feature(enable = "avx512f")]
@@ -472,6 +404,6 @@ unsafe fn pack_any(matrix: Factor, depth: usize, width: usize, stride: usize, pa
 }
 
 /// The first `len` of 32 lanes.
-fn mask_of(len: usize) -> __mmask32 {
+pub fn mask_of(len: usize) -> __mmask32 {
     u32::MAX >> (32 - len.min(32))
 }

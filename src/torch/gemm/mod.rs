@@ -8,6 +8,8 @@
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 mod block;
+#[cfg(target_arch = "x86_64")]
+mod few;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +18,7 @@ pub use block::{Block, BlockElement, block_product};
 use gemm::Parallelism;
 use tch::{Device, Kind, Tensor};
 
-use super::parallel::{num_threads, parallel_each};
+use super::parallel::{num_threads, parallel_each, shares};
 
 /// Multiplications that are worth a thread of their own.
 const LEAST_WORK: usize = 1 << 18;
@@ -50,6 +52,22 @@ pub fn has_bf16_gemm() -> bool {
     false
 }
 
+/// Whether [`gemm()`] reads the columns of few rows' products at the speed of the memory: `few [M, K]` and `columns [K, N]`, whose
+/// numbers are neighbours along K.
+pub fn has_few_rows_gemm(few: &Tensor, columns: &Tensor) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return has_gemm(few)
+        && bf16::is_best()
+        && few.size()[0] <= few::FEW as i64
+        && few.stride()[1] == 1
+        && columns.stride()[0] == 1;
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (few, columns);
+        false
+    }
+}
+
 /// `into = onto + a @ b`: CPU tensors `[M, N]`, `[M, K]`, `[K, N]`, all f32, or bf16 factors that [`has_gemm`] takes with a
 /// product in bf16 or f32; sums are f32. Strides are free, but a product of bf16 has neighbours along one axis; `into` shares no
 /// memory with the factors. Bit-identical for equal shapes, strides and numbers of threads.
@@ -76,6 +94,10 @@ pub fn gemm(into: &mut Tensor, a: &Tensor, b: &Tensor, onto: Onto<'_>) {
     let product =
         Product { into: Matrix::of(into), a: Matrix::of(a), b: Matrix::of(b), k: k as usize, start };
     let (m, n) = (m as usize, n as usize);
+    #[cfg(target_arch = "x86_64")]
+    if has_few_rows_gemm(a, b) && product.into.column_stride == 1 {
+        return product.few_rows((m, n), into_kind);
+    }
     match kind {
         #[cfg(target_arch = "x86_64")]
         Kind::BFloat16 => product.bf16((m, n), into_kind),
@@ -126,6 +148,23 @@ impl Matrix {
         bf16::Factor { data, row_stride: self.row_stride, column_stride: self.column_stride }
     }
 
+    /// What lies right and below of an element, to be written.
+    ///
+    /// # Safety
+    /// The element lies in the matrix, whose columns are neighbours.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn target(self, kind: Kind, row: usize, column: usize) -> bf16::Target {
+        let row_stride = self.row_stride;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match kind {
+                Kind::BFloat16 => bf16::Target::Bf16 { data: self.at(row, column), row_stride },
+                Kind::Float => bf16::Target::F32 { data: self.at(row, column), row_stride },
+                kind => panic!("a product in {kind:?}"),
+            }
+        }
+    }
+
     /// # Safety
     /// The element lies in the matrix.
     unsafe fn at<T>(self, row: usize, column: usize) -> *mut T {
@@ -154,6 +193,24 @@ enum Start {
     Row(*const f32),
     /// Numbers by row.
     Column(*const f32),
+}
+
+impl Start {
+    /// What is added right and below of an element.
+    ///
+    /// # Safety
+    /// The element lies in the product.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn from(self, first_row: usize, first_column: usize) -> Self {
+        // SAFETY: the caller's promise: numbers there are as many as columns, or rows.
+        unsafe {
+            match self {
+                Self::Row(row) => Self::Row(row.add(first_column)),
+                Self::Column(column) => Self::Column(column.add(first_row)),
+                start => start,
+            }
+        }
+    }
 }
 
 // SAFETY: only pointers; the tensors are borrowed until all parts are done, and the threads' parts of `into` do not overlap.
@@ -197,6 +254,30 @@ impl Product {
         });
     }
 
+    /// [`few::multiply`] of parts of the columns.
+    #[cfg(target_arch = "x86_64")]
+    fn few_rows(&self, (m, n): (usize, usize), into_kind: Kind) {
+        let kind = self.a.kind;
+        assert_eq!(self.b.kind, kind, "factors of one kind");
+        let bytes = kind.elt_size_in_bytes() as isize;
+        let lines = |data: *mut u8, stride: isize| few::Lines { data, stride: stride * bytes };
+        parallel_each(shares(n, LEAST_WORK / (m * self.k).max(1)), |share| {
+            let Self { into, a, b, k, start } = *self;
+            let size = (m, share.len(), k);
+            // SAFETY: as in `f32`; the parts have columns of their own.
+            unsafe {
+                let into = into.target(into_kind, 0, share.start);
+                let start = start.from(0, share.start);
+                let column = b.data.offset(share.start as isize * b.column_stride * bytes);
+                let (rows, columns) = (lines(a.data, a.row_stride), lines(column, b.column_stride));
+                match kind {
+                    Kind::BFloat16 => few::multiply::<true>(into, rows, columns, size, start),
+                    _ => few::multiply::<false>(into, rows, columns, size, start),
+                }
+            }
+        });
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn bf16(&self, (m, n): (usize, usize), into_kind: Kind) {
         assert!(bf16::is_best(), "a product of bf16 on a processor that has none");
@@ -207,19 +288,10 @@ impl Product {
         }
         parallel_each(parts(m, n, self.k), |Part { rows, columns }| {
             let Self { into, a, b, k, start } = *self;
-            let row_stride = into.row_stride;
             // SAFETY: as in `f32`; what is added has an element for each column, or each row.
             unsafe {
-                let into = match into_kind {
-                    Kind::BFloat16 => bf16::Target::Bf16 { data: into.at(rows.0, columns.0), row_stride },
-                    Kind::Float => bf16::Target::F32 { data: into.at(rows.0, columns.0), row_stride },
-                    kind => panic!("a product of bf16 in {kind:?}"),
-                };
-                let start = match start {
-                    Start::Row(row) => Start::Row(row.add(columns.0)),
-                    Start::Column(column) => Start::Column(column.add(rows.0)),
-                    start => start,
-                };
+                let into = into.target(into_kind, rows.0, columns.0);
+                let start = start.from(rows.0, columns.0);
                 let a = a.factor(rows.0, 0);
                 bf16::multiply(into, a, b.factor(0, columns.0), (rows.1, columns.1, k), start);
             }
