@@ -3,7 +3,7 @@
 use multiversion::multiversion;
 use tch::Tensor;
 
-use super::{Flash, Inputs, KEYS, Queries};
+use super::{Flash, Inputs, KEYS, Queries, Shape};
 use crate::kernels::Number;
 use crate::kernels::exp::exp;
 use crate::kernels::rows::sum;
@@ -77,44 +77,50 @@ pub fn backward<T: Number + BlockElement>(
     }
     parallel_each(tasks, |task| differentiate(&inputs, &saved, task));
 
-    let merged: Vec<&mut Sums> = sums
-        .chunks_mut(sharing)
-        .filter_map(|sums| {
-            let (first, others) = sums.split_first_mut()?;
-            others.iter().for_each(|other| first.add(other));
-            Some(first)
-        })
-        .collect();
-    for (grad, of_task) in [(&mut dk, (|sums| &sums.k) as fn(&Sums) -> &Vec<f32>), (&mut dv, |sums| &sums.v)]
-    {
-        let rows = slice_mut::<T>(grad).chunks_exact_mut(shape.length * shape.kv_heads * shape.dim);
-        let tasks = rows.zip(merged.chunks(shape.kv_heads)).collect();
-        parallel_each(tasks, |(rows, heads): (&mut [T], &[&mut Sums])| {
-            for (index, keys) in rows.chunks_exact_mut(shape.dim).enumerate() {
-                let (position, head) = (index / shape.kv_heads, index % shape.kv_heads);
-                for (key, sum) in keys.iter_mut().zip(&of_task(heads[head])[position * shape.dim..]) {
-                    *key = T::narrow(*sum);
-                }
-            }
-        });
-    }
+    let sums: Vec<&Sums> = sums.chunks_mut(sharing).map(Sums::merge).collect();
+    write_keys::<T>(shape, &mut dk, &sums, |sums| &sums.k);
+    write_keys::<T>(shape, &mut dv, &sums, |sums| &sums.v);
     let grad_sinks = slice_mut::<f32>(grad_sinks);
     for (head, grad) in grad_sinks.iter_mut().enumerate() {
         let (kv_head, member) = (head / shape.group, head % shape.group);
-        let of_head = merged.iter().skip(kv_head).step_by(shape.kv_heads);
+        let of_head = sums.iter().skip(kv_head).step_by(shape.kv_heads);
         *grad += of_head.map(|sums| sums.sinks[member]).sum::<f64>() as f32;
     }
     [dq, dk, dv]
 }
 
 impl Sums {
-    fn add(&mut self, other: &Self) {
+    /// The sums of tasks that shared a row and a head, in the first of them.
+    fn merge(sharing: &mut [Self]) -> &Self {
+        let (first, others) = sharing.split_first_mut().unwrap_or_else(|| unreachable!("tasks that share"));
         let add =
             |all: &mut [f32], more: &[f32]| all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
-        add(&mut self.k, &other.k);
-        add(&mut self.v, &other.v);
-        self.sinks.iter_mut().zip(&other.sinks).for_each(|(all, more)| *all += more);
+        for other in others {
+            add(&mut first.k, &other.k);
+            add(&mut first.v, &other.v);
+            first.sinks.iter_mut().zip(&other.sinks).for_each(|(all, more)| *all += more);
+        }
+        first
     }
+}
+
+/// The sums `[T, C]` of all rows and heads into the gradient `[B, T, K, C]`.
+fn write_keys<T: Number>(
+    shape: Shape,
+    grad: &mut Tensor,
+    sums: &[&Sums],
+    part: impl Fn(&Sums) -> &Vec<f32> + Sync,
+) {
+    let rows = slice_mut::<T>(grad).chunks_exact_mut(shape.length * shape.kv_heads * shape.dim);
+    let tasks = rows.zip(sums.chunks(shape.kv_heads)).collect();
+    parallel_each(tasks, |(row, heads): (&mut [T], &[&Sums])| {
+        for (index, key) in row.chunks_exact_mut(shape.dim).enumerate() {
+            let (position, head) = (index / shape.kv_heads, index % shape.kv_heads);
+            for (key, sum) in key.iter_mut().zip(&part(heads[head])[position * shape.dim..]) {
+                *key = T::narrow(*sum);
+            }
+        }
+    });
 }
 
 fn differentiate<T: Number + BlockElement>(

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::super::Element;
+use crate::torch::Element;
 
 /// A matrix in a slice, strides in elements.
 #[derive(Clone, Copy, Debug)]
