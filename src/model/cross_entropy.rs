@@ -14,8 +14,7 @@
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
-use super::linear::{accumulate_product, product, product_into};
-use super::wide;
+use super::linear::{accumulate_product, product_into, wide_product};
 use crate::kernels::{self, Number, OnlineSoftmax};
 use crate::torch::{i64_slice, slice, slice_mut};
 
@@ -70,7 +69,7 @@ pub fn losses(x: &Tensor, targets: &Tensor, matrix: &Tensor) -> Tensor {
     let columns = matrix.transpose(0, 1);
     let parts: Vec<Tensor> = chunks(x, matrix.size()[0], 4)
         .map(|(start, len)| {
-            let logits = wide(&product(&x.narrow(0, start, len), &columns));
+            let logits = wide_product(&x.narrow(0, start, len), &columns);
             let target = targets.narrow(0, start, len).unsqueeze(-1);
             logits.logsumexp([-1i64].as_slice(), false) - logits.gather(-1, &target, false).squeeze_dim(-1)
         })
@@ -79,8 +78,8 @@ pub fn losses(x: &Tensor, targets: &Tensor, matrix: &Tensor) -> Tensor {
 }
 
 /// The summed loss as an f64 scalar tensor, and the gradient of `x` of that sum times `scale`; the matrix, which may be in f32,
-/// is cast to the kind of `x`. Its gradient is added to
-/// `grad_matrix` (f32, or f64 for f64), or replaces what is there where that `is_stale`.
+/// is cast to the kind of `x`. Its gradient is added to `grad_matrix` (f32, or f64 for f64), or replaces what is there where
+/// that `is_stale`.
 pub fn loss_and_gradient(
     x: &Tensor,
     targets: &Tensor,
@@ -133,7 +132,7 @@ fn by_operations(
     grad_matrix: &mut Tensor,
 ) -> (Tensor, Tensor) {
     let target = targets.unsqueeze(-1); // [n, 1]
-    let log_likelihood = wide(&rows.matmul(&matrix.transpose(0, 1))).log_softmax(-1, None::<Kind>); // [n, V]
+    let log_likelihood = wide_product(rows, &matrix.transpose(0, 1)).log_softmax(-1, None::<Kind>); // [n, V]
     let loss = -log_likelihood.gather(-1, &target, false).sum(Kind::Double);
     // The gradient of the summed loss by the logits is softmax minus one-hot; `scale` waits for the narrower sides.
     let mut grad_logits = { log_likelihood }.exp_();

@@ -5,8 +5,8 @@
 use tch::Tensor;
 
 use super::cross_entropy::LossScratch;
-use super::linear::product_into;
-use super::{cross_entropy, norm, wide_kind};
+use super::linear::wide_product;
+use super::{cross_entropy, norm};
 use crate::experiment::Model;
 
 /// Weights of the head, or their gradients.
@@ -31,10 +31,7 @@ impl Weights {
 /// Logits `[N, V]` of rows `x [N, D]`, in f32 (f64 for f64).
 pub fn logits(model: &Model, x: &Tensor, weights: &Weights) -> Tensor {
     let (normalised, _) = norm::forward(x, &weights.norm, model.rms_norm_eps);
-    let size = [x.size()[0], weights.matrix.size()[0]];
-    let mut logits = Tensor::empty(size, (wide_kind(x.kind()), x.device()));
-    product_into(&mut logits, &normalised, &weights.matrix.transpose(0, 1));
-    logits
+    wide_product(&normalised, &weights.matrix.transpose(0, 1))
 }
 
 /// Negative log-likelihood of each target, f32 `[N]`, without gradients.

@@ -4,6 +4,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::wide_kind;
 use crate::kernels;
 use crate::torch::{Onto, gemm, has_gemm};
 
@@ -28,6 +29,13 @@ pub fn backward(
 /// `a @ b`.
 pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
     let mut y = Tensor::empty([a.size()[0], b.size()[1]], (a.kind(), a.device()));
+    product_into(&mut y, a, b);
+    y
+}
+
+/// `a @ b` in f32 (f64 for f64), unrounded where the product can be.
+pub fn wide_product(a: &Tensor, b: &Tensor) -> Tensor {
+    let mut y = Tensor::empty([a.size()[0], b.size()[1]], (wide_kind(a.kind()), a.device()));
     product_into(&mut y, a, b);
     y
 }

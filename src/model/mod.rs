@@ -46,7 +46,6 @@ fn wide(x: &Tensor) -> Tensor {
 pub fn compute_kind(role: Role, kind: Kind) -> Kind {
     match (role, kind) {
         (role, kind) if role.is_matrix() => kind,
-        (_, Kind::Double) => Kind::Double,
-        _ => Kind::Float,
+        (_, kind) => wide_kind(kind),
     }
 }

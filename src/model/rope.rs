@@ -48,7 +48,7 @@ impl Rotation {
     /// No host memory that can be locked for the copy to a GPU.
     pub fn new(model: &Model, positions: &Tensor, kind: Kind) -> Result<Self> {
         let (frequencies, scale) = inverse_frequencies(model);
-        let compute = if kind == Kind::Double { Kind::Double } else { Kind::Float };
+        let compute = super::wide_kind(kind);
         let frequencies = torch::upload(&frequencies, positions.device())?.to_kind(compute);
         let angles = positions.to_kind(compute).unsqueeze(-1) * frequencies; // [T, C/2]
         let table = |values: Tensor| (values * scale).to_kind(kind).unsqueeze(-2);

@@ -10,7 +10,8 @@ use super::ParameterSpec;
 /// The weights of the chain, a unit at a time.
 ///
 /// A unit's tensors come in the order of [`super::unit_parameters`]: matrices in the compute kind (the embedding's
-/// perhaps in f32), the router's matrix and vectors in f32. Whoever holds them sharded gathers in `unit` and may release when the result is dropped.
+/// perhaps in f32), the router's matrix and vectors in f32. Whoever holds them sharded gathers in `unit` and may release when
+/// the result is dropped.
 pub trait Weights {
     /// Tensors of unit `index`.
     fn unit(&self, index: usize) -> Result<Vec<Tensor>>;

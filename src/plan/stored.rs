@@ -1,9 +1,10 @@
 //! Bytes of what training keeps between steps, by the precision that the experiment names.
 
-use tch::{Device, Kind};
+use tch::Device;
 
 use super::mesh::{Regions, on_gpu};
 use crate::experiment::{Experiment, OptimizerKind, StatePrecision, StoredWeights};
+use crate::torch::element_bytes;
 use crate::train::{BLOCK, product_kind};
 
 /// Bytes of an f32 number.
@@ -40,7 +41,7 @@ pub fn moments(experiment: &Experiment, regions: Regions) -> u64 {
 /// Bytes of an element of what Muon makes orthogonal.
 pub fn ahead_bytes(experiment: &Experiment) -> u64 {
     let device = if on_gpu(&experiment.train) { Device::Cuda(0) } else { Device::Cpu };
-    if product_kind(device) == Kind::Float { F32_BYTES } else { 2 }
+    element_bytes(product_kind(device)) as u64
 }
 
 #[cfg(test)]

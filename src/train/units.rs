@@ -103,8 +103,8 @@ impl<'a> Units<'a> {
         self.gatherer.borrow_mut().expect(self.mesh, index, || self.units[index].local())
     }
 
-    /// The tensors that a unit's passes take in training, in the order of its parameters. They stay valid until the unit after the
-    /// next is expected.
+    /// The tensors that a unit's passes take in training, in the order of its parameters. They stay valid until the unit
+    /// after the next is expected.
     ///
     /// # Errors
     /// Another rank is gone.

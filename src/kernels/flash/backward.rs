@@ -7,7 +7,7 @@ use super::{Flash, Inputs, KEYS, Queries, Shape};
 use crate::kernels::Number;
 use crate::kernels::exp::exp;
 use crate::kernels::rows::sum;
-use crate::torch::{Block, BlockElement, block_product, num_threads, parallel_each, slice, slice_mut};
+use crate::torch::{Block, block_product, num_threads, parallel_each, slice, slice_mut};
 
 /// What the forward pass left, and the gradient of its output.
 struct Saved<'a, T> {
@@ -35,7 +35,7 @@ struct Sums {
     sinks: Vec<f64>,
 }
 
-pub fn backward<T: Number + BlockElement>(
+pub fn backward<T: Number>(
     flash: &Flash<'_>,
     grad: &Tensor,
     (output, logsumexp): (&Tensor, &Tensor),
@@ -123,11 +123,7 @@ fn write_keys<T: Number>(
     });
 }
 
-fn differentiate<T: Number + BlockElement>(
-    inputs: &Inputs<'_, T>,
-    saved: &Saved<'_, T>,
-    task: Task<'_, '_, T>,
-) {
+fn differentiate<T: Number>(inputs: &Inputs<'_, T>, saved: &Saved<'_, T>, task: Task<'_, '_, T>) {
     let Task { row: sequence, head, blocks, sums } = task;
     let (group, dim, length) = (inputs.shape.group, inputs.shape.dim, inputs.shape.length);
     let heads = inputs.shape.kv_heads * group;

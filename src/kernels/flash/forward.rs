@@ -3,11 +3,11 @@
 use multiversion::multiversion;
 use tch::{Device, Kind, Tensor};
 
-use super::{Flash, Inputs, KEYS, Queries, dealt, scale_by};
+use super::{Flash, Inputs, KEYS, Queries};
 use crate::kernels::Number;
 use crate::kernels::exp::exp;
 use crate::kernels::rows::LANES;
-use crate::torch::{Block, BlockElement, block_product, parallel_each, slice, slice_mut};
+use crate::torch::{Block, block_product, num_threads, parallel_each, slice, slice_mut};
 
 /// One block of queries of one group, and where its results go: a slice for each query.
 struct Task<'a, T> {
@@ -17,7 +17,7 @@ struct Task<'a, T> {
     logsumexp: Vec<&'a mut [f32]>,
 }
 
-pub fn forward<T: Number + BlockElement>(flash: &Flash<'_>) -> (Tensor, Tensor) {
+pub fn forward<T: Number>(flash: &Flash<'_>) -> (Tensor, Tensor) {
     let shape = flash.shape();
     let [q, k, v] = [flash.q, flash.k, flash.v].map(Tensor::contiguous);
     let inputs = flash.inputs::<T>([&q, &k, &v]);
@@ -45,7 +45,18 @@ pub fn forward<T: Number + BlockElement>(flash: &Flash<'_>) -> (Tensor, Tensor) 
     (output, logsumexp)
 }
 
-fn attend<T: Number + BlockElement>(inputs: &Inputs<'_, T>, sinks: &[f32], task: Task<'_, T>) {
+/// `tasks` in an order that gives threads, each of which takes its share of neighbours, as much of the late ones, which see
+/// more, as of the early ones.
+fn dealt<T>(tasks: Vec<T>) -> Vec<T> {
+    let threads = num_threads();
+    let mut hands: Vec<Vec<T>> = (0..threads).map(|_| Vec::new()).collect();
+    for (index, task) in tasks.into_iter().enumerate() {
+        hands[index % threads].push(task);
+    }
+    hands.into_iter().flatten().collect()
+}
+
+fn attend<T: Number>(inputs: &Inputs<'_, T>, sinks: &[f32], task: Task<'_, T>) {
     let Task { queries, head, output, logsumexp } = task;
     let (group, dim) = (inputs.shape.group, inputs.shape.dim);
     let rows = group * queries.len;
@@ -123,4 +134,11 @@ fn add_keys<T: Number>(scores: &[f32], scale: f32, softmax: &mut Softmax, shares
     softmax.sum = softmax.sum * factor + sums.iter().sum::<f32>();
     softmax.max = max;
     factor
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn scale_by(row: &mut [f32], factor: f32) {
+    for x in row {
+        *x *= factor;
+    }
 }

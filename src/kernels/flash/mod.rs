@@ -12,11 +12,10 @@ mod forward;
 use std::ops::Range;
 
 use half::bf16;
-use multiversion::multiversion;
 use tch::{Kind, Tensor};
 
 use super::Number;
-use crate::torch::{Block, BlockElement, has_gemm, num_threads, slice};
+use crate::torch::{Block, has_gemm, slice};
 
 /// Rows of a block: queries times the heads of a group.
 const ROWS: usize = 128;
@@ -129,7 +128,7 @@ struct Inputs<'a, T> {
     window: Option<i64>,
 }
 
-impl<'a, T: Number + BlockElement> Inputs<'a, T> {
+impl<'a, T: Number> Inputs<'a, T> {
     fn scale(&self) -> f32 {
         1.0 / (self.shape.dim as f32).sqrt()
     }
@@ -171,23 +170,5 @@ impl<'a, T: Number + BlockElement> Inputs<'a, T> {
         let Shape { length, kv_heads, dim, .. } = self.shape;
         let start = ((row * length + first) * kv_heads + head) * dim;
         Block { data: &x[start..], row_stride: kv_heads * dim, column_stride: 1 }
-    }
-}
-
-/// `tasks` in an order that gives threads, each of which takes its share of neighbours, as much of the late ones, which see
-/// more, as of the early ones.
-fn dealt<T>(tasks: Vec<T>) -> Vec<T> {
-    let threads = num_threads();
-    let mut hands: Vec<Vec<T>> = (0..threads).map(|_| Vec::new()).collect();
-    for (index, task) in tasks.into_iter().enumerate() {
-        hands[index % threads].push(task);
-    }
-    hands.into_iter().flatten().collect()
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn scale_by(row: &mut [f32], factor: f32) {
-    for x in row {
-        *x *= factor;
     }
 }

@@ -9,6 +9,7 @@ use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
 use super::{Document, Saved, Visibility, documents};
+use crate::model::wide_kind;
 
 /// Queries `start..start + len` of some rows, and the keys from `first_key` to the last query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ pub fn forward(
     scale: f64,
 ) -> Result<Saved> {
     let (b, t, h, _) = q.size4()?;
-    let lse_kind = if q.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+    let lse_kind = wide_kind(q.kind());
     let tiles = tiles(q, visibility);
     let (mut outputs, mut lses) = (None, None);
     let mut masks = Masks::default();
@@ -216,7 +217,7 @@ fn tile_backward(
 
 /// Masked scores in f32 (f64 for f64), for devices and kinds without a flash kernel.
 fn scores(q: &Tensor, k: &Tensor, mask: Option<&Tensor>, scale: f64) -> Tensor {
-    let kind = if q.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+    let kind = wide_kind(q.kind());
     let scores = q.to_kind(kind).matmul(&k.to_kind(kind).transpose(-2, -1)) * scale;
     match mask {
         Some(mask) => scores + mask,

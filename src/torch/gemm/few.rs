@@ -33,8 +33,7 @@ pub struct Lines {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn multiply<const BF16: bool>(
     into: Target,
-    rows: Lines,
-    columns: Lines,
+    (rows, columns): (Lines, Lines),
     (m, n, k): (usize, usize, usize),
     start: Start,
 ) {

@@ -3,7 +3,7 @@
 //! libtorch leaves f32 to MKL, which on AMD's processors stays with AVX2 and half of the machine's speed; the crate `gemm` has
 //! kernels for AVX-512. It leaves bf16 to oneDNN, which compiles a kernel for every new shape, allocates in every call and
 //! rounds what is to be added to an f32 sum; no crate multiplies bf16, so [`bf16`] does. Both take any strides, and add to what
-//! is there without a pass of its own.
+//! is there without a pass of its own. Both pack their factors first, for which few rows are too few: [`few`].
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
@@ -13,12 +13,12 @@ mod few;
 #[cfg(test)]
 mod tests;
 
-pub use block::{Block, BlockElement, block_product};
+pub use block::{Block, block_product};
 
 use gemm::Parallelism;
 use tch::{Device, Kind, Tensor};
 
-use super::parallel::{num_threads, parallel_each, shares};
+use super::parallel::{num_threads, parallel_each};
 
 /// Multiplications that are worth a thread of their own.
 const LEAST_WORK: usize = 1 << 18;
@@ -85,29 +85,16 @@ pub fn gemm(into: &mut Tensor, a: &Tensor, b: &Tensor, onto: Onto<'_>) {
             "a row of f32"
         );
     }
+    let kinds = [into.kind(), a.kind(), b.kind()];
+    let fits = kinds[1] == kinds[2] && [kinds[1], Kind::Float].contains(&kinds[0]);
+    assert!(fits && has_gemm(a), "a product of {:?} and {:?} in {:?}", kinds[1], kinds[2], kinds[0]);
     let start = match onto {
         Onto::Zero => Start::Zero,
         Onto::Itself => Start::Itself,
         Onto::Row(row) => Start::Row(row.data_ptr().cast_const().cast()),
     };
-    let [into_kind, kind] = [into.kind(), a.kind()];
-    let product =
-        Product { into: Matrix::of(into), a: Matrix::of(a), b: Matrix::of(b), k: k as usize, start };
-    let (m, n) = (m as usize, n as usize);
-    #[cfg(target_arch = "x86_64")]
-    if has_few_rows_gemm(a, b) && product.into.column_stride == 1 {
-        return product.few_rows((m, n), into_kind);
-    }
-    match kind {
-        #[cfg(target_arch = "x86_64")]
-        Kind::BFloat16 => product.bf16((m, n), into_kind),
-        _ => {
-            if let Onto::Row(row) = onto {
-                into.copy_(&row.expand_as(&*into));
-            }
-            product.f32((m, n));
-        }
-    }
+    let [into, a, b] = [&*into, a, b].map(Matrix::of);
+    Product { into, a, b, k: k as usize, start }.compute((m as usize, n as usize));
 }
 
 /// A matrix in memory: what a thread needs of a tensor. Strides are in elements.
@@ -153,16 +140,26 @@ impl Matrix {
     /// # Safety
     /// The element lies in the matrix, whose columns are neighbours.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn target(self, kind: Kind, row: usize, column: usize) -> bf16::Target {
+    unsafe fn target(self, row: usize, column: usize) -> bf16::Target {
         let row_stride = self.row_stride;
         // SAFETY: the caller's promise.
         unsafe {
-            match kind {
+            match self.kind {
                 Kind::BFloat16 => bf16::Target::Bf16 { data: self.at(row, column), row_stride },
-                Kind::Float => bf16::Target::F32 { data: self.at(row, column), row_stride },
-                kind => panic!("a product in {kind:?}"),
+                _ => bf16::Target::F32 { data: self.at(row, column), row_stride },
             }
         }
+    }
+
+    /// The rows from one on.
+    ///
+    /// # Safety
+    /// The row lies in the matrix.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn lines(self, row: usize) -> few::Lines {
+        let stride = self.row_stride * self.kind.elt_size_in_bytes() as isize;
+        // SAFETY: the caller's promise.
+        few::Lines { data: unsafe { self.data.offset(row as isize * stride) }, stride }
     }
 
     /// # Safety
@@ -219,83 +216,85 @@ unsafe impl Send for Product {}
 unsafe impl Sync for Product {}
 
 impl Product {
-    fn f32(&self, (m, n): (usize, usize)) {
-        for matrix in [self.into, self.a, self.b] {
-            assert_eq!(matrix.kind, Kind::Float, "a product in f32");
+    /// All of it, `m` rows and `n` columns, on all threads.
+    fn compute(&self, (m, n): (usize, usize)) {
+        #[cfg(target_arch = "x86_64")]
+        if self.a.kind == Kind::BFloat16 && self.into.column_stride != 1 && m * n > 1 {
+            assert_eq!(self.into.row_stride, 1, "a product with neighbours along one axis");
+            return self.transposed().compute((n, m));
         }
-        let adds = !matches!(self.start, Start::Zero);
-        parallel_each(parts(m, n, self.k), |Part { rows, columns }| {
-            let Self { into, a, b, k, .. } = *self;
-            // SAFETY: the three tensors are borrowed until every part is done; shapes were checked, so every element that the
-            // product touches lies in its tensor; the parts' rows and columns of `into` do not overlap.
-            unsafe {
-                gemm::gemm(
-                    rows.1,
-                    columns.1,
-                    k,
-                    into.at::<f32>(rows.0, columns.0),
-                    into.column_stride,
-                    into.row_stride,
-                    adds,
-                    a.at::<f32>(rows.0, 0).cast_const(),
-                    a.column_stride,
-                    a.row_stride,
-                    b.at::<f32>(0, columns.0).cast_const(),
-                    b.column_stride,
-                    b.row_stride,
-                    1.0,
-                    1.0,
-                    false,
-                    false,
-                    false,
-                    Parallelism::None,
-                );
-            }
-        });
+        // SAFETY: the three tensors are borrowed until every part is done; shapes were checked, so every element that the product
+        // touches lies in its tensor; the parts' rows and columns of `into` do not overlap.
+        parallel_each(parts(m, n, self.k), |part| unsafe { self.part(part) });
     }
 
-    /// [`few::multiply`] of parts of the columns.
-    #[cfg(target_arch = "x86_64")]
-    fn few_rows(&self, (m, n): (usize, usize), into_kind: Kind) {
-        let kind = self.a.kind;
-        assert_eq!(self.b.kind, kind, "factors of one kind");
-        let bytes = kind.elt_size_in_bytes() as isize;
-        let lines = |data: *mut u8, stride: isize| few::Lines { data, stride: stride * bytes };
-        parallel_each(shares(n, LEAST_WORK / (m * self.k).max(1)), |share| {
+    /// A part of it, on this thread.
+    ///
+    /// # Safety
+    /// The matrices have these rows and columns, what is added has an element for each column, or each row, and nobody else
+    /// reads or writes the part.
+    unsafe fn part(&self, Part { rows, columns }: Part) {
+        #[cfg(target_arch = "x86_64")]
+        if bf16::is_best() {
             let Self { into, a, b, k, start } = *self;
-            let size = (m, share.len(), k);
-            // SAFETY: as in `f32`; the parts have columns of their own.
+            let size = (rows.1, columns.1, k);
+            let is_few =
+                rows.1 <= few::FEW && [into.column_stride, a.column_stride, b.row_stride] == [1, 1, 1];
+            // SAFETY: the caller's promise.
             unsafe {
-                let into = into.target(into_kind, 0, share.start);
-                let start = start.from(0, share.start);
-                let column = b.data.offset(share.start as isize * b.column_stride * bytes);
-                let (rows, columns) = (lines(a.data, a.row_stride), lines(column, b.column_stride));
-                match kind {
-                    Kind::BFloat16 => few::multiply::<true>(into, rows, columns, size, start),
-                    _ => few::multiply::<false>(into, rows, columns, size, start),
+                let (target, start) = (into.target(rows.0, columns.0), start.from(rows.0, columns.0));
+                let lines = || (a.lines(rows.0), b.transposed().lines(columns.0));
+                match (a.kind, is_few) {
+                    (Kind::BFloat16, true) => return few::multiply::<true>(target, lines(), size, start),
+                    (_, true) => return few::multiply::<false>(target, lines(), size, start),
+                    (Kind::BFloat16, false) => {
+                        let (a, b) = (a.factor(rows.0, 0), b.factor(0, columns.0));
+                        return bf16::multiply(target, a, b, size, start);
+                    }
+                    _ => {}
                 }
             }
-        });
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.part_of_f32(rows, columns) }
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn bf16(&self, (m, n): (usize, usize), into_kind: Kind) {
-        assert!(bf16::is_best(), "a product of bf16 on a processor that has none");
-        assert_eq!([self.a, self.b].map(|matrix| matrix.kind), [Kind::BFloat16; 2], "a product of bf16");
-        if self.into.column_stride != 1 && m * n > 1 {
-            assert_eq!(self.into.row_stride, 1, "a product with neighbours along one axis");
-            return self.transposed().bf16((n, m), into_kind);
-        }
-        parallel_each(parts(m, n, self.k), |Part { rows, columns }| {
-            let Self { into, a, b, k, start } = *self;
-            // SAFETY: as in `f32`; what is added has an element for each column, or each row.
-            unsafe {
-                let into = into.target(into_kind, rows.0, columns.0);
-                let start = start.from(rows.0, columns.0);
-                let a = a.factor(rows.0, 0);
-                bf16::multiply(into, a, b.factor(0, columns.0), (rows.1, columns.1, k), start);
+    /// # Safety
+    /// As [`Self::part`].
+    unsafe fn part_of_f32(&self, rows: (usize, usize), columns: (usize, usize)) {
+        let Self { into, a, b, k, start } = *self;
+        assert_eq!(a.kind, Kind::Float, "a product of bf16 on a processor that has none");
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Start::Row(numbers) = start {
+                for row in rows.0..rows.0 + rows.1 {
+                    for column in columns.0..columns.0 + columns.1 {
+                        *into.at(row, column) = *numbers.add(column);
+                    }
+                }
             }
-        });
+            gemm::gemm(
+                rows.1,
+                columns.1,
+                k,
+                into.at::<f32>(rows.0, columns.0),
+                into.column_stride,
+                into.row_stride,
+                !matches!(start, Start::Zero),
+                a.at::<f32>(rows.0, 0).cast_const(),
+                a.column_stride,
+                a.row_stride,
+                b.at::<f32>(0, columns.0).cast_const(),
+                b.column_stride,
+                b.row_stride,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
     }
 
     #[cfg(target_arch = "x86_64")]

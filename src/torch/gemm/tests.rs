@@ -19,7 +19,7 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
     (a.to_kind(Kind::Double) - b).abs().max().double_value(&[])
 }
 
-const SIZES: [(i64, i64, i64); 12] = [
+const SIZES: [(i64, i64, i64); 13] = [
     (1, 1, 1),
     (1, 300, 70),
     (65, 1, 33),
@@ -27,6 +27,7 @@ const SIZES: [(i64, i64, i64); 12] = [
     (300, 200, 1),
     (3, 70, 97),
     (4, 33, 256),
+    (2, 3001, 200),
     (7, 31, 515),
     (1000, 65, 258),
     (400, 16, 31),
