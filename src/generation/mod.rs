@@ -8,10 +8,11 @@ pub use choose::Decoding;
 pub use sample::{SampledText, sample};
 
 use anyhow::{Result, ensure};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::distributed::Mesh;
 use crate::model::{BlockWeights, Chain, Rotation, Sequences, embed, feed_forward, project_queries};
+use crate::torch::slice;
 use cache::LayerCache;
 use choose::Chooser;
 
@@ -47,12 +48,11 @@ pub fn generate(
     let mut logits = decoder.prefill(prompts)?; // [B, V]
     let mut live: Vec<usize> = (0..prompts.len()).collect();
     for count in 1..=decoding.max_new_tokens {
-        let rows = logits.to_device(Device::Cpu).contiguous();
-        let chosen = live
-            .iter()
-            .enumerate()
-            .map(|(row, &index)| choosers[index].choose(&rows.get(row as i64), decoding))
-            .collect::<Result<_>>()?;
+        let vocab = logits.size()[1] as usize;
+        let logits_on_host = logits.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+        let rows = slice::<f32>(&logits_on_host).chunks_exact(vocab);
+        let choices = live.iter().zip(rows).map(|(&index, row)| choosers[index].choose(row, decoding));
+        let chosen = choices.collect::<Result<_>>()?;
         let mut still = Vec::new();
         let mut next = Vec::new();
         // Ranks on unlike devices could choose differently, and would then wait for each other for ever.
@@ -129,12 +129,12 @@ impl<'a, 'b> Decoder<'a, 'b> {
     fn step(&mut self, tokens: &Tensor) -> Result<Tensor> {
         let Chain { model, weights, kind } = self.chain;
         let mut x = embed(&weights.unit(0)?[0], tokens, *kind); // [B, D]
-        let rotation = Rotation::new(model, &self.positions.unsqueeze(1), *kind)?;
+        let rotation = Rotation::new(model, &self.positions, *kind)?;
         for (layer, cache) in self.caches.iter_mut().enumerate() {
             let block = BlockWeights::new(&weights.unit(layer + 1)?);
             let (q, k, v) = project_queries(model, &x, &block, &rotation);
-            cache.append(&self.positions, &k.squeeze_dim(1), &v.squeeze_dim(1));
-            let rows = cache.attend(&q.squeeze_dim(1), block.sinks(), &self.positions); // [B, H*C]
+            cache.append(&self.positions, &k, &v);
+            let rows = cache.attend(&q, block.sinks(), &self.positions); // [B, H*C]
             x = feed_forward(model, &x, &block.project_out(&rows), &block)?;
         }
         self.positions += 1;
@@ -157,7 +157,6 @@ mod tests {
     use crate::distributed::Shards;
     use crate::experiment::{Model, Preset};
     use crate::model::Initial;
-    use tch::Kind;
 
     fn model() -> Model {
         Model {

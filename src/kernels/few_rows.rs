@@ -25,16 +25,18 @@ const TOGETHER: usize = 4;
 /// Elements of the matrix that are worth a thread of their own.
 const LEAST_ELEMENTS: usize = 1 << 15;
 
-/// Whether [`few_rows_product`] takes these: contiguous rows, and a matrix contiguous in either order. Columns are read
-/// sooner by `torch::gemm`, where it can.
+/// Whether so many rows like these are few, and nothing that is faster takes them: where `torch::gemm` reads a matrix for few rows
+/// itself, it does.
+pub fn takes_few_rows(like: &Tensor, rows: i64) -> bool {
+    super::take(like) && (1..=FEW).contains(&rows) && !has_few_rows_gemm(like)
+}
+
+/// Whether [`few_rows_product`] takes these: contiguous rows, and a matrix contiguous in either order.
 pub fn few_rows(x: &Tensor, matrix: &Tensor) -> bool {
-    let is_turned = matrix.transpose(0, 1).is_contiguous();
-    super::take(x)
+    takes_few_rows(x, x.size()[0])
         && matrix.kind() == x.kind()
-        && (1..=FEW).contains(&x.size()[0])
         && x.is_contiguous()
-        && !has_few_rows_gemm(x, matrix)
-        && (matrix.is_contiguous() || is_turned)
+        && (matrix.is_contiguous() || matrix.transpose(0, 1).is_contiguous())
 }
 
 /// `into [b, out] = x [b, in] @ matrix [in, out]`, plus `bias` (f32 `[out]`), summed in f32; `into` is f32 or as the factors.

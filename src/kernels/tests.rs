@@ -1,7 +1,7 @@
 //! Each kernel against the same formula in f64 operations of libtorch.
 
 use super::*;
-use crate::torch::has_few_rows_gemm;
+use crate::torch::{has_few_rows_gemm, slice, slice_mut};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
@@ -158,7 +158,7 @@ fn products_of_few_rows() {
             for (matrix, wide) in
                 [(turned.transpose(0, 1), wide_turned.transpose(0, 1)), (straight, wide_straight)]
             {
-                assert!(few_rows(&x, &matrix) || has_few_rows_gemm(&x, &matrix));
+                assert!(few_rows(&x, &matrix) || has_few_rows_gemm(&x));
                 let mut y = Tensor::full([count, out], f64::NAN, (kind, Device::Cpu));
                 few_rows_product(&mut y, &x, &matrix, None);
                 hold("the product", &y, &wide_x.matmul(&wide), tolerance(kind));
@@ -263,4 +263,41 @@ fn squares_are_summed() {
         let expected = wide.square().sum(Kind::Double).double_value(&[]);
         assert!((sum_of_squares(&x) - expected).abs() <= 1e-7 * expected, "{len}");
     }
+}
+
+#[test]
+fn routing_chooses_the_largest_and_weighs_them() {
+    for (tokens, experts, active) in [(1, 4, 2), (300, 32, 4), (7, 5, 5)] {
+        let (logits, wide) = draw(&[tokens, experts], Kind::Float);
+        let (chosen, weights, probabilities) = route(&logits, active, None);
+        let (largest, places) = wide.topk(active, -1, true, true);
+        assert_eq!(chosen, places);
+        hold("the weights", &weights, &largest.softmax(-1, None::<Kind>), 1e-6);
+        hold("the probabilities", &probabilities, &wide.softmax(-1, None::<Kind>), 1e-6);
+        // Chosen before, in whatever order.
+        let turned = places.flip([-1]);
+        let (again, weights, _) = route(&logits, active, Some(&turned));
+        assert_eq!(again, turned);
+        hold("the weights", &weights, &largest.flip([-1]).softmax(-1, None::<Kind>), 1e-6);
+    }
+}
+
+#[test]
+fn of_equal_logits_the_first_is_chosen() {
+    let logits = Tensor::from_slice(&[1f32, 2.0, 2.0, 1.0, f32::NAN, f32::NEG_INFINITY]).view([1, 6]);
+    let (chosen, ..) = route(&logits, 6, None);
+    assert_eq!(Vec::<i64>::try_from(chosen.view([6])).unwrap(), [4, 1, 2, 0, 3, 5]);
+}
+
+#[test]
+fn likelihoods_are_relative_to_the_largest() {
+    for count in [1, 15, 16, 1000] {
+        let (logits, wide) = draw(&[count], Kind::Float);
+        let max = max(slice::<f32>(&logits));
+        assert_eq!(f64::from(max), wide.max().double_value(&[]));
+        let mut seen = logits.zeros_like();
+        likelihoods(slice::<f32>(&logits), max, 0.7, slice_mut(&mut seen));
+        hold("the likelihoods", &seen, &((wide - f64::from(max)) / 0.7).exp(), 1e-6);
+    }
+    assert!(max(&[1.0, f32::NAN, 2.0]).is_nan());
 }

@@ -53,8 +53,8 @@ pub fn project(
     batch: i64,
 ) -> (Tensor, Tensor, Tensor) {
     let heads = |x: Tensor| x.view([batch, -1, x.size()[1] / model.head_dim, model.head_dim]);
-    let project = |(weight, bias): &(Tensor, Tensor)| heads(linear::forward(normalised, weight, bias));
-    (rotation.apply(&project(&weights.q)), rotation.apply(&project(&weights.k)), project(&weights.v))
+    let [q, k, v] = linear::forward_each(normalised, [&weights.q, &weights.k, &weights.v]).map(heads);
+    (rotation.apply(&q), rotation.apply(&k), v)
 }
 
 /// The residual rows `x [N, D]` of `batch` sequences to what the half adds to them.

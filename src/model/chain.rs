@@ -105,7 +105,8 @@ pub fn casts_what_it_reads(model: &Model, index: usize, kind: Kind, device: Devi
     index == 0 || (index + 1 == num_units(model) && kind == Kind::BFloat16 && device == Device::Cpu)
 }
 
-/// Rotated queries `[B, 1, H, C]`, keys and values of one new row a sequence, for decoding: `x [B, D]`.
+/// Rotated queries `[B, H, C]`, keys and values `[B, K, C]` of one new row a sequence, for decoding: `x [B, D]` at the rotation's
+/// B positions.
 pub fn project_queries(
     model: &Model,
     x: &Tensor,
@@ -113,7 +114,9 @@ pub fn project_queries(
     rotation: &Rotation,
 ) -> (Tensor, Tensor, Tensor) {
     let (normalised, _) = super::norm::forward(x, &weights.attention.norm, model.rms_norm_eps);
-    super::attention::project(model, &normalised, &weights.attention, rotation, x.size()[0])
+    // Rows at positions of their own, as those of one sequence are.
+    let (q, k, v) = super::attention::project(model, &normalised, &weights.attention, rotation, 1);
+    (q.squeeze_dim(0), k.squeeze_dim(0), v.squeeze_dim(0))
 }
 
 #[cfg(test)]

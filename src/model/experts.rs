@@ -5,11 +5,11 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::linear::{accumulate_product, product, product_into, product_plus_into, sum_rows};
+use super::linear::{accumulate_product, grouped_product_into, product, sum_rows};
 use super::router::Routing;
 use super::wide;
 use crate::kernels::{self, SwigluBackward};
-use crate::torch;
+use crate::torch::{self, Group};
 
 /// Slope of the sigmoid in the gate.
 const ALPHA: f64 = 1.702;
@@ -46,14 +46,6 @@ enum Extent {
     Host(Vec<Group>),
     /// On the device, for grouped products: the end of each expert's rows, i32 `[E]`, and the expert of each row, i64 `[R]`.
     Device { ends: Tensor, expert: Tensor },
-}
-
-/// The rows of one expert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Group {
-    expert: i64,
-    start: i64,
-    len: i64,
 }
 
 /// What the backward pass needs beside the input: the first product, of which the rest is cheaply made again. The outputs are
@@ -94,7 +86,7 @@ impl Groups {
         let groups: Vec<Group> = (0..num_experts)
             .map(|expert| (expert, starts[expert as usize], starts[expert as usize + 1]))
             .filter(|(_, start, end)| start < end)
-            .map(|(expert, start, end)| Group { expert, start, len: end - start })
+            .map(|(expert, start, end)| Group { index: expert, start, len: end - start })
             .collect();
         let mut order = vec![0; choices.len()];
         let inverse: Vec<i64> = (choices.iter().enumerate())
@@ -121,15 +113,8 @@ impl Groups {
                 }
             }
             _ => {
-                let y = Tensor::empty([x.size()[0], weight.size()[2]], (x.kind(), x.device()));
-                for group in self.groups() {
-                    let [mut out, rows] = [&y, x].map(|x| x.narrow(0, group.start, group.len));
-                    let weight = weight.get(group.expert);
-                    match bias {
-                        Some(bias) => product_plus_into(&mut out, &rows, &weight, &bias.get(group.expert)),
-                        None => product_into(&mut out, &rows, &weight),
-                    }
-                }
+                let mut y = Tensor::empty([x.size()[0], weight.size()[2]], (x.kind(), x.device()));
+                grouped_product_into(&mut y, x, weight, bias, &self.groups());
                 y
             }
         }
@@ -146,7 +131,7 @@ impl Groups {
         }
         for group in self.groups() {
             let [rows, grads] = [x, grad].map(|x| x.narrow(0, group.start, group.len));
-            accumulate_product(&mut grad_weight.get(group.expert), &rows.transpose(0, 1), &grads);
+            accumulate_product(&mut grad_weight.get(group.index), &rows.transpose(0, 1), &grads);
         }
     }
 
@@ -161,7 +146,7 @@ impl Groups {
             Extent::Host(groups) => {
                 for group in groups {
                     let grads = grad.narrow(0, group.start, group.len);
-                    let _ = grad_bias.get(group.expert).g_add_(&sum_rows(&grads, grad_bias.kind()));
+                    let _ = grad_bias.get(group.index).g_add_(&sum_rows(&grads, grad_bias.kind()));
                 }
             }
         }
@@ -176,7 +161,7 @@ impl Groups {
                 let starts = std::iter::once(0).chain(ends.iter().copied());
                 let extents = starts.zip(ends).enumerate().filter(|(_, (start, end))| start < end);
                 extents
-                    .map(|(expert, (start, &end))| Group { expert: expert as i64, start, len: end - start })
+                    .map(|(expert, (start, &end))| Group { index: expert as i64, start, len: end - start })
                     .collect()
             }
         }

@@ -6,11 +6,27 @@ use tch::{Kind, Tensor};
 
 use super::wide_kind;
 use crate::kernels;
-use crate::torch::{Onto, gemm, has_gemm};
+use crate::torch::{Gemm, Group, Onto, gemm, gemm_each, gemm_grouped, has_gemm};
 
 /// `x [N, in]` times `weight [out, in]`, plus `bias [out]`.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
-    product_plus(x, &weight.transpose(0, 1), bias)
+    let mut y = Tensor::empty([x.size()[0], weight.size()[0]], (x.kind(), x.device()));
+    product_plus_into(&mut y, x, &weight.transpose(0, 1), bias);
+    y
+}
+
+/// [`forward`] through several layers, side by side where the CPU can.
+pub fn forward_each<const L: usize>(x: &Tensor, layers: [&(Tensor, Tensor); L]) -> [Tensor; L] {
+    if !has_gemm(x) || kernels::takes_few_rows(x, x.size()[0]) {
+        return layers.map(|(weight, bias)| forward(x, weight, bias));
+    }
+    let columns = layers.map(|(weight, _)| weight.transpose(0, 1));
+    let mut ys =
+        layers.map(|(weight, _)| Tensor::empty([x.size()[0], weight.size()[0]], (x.kind(), x.device())));
+    let products = ys.iter_mut().zip(&columns).zip(layers);
+    let products = products.map(|((into, b), (_, bias))| Gemm { into, a: x, b, onto: Onto::Row(bias) });
+    gemm_each(&products.collect::<Vec<_>>());
+    ys
 }
 
 /// The gradient of the input; those of weight and bias are added to `grad_weight` and `grad_bias` (f32).
@@ -53,21 +69,36 @@ pub fn product_into(into: &mut Tensor, a: &Tensor, b: &Tensor) {
     }
 }
 
-/// `a @ b` plus a row of `bias`, which is cast to their kind.
-pub fn product_plus(a: &Tensor, b: &Tensor, bias: &Tensor) -> Tensor {
-    let mut y = Tensor::empty([a.size()[0], b.size()[1]], (a.kind(), a.device()));
-    product_plus_into(&mut y, a, b, bias);
-    y
-}
-
 /// `into = a @ b` plus a row of `bias`, which is cast to their kind.
-pub fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tensor) {
+fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tensor) {
     if kernels::few_rows(a, b) {
         kernels::few_rows_product(into, a, b, Some(bias));
     } else if has_gemm(a) {
         gemm(into, a, b, Onto::Row(bias));
     } else {
         let _ = bias.to_kind(a.kind()).addmm_out(into, a, b);
+    }
+}
+
+/// Each group of rows of `x [R, in]` times its own matrix of `weight [E, in, out]`, plus its row of `bias [E, out]`, to its rows of
+/// `into [R, out]`.
+pub fn grouped_product_into(
+    into: &mut Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    groups: &[Group],
+) {
+    if has_gemm(x) && !groups.iter().any(|group| kernels::takes_few_rows(x, group.len)) {
+        return gemm_grouped(into, x, weight, bias, groups);
+    }
+    for group in groups {
+        let [mut into, rows] = [&*into, x].map(|x| x.narrow(0, group.start, group.len));
+        let weight = weight.get(group.index);
+        match bias {
+            Some(bias) => product_plus_into(&mut into, &rows, &weight, &bias.get(group.index)),
+            None => product_into(&mut into, &rows, &weight),
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Rotation {
     }
 
     fn rotate(&self, x: &Tensor, back: bool) -> Tensor {
-        if kernels::take(x) && self.cos.dim() == 3 {
+        if kernels::take(x) {
             return kernels::rotate(x, &self.cos, &self.sin, back);
         }
         let sin = if back { &self.sin.neg() } else { &self.sin };

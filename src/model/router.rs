@@ -5,6 +5,7 @@
 use tch::{Kind, Tensor};
 
 use super::{linear, wide, wide_kind};
+use crate::kernels;
 
 /// Where the tokens of one layer go.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct Routing {
 /// recomputation cannot route differently.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, active: i64, chosen: Option<&Tensor>) -> Routing {
     let logits = linear::forward(&wide(x), weight, bias); // [N, E]
+    if kernels::take(&logits) {
+        let (experts, weights, probabilities) = kernels::route(&logits, active, chosen);
+        return Routing { experts, weights, probabilities };
+    }
     let experts = match chosen {
         Some(experts) => experts.shallow_clone(),
         None => logits.topk(active, -1, true, true).1,

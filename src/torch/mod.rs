@@ -18,7 +18,10 @@ pub use bytes::{
 };
 pub use c10d::{ProcessGroup, Store, Transport, Work};
 pub use failure::guard;
-pub use gemm::{Block, Onto, block_product, gemm, has_bf16_gemm, has_few_rows_gemm, has_gemm};
+pub use gemm::{
+    Block, Gemm, Group, Onto, block_product, gemm, gemm_each, gemm_grouped, has_bf16_gemm, has_few_rows_gemm,
+    has_gemm,
+};
 pub use mapped::MappedU32;
 pub use parallel::{num_threads, parallel_each, shares};
 pub use transfer::{copy_async, fetch, page_locked, send, synchronize, upload};

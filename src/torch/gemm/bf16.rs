@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::mem::transmute;
 use std::sync::LazyLock;
 
-use super::Start;
+use super::product::Start;
 
 /// Lanes of a vector: f32 sums, or pairs of bf16.
 pub const LANES: usize = 16;

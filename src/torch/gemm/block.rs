@@ -2,7 +2,8 @@
 
 use tch::Kind;
 
-use super::{Matrix, Part, Product, Start};
+use super::matrix::Matrix;
+use super::product::{Part, Product, Start};
 use crate::torch::Element;
 
 /// A matrix in a slice, strides in elements.
@@ -27,22 +28,19 @@ impl<'a, T: Element> Block<'a, T> {
         Self { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
     }
 
-    fn matrix(&self) -> Matrix {
-        Matrix {
-            data: self.data.as_ptr().cast_mut().cast(),
-            kind: T::KIND,
-            row_stride: self.row_stride as isize,
-            column_stride: self.column_stride as isize,
-        }
-    }
-
-    fn assert_holds(&self, rows: usize, columns: usize) {
+    fn matrix(&self, rows: usize, columns: usize) -> Matrix {
         let last = rows.saturating_sub(1) * self.row_stride + columns.saturating_sub(1) * self.column_stride;
         assert!(
             rows * columns == 0 || last < self.data.len(),
             "a block of {rows} x {columns} in {}",
             self.data.len()
         );
+        Matrix {
+            data: self.data.as_ptr().cast_mut().cast(),
+            kind: T::KIND,
+            sizes: [rows, columns],
+            strides: [self.row_stride as isize, self.column_stride as isize],
+        }
     }
 }
 
@@ -58,17 +56,11 @@ pub fn block_product<T: Element>(
     (m, n, k): (usize, usize, usize),
     adds: bool,
 ) {
-    a.assert_holds(m, k);
-    b.assert_holds(k, n);
     assert!(m * n <= into.len(), "a product of {m} x {n} in {}", into.len());
     let start = if adds { Start::Itself } else { Start::Zero };
-    let into = Matrix {
-        data: into.as_mut_ptr().cast(),
-        kind: Kind::Float,
-        row_stride: n as isize,
-        column_stride: 1,
-    };
+    let into =
+        Matrix { data: into.as_mut_ptr().cast(), kind: Kind::Float, sizes: [m, n], strides: [n as isize, 1] };
     let whole = Part { rows: (0, m), columns: (0, n) };
-    // SAFETY: the sizes were just checked, and `into` is borrowed apart from the factors, which are only read.
-    unsafe { Product { into, a: a.matrix(), b: b.matrix(), k, start }.part(whole) }
+    // SAFETY: the sizes were checked, and `into` is borrowed apart from the factors, which are only read.
+    unsafe { Product::new(into, a.matrix(m, k), b.matrix(k, n), start).part(whole) }
 }

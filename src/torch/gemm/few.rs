@@ -1,37 +1,65 @@
-//! Products of few rows with columns whose numbers are neighbours, as in decoding: each is read once, at the speed of the memory,
-//! where packing them first would take longer than reading them for each row.
+//! Products of few rows with a matrix, as in decoding: its numbers are read once, at the speed of the memory, where packing them
+//! first would take longer than reading them for each row.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_permutex2var_ps, _mm512_setzero_ps,
+    __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_add_ps,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_permutex2var_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
 };
 use std::mem::transmute;
 
-use super::Start;
 use super::bf16::{LANES, TABLES, Target, Tile, VECTORS, mask_of};
+use super::matrix::Matrix;
+use super::product::Start;
 
-/// Rows of the left factor that are few.
-pub const FEW: usize = 16;
+/// Rows of the left factor that are few for [`dots`], and for [`mixtures`], which are bound by arithmetic sooner.
+const FEW_DOTS: usize = 16;
+const FEW_MIXTURES: usize = 4;
 
 /// Bytes that are fetched before they are read, more than which the processor would not do by itself.
 const AHEAD: usize = 8192;
 
+/// Rows of the right factor that are fetched before they are read, where the next to be read is not the next in memory.
+const ROWS_AHEAD: usize = 16;
+
+/// Tiles of a row whose sums are in registers.
+const TILES: usize = 2;
+
 /// Bytes of a vector.
 const VECTOR: usize = 64;
 
-/// Rows of the left factor or columns of the right one, a number of bytes apart; elements along K are neighbours.
+/// How few rows are multiplied.
+pub enum Way {
+    /// By [`dots`].
+    Dots,
+    /// By [`mixtures`].
+    Mixtures,
+}
+
+/// The way that is faster than packing, for so many rows whose elements are neighbours.
+pub fn way(rows: usize, matrix: Matrix) -> Option<Way> {
+    match matrix.strides {
+        [1, _] if rows <= FEW_DOTS => Some(Way::Dots),
+        [_, 1] if rows <= FEW_MIXTURES => Some(Way::Mixtures),
+        _ => None,
+    }
+}
+
+/// Rows or columns of a factor, a number of bytes apart; the elements of each are neighbours.
 #[derive(Clone, Copy)]
 pub struct Lines {
     pub data: *const u8,
     pub stride: isize,
 }
 
-/// `into = start + rows @ columns` on this thread, `[m, n]`, of `m` and `n` lines of `k` elements: bf16, or f32.
+/// `into = start + rows @ columns` on this thread, `[m, n]`, of `m` and `n` lines of `k` elements: bf16, or f32. Each number of the
+/// product is a row times a column.
 ///
 /// # Safety
 /// The lines are there, `into` has this size and overlaps nothing that is read, and [`super::bf16::is_best`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub unsafe fn multiply<const BF16: bool>(
+pub unsafe fn dots<const BF16: bool>(
     into: Target,
     (rows, columns): (Lines, Lines),
     (m, n, k): (usize, usize, usize),
@@ -80,6 +108,70 @@ pub unsafe fn multiply<const BF16: bool>(
             unsafe {
                 vectors[0][0] = totals(&mut sums);
                 Tile { into, start, row, column: first_column, width }.store(&vectors);
+            }
+        }
+    }
+}
+
+/// `into = start + a @ b` on this thread, `[m, n]`, of `m` lines of `k` elements and `k` lines of `n`: bf16, or f32. Each row of the
+/// product is a mixture of the rows of `b`.
+///
+/// # Safety
+/// As [`dots`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub unsafe fn mixtures<const BF16: bool>(
+    into: Target,
+    (a, b): (Lines, Lines),
+    (m, n, k): (usize, usize, usize),
+    start: Start,
+) {
+    const COLUMNS: usize = TILES * VECTORS * LANES;
+    let bytes = if BF16 { 2 } else { 4 };
+    for first_column in (0..n).step_by(COLUMNS) {
+        let width = COLUMNS.min(n - first_column);
+        let masks: [__mmask16; TILES * VECTORS] =
+            std::array::from_fn(|vector| match width.saturating_sub(vector * LANES) {
+                0 => 0,
+                left => mask_of(left.min(LANES)) as __mmask16,
+            });
+        for row in 0..m {
+            let mut sums = [[_mm512_setzero_ps(); VECTORS]; TILES];
+            for at in 0..k {
+                // SAFETY: inside of the lines, as the masks keep to N; what is fetched ahead may lie anywhere.
+                unsafe {
+                    let x = a.data.offset(row as isize * a.stride).add(at * bytes);
+                    let x = if BF16 {
+                        f32::from_bits(u32::from(x.cast::<u16>().read_unaligned()) << 16)
+                    } else {
+                        x.cast::<f32>().read_unaligned()
+                    };
+                    let x = _mm512_set1_ps(x);
+                    let right = b.data.offset(at as isize * b.stride).add(first_column * bytes);
+                    let ahead = right.wrapping_offset(ROWS_AHEAD as isize * b.stride);
+                    for (vector, mask) in masks.into_iter().enumerate() {
+                        let place = vector * LANES * bytes;
+                        if place.is_multiple_of(VECTOR) {
+                            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(place).cast());
+                        }
+                        let numbers = if BF16 {
+                            let narrow = _mm256_maskz_loadu_epi16(mask, right.wrapping_add(place).cast());
+                            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(narrow)))
+                        } else {
+                            _mm512_maskz_loadu_ps(mask, right.wrapping_add(place).cast())
+                        };
+                        let sum = &mut sums[vector / VECTORS][vector % VECTORS];
+                        *sum = _mm512_fmadd_ps(x, numbers, *sum);
+                    }
+                }
+            }
+            for (tile, sums) in sums.iter().enumerate() {
+                let before = tile * VECTORS * LANES;
+                if let Some(width @ 1..) = width.checked_sub(before) {
+                    // SAFETY: the caller's promise, and the width keeps to the columns.
+                    unsafe {
+                        Tile { into, start, row, column: first_column + before, width }.store(&[*sums])
+                    };
+                }
             }
         }
     }

@@ -1,3 +1,4 @@
+use super::product::parts;
 use super::*;
 
 /// Numbers without order between -1 and 1, the same in every run: libtorch's generator is shared with other tests.
@@ -105,7 +106,7 @@ fn what_was_there_is_overwritten_though_it_is_not_a_number() {
 #[test]
 fn parts_cover_the_product() {
     for (m, n) in [(1, 100_000), (100_000, 1), (777, 555)] {
-        let covered: usize = parts(m, n, 64).iter().map(|part| part.rows.1 * part.columns.1).sum();
+        let covered: usize = parts([m, n], 6).iter().map(|part| part.rows.1 * part.columns.1).sum();
         assert_eq!(covered, m * n);
     }
 }
@@ -115,4 +116,54 @@ fn parts_cover_the_product() {
 fn shapes_must_fit() {
     let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     gemm(&mut zeros([2, 2]), &zeros([2, 3]), &zeros([4, 2]), Onto::Zero);
+}
+
+#[test]
+fn groups_of_rows_have_their_own_factors() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for lens in [[1, 1, 0], [3, 200, 7], [0, 0, 0]] {
+            for turned in [false, true] {
+                let a = numbers([lens.iter().sum::<i64>() + 2, 65], kind);
+                if !has_gemm(&a) {
+                    continue;
+                }
+                let b = numbers([4 * 65, 33], kind).view([4, 65, 33]);
+                let b = if turned { b.transpose(1, 2).contiguous().transpose(1, 2) } else { b };
+                let bias = numbers([4, 33], Kind::Float);
+                let mut start = 1;
+                // The last factor is nobody's, and the first and last row are in no group.
+                let groups: Vec<Group> = (lens.iter().zip([2, 0, 1]))
+                    .map(|(&len, index)| {
+                        start += len;
+                        Group { index, start: start - len, len }
+                    })
+                    .collect();
+                for bias in [None, Some(&bias)] {
+                    let mut into = Tensor::full([a.size()[0], 33], 7.0, (kind, Device::Cpu));
+                    let expected = into.to_kind(Kind::Double);
+                    for Group { index, start, len } in groups.iter().copied() {
+                        let [mut rows, factor] =
+                            [(&expected, start), (&a, start)].map(|(x, start)| x.narrow(0, start, len));
+                        let mut product =
+                            factor.to_kind(Kind::Double).matmul(&b.get(index).to_kind(Kind::Double));
+                        if let Some(bias) = bias {
+                            product += bias.get(index).to_kind(Kind::Double);
+                        }
+                        rows.copy_(&product);
+                    }
+                    gemm_grouped(&mut into, &a, &b, bias, &groups);
+                    let most = if kind == Kind::Float { 1e-4 } else { 0.1 };
+                    assert!(difference(&into, &expected) < most, "{lens:?}, {kind:?}, turned {turned}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "groups of rows of their own")]
+fn groups_share_no_rows() {
+    let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    let groups = [Group { index: 0, start: 0, len: 2 }, Group { index: 1, start: 1, len: 1 }];
+    gemm_grouped(&mut zeros(&[3, 2]), &zeros(&[3, 2]), &zeros(&[2, 2, 2]), None, &groups);
 }
