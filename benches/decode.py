@@ -2,7 +2,7 @@
 
 Reading the prompt is left out on both sides. Tokens a second are the median of some runs; the best of them is held to the best
 rate at which the machine read memory just before. A token reads every weight but the embedding, of the experts the active ones; a
-batch is counted as if it read all of them once a step.
+batch is counted as if it read all of them once a step. Weights in 8 bits are beside transformers in bf16, which has none.
 """
 
 import json
@@ -12,7 +12,9 @@ import sys
 import program
 
 EXPERIMENT = "benches/110m.toml"
-PRECISIONS = {"f32": 4, "bf16": 2}
+PRECISIONS = ("f32", "bf16")
+# How weights are held: precision of the run and of transformers, bytes of a weight.
+WEIGHTS = {"f32": ("f32", 4), "bf16": ("bf16", 2), "int8": ("bf16", 1)}
 BATCHES = (1, 8)
 TOKENS = 257
 RUNS = 3
@@ -27,28 +29,31 @@ def measure(scratch, rounds):
     parameters = program.plan(EXPERIMENT, {})["parameters"]
     measured = {}
     for round_ in range(rounds):
-        for precision, weight_bytes in PRECISIONS.items():
-            print(f"round {round_ + 1}/{rounds}: {precision}", file=sys.stderr)
-            theirs = [peer(precision, experts) for experts in EXPERTS]
+        theirs = {}
+        for weights, (precision, weight_bytes) in WEIGHTS.items():
+            print(f"round {round_ + 1}/{rounds}: {weights}", file=sys.stderr)
+            if precision not in theirs:
+                theirs[precision] = [peer(precision, experts) for experts in EXPERTS]
             for batch in BATCHES:
                 bandwidth = program.machine()["read_bytes_per_second"]
-                speeds = [ours(scratch, precision, batch) for _ in range(RUNS)]
+                speeds = [ours(scratch, precision, weights, batch) for _ in range(RUNS)]
                 speed = statistics.median(speeds)
-                peer_speed = max(speeds[str(batch)] for speeds in theirs)
+                peer_speed = max(speeds[str(batch)] for speeds in theirs[precision])
                 read = parameters["active"] if batch == 1 else parameters["total"] - parameters["embedding"]
                 share = max(speeds) / batch * read * weight_bytes / bandwidth
-                measured.setdefault((precision, batch), []).append((speed, peer_speed, speed / peer_speed, share))
+                measured.setdefault((weights, batch), []).append((speed, peer_speed, speed / peer_speed, share))
 
     print(f"\n{'greedy decoding, 110 M shape':28} {'batch':>5} {'tokens/s':>9} {'transformers':>12} {'ratio':>6} ", end="")
     print(f"{'of bandwidth':>12}", flush=True)
-    for (precision, batch), results in measured.items():
+    for (weights, batch), results in measured.items():
         speed, peer_speed, ratio, share = (statistics.median(column) for column in zip(*results))
-        print(f"{precision:28} {batch:5} {speed:9.1f} {peer_speed:12.1f} {ratio:6.2f} {share:12.0%}", flush=True)
+        print(f"{weights:28} {batch:5} {speed:9.1f} {peer_speed:12.1f} {ratio:6.2f} {share:12.0%}", flush=True)
 
 
-def ours(runs, run, batch):
+def ours(runs, run, weights, batch):
     """Tokens a second of the batch."""
-    options = ["--greedy", "--max-new-tokens", TOKENS, "--num-samples", batch, "--json", "--runs-dir", runs]
+    options = ["--greedy", "--max-new-tokens", TOKENS, "--num-samples", batch, "--weights", weights]
+    options += ["--json", "--runs-dir", runs]
     output, _ = program.call([program.PROGRAM, "sample", run, "--prompt", PROMPT, *options])
     result = json.loads(output)
     new_tokens = sum(len(sample["tokens"]) - 1 for sample in result["samples"])

@@ -10,6 +10,7 @@ use super::ranks::{Task, on_ranks};
 use crate::experiment::Sample;
 use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
+use crate::stages::sample::Weights;
 
 /// What it takes; what is not given is as in the run's `[sample]`.
 #[derive(Debug, Args)]
@@ -43,6 +44,9 @@ pub struct Arguments {
     /// Seed of the draws
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Numbers in which the weights are held
+    #[arg(long, value_enum, value_name = "NUMBERS", default_value_t)]
+    weights: Weights,
     /// Samples of each prompt
     #[arg(long, value_name = "N")]
     num_samples: Option<u64>,
@@ -93,7 +97,7 @@ pub fn sample(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let same = (arguments, trained.checkpoint_path().to_owned());
     let task = Task { experiment: &experiment, arguments: &same, has_work: &|| Ok(true), resumed: None };
     on_ranks(&task, |world| {
-        let samples = trained.sample(&settings, world)?;
+        let samples = trained.sample(&settings, arguments.weights, world)?;
         match (world.is_leader(), arguments.json) {
             (false, _) => Ok(()),
             (true, true) => print_json(&json!({

@@ -236,4 +236,26 @@ mod tests {
             assert_eq!(ended[1], free[1][..second]);
         });
     }
+
+    /// The logits after a prompt and a token from the cache, as relative root mean square off those of f32.
+    #[test]
+    fn weights_in_8_bits_are_near_those_they_stand_for() {
+        let (model, mesh) = (model(), Mesh::alone(Device::Cpu));
+        let logits = |in_int8: bool| {
+            let mut source = Initial::new(&model, 1);
+            let mut weights = Shards::load(&model, &mut source, &mesh, Kind::Float).unwrap();
+            if in_int8 {
+                weights = weights.in_int8(&model).unwrap();
+            }
+            let chain = Chain { model: &model, weights: &weights, kind: Kind::Float };
+            let prompts = prompts(&[20, 3]);
+            let mut decoder = Decoder::new(&chain, &prompts, 4).unwrap();
+            let prefilled = decoder.prefill(&prompts).unwrap();
+            Tensor::cat(&[prefilled, decoder.step(&Tensor::from_slice(&[5i64, 6])).unwrap()], 0)
+        };
+        let (seen, expected) = (logits(true), logits(false));
+        let off = f64::try_from((seen - &expected).square().mean(Kind::Double).sqrt()).unwrap();
+        let relative = off / f64::try_from(expected.square().mean(Kind::Double).sqrt()).unwrap();
+        assert!((1e-4..0.06).contains(&relative), "{relative}");
+    }
 }

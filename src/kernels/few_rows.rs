@@ -14,7 +14,7 @@ use crate::torch::{fetch_ahead, has_few_rows_gemm, parallel_each, shares, slice,
 pub const FEW: i64 = 4;
 
 /// Numbers added up side by side; more than the vector units' latency hides.
-const LANES: usize = 64;
+pub const LANES: usize = 64;
 
 /// Elements that are fetched before they are read, more than which the processor would not do by itself.
 const AHEAD: usize = 4096;
@@ -23,7 +23,7 @@ const AHEAD: usize = 4096;
 const TOGETHER: usize = 4;
 
 /// Elements of the matrix that are worth a thread of their own.
-const LEAST_ELEMENTS: usize = 1 << 15;
+pub const LEAST_ELEMENTS: usize = 1 << 15;
 
 /// Whether so many rows like these are few, and nothing that is faster takes them: where `torch::gemm` reads a matrix for few rows
 /// itself, it does.
@@ -85,7 +85,7 @@ fn by_kind<T: Number>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Opti
 }
 
 /// For each part of the columns, that part of every row of `y`.
-fn columns_of<'a>(
+pub fn columns_of<'a>(
     y: &'a mut [f32],
     width: usize,
     parts: &[std::ops::Range<usize>],
@@ -118,17 +118,22 @@ fn dots<T: Number>(x: &[f32], columns: &[T], y: &mut [&mut [f32]]) {
             for i in whole..width {
                 lanes[i - whole] += x[i] * column[i].wide();
             }
-            // Halves onto each other, which keeps to vectors to the end.
-            let mut len = LANES / 2;
-            while len > 0 {
-                for lane in 0..len {
-                    lanes[lane] += lanes[lane + len];
-                }
-                len /= 2;
-            }
-            y[index] += lanes[0];
+            y[index] += halved(lanes);
         }
     }
+}
+
+/// The sum of the lanes: halves onto each other, which keeps to vectors to the end.
+#[inline(always)]
+pub fn halved(mut lanes: [f32; LANES]) -> f32 {
+    let mut len = LANES / 2;
+    while len > 0 {
+        for lane in 0..len {
+            lanes[lane] += lanes[lane + len];
+        }
+        len /= 2;
+    }
+    lanes[0]
 }
 
 /// Adds to `y` the rows of `matrix [in, out]` times the elements of `x`, in the columns that start with `first`.

@@ -301,3 +301,40 @@ fn likelihoods_are_relative_to_the_largest() {
     }
     assert!(max(&[1.0, f32::NAN, 2.0]).is_nan());
 }
+
+#[test]
+fn eight_bits_are_within_half_a_step() {
+    in_both_kinds(|kind| {
+        let (matrix, wide) = draw(&[30, 67], kind);
+        let _ = matrix.get(3).zero_();
+        let _ = wide.get(3).zero_();
+        let back = from_int8(&to_int8(&matrix)).to_kind(Kind::Double);
+        let steps = wide.abs().amax([-1i64].as_slice(), true) / 127.0;
+        let off = (&back - &wide).abs() - steps * 0.5;
+        assert!(off.max().double_value(&[]) < 1e-6, "rounded to the nearest");
+        assert_eq!(back.get(3).abs().max().double_value(&[]), 0.0);
+    });
+}
+
+#[test]
+fn products_in_eight_bits() {
+    in_both_kinds(|kind| {
+        for (count, width, out) in [(1, 1, 1), (1, 64, 1000), (1, 257, 300), (5, 130, 7), (16, 512, 90)] {
+            let (x, wide_x) = draw(&[count, width], kind);
+            let (bias, wide_bias) = draw(&[out], Kind::Float);
+            let packed = to_int8(&draw(&[out, width], kind).0);
+            let expected = wide_x.matmul(&from_int8(&packed).to_kind(Kind::Double).transpose(0, 1));
+            for into in [kind, Kind::Float] {
+                let mut y = Tensor::full([count, out], f64::NAN, (into, Device::Cpu));
+                int8_product(&mut y, &x, &packed, None);
+                hold("the product", &y, &expected, tolerance(into));
+                int8_product(&mut y, &x, &packed, Some(&bias));
+                hold("with a bias", &y, &(&expected + &wide_bias), tolerance(into));
+                // Not contiguous: by the portable loop.
+                let mut y = y.zeros_like().transpose(0, 1).contiguous().transpose(0, 1);
+                int8_product(&mut y, &x, &packed, Some(&bias));
+                hold("by the portable loop", &y, &(&expected + &wide_bias), tolerance(into));
+            }
+        }
+    });
+}

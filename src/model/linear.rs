@@ -1,9 +1,11 @@
-//! Matrix products, and a linear layer whose matrix is in the compute kind and whose bias is f32.
+//! Matrix products, and a linear layer whose matrix is in the compute kind, or in 8 bits where no gradient is asked for, and whose
+//! bias is f32.
 //!
 //! N tokens.
 
 use tch::{Kind, Tensor};
 
+use super::int8::{int8_product_into, is_int8};
 use super::wide_kind;
 use crate::kernels;
 use crate::torch::{Gemm, Group, Onto, gemm, gemm_each, gemm_grouped, has_gemm};
@@ -17,7 +19,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
 
 /// [`forward`] through several layers, side by side where the CPU can.
 pub fn forward_each<const L: usize>(x: &Tensor, layers: [&(Tensor, Tensor); L]) -> [Tensor; L] {
-    if !has_gemm(x) || kernels::takes_few_rows(x, x.size()[0]) {
+    let is_int8 = layers.iter().any(|(weight, _)| is_int8(weight));
+    if is_int8 || !has_gemm(x) || kernels::takes_few_rows(x, x.size()[0]) {
         return layers.map(|(weight, bias)| forward(x, weight, bias));
     }
     let columns = layers.map(|(weight, _)| weight.transpose(0, 1));
@@ -58,7 +61,9 @@ pub fn wide_product(a: &Tensor, b: &Tensor) -> Tensor {
 
 /// `into = a @ b`, where `into` may be wider than the factors.
 pub fn product_into(into: &mut Tensor, a: &Tensor, b: &Tensor) {
-    if kernels::few_rows(a, b) {
+    if is_int8(b) {
+        int8_product_into(into, a, b, None);
+    } else if kernels::few_rows(a, b) {
         kernels::few_rows_product(into, a, b, None);
     } else if has_gemm(a) {
         gemm(into, a, b, Onto::Zero);
@@ -70,8 +75,10 @@ pub fn product_into(into: &mut Tensor, a: &Tensor, b: &Tensor) {
 }
 
 /// `into = a @ b` plus a row of `bias`, which is cast to their kind.
-fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tensor) {
-    if kernels::few_rows(a, b) {
+pub fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tensor) {
+    if is_int8(b) {
+        int8_product_into(into, a, b, Some(bias));
+    } else if kernels::few_rows(a, b) {
         kernels::few_rows_product(into, a, b, Some(bias));
     } else if has_gemm(a) {
         gemm(into, a, b, Onto::Row(bias));
@@ -89,7 +96,8 @@ pub fn grouped_product_into(
     bias: Option<&Tensor>,
     groups: &[Group],
 ) {
-    if has_gemm(x) && !groups.iter().any(|group| kernels::takes_few_rows(x, group.len)) {
+    let are_few = groups.iter().any(|group| kernels::takes_few_rows(x, group.len));
+    if has_gemm(x) && !are_few && !is_int8(weight) {
         return gemm_grouped(into, x, weight, bias, groups);
     }
     for group in groups {

@@ -11,7 +11,7 @@ use crate::plan::Graph;
 use crate::plan::estimate::estimate;
 use crate::plan::identity::steps_taken;
 use crate::stages::evaluate::{self, Report};
-use crate::stages::sample::{self, Samples};
+use crate::stages::sample::{self, Samples, Weights};
 use crate::stages::train;
 use crate::train::{Held, Inputs, Outcome};
 
@@ -75,12 +75,19 @@ pub fn evaluate(graph: &Graph, world: &World, checkpoint: Checkpoint) -> Result<
 ///
 /// # Errors
 /// The tokenizer is gone or refuses a prompt, the checkpoint is damaged, a stop on request.
-pub fn sample(graph: &Graph, world: &World, checkpoint: Checkpoint, settings: &Sample) -> Result<Samples> {
+pub fn sample(
+    graph: &Graph,
+    world: &World,
+    checkpoint: Checkpoint,
+    settings: &Sample,
+    weights: Weights,
+) -> Result<Samples> {
     sample::sample(sample::Inputs {
         experiment: &graph.experiment,
         world,
         settings,
         checkpoint,
+        weights,
         tokenizer: &data::tokenizer(graph)?,
     })
 }

@@ -12,6 +12,7 @@ use crate::distributed::World;
 use crate::interrupt::Stopped;
 use crate::monitor;
 use crate::run_dir::RunDir;
+use crate::stages::sample::Weights;
 
 /// One piece of work for all ranks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,7 +68,7 @@ pub fn follow(world: &World) -> Result<()> {
             Order::Sample { run, checkpoint } => {
                 let graph = graph_of(&open(world, run)?)?;
                 let settings = &graph.experiment.sample;
-                compute::sample(&graph, world, Checkpoint::open(&checkpoint)?, settings)?;
+                compute::sample(&graph, world, Checkpoint::open(&checkpoint)?, settings, Weights::AsTrained)?;
             }
             Order::Leave => return Ok(()),
             Order::Stop => return Err(Stopped.into()),

@@ -21,7 +21,7 @@ use crate::plan::identity::{Identity, Trajectory, experiment_of};
 use crate::plan::{Graph, PlanError, keys};
 use crate::run_dir::{Manifest, RunDir, RunsDir, StageState};
 use crate::stages::evaluate::{self, Report};
-use crate::stages::sample::Samples;
+use crate::stages::sample::{Samples, Weights};
 use crate::stages::{OutputFile, export};
 
 /// A run and one of its checkpoints.
@@ -131,12 +131,12 @@ impl Trained {
         })
     }
 
-    /// Continues the prompts of `settings`.
+    /// Continues the prompts of `settings` with weights that are held as `weights` says.
     ///
     /// # Errors
-    /// The tokenizer is gone, or refuses a prompt.
-    pub fn sample(self, settings: &Sample, world: &World) -> Result<Samples> {
-        compute::sample(&self.graph, world, self.checkpoint, settings)
+    /// The tokenizer is gone, or refuses a prompt; weights in 8 bits on a GPU or on several ranks.
+    pub fn sample(self, settings: &Sample, weights: Weights, world: &World) -> Result<Samples> {
+        compute::sample(&self.graph, world, self.checkpoint, settings, weights)
     }
 
     /// Writes the weights to `out`. The run's own export is written under its lock and recorded, so that the graph

@@ -21,6 +21,7 @@ use crate::plan::graph::FILES;
 use crate::plan::identity::steps_taken;
 use crate::plan::{Freshness, Graph, Reason, Stage};
 use crate::run_dir::{RunDir, write_json};
+use crate::stages::sample::Weights;
 use crate::stages::{OutputFile, export, prepare};
 
 /// What a stage made, by name.
@@ -209,7 +210,7 @@ fn run_sample(graph: &Graph, world: &World) -> Result<Outputs> {
     let checkpoint = last_checkpoint(graph)?;
     let place = checkpoint.path().to_owned();
     world.share(Some(Order::Sample { run: run.root().to_owned(), checkpoint: place }))?;
-    let samples = compute::sample(graph, world, checkpoint, &graph.experiment.sample)?;
+    let samples = compute::sample(graph, world, checkpoint, &graph.experiment.sample, Weights::AsTrained)?;
     let paths = samples.write(&run.samples())?;
     let files: Vec<OutputFile> =
         paths.iter().map(|path| OutputFile::of(run.root(), path)).collect::<Result<_>>()?;

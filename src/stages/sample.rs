@@ -5,17 +5,43 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use crate::checkpoint::Checkpoint;
 use crate::data::Tokenizer;
 use crate::distributed::World;
-use crate::experiment::{Experiment, Sample};
+use crate::experiment::{Experiment, Precision, Sample};
 use crate::generation::{self, SampledText};
 use crate::model::Chain;
 use crate::monitor::{Progress, Unit};
 use crate::run_dir::{write_atomic, write_json};
 use crate::torch::guard;
 use crate::train::{compute_kind, device, set_up};
+
+/// Numbers in which sampling holds the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Weights {
+    /// Those of the matrix products in training (`train.precision`)
+    #[default]
+    AsTrained,
+    /// 32-bit floats
+    F32,
+    /// bfloat16
+    Bf16,
+    /// 8-bit integers with a scale for each row, on a CPU; activations are as in training
+    Int8,
+}
+
+impl Weights {
+    /// Kind of the activations.
+    fn kind(self, precision: Precision) -> Kind {
+        match self {
+            Self::AsTrained | Self::Int8 => compute_kind(precision),
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
 
 /// What sampling reads.
 pub struct Inputs<'a> {
@@ -27,6 +53,8 @@ pub struct Inputs<'a> {
     pub settings: &'a Sample,
     /// The weights.
     pub checkpoint: Checkpoint,
+    /// How they are held.
+    pub weights: Weights,
     /// The tokenizer of the training text.
     pub tokenizer: &'a Tokenizer,
 }
@@ -47,16 +75,19 @@ pub struct Samples {
 /// # Errors
 /// A prompt that the tokenizer refuses, a damaged checkpoint, a stop on request.
 pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
-    let Inputs { experiment, world, settings, mut checkpoint, tokenizer } = inputs;
+    let Inputs { experiment, world, settings, mut checkpoint, weights, tokenizer } = inputs;
     set_up(&experiment.train, experiment.run.deterministic, world.local_size())?;
-    let kind = compute_kind(experiment.train.precision);
+    let kind = weights.kind(experiment.train.precision);
     let device = device(&experiment.train, world.local_rank())?;
     let progress = Progress::new("sample", Some(settings.max_new_tokens), Unit::Tokens);
     let mut first = None;
     let mut decoding = Duration::ZERO;
     let samples = guard(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
-        let shards = super::weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
+        let mut shards = super::weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
+        if weights == Weights::Int8 {
+            shards = shards.in_int8(&experiment.model)?;
+        }
         let chain = Chain { model: &experiment.model, weights: &shards, kind };
         generation::sample(&chain, &mesh, tokenizer, settings, |added| {
             progress.set_position(added);

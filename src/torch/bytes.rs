@@ -18,6 +18,10 @@ impl Element for bf16 {
     const KIND: Kind = Kind::BFloat16;
 }
 
+impl Element for i8 {
+    const KIND: Kind = Kind::Int8;
+}
+
 impl Element for i64 {
     const KIND: Kind = Kind::Int64;
 }

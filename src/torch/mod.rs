@@ -19,8 +19,8 @@ pub use bytes::{
 pub use c10d::{ProcessGroup, Store, Transport, Work};
 pub use failure::guard;
 pub use gemm::{
-    Block, Gemm, Group, Onto, block_product, gemm, gemm_each, gemm_grouped, has_bf16_gemm, has_few_rows_gemm,
-    has_gemm,
+    Block, Gemm, Group, Onto, SCALE_BYTES, block_product, gemm, gemm_each, gemm_grouped, has_bf16_gemm,
+    has_few_rows_gemm, has_gemm, has_int8_gemm, int8_gemm,
 };
 pub use mapped::MappedU32;
 pub use parallel::{num_threads, parallel_each, shares};

@@ -73,6 +73,15 @@ fn questions_to_a_run_leave_it_as_it_is() {
     assert!(samples.iter().all(|sample| sample["tokens"].as_array().unwrap().len() <= 3));
     assert_eq!(samples[0]["tokens"], samples[1]["tokens"], "greedy");
     project.oss_run("sample last --prompt A --top-p 2").ends_with(2);
+    for weights in ["f32", "bf16", "int8"] {
+        let asked = format!("sample last --prompt A --max-new-tokens 3 --greedy --json --weights {weights}");
+        let samples = document(&project.oss_run(&asked).ends_with(0));
+        assert_eq!(samples["samples"].as_array().unwrap().len(), 1, "{weights}");
+    }
+    let unknown = project.oss_run("sample last --prompt A --weights int9").ends_with(2);
+    assert!(unknown.stderr.contains("int8"), "{}", unknown.stderr);
+    let shared = project.oss_run("sample last --prompt A --weights int8 --ranks 2");
+    assert!(shared.stderr.contains("--ranks 1"), "{}", shared.stderr);
 
     project.oss_run("export last --dtype f32 --out copy").ends_with(0);
     assert!(project.path("copy/config.json").exists());

@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::gather::{Gatherer, Local};
 use super::layout::{Layout, Piece};
 use crate::distributed::mesh::Mesh;
 use crate::experiment::Model;
-use crate::model::{Role, WeightSource, Weights, compute_kind, num_units};
+use crate::model::{Role, WeightSource, Weights, compute_kind, in_int8, num_units, unit_parameters};
 
 /// Weights that are read slice by slice and gathered unit by unit; on one rank, simply held.
 #[derive(Debug)]
@@ -54,6 +54,31 @@ impl<'a> Shards<'a> {
             Held::Slices { units, gatherer: RefCell::new(Gatherer::new(layouts, kind, mesh.device())) }
         };
         Ok(Self { mesh, held })
+    }
+
+    /// The same with the matrices of blocks and head in 8 bits ([`in_int8`]), unit by unit. The embedding, of which a token reads a
+    /// row, stays as it is.
+    ///
+    /// # Errors
+    /// Weights on a GPU, or shared among ranks.
+    pub fn in_int8(self, model: &Model) -> Result<Self> {
+        let Self { mesh, held } = self;
+        let Held::Whole(units) = held else {
+            bail!("weights in 8 bits are held whole; use one rank (--ranks 1)");
+        };
+        ensure!(
+            mesh.device() == Device::Cpu,
+            "weights in 8 bits are for a CPU; leave out --weights, or train with train.device = \"cpu\""
+        );
+        let of_unit = |(index, tensors): (usize, Vec<Tensor>)| -> Vec<Tensor> {
+            let specs = unit_parameters(model, index);
+            let packed = specs.iter().zip(tensors).map(|(spec, tensor)| match index {
+                0 => tensor,
+                _ => in_int8(spec.role, tensor),
+            });
+            packed.collect()
+        };
+        Ok(Self { mesh, held: Held::Whole(units.into_iter().enumerate().map(of_unit).collect()) })
     }
 }
 

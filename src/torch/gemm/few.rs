@@ -2,10 +2,11 @@
 //! first would take longer than reading them for each row.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_add_ps,
-    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_permutex2var_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch,
+    _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+    _mm512_cvtepu16_epi32, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_slli_epi32,
 };
 use std::mem::transmute;
 
@@ -19,6 +20,9 @@ const FEW_MIXTURES: usize = 4;
 
 /// Bytes that are fetched before they are read, more than which the processor would not do by itself.
 const AHEAD: usize = 8192;
+
+/// The same of codes, which are fewer bytes for as much arithmetic.
+const AHEAD_OF_CODES: usize = 4096;
 
 /// Rows of the right factor that are fetched before they are read, where the next to be read is not the next in memory.
 const ROWS_AHEAD: usize = 16;
@@ -107,6 +111,56 @@ pub unsafe fn dots<const BF16: bool>(
             // SAFETY: the caller's promise, and the width keeps to the columns.
             unsafe {
                 vectors[0][0] = totals(&mut sums);
+                Tile { into, start, row, column: first_column, width }.store(&vectors);
+            }
+        }
+    }
+}
+
+/// As [`dots`], of rows in f32 with columns in 8 bits: `k` codes, and after them their scale, f32.
+///
+/// # Safety
+/// As [`dots`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub unsafe fn int8_dots(
+    into: Target,
+    (rows, columns): (Lines, Lines),
+    (m, n, k): (usize, usize, usize),
+    start: Start,
+) {
+    let whole = k / LANES * LANES;
+    let rest = mask_of(k - whole) as __mmask16;
+    for first_column in (0..n).step_by(LANES) {
+        let width = LANES.min(n - first_column);
+        let mut scales = [0f32; LANES];
+        for row in 0..m {
+            let mut sums = [_mm512_setzero_ps(); LANES];
+            for (column, sum) in sums.iter_mut().enumerate().take(width) {
+                // SAFETY: inside of the lines, as the mask keeps to K; what is fetched ahead may lie anywhere.
+                unsafe {
+                    let left = rows.data.offset(row as isize * rows.stride).cast::<f32>();
+                    let right = columns.data.offset((first_column + column) as isize * columns.stride);
+                    scales[column] = right.add(k).cast::<f32>().read_unaligned();
+                    for at in (0..whole).step_by(LANES) {
+                        if at.is_multiple_of(VECTOR) {
+                            _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(at + AHEAD_OF_CODES).cast());
+                        }
+                        let codes = _mm512_cvtepi8_epi32(_mm_loadu_si128(right.add(at).cast()));
+                        *sum =
+                            _mm512_fmadd_ps(_mm512_cvtepi32_ps(codes), _mm512_loadu_ps(left.add(at)), *sum);
+                    }
+                    if whole < k {
+                        let codes = _mm_maskz_loadu_epi8(rest, right.add(whole).cast());
+                        let numbers = _mm512_maskz_loadu_ps(rest, left.add(whole));
+                        *sum =
+                            _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)), numbers, *sum);
+                    }
+                }
+            }
+            let mut vectors = [[_mm512_setzero_ps(); VECTORS]];
+            // SAFETY: the caller's promise, and the width keeps to the columns; an array is 64 bytes.
+            unsafe {
+                vectors[0][0] = _mm512_mul_ps(totals(&mut sums), _mm512_loadu_ps(scales.as_ptr()));
                 Tile { into, start, row, column: first_column, width }.store(&vectors);
             }
         }

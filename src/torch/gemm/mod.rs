@@ -131,6 +131,35 @@ pub fn gemm_grouped(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: Option<&Ten
     compute_each(&groups.iter().map(product).collect::<Vec<_>>());
 }
 
+/// Bytes of the scale, f32, that follows a row's codes.
+pub const SCALE_BYTES: usize = size_of::<f32>();
+
+/// Whether this processor is one for which [`int8_gemm`] reads codes faster than portable loops.
+pub fn has_int8_gemm() -> bool {
+    has_bf16_gemm()
+}
+
+/// `into [M, N] = x [M, K] @ matrix^T`, plus `bias` (f32 `[N]`), for few rows: `x` is f32, `into` f32 or bf16, and `matrix` is i8
+/// `[N, K + 4]`, whose rows are K codes and the four bytes of their scale, f32. All are contiguous, on the CPU.
+///
+/// # Panics
+/// When shapes, kinds or strides are others, or not [`has_int8_gemm`].
+pub fn int8_gemm(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
+    assert!(has_int8_gemm(), "a product of codes on a processor that has none");
+    let (m, k, n) = (x.size()[0], x.size()[1], matrix.size()[0]);
+    let fits = into.size() == [m, n] && matrix.size()[1] == k + SCALE_BYTES as i64 && into.is_contiguous();
+    assert!(fits, "a product of {:?} and {:?} in {:?}", x.size(), matrix.size(), into.size());
+    let (m, k, n) = (m as usize, k as usize, n as usize);
+    let start = bias.map_or(Start::Zero, |bias| {
+        assert_eq!(bias.size(), [n as i64], "a row that is added");
+        Start::Row(row(bias, 0).as_ptr())
+    });
+    #[cfg(target_arch = "x86_64")]
+    product::int8_product(Matrix::of(into), slice::<f32>(x), slice::<i8>(matrix), (m, n, k), start);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (m, k, n, start);
+}
+
 /// One of the rows of a bias.
 fn row(bias: &Tensor, index: usize) -> &[f32] {
     let width = bias.size().last().copied().unwrap_or(0) as usize;

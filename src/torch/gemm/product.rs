@@ -7,7 +7,7 @@ use super::kind_has_gemm;
 use super::matrix::Matrix;
 #[cfg(target_arch = "x86_64")]
 use super::{bf16, few};
-use crate::torch::parallel::{num_threads, parallel_each};
+use crate::torch::parallel::{num_threads, parallel_each, shares};
 
 /// Multiplications that are worth a thread of their own.
 const LEAST_WORK: usize = 1 << 18;
@@ -209,4 +209,28 @@ pub fn parts([m, n]: [usize; 2], threads: usize) -> Vec<Part> {
     (0..threads)
         .map(|i| Part { rows: cut(m, down, i / across), columns: cut(n, across, i % across) })
         .collect()
+}
+
+/// [`super::int8_gemm`] of checked shapes, on all threads.
+#[cfg(target_arch = "x86_64")]
+pub fn int8_product(into: Matrix, x: &[f32], matrix: &[i8], (m, n, k): (usize, usize, usize), start: Start) {
+    /// What the threads share.
+    #[derive(Clone, Copy)]
+    struct Shared(Matrix, Start);
+    // SAFETY: only pointers; the tensors are borrowed until all parts are done, and the threads' columns do not overlap.
+    unsafe impl Sync for Shared {}
+    let shared = Shared(into, start);
+    let bytes_of_row = k + super::SCALE_BYTES;
+    parallel_each(shares(n, LEAST_WORK / (WORK_OF_READING * k).max(1)), |share| {
+        // All of it is captured, since its pointers alone are not Sync.
+        let Shared(into, start) = { &shared };
+        let x = few::Lines { data: x.as_ptr().cast(), stride: (k * 4) as isize };
+        let columns = &matrix[share.start * bytes_of_row..share.end * bytes_of_row];
+        let columns = few::Lines { data: columns.as_ptr().cast(), stride: bytes_of_row as isize };
+        // SAFETY: `x` has M rows of K, the slice as many rows as the share, and `into` these columns; nobody else writes them.
+        unsafe {
+            let (into, start) = (into.target(0, share.start), start.from(0, share.start));
+            few::int8_dots(into, (x, columns), (m, share.len(), k), start);
+        }
+    });
 }
