@@ -6,6 +6,7 @@
 //! | layer | what it holds |
 //! |---|---|
 //! | [`cli`] | one thin file a subcommand |
+//! | [`sweep`] | many trials of one experiment |
 //! | [`runner`] | walks the plan |
 //! | [`plan`] | experiment to stages, keys, staleness, estimates |
 //! | [`stages`] | prepare, train, evaluate, sample, export: one thin file each |
@@ -38,5 +39,6 @@ pub mod run_dir;
 pub mod runner;
 pub mod stages;
 pub mod storage;
+pub mod sweep;
 pub mod torch;
 pub mod train;

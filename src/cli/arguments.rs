@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{completions, evaluate, export, inside, plan, resume, run, sample};
+use super::{completions, evaluate, export, inside, plan, resume, run, sample, sweep};
 use crate::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
@@ -61,6 +61,8 @@ impl Common {
 pub enum Command {
     /// Run an experiment: every stage that is not fresh
     Run(run::Arguments),
+    /// Run many trials of an experiment, as the [sweep] section of its file says
+    Sweep(sweep::Arguments),
     /// Show what a run would do, and what it costs
     Plan(plan::Arguments),
     /// Go on with a run that stopped

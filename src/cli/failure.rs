@@ -12,6 +12,7 @@ use crate::experiment::ExperimentErrors;
 use crate::interrupt::Stopped;
 use crate::plan::PlanError;
 use crate::run_dir::{ResolveError, redact};
+use crate::sweep::SweepError;
 
 /// A command line that can be parsed and makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,7 @@ impl Status {
                 || cause.is::<PlanError>()
                 || cause.is::<PlacementError>()
                 || cause.is::<ResolveError>()
+                || cause.is::<SweepError>()
         });
         if is_wrong { Self::Wrong } else { Self::Failed }
     }

@@ -15,6 +15,7 @@ mod resume;
 mod run;
 mod sample;
 mod schema;
+mod sweep;
 mod table;
 
 pub use arguments::{Cli, parse};
@@ -41,6 +42,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
     let runs = common.runs();
     match command {
         Command::Run(arguments) => run::run(&arguments, &common),
+        Command::Sweep(arguments) => sweep::sweep(&arguments, &common),
         Command::Plan(arguments) => plan::plan(&arguments, &runs),
         Command::Resume(arguments) => resume::resume(&arguments, &runs),
         Command::Evaluate(arguments) => evaluate::evaluate(&arguments, &runs),

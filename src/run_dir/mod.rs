@@ -13,6 +13,7 @@ mod lock;
 mod manifest;
 mod redact;
 mod resolve;
+mod sweep_dir;
 
 pub use atomic::{free_bytes, write_atomic, write_json};
 pub use environment::{Environment, GitState, Host};
@@ -21,3 +22,4 @@ pub use lock::{LockError, WriteLock};
 pub use manifest::{FORMAT, Manifest, ManifestError, Segment, StageRecord, StageState};
 pub use redact::{protect, redact};
 pub use resolve::ResolveError;
+pub use sweep_dir::SweepDir;

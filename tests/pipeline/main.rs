@@ -10,4 +10,5 @@ mod numbers;
 mod project;
 mod ranks;
 mod stops;
+mod sweeps;
 mod text;
