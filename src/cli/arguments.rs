@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{completions, evaluate, export, inside, plan, resume, run, sample, sweep};
+use super::{completions, evaluate, export, inside, plan, reproduce, resume, run, sample, sweep};
 use crate::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
@@ -67,6 +67,8 @@ pub enum Command {
     Plan(plan::Arguments),
     /// Go on with a run that stopped
     Resume(resume::Arguments),
+    /// Run a run again from its manifest and compare bit for bit
+    Reproduce(reproduce::Arguments),
     /// Validation loss of a run's weights, or their loss on a text
     Evaluate(evaluate::Arguments),
     /// Let a run's weights continue a text

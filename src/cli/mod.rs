@@ -11,6 +11,7 @@ mod launch;
 mod output;
 mod plan;
 mod ranks;
+mod reproduce;
 mod resume;
 mod run;
 mod sample;
@@ -45,6 +46,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Sweep(arguments) => sweep::sweep(&arguments, &common),
         Command::Plan(arguments) => plan::plan(&arguments, &runs),
         Command::Resume(arguments) => resume::resume(&arguments, &runs),
+        Command::Reproduce(arguments) => reproduce::reproduce(&arguments, &runs),
         Command::Evaluate(arguments) => evaluate::evaluate(&arguments, &runs),
         Command::Sample(arguments) => sample::sample(&arguments, &runs),
         Command::Export(arguments) => export::export(&arguments, &runs),

@@ -3,13 +3,14 @@
 //! Recorded for people and for `reproduce`; none of it is in a key, since none of it changes what a run means.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
+use super::git::GitState;
 use super::redact;
 
 /// Environment variables that change speed or numerics. A list of what is kept, not of what is left out: an
@@ -39,21 +40,24 @@ const KEPT_VARIABLES: [&str; 17] = [
 pub struct Environment {
     /// Version of this program.
     pub program: String,
-    /// The repository around the working directory, if it is in one and `git` is installed.
+    /// The repository around the experiment file, if it is in one and `git` is installed.
     pub git: Option<GitState>,
     /// The machine.
     pub host: Host,
+    /// NVIDIA's driver and the GPUs that it has, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvidia: Option<Nvidia>,
     /// Environment variables that change speed or numerics, where set.
     pub variables: BTreeMap<String, String>,
 }
 
-/// A git working tree.
+/// NVIDIA's kernel driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GitState {
-    /// The commit that is checked out, in hexadecimal.
-    pub commit: String,
-    /// Whether tracked files differ from it.
-    pub dirty: bool,
+pub struct Nvidia {
+    /// Its version, such as `580.82.07`.
+    pub driver: String,
+    /// Models of the GPUs, in the order of their bus addresses.
+    pub gpus: Vec<String>,
 }
 
 /// A machine.
@@ -78,18 +82,39 @@ impl Environment {
             program: env!("CARGO_PKG_VERSION").into(),
             git: GitState::of(dir),
             host: Host::this(),
+            nvidia: Nvidia::under(Path::new("/proc/driver/nvidia")),
             variables: kept_variables(|name| std::env::var(name).ok()),
         }
     }
 }
 
-impl GitState {
-    /// The state of the working tree around `dir`; none outside a repository or without `git`.
-    pub fn of(dir: &Path) -> Option<Self> {
-        let commit = git(dir, &["rev-parse", "HEAD"])?.trim().to_owned();
-        let changes = git(dir, &["status", "--porcelain", "--untracked-files=no"])?;
-        Some(Self { commit, dirty: !changes.trim().is_empty() })
+impl Nvidia {
+    /// The driver as it tells of itself below `proc`; none without one.
+    fn under(proc: &Path) -> Option<Self> {
+        let version = fs::read_to_string(proc.join("version")).ok()?;
+        let mut gpus: Vec<_> = fs::read_dir(proc.join("gpus"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|gpu| {
+                (gpu.file_name(), fs::read_to_string(gpu.path().join("information")).unwrap_or_default())
+            })
+            .collect();
+        gpus.sort();
+        let model = |(_, text): (_, String)| {
+            text.lines().find_map(|line| Some(line.strip_prefix("Model:")?.trim().to_owned()))
+        };
+        Some(Self { driver: driver_version(&version)?, gpus: gpus.into_iter().filter_map(model).collect() })
     }
+}
+
+/// `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82.07  ...`, of which the first number with a dot is meant.
+fn driver_version(text: &str) -> Option<String> {
+    let is_version = |word: &&str| {
+        word.contains('.')
+            && word.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+    };
+    text.lines().next()?.split_whitespace().find(is_version).map(str::to_owned)
 }
 
 impl Host {
@@ -111,19 +136,6 @@ impl Host {
             memory_bytes,
         }
     }
-}
-
-/// What `git` prints, if it is there and succeeds.
-fn git(dir: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git")
-        .arg("-C")
-        .arg(dir)
-        .args(arguments)
-        // Looking must not write the index of a repository that others work in.
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .output()
-        .ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn kept_variables(value: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
@@ -161,20 +173,18 @@ mod tests {
     }
 
     #[test]
-    fn git_state_follows_the_working_tree() {
+    fn the_driver_tells_of_itself() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(GitState::of(dir.path()), None);
-        let run = |arguments: &[&str]| git(dir.path(), arguments);
-        if run(&["init", "--quiet"]).is_none() {
-            return; // No git here: the state above is all there is to see.
+        assert_eq!(Nvidia::under(dir.path()), None);
+        let version = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs)\nGCC version: 12.2.0\n";
+        fs::write(dir.path().join("version"), version).unwrap();
+        for (bus, model) in [("0000:41:00.0", "NVIDIA H200"), ("0000:17:00.0", "NVIDIA L4")] {
+            let gpu = dir.path().join("gpus").join(bus);
+            fs::create_dir_all(&gpu).unwrap();
+            fs::write(gpu.join("information"), format!("Model: \t\t {model}\nIRQ: 12\n")).unwrap();
         }
-        std::fs::write(dir.path().join("a"), "1").unwrap();
-        run(&["add", "a"]).unwrap();
-        run(&["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "A file"]).unwrap();
-        let clean = GitState::of(dir.path()).unwrap();
-        assert_eq!(clean.commit.len(), 40);
-        assert!(!clean.dirty);
-        std::fs::write(dir.path().join("a"), "2").unwrap();
-        assert!(GitState::of(dir.path()).unwrap().dirty);
+        let nvidia = Nvidia::under(dir.path()).unwrap();
+        assert_eq!(nvidia.driver, "580.82.07");
+        assert_eq!(nvidia.gpus, ["NVIDIA L4", "NVIDIA H200"]);
     }
 }

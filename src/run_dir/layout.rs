@@ -3,12 +3,14 @@
 //! ```text
 //! runs/
 //!   .prepared/<key>/          tokens shared by every run whose data, tokenizer and split are the same
+//!   .reproduced/<name>/<id>/  runs that were run again to compare them; they share the tokens
 //!   <name>/<run id>/
 //!     manifest.json           what the run is and what happened to it
 //!     manifest.previous.json  the one before it, for the day that it is damaged
 //!     experiment.toml         resolved: running it again gives the same run
 //!     metrics.jsonl           one line a logged step
 //!     tensorboard/            the same, for TensorBoard
+//!     environment/            what a start's working tree differed in from its commit
 //!     logs/rank-0.log         one file a rank
 //!     checkpoints/            step-<step>/, one folder each
 //!     evaluation.json         validation loss of the last checkpoint
@@ -77,6 +79,11 @@ impl RunDir {
         self.root.join("tensorboard")
     }
 
+    /// What a working tree differed in from its commit, by digest.
+    pub fn diff(&self, digest: &str) -> PathBuf {
+        self.root.join("environment").join(format!("{digest}.diff"))
+    }
+
     /// The logs of all ranks.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
@@ -141,6 +148,9 @@ impl RunDir {
     }
 }
 
+/// Name of the folder of runs that were run again.
+const REPRODUCED: &str = ".reproduced";
+
 /// The directory of all runs, `runs/` unless `--runs-dir` names another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunsDir {
@@ -176,7 +186,16 @@ impl RunsDir {
 
     /// Tokens prepared under `key`, shared between runs.
     pub fn prepared(&self, key: &str) -> PathBuf {
-        self.root.join(".prepared").join(key)
+        let shared = match self.root.parent() {
+            Some(runs) if self.root.ends_with(REPRODUCED) => runs,
+            _ => &self.root,
+        };
+        shared.join(".prepared").join(key)
+    }
+
+    /// Where runs of this directory are run again: no command takes those for runs of their own.
+    pub fn reproductions(&self) -> Self {
+        Self::new(self.root.join(REPRODUCED))
     }
 
     /// Every run, in the order of their paths.
@@ -245,6 +264,19 @@ mod tests {
         fs::create_dir_all(runs.prepared("cc")).unwrap();
         fs::write(run.manifest(), "{}").unwrap();
         assert_eq!(runs.list().unwrap(), [run]);
+    }
+
+    #[test]
+    fn reproductions_share_tokens_and_are_no_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = RunsDir::new(dir.path());
+        let again = runs.reproductions();
+        assert_eq!(again.prepared("k"), runs.prepared("k"));
+        let run = again.run("tiny", "aa");
+        run.create().unwrap();
+        fs::write(run.manifest(), "{}").unwrap();
+        assert_eq!(again.list().unwrap(), [run]);
+        assert!(runs.list().unwrap().is_empty());
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct Manifest {
     pub name: String,
     /// When the run was first started.
     pub created: DateTime<Utc>,
+    /// The experiment file that it was started from, absolute; it may have changed or gone since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// The resolved experiment.
     pub experiment: Value,
     /// Where each value of it came from: key path to layer.
@@ -160,6 +163,7 @@ impl Manifest {
             id: id.into(),
             name: name.into(),
             created: Utc::now(),
+            file: None,
             experiment,
             layers: BTreeMap::new(),
             inputs: Value::Null,

@@ -8,15 +8,18 @@
 
 mod atomic;
 mod environment;
+mod git;
 mod layout;
 mod lock;
 mod manifest;
 mod redact;
 mod resolve;
+mod secrets;
 mod sweep_dir;
 
 pub use atomic::{free_bytes, write_atomic, write_json};
-pub use environment::{Environment, GitState, Host};
+pub use environment::{Environment, Host, Nvidia};
+pub use git::GitState;
 pub use layout::{CreateError, RunDir, RunsDir};
 pub use lock::{LockError, WriteLock};
 pub use manifest::{FORMAT, Manifest, ManifestError, Segment, StageRecord, StageState};

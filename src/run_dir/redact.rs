@@ -7,7 +7,7 @@ use std::sync::{LazyLock, PoisonError, RwLock};
 const SECRET_VARIABLES: [&str; 2] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
 
 /// What a secret becomes.
-const REDACTED: &str = "[redacted]";
+pub(super) const REDACTED: &str = "[redacted]";
 
 /// Secrets known so far: those of the environment, and those that [`protect`] added.
 static SECRETS: LazyLock<RwLock<Vec<String>>> = LazyLock::new(|| {

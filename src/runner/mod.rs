@@ -4,6 +4,7 @@ mod compute;
 mod data;
 mod inside;
 mod orders;
+mod reproduce;
 mod resume;
 mod room;
 mod session;
@@ -12,9 +13,12 @@ pub mod trained;
 mod walk;
 mod watch;
 
+use std::path::Path;
+
 use anyhow::{Error, Result, bail};
 
 pub use orders::follow;
+pub use reproduce::{Compared, Difference, Extent, Reproduced, Reproduction};
 pub use resume::{Resuming, resume};
 pub use summary::{StageSummary, Summary};
 
@@ -49,7 +53,16 @@ impl Default for Options {
 /// # Errors
 /// An experiment that cannot be run as it is, a stage that fails, a stop on request.
 pub fn run(resolved: &Resolved, runs: &RunsDir, options: &Options, world: &World) -> Result<Summary> {
-    walk(graph(resolved, runs, options)?, &resolved.provenance, options, world)
+    let from = From { file: Some(&resolved.file), provenance: &resolved.provenance };
+    walk(graph(resolved, runs, options)?, &from, options, world)
+}
+
+/// Where an experiment came from.
+struct From<'a> {
+    /// Its file; none for one that is read from a manifest that knows none.
+    file: Option<&'a Path>,
+    /// Who set which value.
+    provenance: &'a Provenance,
 }
 
 /// Whether [`run`] would find a stage that is not fresh.
@@ -79,7 +92,7 @@ fn graph(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<Graph
 }
 
 /// Brings a run up to date with its graph.
-fn walk(graph: Graph, provenance: &Provenance, options: &Options, world: &World) -> Result<Summary> {
+fn walk(graph: Graph, from: &From<'_>, options: &Options, world: &World) -> Result<Summary> {
     tracing::info!("run        {}", graph.identity.run.root().display());
     let mut planned = plan::stages(&graph, &options.choices.force)?;
     planned.retain(|planned| planned.stage <= options.until);
@@ -89,7 +102,7 @@ fn walk(graph: Graph, provenance: &Provenance, options: &Options, world: &World)
         }
         return Summary::of(&graph, planned.iter().map(StageSummary::fresh).collect());
     }
-    let mut session = Session::start(graph, provenance)?;
+    let mut session = Session::start(graph, from)?;
     world.announce(RUN, &session.run().root().to_string_lossy())?;
     let walked = walk::stages(&mut session, options, world);
     session.finish(&walked)?;

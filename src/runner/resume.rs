@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::trained::runs_of;
 use super::watch::watch;
-use super::{Options, stale, walk};
+use super::{From, Options, stale, walk};
 use crate::distributed::World;
 use crate::experiment::{self, Experiment, Overrides, Provenance};
 use crate::plan::identity::{self, Identity, Trajectory, experiment_of};
@@ -73,7 +73,8 @@ impl Resuming {
 /// # Errors
 /// As [`super::run`].
 pub fn resume(resuming: &Resuming, options: &Options, world: &World) -> Result<super::Summary> {
-    walk(resuming.graph()?, &resuming.provenance, options, world)
+    let from = From { file: resuming.manifest.file.as_deref(), provenance: &resuming.provenance };
+    walk(resuming.graph()?, &from, options, world)
 }
 
 /// The manifest's experiment with `set` applied.

@@ -1,12 +1,14 @@
 //! One start of a run: the lock, the manifest, and the segment that says where and when.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use chrono::Utc;
 use serde_json::Value;
 use tch::Device;
 
+use super::From;
 use crate::experiment::Provenance;
 use crate::interrupt::Stopped;
 use crate::monitor;
@@ -33,7 +35,7 @@ impl Session {
     ///
     /// # Errors
     /// The run is in use, or its directory cannot be written.
-    pub fn start(mut graph: Graph, provenance: &Provenance) -> Result<Self> {
+    pub(super) fn start(mut graph: Graph, from: &From<'_>) -> Result<Self> {
         let run = graph.identity.run.clone();
         run.create()?;
         let lock = run.lock_for_writing()?;
@@ -47,13 +49,14 @@ impl Session {
             Manifest::new(run.id(), name, document.clone())
         };
         manifest.experiment = document;
-        manifest.layers = layers(provenance, &manifest.layers);
+        manifest.layers = layers(from.provenance, &manifest.layers);
+        manifest.file = from.file.and_then(|file| std::path::absolute(file).ok()).or(manifest.file);
         manifest.inputs = serde_json::to_value(&graph.inputs)?;
         let trajectory = &graph.identity.trajectory;
         let target = keys::target(&graph.experiment, trajectory).key();
         manifest.keys.insert(TRAJECTORY.to_owned(), trajectory.key().0);
         manifest.keys.insert("target".to_owned(), target.0);
-        manifest.segments.push(segment(&graph));
+        manifest.segments.push(segment(&graph, &run, manifest.file.as_deref()));
         graph.identity.manifest = Some(manifest.clone());
         let session = Self { graph, manifest, _lock: lock };
         session.save()?;
@@ -166,7 +169,20 @@ fn layers(provenance: &Provenance, known: &BTreeMap<String, String>) -> BTreeMap
     layers
 }
 
-fn segment(graph: &Graph) -> Segment {
+/// A start of the experiment of `file` here and now, which keeps what its working tree differs in.
+fn segment(graph: &Graph, run: &RunDir, file: Option<&Path>) -> Segment {
+    let segment = segment_of(graph, file);
+    if let Some(Err(error)) = segment.environment.git.as_ref().map(|git| git.keep(run)) {
+        tracing::warn!("cannot keep what the working tree differs in from its commit: {error}");
+    }
+    segment
+}
+
+/// A start of the experiment of `file` here and now.
+pub fn segment_of(graph: &Graph, file: Option<&Path>) -> Segment {
+    // What the experiment lies among; where that is gone, what it is run among.
+    let around = file.and_then(Path::parent).filter(|folder| folder.is_dir());
+    let environment = Environment::capture(around.unwrap_or(Path::new(".")));
     let settings = &graph.experiment.train;
     let threads = settings.threads.unwrap_or_else(|| usize::try_from(tch::get_num_threads()).unwrap_or(1));
     let device = match train::device(settings, 0) {
@@ -176,7 +192,7 @@ fn segment(graph: &Graph) -> Segment {
         Err(_) => settings.device.clone(),
     };
     Segment {
-        environment: Environment::capture(std::path::Path::new(".")),
+        environment,
         libtorch: torch::LIBTORCH_VERSION.to_owned(),
         devices: vec![device],
         ranks: graph.experiment.sharding.ranks,

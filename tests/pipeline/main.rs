@@ -9,6 +9,7 @@ mod narrow;
 mod numbers;
 mod project;
 mod ranks;
+mod reproduction;
 mod stops;
 mod sweeps;
 mod text;

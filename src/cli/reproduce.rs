@@ -1,0 +1,70 @@
+//! `oss-run reproduce`: a run again, bit for bit.
+
+use std::env;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::output::{print, print_json};
+use super::ranks::{Task, on_ranks};
+use crate::distributed::is_launched;
+use crate::run_dir::RunsDir;
+use crate::runner::{self, Extent, Reproduction};
+
+const EXAMPLES: &str = "\
+The run is made again under runs/.reproduced/, from its manifest alone: neither its experiment file nor the environment
+counts. Stopped, the same command goes on. Exit status: 0 identical, 1 different.
+
+Examples:
+  oss-run reproduce last                       everything that the newest run made
+  oss-run reproduce quickstart --steps 20      only its first 20 steps";
+
+/// What it takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Arguments {
+    /// The run: a path, an id or the start of one, a name, or `last`
+    run: String,
+    /// Run and compare only the first N steps
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    /// Run it once more, although it was reproduced before
+    #[arg(long)]
+    new: bool,
+    /// Print what was compared as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the run again and compares.
+pub fn reproduce(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let run = runs.resolve(&arguments.run)?;
+    let extent = Extent { steps: arguments.steps, new: arguments.new };
+    let reproduction = Reproduction::of(&run, extent)?;
+    // The launcher tells it for all ranks.
+    let is_told = is_launched(&|name| env::var(name).ok());
+    for difference in reproduction.differences().into_iter().filter(|_| !is_told) {
+        match difference.changes_bits {
+            true => tracing::warn!("not as it was: {difference}"),
+            false => tracing::info!("not as it was: {difference}"),
+        }
+    }
+    let experiment = reproduction.experiment().clone();
+    let has_work = reproduction.has_work()?;
+    let same = (arguments, run.root());
+    let task = Task { experiment: &experiment, arguments: &same, has_work: &|| Ok(has_work), resumed: None };
+    on_ranks(&task, |world| {
+        if !world.is_leader() {
+            return runner::follow(world);
+        }
+        let reproduced = runner::dismiss(reproduction.run(world), world)?;
+        match arguments.json {
+            true => print_json(&reproduced)?,
+            false => print(&format!("{reproduced}\n"))?,
+        }
+        if !reproduced.identical {
+            bail!("the reproduction {} differs; see above", reproduced.reproduction.display());
+        }
+        Ok(())
+    })
+}
