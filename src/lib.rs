@@ -6,7 +6,7 @@
 //! | layer | what it holds |
 //! |---|---|
 //! | [`cli`] | one thin file a subcommand |
-//! | [`runner`] | walks the plan |
+//! | [`runner`], [`runs`] | walks the plan; many runs: listed, compared, labelled, removed |
 //! | [`plan`] | experiment to stages, keys, staleness, estimates |
 //! | [`stages`] | prepare, train, evaluate, sample, export: one thin file each |
 //! | [`train`] | the chain driver, optimizer, schedule |
@@ -36,6 +36,7 @@ pub mod monitor;
 pub mod plan;
 pub mod run_dir;
 pub mod runner;
+pub mod runs;
 pub mod stages;
 pub mod storage;
 pub mod torch;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{completions, evaluate, export, inside, plan, resume, run, sample};
+use super::{
+    completions, diff, evaluate, export, gc, inside, label, ls, plan, resume, rm, run, sample, show,
+};
 use crate::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
@@ -71,6 +73,18 @@ pub enum Command {
     Sample(sample::Arguments),
     /// Write a run's weights as a Hugging Face directory
     Export(export::Arguments),
+    /// List runs: state, losses, times, labels, and whatever column is asked for
+    Ls(ls::Arguments),
+    /// Show what a run is, what happened to it, and what it made
+    Show(show::Arguments),
+    /// Compare two runs: configuration, data, code, environment, metrics
+    Diff(diff::Arguments),
+    /// Give a run labels and notes, or take them away
+    Label(label::Arguments),
+    /// Remove runs
+    Rm(rm::Arguments),
+    /// Remove what no run needs: prepared data, and what killed processes left
+    Gc(gc::Arguments),
     /// Print the tokens that training used, step by step
     Batches(inside::BatchesArguments),
     /// Print the logits after each token of a text

@@ -12,6 +12,8 @@ use crate::experiment::ExperimentErrors;
 use crate::interrupt::Stopped;
 use crate::plan::PlanError;
 use crate::run_dir::{ResolveError, redact};
+use crate::runs::QueryError;
+use crate::runs::label::NoLabel;
 
 /// A command line that can be parsed and makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,8 @@ impl Status {
                 || cause.is::<PlanError>()
                 || cause.is::<PlacementError>()
                 || cause.is::<ResolveError>()
+                || cause.is::<QueryError>()
+                || cause.is::<NoLabel>()
         });
         if is_wrong { Self::Wrong } else { Self::Failed }
     }

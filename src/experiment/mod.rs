@@ -37,6 +37,7 @@ pub use run::*;
 pub use schema::schema;
 pub use sharding::*;
 pub use size::parse_bytes;
+pub use suggest::nearest;
 pub use training::*;
 
 use schemars::JsonSchema;

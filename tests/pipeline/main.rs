@@ -5,9 +5,12 @@
 mod command_line;
 mod damage;
 mod identity;
+mod looking_after;
+mod many_runs;
 mod narrow;
 mod numbers;
 mod project;
 mod ranks;
+mod removal;
 mod stops;
 mod text;
