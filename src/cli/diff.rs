@@ -11,9 +11,6 @@ use crate::run_dir::RunsDir;
 use crate::runs::diff::{Difference, Differences};
 
 /// What it takes.
-///
-/// Compared are, in this order, every value of the experiment, what was read (by digest), the program, the machine and
-/// its settings at the last start, and what came out. Speed is shown beside: it is measured, and never the same twice.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The first run: a path, an id or the start of one, a name, or `last`

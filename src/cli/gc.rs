@@ -11,10 +11,6 @@ use crate::run_dir::RunsDir;
 use crate::runs::garbage;
 
 /// What it takes.
-///
-/// Prepared data and learnt tokenizers that no run names go once they are an hour old; so does what killed processes
-/// left: unfinished files and checkpoints, dry runs, half-removed runs, runs that never started. Runs stay, and so
-/// does everything that they need. Other runs may be at work meanwhile.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Only show what would go

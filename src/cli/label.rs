@@ -9,9 +9,6 @@ use crate::run_dir::{Manifest, RunsDir};
 use crate::runs::label::{self, Change, Marks};
 
 /// What it takes.
-///
-/// What is given here stays when the experiment file is run again, whatever labels and notes the file has; --set
-/// run.labels.KEY=VALUE replaces it.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The run: a path, an id or the start of one, a name, or `last`

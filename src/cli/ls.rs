@@ -13,9 +13,6 @@ use crate::runs::columns::{self, Fact};
 use crate::runs::{Column, Condition, Filter, Overview, State, filter};
 
 /// What it takes.
-///
-/// A column is a fact (id, name, state, step, steps, started, duration, size, labels, notes, directory), a key of the
-/// experiment file (optimizer.lr) or a metric (val_loss, grad_norm), of which the last value counts.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Only runs with this name, id or name/id; * stands for anything

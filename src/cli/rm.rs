@@ -13,9 +13,6 @@ use crate::run_dir::RunsDir;
 use crate::runs::remove::{Removable, removable};
 
 /// What it takes.
-///
-/// A run that is being written is not removed, nor one from whose weights another run started. Prepared data is
-/// shared and stays; `oss-run gc` removes what no run needs any more.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The runs: paths, ids or starts of them, names, or `last`

@@ -131,7 +131,7 @@ impl Collector<'_> {
 
     /// What killed processes left in a run that nobody writes to now.
     fn run(&mut self, run: &RunDir) {
-        if leftovers(run).is_empty() || run.in_use() {
+        if run.in_use() || leftovers(run).is_empty() {
             return;
         }
         let bytes_of = |found: Vec<(&'static str, PathBuf)>| -> Vec<Garbage> {
@@ -227,11 +227,9 @@ impl Collector<'_> {
                 if is_prepared(&dir) && !dir.exists() && self.is_old(&path) {
                     self.remove_lock_file(&dir, &path);
                 }
-            } else if name.contains(".partial-") {
-                // As prepare itself tells them: whoever writes there holds a lock inside.
-                let inside = path.join("lock");
-                let abandoned = if inside.exists() { is_free(&inside) } else { self.is_old(&path) };
-                if abandoned {
+            } else if let Some((target, _)) = name.split_once(".partial-") {
+                let dir = path.with_file_name(target.trim_start_matches('.'));
+                if is_free(&lock_file(&dir)) && is_free(&path.join("lock")) {
                     self.take("unfinished prepared data", &path, remove_any);
                 }
             } else if let Some((target, Sibling::Removed)) = Sibling::parse(&name) {
