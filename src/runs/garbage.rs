@@ -5,7 +5,7 @@
 //! meanwhile is put back.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -166,19 +166,14 @@ impl Collector<'_> {
             }
             return Ok(());
         }
-        let mut aside = Vec::new();
-        for path in unneeded {
-            let Ok(Some(lock)) = try_lock(&lock_file(&path)) else { continue };
-            let hidden = Sibling::Removed.of(&path.with_file_name(format!(".{}", name(&path))));
-            match fs::rename(&path, &hidden) {
-                Ok(()) => aside.push((path, hidden, lock)),
-                Err(error) => {
-                    tracing::warn!("cannot remove {}: {error}; check its permissions", path.display())
-                }
-            }
-        }
+        let aside = set_aside(unneeded);
+        self.settle(aside)
+    }
+
+    /// Deletes what was set aside, but puts back what a run has come to need.
+    fn settle(&mut self, aside: Vec<Aside>) -> Result<()> {
         let needed = self.needed()?;
-        for (path, hidden, _lock) in aside {
+        for Aside { path, hidden, _lock } in aside {
             if needed.as_ref().is_none_or(|needed| needed.contains(&path)) {
                 fs::rename(&hidden, &path).with_context(|| format!("cannot put {} back", path.display()))?;
                 continue;
@@ -271,6 +266,29 @@ impl Collector<'_> {
     }
 }
 
+/// Prepared data that is out of everybody's sight, and that nobody makes anew meanwhile.
+struct Aside {
+    path: PathBuf,
+    hidden: PathBuf,
+    _lock: File,
+}
+
+/// Hides prepared data that nobody is making.
+fn set_aside(unneeded: Vec<PathBuf>) -> Vec<Aside> {
+    let mut aside = Vec::new();
+    for path in unneeded {
+        let Ok(Some(lock)) = try_lock(&lock_file(&path)) else { continue };
+        let hidden = Sibling::Removed.of(&path.with_file_name(format!(".{}", name(&path))));
+        match fs::rename(&path, &hidden) {
+            Ok(()) => aside.push(Aside { path, hidden, _lock: lock }),
+            Err(error) => {
+                tracing::warn!("cannot remove {}: {error}; check its permissions", path.display());
+            }
+        }
+    }
+    aside
+}
+
 /// What is left in `run` by processes that died, if nobody writes to it.
 fn leftovers(run: &RunDir) -> Vec<(&'static str, PathBuf)> {
     let mut found = Vec::new();
@@ -344,4 +362,58 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::experiment::Experiment;
+    use crate::run_dir::{Manifest, StageRecord, StageState};
+
+    /// A run that names `key` among what it has prepared.
+    fn start(runs: &RunsDir, key: &str) {
+        let run = runs.run("tiny", "aa");
+        run.create().unwrap();
+        let mut manifest = Manifest::new("aa", "tiny", serde_json::to_value(Experiment::default()).unwrap());
+        manifest.inputs = json!({"sources": [], "validation": null, "tokenizer": "t", "initial": null});
+        let record = StageRecord {
+            state: StageState::Done,
+            key: String::new(),
+            version: 1,
+            values: Default::default(),
+            inputs: [("source main".to_owned(), key.to_owned())].into(),
+            outputs: Default::default(),
+            started: manifest.created,
+            finished: None,
+            reason: None,
+        };
+        manifest.stages.insert("prepare".to_owned(), record);
+        manifest.save(&run).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_starts_meanwhile_has_its_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = RunsDir::new(dir.path());
+        let [wanted, other] = ["a", "b"].map(|digit| runs.prepared(&digit.repeat(64)));
+        for path in [&wanted, &other] {
+            fs::create_dir_all(path).unwrap();
+            fs::write(path.join("train.bin"), "1234").unwrap();
+        }
+        let (now, collected) = (SystemTime::now() + 2 * MARGIN, Collected::default());
+        let mut collector = Collector { runs: &runs, really: true, now, collected };
+        let aside = set_aside(vec![wanted.clone(), other.clone()]);
+        assert!(!wanted.exists() && !other.exists());
+        start(&runs, &"a".repeat(64));
+        collector.settle(aside).unwrap();
+        assert_eq!(fs::read(wanted.join("train.bin")).unwrap(), b"1234");
+        assert!(!other.exists());
+        let removed: Vec<&Path> = collector.collected.garbage.iter().map(|it| it.path.as_path()).collect();
+        assert_eq!(removed, [other.as_path()]);
+        // Nothing is needed less for having been looked at.
+        collector.prepared().unwrap();
+        assert!(wanted.exists());
+    }
 }

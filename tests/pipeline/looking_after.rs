@@ -32,7 +32,6 @@ fn runs_are_listed_as_they_stand() {
     let stopped = last(&project);
     project.oss_run("tiny.toml --set optimizer.lr=0.02 --until prepare").ends_with(0);
     let untrained = last(&project);
-    fs::write(project.path("runs/tiny").join(&untrained).join("experiment.toml"), "").unwrap();
     project.oss_run("tiny.toml --set optimizer.lr=0.03 --until train").ends_with(0);
     let damaged = last(&project);
     fs::write(project.path("runs/tiny").join(&damaged).join("manifest.json"), "{").unwrap();
@@ -100,7 +99,7 @@ fn a_run_is_shown_with_what_happened_to_it() {
 
     let text = project.oss_run("show tiny").ends_with(0).stdout;
     for words in
-        ["state    done", "2 starts", "--set optimizer.lr=0.01", "export/", "samples/final.txt", "step 6"]
+        ["state    done", "2 starts", "--set optimizer.lr=0.01", "/export", "samples/final.txt", "step 6"]
     {
         assert!(text.contains(words), "{words} is not in:\n{text}");
     }
@@ -121,7 +120,7 @@ fn differences_are_told_in_their_order_or_not_at_all() {
 
     project.write("text.txt", &crate::project::text(121));
     let mut other = project.command("tiny.toml --set optimizer.lr=0.01");
-    Ended::of(other.env("OMP_NUM_THREADS", "1")).ends_with(0);
+    Ended::of(other.env("MALLOC_ARENA_MAX", "7")).ends_with(0);
     let found = document(&project.oss_run(&format!("diff {id} last --json")).ends_with(0));
     let names = |part: &str| -> Vec<String> {
         let part = found[part].as_array().unwrap();
@@ -130,7 +129,7 @@ fn differences_are_told_in_their_order_or_not_at_all() {
     assert_eq!(names("configuration"), ["optimizer.lr"]);
     assert_eq!(names("data"), ["text of main", "tokens"]);
     assert!(names("code").is_empty());
-    assert!(names("environment").contains(&"variables.OMP_NUM_THREADS".to_owned()));
+    assert!(names("environment").contains(&"variables.MALLOC_ARENA_MAX".to_owned()));
     assert!(names("metrics").contains(&"last loss".to_owned()));
     assert_eq!((&found["same"], &found["first_different_loss"]["step"]), (&value!(false), &value!(1)));
     let text = project.oss_run(&format!("diff {id} last")).ends_with(0).stdout;
@@ -159,7 +158,6 @@ fn labels_given_afterwards_stay() {
     assert_eq!(fs::read(run.join("manifest.json")).unwrap(), manifest);
     // Nor does going on write them over, from the file or from the run's own.
     project.oss_run("tiny.toml --until evaluate").ends_with(0);
-    project.oss_run("run --until sample").ends_with(2);
     let own = run.join("experiment.toml");
     project.oss_run(&format!("run {} --until sample", own.display())).ends_with(0);
     project.oss_run("resume last").ends_with(0);

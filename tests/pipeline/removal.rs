@@ -141,16 +141,16 @@ fn what_killed_processes_left_goes() {
     let before = json(&run.join("manifest.json"));
     let hex = "0123456789abcdef";
     let litter = [
-        format!(".dry-run-Ab12/rank.bin"),
+        ".dry-run-Ab12/rank.bin".to_owned(),
         format!("tiny/.dead.removed-{hex}/manifest.json"),
         format!("tiny/{id}/.manifest.json.unfinished-x1"),
         format!("tiny/{id}/checkpoints/step-00000007.tmp-{hex}/rank.safetensors"),
         format!("tiny/{id}/checkpoints/step-00000002.removed-{hex}/rank.safetensors"),
         format!("tiny/{id}/export.replaced-{hex}/config.json"),
         format!("tiny/{id}/samples/.final.txt.unfinished-x1"),
-        format!(".prepared/.x.partial-a1/lock"),
-        format!(".prepared/.replaced-a1/old/train.bin"),
-        format!(".prepared/.hub.json.unfinished-x1"),
+        ".prepared/.x.partial-a1/lock".to_owned(),
+        ".prepared/.replaced-a1/old/train.bin".to_owned(),
+        ".prepared/.hub.json.unfinished-x1".to_owned(),
     ];
     let kept = [
         // The only one of its step: whoever died had not put the new one there.
