@@ -167,15 +167,25 @@ impl Collector<'_> {
             return Ok(());
         }
         let aside = set_aside(unneeded);
-        self.settle(aside)
+        self.settle(aside);
+        Ok(())
     }
 
     /// Deletes what was set aside, but puts back what a run has come to need.
-    fn settle(&mut self, aside: Vec<Aside>) -> Result<()> {
-        let needed = self.needed()?;
+    fn settle(&mut self, aside: Vec<Aside>) {
+        let needed = self.needed().unwrap_or_else(|error| {
+            tracing::warn!("{error:#}");
+            None
+        });
         for Aside { path, hidden, _lock } in aside {
             if needed.as_ref().is_none_or(|needed| needed.contains(&path)) {
-                fs::rename(&hidden, &path).with_context(|| format!("cannot put {} back", path.display()))?;
+                if let Err(error) = fs::rename(&hidden, &path) {
+                    tracing::warn!(
+                        "cannot put {} back: {error}; rename {}",
+                        path.display(),
+                        hidden.display()
+                    );
+                }
                 continue;
             }
             let bytes = bytes_in(&hidden);
@@ -187,7 +197,6 @@ impl Collector<'_> {
             let _ = fs::remove_file(lock_file(&path));
             self.collected.garbage.push(Garbage { what: what_prepared(&path), path, bytes });
         }
-        Ok(())
     }
 
     /// Prepared data that runs name; none, and a word about it, where a run does not tell.
@@ -407,7 +416,7 @@ mod tests {
         let aside = set_aside(vec![wanted.clone(), other.clone()]);
         assert!(!wanted.exists() && !other.exists());
         start(&runs, &"a".repeat(64));
-        collector.settle(aside).unwrap();
+        collector.settle(aside);
         assert_eq!(fs::read(wanted.join("train.bin")).unwrap(), b"1234");
         assert!(!other.exists());
         let removed: Vec<&Path> = collector.collected.garbage.iter().map(|it| it.path.as_path()).collect();
