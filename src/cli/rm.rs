@@ -9,7 +9,7 @@ use serde_json::json;
 use super::failure::Usage;
 use super::output::print_json;
 use super::words;
-use crate::run_dir::RunsDir;
+use crate::run_dir::{RunDir, RunsDir};
 use crate::runs::remove::{Removable, removable};
 
 /// What it takes.
@@ -31,10 +31,11 @@ pub struct Arguments {
 
 /// Removes the runs, all of them or, where one of them must stay, none.
 pub fn rm(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
-    let mut targets = Vec::new();
+    let mut targets: Vec<RunDir> = Vec::new();
     for asked in &arguments.runs {
         let run = runs.resolve(asked)?;
-        if !targets.contains(&run) {
+        let place = |run: &RunDir| run.root().canonicalize().ok();
+        if targets.iter().all(|other| place(other) != place(&run)) {
             targets.push(run);
         }
     }

@@ -16,6 +16,7 @@
 //!     export/                 the model handed on
 //!     report.html             what people read afterwards
 //!     .lock                   held while somebody writes
+//!   <name>/.<run id>.removed-*/  a run that is being deleted, or was when its process died
 //! ```
 
 use std::fs;
