@@ -34,7 +34,7 @@ def main():
     rounds, steps = arguments.rounds, arguments.steps
     benchmarks = {
         "train": lambda scratch: train.measure(scratch, rounds, steps, WARMUP_STEPS),
-        "scaling": lambda scratch: scaling.measure(scratch, steps),
+        "scaling": lambda scratch: scaling.measure(scratch, rounds, steps),
         "decode": lambda scratch: decode.measure(scratch, rounds),
         "text": lambda scratch: text.measure(scratch, arguments.prepare_mb),
         "checkpoints": checkpoints.measure,

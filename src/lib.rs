@@ -6,6 +6,7 @@
 //! | layer | what it holds |
 //! |---|---|
 //! | [`cli`] | one thin file a subcommand |
+//! | [`sweep`] | many trials of one experiment |
 //! | [`runner`], [`runs`] | walks the plan; many runs: listed, compared, labelled, removed |
 //! | [`plan`] | experiment to stages, keys, staleness, estimates |
 //! | [`stages`] | prepare, train, evaluate, sample, export: one thin file each |
@@ -39,5 +40,6 @@ pub mod runner;
 pub mod runs;
 pub mod stages;
 pub mod storage;
+pub mod sweep;
 pub mod torch;
 pub mod train;

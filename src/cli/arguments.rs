@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::{
-    completions, diff, evaluate, export, gc, inside, label, ls, plan, resume, rm, run, sample, show,
+    completions, diff, evaluate, export, gc, inside, label, ls, plan, resume, rm, run, sample, show, sweep,
 };
 use crate::run_dir::RunsDir;
 
@@ -63,6 +63,8 @@ impl Common {
 pub enum Command {
     /// Run an experiment: every stage that is not fresh
     Run(run::Arguments),
+    /// Run many trials of an experiment, as the [sweep] section of its file says
+    Sweep(sweep::Arguments),
     /// Show what a run would do, and what it costs
     Plan(plan::Arguments),
     /// Go on with a run that stopped

@@ -14,6 +14,7 @@ use crate::plan::PlanError;
 use crate::run_dir::{ResolveError, redact};
 use crate::runs::QueryError;
 use crate::runs::label::NoLabel;
+use crate::sweep::SweepError;
 
 /// A command line that can be parsed and makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,7 @@ impl Status {
                 || cause.is::<ResolveError>()
                 || cause.is::<QueryError>()
                 || cause.is::<NoLabel>()
+                || cause.is::<SweepError>()
         });
         if is_wrong { Self::Wrong } else { Self::Failed }
     }

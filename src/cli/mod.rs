@@ -21,6 +21,7 @@ mod run;
 mod sample;
 mod schema;
 mod show;
+mod sweep;
 mod table;
 mod words;
 
@@ -48,6 +49,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
     let runs = common.runs();
     match command {
         Command::Run(arguments) => run::run(&arguments, &common),
+        Command::Sweep(arguments) => sweep::sweep(&arguments, &common),
         Command::Plan(arguments) => plan::plan(&arguments, &runs),
         Command::Resume(arguments) => resume::resume(&arguments, &runs),
         Command::Evaluate(arguments) => evaluate::evaluate(&arguments, &runs),

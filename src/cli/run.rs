@@ -4,14 +4,15 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::arguments::Common;
 use super::failure::Usage;
 use super::output::print_json;
 use super::ranks::{Task, on_ranks};
-use crate::distributed::is_launched;
+use super::sweep;
+use crate::distributed::{TIED, is_launched, tie_to_launcher};
 use crate::experiment::{self, Overrides, Resolved};
 use crate::plan::{Choices, Stage};
 use crate::runner::{self, Options, Summary};
@@ -39,8 +40,7 @@ impl Experiment {
         if !self.file.is_file() {
             return Err(Usage(missing(&self.file)).into());
         }
-        let overrides = Overrides { set: self.set.clone(), unset: self.unset.clone(), environment: true };
-        let resolved = experiment::load(&self.file, &overrides)?;
+        let resolved = experiment::load(&self.file, &self.overrides())?;
         for warning in &resolved.warnings {
             match is_launched(&|name| env::var(name).ok()) {
                 // The launcher has said it, to everyone.
@@ -49,6 +49,11 @@ impl Experiment {
             }
         }
         Ok(resolved)
+    }
+
+    /// What changes the file.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { set: self.set.clone(), unset: self.unset.clone(), environment: true }
     }
 }
 
@@ -116,10 +121,23 @@ impl Arguments {
     }
 }
 
-/// Runs the experiment.
+/// Runs the experiment, or the trials of a sweep.
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let runs = &common.runs();
     let resolved = arguments.experiment.load()?;
+    if resolved.sweep.is_some() {
+        let Arguments { until, force, new, stop_at_step, .. } = arguments;
+        if *until != Stage::Export || !force.is_empty() || *new || stop_at_step.is_some() {
+            let fix = "set sweep.until, or run one trial by its run: oss-run resume RUN";
+            return Err(
+                Usage(format!("--until, --force, --new and --stop-at-step are for one run; {fix}")).into()
+            );
+        }
+        return sweep::start(&arguments.experiment, &sweep::Choices::default(), arguments.json, runs);
+    }
+    if is_tied() {
+        tie_to_launcher().context("cannot tie this trial to its sweep")?;
+    }
     let options = Options {
         until: arguments.until,
         choices: Choices { force: arguments.force.clone(), new: arguments.new },
@@ -138,6 +156,11 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         let summary = runner::dismiss(runner::run(&resolved, runs, &options, world), world)?;
         finish(&summary, arguments.json)
     })
+}
+
+/// Whether a sweep has started this process; ranks tie themselves to their own launcher.
+fn is_tied() -> bool {
+    env::var_os(TIED).is_some() && !is_launched(&|name| env::var(name).ok())
 }
 
 /// Shows how a walk ended: to people, or as data.

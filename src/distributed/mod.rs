@@ -11,7 +11,9 @@ mod placement;
 mod sharding;
 mod world;
 
-pub use launch::{Failure, How, Launch, Outcome, Patience, is_launched, supervise, tie_to_launcher};
+pub use launch::{
+    Failure, How, Launch, Outcome, Patience, STOP, TIED, is_launched, supervise, tie_to_launcher,
+};
 pub use mesh::{Group, Mesh, Pending};
 pub use placement::{Placement, PlacementError};
 pub use sharding::{Gatherer, Layout, Local, Piece, Reducer, Shards, Slot, fill};

@@ -39,6 +39,22 @@ impl Report {
         self.table(root, fields, "")
     }
 
+    /// Keeps what conforms of a `[sweep]` table, and reports the rest.
+    pub fn conforming_sweep(&mut self, root: Table) -> Table {
+        let Shape::Table(fields) = shape::sweep() else { return root };
+        self.table(root, fields, "sweep")
+    }
+
+    /// One value of the key at `path`, or a problem.
+    pub fn conforming_value(&mut self, node: Node, shape: &Shape, path: &str) -> Option<Node> {
+        let before = self.problems.len();
+        let right = self.value(node, shape, path);
+        for problem in &mut self.problems[before..] {
+            problem.help.get_or_insert_with(|| "take it out of the sweep".into());
+        }
+        right
+    }
+
     /// Reports a key that `fields`, the keys of the table at `path`, do not have.
     pub fn unknown_key(&mut self, name: &str, place: Place, fields: &[Field], path: &str) {
         self.broken.insert(join(path, name));
@@ -146,6 +162,7 @@ impl Report {
                 }
                 Data::Text(text)
             }
+            (data, Shape::Any) => data,
             (data @ Data::Text(_), Shape::Text) | (data @ Data::Bool(_), Shape::Bool) => data,
             (data, shape) => return self.wrong_type(Node { key, place, data }, shape, path),
         };
@@ -207,9 +224,9 @@ pub(super) fn join(path: &str, key: &str) -> String {
 /// A slip of one letter among the table's own keys comes first, then the very name in another table, then the nearest
 /// of the table's keys, then the nearest anywhere.
 fn suggestions(name: &str, fields: &[Field], path: &str) -> Vec<String> {
-    // `extends` is read before the tables are held against their shapes, so it is not among them.
-    let extends = path.is_empty().then_some("extends");
-    let siblings = nearest(name, fields.iter().map(|field| field.name.as_str()).chain(extends));
+    // These are read before the tables are held against their shapes, so they are not among them.
+    let apart: &[&str] = if path.is_empty() { &["extends", "sweep"] } else { &[] };
+    let siblings = nearest(name, fields.iter().map(|field| field.name.as_str()).chain(apart.iter().copied()));
     let siblings: Vec<String> = siblings.into_iter().map(|sibling| join(path, sibling)).collect();
     let one_letter = |key: &String| {
         let last = key.rsplit('.').next().unwrap_or(key);
@@ -255,6 +272,7 @@ fn keys(shape: &Shape, path: &str, into: &mut Vec<String>) {
 pub(super) fn takes(shape: &Shape, data: &Data) -> bool {
     match (shape, data) {
         (Shape::Either(shapes), data) => shapes.iter().any(|shape| takes(shape, data)),
+        (Shape::Any, _) => true,
         (Shape::Table(_) | Shape::Map(_), Data::Table(_))
         | (Shape::List { .. }, Data::List(_))
         | (Shape::Integer(_), Data::Integer(_))

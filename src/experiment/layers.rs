@@ -10,6 +10,7 @@ use super::{
     conform::Report,
     document::{self, Data, Node, Place, Source, Table},
     errors::Problem,
+    sweep::{self, Swept},
 };
 
 /// What one file, the environment or the command line says.
@@ -23,10 +24,20 @@ pub(super) struct Layer {
 }
 
 /// Reads `file` and everything it extends: layers, weakest first, with what conforms.
-pub(super) fn of_file(file: &Path, report: &mut Report) -> (Vec<Layer>, Option<Arc<Source>>) {
-    let mut reader = Reader { report, sources: 0, open: Vec::new(), layers: Vec::new() };
+pub(super) fn of_file(file: &Path, report: &mut Report) -> Files {
+    let mut reader = Reader { report, sources: 0, open: Vec::new(), layers: Vec::new(), swept: None };
     let source = reader.read(file, None);
-    (reader.layers, source)
+    Files { layers: reader.layers, source, swept: reader.swept }
+}
+
+/// What a file and those beneath it say.
+pub(super) struct Files {
+    /// Weakest first.
+    pub layers: Vec<Layer>,
+    /// The file that was named.
+    pub source: Option<Arc<Source>>,
+    /// Its `[sweep]`.
+    pub swept: Option<Swept>,
 }
 
 /// The one layer of a text that is no file of its own; `extends` starts from `base`.
@@ -36,7 +47,7 @@ pub(super) fn of_text(
     base: &Path,
     report: &mut Report,
 ) -> (Vec<Layer>, Arc<Source>) {
-    let mut reader = Reader { report, sources: 0, open: Vec::new(), layers: Vec::new() };
+    let mut reader = Reader { report, sources: 0, open: Vec::new(), layers: Vec::new(), swept: None };
     let source = reader.parse(name, text, base);
     (reader.layers, source)
 }
@@ -48,6 +59,7 @@ struct Reader<'a> {
     /// The files being read right now, each extended by the one before it.
     open: Vec<PathBuf>,
     layers: Vec<Layer>,
+    swept: Option<Swept>,
 }
 
 impl Reader<'_> {
@@ -109,10 +121,28 @@ impl Reader<'_> {
             let parent = name.parent().unwrap_or(Path::new("")).join(parent);
             self.read(&parent, Some(&place));
         }
-        refuse_sweep(&mut root, self.report);
+        self.take_sweep(name, base, &mut root);
         let root = self.report.conforming(root);
         self.layers.push(Layer { name: name.display().to_string(), root, base: base.to_owned() });
         source
+    }
+
+    /// Takes `[sweep]` out of the top-level table, and reads the file that it starts from.
+    fn take_sweep(&mut self, name: &Path, base: &Path, root: &mut Table) {
+        let Some(node) = root.remove("sweep") else { return };
+        // A text that is no file, such as a manifest's, has no layers beneath it.
+        if self.open.len() != 1 {
+            let problem = Problem::new("only the file that is named on the command line can sweep", node.key);
+            self.report.problems.push(problem.help("take [sweep] out of this file, or name this one"));
+            return;
+        }
+        if let Data::Table(table) = &node.data
+            && let Some(Node { data: Data::Text(start), place, .. }) = table.get("base")
+        {
+            let start = name.parent().unwrap_or(Path::new("")).join(start);
+            self.read(&start, Some(&place.clone()));
+        }
+        self.swept = sweep::read(node, base.to_owned(), self.report);
     }
 
     /// Takes the files named by `extends` out of the top-level table.
@@ -147,13 +177,5 @@ fn unreadable(file: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => format!("there is no experiment file {}", file.display()),
         _ => format!("cannot read {}: {error}", file.display()),
-    }
-}
-
-/// One experiment a file: sweeping over many is not part of this version.
-fn refuse_sweep(root: &mut Table, report: &mut Report) {
-    if let Some(node) = root.remove("sweep") {
-        let problem = Problem::new("this version of oss-run does not sweep", node.key);
-        report.problems.push(problem.help("take [sweep] out, and start one run for each choice with --set"));
     }
 }

@@ -8,15 +8,16 @@ use std::{
 use figment::value::{Dict, Value};
 
 use super::{
-    Experiment, ExperimentErrors, Overrides, Provenance, SetBy,
+    Experiment, ExperimentErrors, Overrides, Provenance, SetBy, Sweep, Values,
     check::{self, Finding},
     conform::{Report, join},
     document::Place,
     errors::Problem,
-    layers::{self, Layer},
+    layers::{self, Files, Layer},
     merge::{self, Merged},
     overrides, paths,
     shape::{self, Shape},
+    sweep::Swept,
 };
 
 /// An experiment whose layers are merged and checked, and where each of its values came from.
@@ -30,6 +31,8 @@ pub struct Resolved {
     pub warnings: Vec<String>,
     /// The experiment file as it was named.
     pub file: PathBuf,
+    /// Its `[sweep]`: the experiment is then what all trials have in common.
+    pub sweep: Option<Sweep>,
 }
 
 /// Loads an experiment file with its layers and checks all of it; nothing is downloaded or allocated.
@@ -43,7 +46,17 @@ pub struct Resolved {
 pub fn load(file: &Path, overrides: &Overrides) -> Result<Resolved, ExperimentErrors> {
     let mut report = Report::default();
     let variables = if overrides.environment { variables(&mut report) } else { Vec::new() };
-    load_with(file, overrides, variables, report)
+    load_with(file, overrides, variables, None, report)
+}
+
+/// [`load`] of one trial of a file with a `[sweep]`: its values are the strongest layer.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_trial(file: &Path, overrides: &Overrides, values: &Values) -> Result<Resolved, ExperimentErrors> {
+    let mut report = Report::default();
+    let variables = if overrides.environment { variables(&mut report) } else { Vec::new() };
+    load_with(file, overrides, variables, Some(values), report)
 }
 
 /// [`load`] with the environment given.
@@ -51,17 +64,23 @@ pub(super) fn load_with(
     file: &Path,
     overrides: &Overrides,
     variables: Vec<(String, String)>,
+    trial: Option<&Values>,
     mut report: Report,
 ) -> Result<Resolved, ExperimentErrors> {
     let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let (mut layers, source) = layers::of_file(file, &mut report);
+    let Files { mut layers, source, swept } = layers::of_file(file, &mut report);
     layers.push(overrides::environment(variables.into_iter(), &here, &mut report));
     overrides::unset(&overrides.unset, &mut layers, &mut report);
     layers.push(overrides::arguments(&overrides.set, &here, &mut report));
+    if let Some(swept) = &swept {
+        layers.iter().rev().take(2).for_each(|layer| swept.refuse_overrides(layer, &mut report));
+        layers.extend(trial.map(|values| swept.layer(values)));
+    }
     let start = source.map(|source| Place { span: 0..0, source });
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let (experiment, provenance, warnings) = resolve(layers, stem, start, report)?;
-    Ok(Resolved { experiment, provenance, warnings, file: file.to_owned() })
+    let (experiment, provenance, warnings) = resolve(layers, stem, start, swept.as_ref(), report)?;
+    let sweep = swept.map(|swept| swept.sweep);
+    Ok(Resolved { experiment, provenance, warnings, file: file.to_owned(), sweep })
 }
 
 impl Experiment {
@@ -74,7 +93,7 @@ impl Experiment {
         let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let (layers, source) = layers::of_text(Path::new(name), text.to_owned(), &here, &mut report);
         let start = Some(Place { span: 0..0, source });
-        resolve(layers, None, start, report).map(|(experiment, _, _)| experiment)
+        resolve(layers, None, start, None, report).map(|(experiment, _, _)| experiment)
     }
 }
 
@@ -82,6 +101,7 @@ fn resolve(
     mut layers: Vec<Layer>,
     stem: Option<String>,
     start: Option<Place>,
+    swept: Option<&Swept>,
     mut report: Report,
 ) -> Result<(Experiment, Provenance, Vec<String>), ExperimentErrors> {
     for layer in &mut layers {
@@ -105,6 +125,9 @@ fn resolve(
         }
     };
     let provenance = settle(&mut experiment, provenance, stem);
+    if let Some(swept) = swept {
+        swept.check_with(&experiment, &mut report);
+    }
     let mut warnings = Vec::new();
     for finding in check::findings(&experiment) {
         if finding.keys.iter().any(|key| report.is_broken(key)) {

@@ -20,6 +20,7 @@ mod shape;
 mod sharding;
 mod size;
 mod suggest;
+mod sweep;
 mod training;
 
 #[cfg(test)]
@@ -27,10 +28,10 @@ mod tests;
 
 pub use dataset::*;
 pub use errors::{ExperimentErrors, Problem};
-pub use load::{Resolved, load};
+pub use load::{Resolved, load, load_trial};
 pub use model::*;
 pub use outputs::*;
-pub use overrides::Overrides;
+pub use overrides::{Overrides, PREFIX as ENVIRONMENT_PREFIX};
 pub use provenance::{Explained, Provenance, SetBy};
 pub use reference::reference;
 pub use run::*;
@@ -38,6 +39,10 @@ pub use schema::schema;
 pub use sharding::*;
 pub use size::parse_bytes;
 pub use suggest::nearest;
+pub use sweep::{
+    Between, Candidates, Condition, Direction, Halving, LastStage, OnFailure, Range, Sweep, SweepMethod,
+    SweepMetric, Values, takes_integers,
+};
 pub use training::*;
 
 use schemars::JsonSchema;

@@ -22,7 +22,7 @@ pub struct Overrides {
 }
 
 /// Prefix of the environment variables that set keys.
-pub(super) const PREFIX: &str = "OSS_RUN__";
+pub const PREFIX: &str = "OSS_RUN__";
 
 /// Problems of overrides come after those of files.
 const ENVIRONMENT_ORDER: usize = usize::MAX / 4;
@@ -30,7 +30,7 @@ const UNSET_ORDER: usize = usize::MAX / 3;
 const SET_ORDER: usize = usize::MAX / 2;
 
 /// A dotted key with the places of its parts.
-type Key = Vec<(String, Place)>;
+pub(super) type Key = Vec<(String, Place)>;
 
 /// The layer of the environment; `variables` are (name, value).
 pub(super) fn environment(
@@ -140,6 +140,11 @@ fn assign(root: &mut Table, key: Key, text: &str, offset: usize, source: &Arc<So
             return;
         }
     };
+    put(root, key, place, data);
+}
+
+/// Puts a value under a dotted key, inside tables that are made where they are missing.
+pub(super) fn put(root: &mut Table, key: Key, place: Place, data: Data) {
     let mut parts = key.into_iter();
     let Some((first, first_place)) = parts.next() else { return };
     insert(root, first, first_place, parts, place, data);

@@ -28,8 +28,8 @@ them, and from the working directory in variables and arguments.
 pub fn reference() -> String {
     let mut page = String::from(INTRODUCTION);
     let schema = schema();
-    if let Shape::Table(sections) = shape::experiment() {
-        for section in sections {
+    if let Shape::Table(sections) = shape::file() {
+        for section in sections.iter().filter(|section| section.name != "extends") {
             let about = schema["properties"][&section.name]["allOf"][0]["$ref"]
                 .as_str()
                 .and_then(|target| schema.pointer(target.trim_start_matches('#')))

@@ -3,24 +3,28 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::Experiment;
+use super::{Experiment, Sweep};
 
 /// The JSON Schema of an experiment file: every key with its meaning, bounds and default.
 ///
 /// Draft 7, which TOML editors (taplo, Even Better TOML) read.
 pub fn schema() -> Value {
-    let mut schema =
-        SchemaSettings::draft07().into_generator().into_root_schema_for::<Experiment>().to_value();
+    let mut generator = SchemaSettings::draft07().into_generator();
+    let sweep = generator.subschema_for::<Sweep>().to_value();
+    let mut schema = generator.into_root_schema_for::<Experiment>().to_value();
     forget_null(&mut schema);
     forget_section_defaults(&mut schema);
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         let rest = std::mem::replace(properties, Map::from_iter([("extends".to_owned(), extends())]));
         properties.extend(rest);
+        let about = "Many runs of this experiment that differ in a few values.";
+        properties.insert("sweep".to_owned(), json!({ "description": about, "allOf": [sweep] }));
     }
     schema
 }
 
-/// `extends` names layers and is gone once they are merged, so it is no field of [`Experiment`].
+/// `extends` names layers and is gone once they are merged, so it is no field of [`Experiment`]; nor is `[sweep]`, which
+/// makes many of one.
 fn extends() -> Value {
     json!({
         "description": "Experiment files that this one starts from, relative to it; a later one wins over an earlier one.",

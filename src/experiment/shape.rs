@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::schema;
 
@@ -23,6 +23,8 @@ pub(super) enum Shape {
     Float(Bounds),
     Bool,
     Text,
+    /// Whatever another key takes.
+    Any,
     /// A string out of a list.
     Choice(Vec<Choice>),
     /// One of several shapes of different TOML types.
@@ -77,18 +79,29 @@ impl Bounds {
     }
 }
 
-/// The shape of a whole experiment file, `extends` excepted.
+/// The shape of one experiment: of a file without `extends` and `[sweep]`.
 pub(super) fn experiment() -> &'static Shape {
-    static SHAPE: LazyLock<Shape> = LazyLock::new(|| {
-        let schema = schema();
-        match compile(&schema, &schema) {
-            Shape::Table(fields) => {
-                Shape::Table(fields.into_iter().filter(|field| field.name != "extends").collect())
-            }
-            other => other,
+    static SHAPE: LazyLock<Shape> = LazyLock::new(|| match file() {
+        Shape::Table(fields) => {
+            let is_apart = |field: &Field| ["extends", "sweep"].contains(&field.name.as_str());
+            Shape::Table(fields.into_iter().filter(|field| !is_apart(field)).collect())
         }
+        other => other,
     });
     &SHAPE
+}
+
+/// The shape of `[sweep]`.
+pub(super) fn sweep() -> &'static Shape {
+    static SHAPE: LazyLock<Shape> =
+        LazyLock::new(|| file().field("sweep").map_or(Shape::Any, |field| field.shape.clone()));
+    &SHAPE
+}
+
+/// The shape of a whole file.
+pub(super) fn file() -> Shape {
+    let schema = schema();
+    compile(&schema, &schema)
 }
 
 impl Shape {
@@ -129,6 +142,7 @@ impl Shape {
             Self::Integer(_) => "an integer".into(),
             Self::Float(_) => "a number".into(),
             Self::Bool => "true or false".into(),
+            Self::Any => "any value".into(),
             Self::Text => "a string".into(),
             Self::Choice(choices) => listed(choices.iter().map(|choice| format!("\"{}\"", choice.name))),
             Self::Either(shapes) => listed(shapes.iter().map(Self::words)),
@@ -142,6 +156,7 @@ impl Shape {
             Self::Integer(_) => "integers".into(),
             Self::Float(_) => "numbers".into(),
             Self::Bool => "booleans".into(),
+            Self::Any => "values".into(),
             Self::Text => "strings".into(),
             Self::Choice(_) | Self::Either(_) => self.words(),
         }
@@ -159,6 +174,10 @@ pub(super) fn listed(words: impl Iterator<Item = String>) -> String {
 }
 
 fn compile(schema: &Value, root: &Value) -> Shape {
+    let is_any = schema.as_bool() == Some(true) || schema.as_object().is_some_and(allows_anything);
+    if is_any {
+        return Shape::Any;
+    }
     if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
         let pointer = target.trim_start_matches('#');
         return root.pointer(pointer).map_or(Shape::Text, |found| compile(found, root));
@@ -187,6 +206,11 @@ fn compile(schema: &Value, root: &Value) -> Shape {
         Some("boolean") => Shape::Bool,
         _ => Shape::Text,
     }
+}
+
+/// Nothing but words about it.
+fn allows_anything(schema: &Map<String, Value>) -> bool {
+    schema.keys().all(|key| ["description", "title", "default"].contains(&key.as_str()))
 }
 
 fn table(schema: &Value, root: &Value) -> Shape {

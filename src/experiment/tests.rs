@@ -12,7 +12,7 @@ fn under(variables: &[(&str, &str)], set: &[&str]) -> Result<Resolved, Experimen
         .expect("the file is written");
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let set = set.iter().map(|argument| (*argument).to_owned()).collect();
-    load_with(&file, &Overrides { set, ..Overrides::default() }, variables, Report::default())
+    load_with(&file, &Overrides { set, ..Overrides::default() }, variables, None, Report::default())
 }
 
 #[test]

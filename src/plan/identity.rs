@@ -68,13 +68,17 @@ pub fn find(runs: &RunsDir, name: &str, trajectory: Trajectory<'_>, new: bool) -
         let run = runs.new_run(name, id.short());
         return Ok(Identity { run, manifest: None, trajectory: wanted });
     }
-    let known = known_runs(runs, name, id.short())?;
-    if let Some(identity) = newest_of(&known, &wanted) {
+    // A run's id begins its trajectory's key, so the manifests of a thousand other runs need not be read.
+    let ids: Vec<Key> = versions(&wanted).map(|version| version.key()).collect();
+    let is_meant = |run: &RunDir| ids.iter().any(|key| run.id().starts_with(key.short()));
+    if let Some(identity) = newest_of(&known_runs(runs, name, id.short(), is_meant)?, &wanted) {
         check_target(&identity.run, trajectory.experiment)?;
         return Ok(identity);
     }
-    for (run, manifest) in &known {
-        refuse_raised_steps(run, manifest, trajectory)?;
+    if has_derived_end(trajectory.experiment) {
+        for (run, manifest) in &known_runs(runs, name, id.short(), |_| true)? {
+            refuse_raised_steps(run, manifest, trajectory)?;
+        }
     }
     Ok(Identity { run: runs.run(name, id.short()), manifest: None, trajectory: wanted })
 }
@@ -101,8 +105,14 @@ fn is_trajectory(manifest: &Manifest, key: &Key) -> bool {
 /// Name of the trajectory's key in the manifest.
 pub const TRAJECTORY: &str = "trajectory";
 
-/// The runs of that name. A damaged manifest is an error where it may be the run asked for, and passed over elsewhere.
-fn known_runs(runs: &RunsDir, name: &str, id: &str) -> Result<Vec<(RunDir, Manifest)>> {
+/// The runs of that name that are wanted. A damaged manifest is an error where it may be the run asked for, and passed
+/// over elsewhere.
+fn known_runs(
+    runs: &RunsDir,
+    name: &str,
+    id: &str,
+    is_wanted: impl Fn(&RunDir) -> bool,
+) -> Result<Vec<(RunDir, Manifest)>> {
     let listed = runs.list().with_context(|| {
         format!(
             "cannot read {}; check its permissions, or give another place with --runs-dir",
@@ -111,7 +121,7 @@ fn known_runs(runs: &RunsDir, name: &str, id: &str) -> Result<Vec<(RunDir, Manif
     })?;
     let folder = runs.root().join(name);
     let mut known = Vec::new();
-    for run in listed.into_iter().filter(|run| run.root().parent() == Some(&folder)) {
+    for run in listed.into_iter().filter(|run| run.root().parent() == Some(&folder) && is_wanted(run)) {
         match Manifest::load(&run) {
             Ok(manifest) => known.push((run, manifest)),
             Err(error) if run.id().starts_with(id) => return Err(error.into()),
@@ -169,15 +179,18 @@ fn same_rates(experiment: &Experiment, target: u64, taken: u64) -> bool {
         || (0..taken).all(|step| share(target, step) == share(train.steps, step))
 }
 
-/// Refuses `trajectory` if `manifest` is the same one with fewer steps, and its learning rate was derived from them.
+/// Whether the end of the learning rate's decay follows from the number of steps.
+fn has_derived_end(experiment: &Experiment) -> bool {
+    matches!(experiment.schedule.kind, ScheduleKind::Cosine | ScheduleKind::Linear)
+        && experiment.schedule.decay_steps.is_none()
+}
+
+/// Refuses `trajectory`, whose end is derived, if `manifest` is the same one with fewer steps, and its end was derived,
+/// too.
 fn refuse_raised_steps(run: &RunDir, manifest: &Manifest, trajectory: Trajectory<'_>) -> Result<()> {
     let Some(before) = experiment_of(manifest) else { return Ok(()) };
-    let derived = |experiment: &Experiment| {
-        matches!(experiment.schedule.kind, ScheduleKind::Cosine | ScheduleKind::Linear)
-            && experiment.schedule.decay_steps.is_none()
-    };
     let (old, new) = (before.train.steps, trajectory.experiment.train.steps);
-    if !(derived(&before) && derived(trajectory.experiment) && old < new) {
+    if !(has_derived_end(&before) && old < new) {
         return Ok(());
     }
     let at_old = trajectory.with_steps(old)?;

@@ -17,6 +17,7 @@ mod marks;
 mod redact;
 mod remove;
 mod resolve;
+mod sweep_dir;
 
 pub use atomic::{free_bytes, is_unfinished, write_atomic, write_json};
 pub use environment::{Environment, GitState, Host};
@@ -26,3 +27,4 @@ pub use manifest::{FORMAT, Manifest, ManifestError, Segment, StageRecord, StageS
 pub use redact::{protect, redact};
 pub use remove::RemoveError;
 pub use resolve::ResolveError;
+pub use sweep_dir::SweepDir;

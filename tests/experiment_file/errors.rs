@@ -151,11 +151,6 @@ fn nothing_at_all_is_said_plainly() {
 }
 
 #[test]
-fn sweeps_are_refused_for_now() {
-    assert_snapshot!(rendered(&format!("{STORIES}\n[sweep]\nmethod = \"grid\"\n"), &[]));
-}
-
-#[test]
 fn files_that_extend_badly() {
     let folder = Folder::new(&[
         ("a.toml", "extends = \"b.toml\"\n[dataset]\nbuiltin = \"stories\"\n"),

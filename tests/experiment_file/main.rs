@@ -4,6 +4,7 @@ mod errors;
 mod layers;
 mod pages;
 mod round_trip;
+mod sweeps;
 mod typos;
 
 use std::{fs, path::PathBuf};

@@ -35,18 +35,22 @@ fn the_reference_page_is_current() {
 fn every_shipped_experiment_loads_without_warnings() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
     let mut count = 0;
-    for entry in fs::read_dir(folder).expect("experiments are shipped") {
-        let path = entry.expect("an entry").path();
+    let listed =
+        [("", "schema.json"), ("sweeps", "../schema.json")].into_iter().flat_map(|(inner, schema)| {
+            let entries = fs::read_dir(folder.join(inner)).expect("experiments are shipped");
+            entries.map(move |entry| (entry.expect("an entry").path(), schema))
+        });
+    for (path, schema) in listed {
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
         let text = fs::read_to_string(&path).expect("readable");
-        assert!(text.starts_with("#:schema schema.json\n"), "{} names no schema", path.display());
+        assert!(text.starts_with(&format!("#:schema {schema}\n")), "{} names no schema", path.display());
         let resolved = load(&path, &Overrides::default()).unwrap_or_else(|errors| panic!("{errors}"));
         assert!(resolved.warnings.is_empty(), "{:?}", resolved.warnings);
         count += 1;
     }
-    assert!(count >= 4);
+    assert!(count >= 7);
 }
 
 #[test]

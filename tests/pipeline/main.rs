@@ -13,4 +13,5 @@ mod project;
 mod ranks;
 mod removal;
 mod stops;
+mod sweeps;
 mod text;

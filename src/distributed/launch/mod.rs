@@ -18,8 +18,11 @@ pub use supervise::{Patience, supervise};
 /// Set for ranks that this program's own launcher started, whose standard input is the launcher's pipe.
 pub(super) const LAUNCHED: &str = "OSS_RUN_LAUNCHER";
 
-/// What the launcher writes to a rank that shall stop after its step, on a line for ranks that read lines.
-pub(super) const STOP: &[u8] = b"stop\n";
+/// Set for a process whose standard input is a pipe that ends with whoever started it: [`tie_to_launcher`] reads it.
+pub const TIED: &str = "OSS_RUN_TIED";
+
+/// What is written to a process that shall stop after its step, on a line for those that read lines.
+pub const STOP: &[u8] = b"stop\n";
 
 /// Whether our own launcher has started this process.
 pub fn is_launched(env: &dyn Fn(&str) -> Option<String>) -> bool {
@@ -68,8 +71,8 @@ pub(super) fn prefix(restart: u64) -> String {
 }
 
 /// Lets the launcher stop this process ([`interrupt::request`]), and ends it when the launcher ends, however that comes
-/// about. For ranks of our own launcher ([`Placement::launched`](crate::distributed::Placement::launched)) alone: nobody else gives a
-/// pipe as standard input that stays open as long as they live. To be called from the main thread, whose end is that
+/// about. For ranks of our own launcher ([`Placement::launched`](crate::distributed::Placement::launched)) and the trials of a sweep
+/// ([`TIED`]) alone: nobody else gives a pipe as standard input that stays open as long as they live. To be called from the main thread, whose end is that
 /// of the process.
 ///
 /// # Errors

@@ -1,0 +1,155 @@
+//! `oss-run sweep`: many trials of an experiment.
+
+use std::env;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use super::arguments::Common;
+use super::output::{print, print_json};
+use super::run::Experiment;
+use super::table::table;
+use crate::distributed::Placement;
+use crate::run_dir::RunsDir;
+use crate::sweep::{Group, Plan, Results, Row, State, SweepError, cell};
+
+/// What it takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    experiment: Experiment,
+    #[command(flatten)]
+    choices: Choices,
+    /// Print how every trial stands as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+A sweep is an experiment file with a [sweep] section:
+
+  [sweep]
+  base = \"../quickstart.toml\"
+  [sweep.parameters]
+  \"optimizer.lr\" = [1e-3, 3e-3, 1e-2]
+  \"run.seed\" = [0, 1]
+
+Each trial is a run. The same command goes on with a sweep that was stopped or killed, runs what is new in one that
+grew, and helps another process with one that is at work.
+
+Examples:
+  oss-run sweep experiments/sweeps/lr.toml --dry-run     which trials, and how they stand
+  oss-run sweep experiments/sweeps/lr.toml               run those that are not done
+  oss-run sweep experiments/sweeps/lr.toml --parallel 2 --set train.steps=200
+  tensorboard --logdir runs/lr/sweep/tensorboard         the HParams tab";
+
+/// How the sweep is run.
+#[derive(Debug, Default, Args)]
+pub struct Choices {
+    /// Trials at once, instead of sweep.parallel
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    parallel: Option<u64>,
+    /// Run trials that failed once more
+    #[arg(long)]
+    retry_failed: bool,
+    /// Only show the trials and how they stand
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs the sweep.
+pub fn sweep(arguments: &Arguments, common: &Common) -> Result<()> {
+    start(&arguments.experiment, &arguments.choices, arguments.json, &common.runs())
+}
+
+/// Runs the sweep of an experiment file.
+///
+/// # Errors
+/// The file has none; as [`Plan::new`] and [`Plan::run`]; trials that failed.
+pub fn start(experiment: &Experiment, choices: &Choices, json: bool, runs: &RunsDir) -> Result<()> {
+    let resolved = experiment.load()?;
+    let Some(mut sweep) = resolved.sweep.clone() else {
+        return Err(SweepError::NoSweep { file: resolved.file }.into());
+    };
+    if Placement::of(&|name| env::var(name).ok())?.is_some() {
+        return Err(SweepError::Launched.into());
+    }
+    sweep.parallel = choices.parallel.or(sweep.parallel);
+    let plan = Plan::new(&resolved, &experiment.overrides(), sweep, runs)?;
+    let before = plan.results()?;
+    tracing::info!(
+        "sweep      {}: {} trials of {}, {} done",
+        plan.dir().display(),
+        plan.trials.len(),
+        plan.sweep.keys().join(", "),
+        before.count(State::Done)
+    );
+    let results = if choices.dry_run { before } else { plan.run(choices.retry_failed)? };
+    if json {
+        print_json(&results)?;
+    } else {
+        print(&shown(&results))?;
+    }
+    tracing::info!("watch      tensorboard --logdir {}", plan.dir().join("tensorboard").display());
+    let failed = results.count(State::Failed);
+    if failed > 0 && !choices.dry_run {
+        bail!(
+            "{failed} of {} trials failed; fix what the table says and add --retry-failed",
+            results.trials.len()
+        );
+    }
+    Ok(())
+}
+
+fn shown(results: &Results) -> String {
+    let metric = results.trials.first().map_or("", |row| row.metric);
+    let keys: Vec<&String> = results.trials.first().map_or(Vec::new(), |row| row.values.keys().collect());
+    let mut header = vec!["trial", "run"];
+    header.extend(keys.iter().map(|key| key.as_str()));
+    header.extend([metric, "step", "state"]);
+    let numbers: Vec<usize> = (2..=keys.len() + 3).chain([0]).collect();
+    let row = |row: &&Row| {
+        let mut cells = vec![row.trial.to_string(), row.run.clone()];
+        cells.extend(keys.iter().map(|key| row.values.get(*key).map_or(String::new(), cell)));
+        cells.push(row.value.map_or("-".to_owned(), |value| format!("{value:.4}")));
+        cells.push(format!("{} of {}", row.step, row.steps));
+        cells.push(match (&row.error, results.best.as_ref() == Some(&row.run)) {
+            (Some(error), _) => format!("failed: {error}"),
+            (None, true) => "done, the best".to_owned(),
+            (None, false) => row.state.name().to_owned(),
+        });
+        cells
+    };
+    let mut text = table(&header, results.ranked().iter().map(row).collect(), &numbers);
+    if results.groups.iter().any(|group| group.seeds > 1) {
+        text.push('\n');
+        text.push_str(&seeds(&results.groups, metric));
+    }
+    text.push_str(&format!(
+        "\n{} of {} steps taken ({:.0} %)\n",
+        results.steps_taken,
+        results.steps,
+        100.0 * results.steps_taken as f64 / results.steps.max(1) as f64
+    ));
+    text
+}
+
+/// Means over `run.seed`.
+fn seeds(groups: &[Group], metric: &str) -> String {
+    let keys: Vec<&String> = groups.first().map_or(Vec::new(), |group| group.values.keys().collect());
+    let mean = format!("{metric}, mean");
+    let mut header: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
+    header.extend([mean.as_str(), "deviation", "seeds"]);
+    let rows = groups.iter().map(|group| {
+        let value =
+            |key: &&String| group.values.get(*key).map(|value: &Value| cell(value)).unwrap_or_default();
+        let mut cells: Vec<String> = keys.iter().map(value).collect();
+        cells.push(format!("{:.4}", group.mean));
+        cells.push(group.deviation.map_or("-".to_owned(), |deviation| format!("{deviation:.4}")));
+        cells.push(group.seeds.to_string());
+        cells
+    });
+    table(&header, rows.collect(), &(0..keys.len() + 3).collect::<Vec<_>>())
+}

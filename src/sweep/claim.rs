@@ -1,0 +1,165 @@
+//! The right to work on a trial: one process has it at a time.
+//!
+//! On one machine the kernel's lock decides, which ends with the process that holds it, however that ends. Locks of
+//! network file systems may not reach other machines, so a holder also tells when it was last alive, and one from
+//! another machine is believed for a while.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Seek, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::run_dir::{LockError, RunDir, SweepDir};
+
+/// A holder on another machine that has been silent for longer is dead.
+const SILENCE: TimeDelta = TimeDelta::minutes(2);
+
+/// Time between two signs of life.
+const BEAT: TimeDelta = TimeDelta::seconds(20);
+
+/// Who works on a trial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Holder {
+    host: String,
+    pid: u32,
+    alive: DateTime<Utc>,
+}
+
+/// The right to work on a trial, until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    file: File,
+    beaten: DateTime<Utc>,
+}
+
+impl Claim {
+    /// Claims the trial whose run is `run`; none while somebody else works on it, by a sweep or by hand.
+    ///
+    /// # Errors
+    /// The files cannot be opened, written or locked.
+    pub fn take(dir: &SweepDir, run: &RunDir) -> Result<Option<Self>> {
+        let path = dir.claim(&run.id());
+        let failed =
+            || format!("cannot lock {}; check that its file system knows file locks", path.display());
+        // Not truncated: until the lock is ours, the content belongs to its holder.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
+        }
+        let now = Utc::now();
+        let holder: Option<Holder> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if holder.is_some_and(|holder| holder.host != host() && now - holder.alive < SILENCE) {
+            return Ok(None);
+        }
+        // The trial's process may outlive whoever started it for a moment.
+        if run.exists() {
+            match run.lock_for_writing() {
+                Ok(lock) => drop(lock),
+                Err(LockError::InUse { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut claim = Self { path, file, beaten: now };
+        claim.sign(now).with_context(|| format!("cannot write {}", claim.path.display()))?;
+        Ok(Some(claim))
+    }
+
+    /// Whether somebody's sweep works on the trial now.
+    pub fn is_held(dir: &SweepDir, id: &str) -> bool {
+        // The run's own lock is left alone: looking at it would be in the way of a trial that starts.
+        File::open(dir.claim(id))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Gives a sign of life, if one is due.
+    pub fn beat(&mut self) {
+        let now = Utc::now();
+        if now - self.beaten < BEAT {
+            return;
+        }
+        self.beaten = now;
+        if let Err(error) = self.sign(now) {
+            tracing::warn!("cannot write {}: {error}", self.path.display());
+        }
+    }
+
+    fn sign(&mut self, now: DateTime<Utc>) -> io::Result<()> {
+        let holder = Holder { host: host(), pid: std::process::id(), alive: now };
+        let text = serde_json::to_vec(&holder)?;
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(&text)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Another machine need not wait for the silence of a holder that has finished.
+        let _ = self.file.set_len(0);
+    }
+}
+
+fn host() -> String {
+    sysinfo::System::host_name().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run_dir::RunsDir;
+
+    fn sweep() -> (tempfile::TempDir, SweepDir, RunDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = RunsDir::new(dir.path());
+        let (sweep, run) = (runs.sweep("lr"), runs.run("lr", "aa"));
+        fs::create_dir_all(sweep.claims()).unwrap();
+        (dir, sweep, run)
+    }
+
+    #[test]
+    fn one_has_it_at_a_time() {
+        let (_dir, sweep, run) = sweep();
+        assert!(!Claim::is_held(&sweep, "aa"));
+        let claim = Claim::take(&sweep, &run).unwrap().unwrap();
+        assert!(Claim::take(&sweep, &run).unwrap().is_none());
+        assert!(Claim::is_held(&sweep, "aa"));
+        drop(claim);
+        assert!(Claim::take(&sweep, &run).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_run_that_is_written_by_hand_is_not_free() {
+        let (_dir, sweep, run) = sweep();
+        run.create().unwrap();
+        fs::write(run.manifest(), "{}").unwrap();
+        let lock = run.lock_for_writing().unwrap();
+        assert!(Claim::take(&sweep, &run).unwrap().is_none());
+        drop(lock);
+        assert!(Claim::take(&sweep, &run).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_holder_on_another_machine_is_believed_while_it_speaks() {
+        let (_dir, sweep, run) = sweep();
+        let told = |host: &str, alive| {
+            let holder = Holder { host: host.to_owned(), pid: 1, alive };
+            fs::write(sweep.claim("aa"), serde_json::to_vec(&holder).unwrap()).unwrap();
+            Claim::take(&sweep, &run).unwrap().is_some()
+        };
+        assert!(!told("elsewhere", Utc::now()));
+        assert!(told("elsewhere", Utc::now() - SILENCE - TimeDelta::seconds(1)));
+        assert!(told(&host(), Utc::now()), "of this machine the kernel knows better");
+    }
+}

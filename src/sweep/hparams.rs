@@ -1,0 +1,58 @@
+//! The sweep as TensorBoard's HParams tab shows it: a row for each trial, with what is swept and the metric alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::results::{Results, Row, State};
+use crate::monitor::{HParam, TensorBoard};
+use crate::run_dir::{SweepDir, write_json};
+
+/// What was written: of each run its steps, its metric and whether it is done.
+type Written = BTreeMap<String, (u64, Option<f64>, bool)>;
+
+/// Brings the table up to date; called while the ledger is held, so that one process writes at a time. Event files
+/// are only added to: a TensorBoard that watches sees new values.
+///
+/// # Errors
+/// What was written cannot be remembered.
+pub fn write(results: &Results, dir: &SweepDir) -> Result<()> {
+    let root = dir.tensorboard();
+    fs::create_dir_all(&root).with_context(|| format!("cannot write to {}", root.display()))?;
+    let memory = root.join("written.json");
+    let mut written: Written =
+        fs::read(&memory).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let before = written.clone();
+    for row in results.trials.iter().filter(|row| row.value.is_some() && row.state != State::Running) {
+        let now = (row.step, row.value, row.state == State::Done);
+        if written.get(&row.run) != Some(&now) {
+            let mut board = TensorBoard::open(&root.join(format!("trial-{:03}", row.trial)), None);
+            if !before.contains_key(&row.run) {
+                board.hparams(&values(row), &[row.metric]);
+            }
+            if let Some(value) = row.value {
+                board.scalar(row.metric, row.step, value);
+            }
+            if row.state == State::Done {
+                board.finish();
+            }
+            written.insert(row.run.clone(), now);
+        }
+    }
+    if written != before {
+        write_json(&memory, &written).with_context(|| format!("cannot write {}", memory.display()))?;
+    }
+    Ok(())
+}
+
+fn values(row: &Row) -> BTreeMap<String, HParam> {
+    let value = |value: &Value| match value {
+        Value::Bool(flag) => HParam::Flag(*flag),
+        Value::Number(number) => HParam::Number(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => HParam::Text(text.clone()),
+        other => HParam::Text(other.to_string()),
+    };
+    row.values.iter().map(|(key, v)| (key.clone(), value(v))).collect()
+}

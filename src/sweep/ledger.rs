@@ -1,0 +1,280 @@
+//! The sweep's memory: its trials in the order of their numbers, and every decision about them, one line each.
+//!
+//! Lines are only added, under a lock, so that processes that work on one sweep see the same past; how far a trial has
+//! come is not here but in its run. A line that a killed process left torn is cut off before the next one is added.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::experiment::Values;
+use crate::run_dir::SweepDir;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A trial that the sweep has from now on.
+    Trial {
+        /// From 1, never given again.
+        number: u64,
+        /// Run id.
+        id: String,
+        /// Its values.
+        values: Values,
+        /// The trials that came with it are those that it is compared with at a rung.
+        cohort: u64,
+    },
+    /// It goes on to the rung of so many steps.
+    Promoted {
+        /// Run id.
+        id: String,
+        /// Steps of the rung.
+        steps: u64,
+        /// The metric that decided.
+        metric: Option<f64>,
+    },
+    /// It ends at the rung that it has reached.
+    Ended {
+        /// Run id.
+        id: String,
+        /// The metric that decided.
+        metric: Option<f64>,
+    },
+    /// Its process failed.
+    Failed {
+        /// Run id.
+        id: String,
+        /// What it said.
+        error: String,
+    },
+    /// It failed before and shall run again.
+    Retried {
+        /// Run id.
+        id: String,
+    },
+}
+
+/// A trial as the ledger has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// From 1.
+    pub number: u64,
+    /// The trials that it is compared with at a rung.
+    pub cohort: u64,
+    /// Steps of the rung that it was promoted to; none at the first.
+    pub promoted_to: Option<u64>,
+    /// How often it was promoted.
+    pub promotions: usize,
+    /// It was decided that it goes no further.
+    pub ended: bool,
+    /// Why it failed.
+    pub failed: Option<String>,
+}
+
+/// The ledger, open for adding: nobody else adds until it is dropped.
+pub struct Ledger {
+    file: File,
+    _lock: File,
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Ledger {
+    /// Waits for the lock and reads what is there.
+    ///
+    /// # Errors
+    /// The sweep's directory cannot be made or written; a line that is damaged.
+    pub fn open(dir: &SweepDir) -> Result<Self> {
+        let place = || {
+            format!(
+                "cannot write to {}; give another place with --runs-dir, or free it",
+                dir.root().display()
+            )
+        };
+        for folder in [dir.trials(), dir.logs(), dir.claims()] {
+            fs::create_dir_all(folder).with_context(place)?;
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(dir.lock())
+            .with_context(place)?;
+        lock.lock().with_context(|| {
+            format!("cannot lock {}; check that its file system knows file locks", dir.lock().display())
+        })?;
+        let path = dir.ledger();
+        let text = read_or_empty(&path)?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).with_context(place)?;
+        let whole = whole_lines(&text);
+        if whole.len() < text.len() {
+            file.set_len(whole.len() as u64).with_context(place)?;
+        }
+        Ok(Self { file, _lock: lock, entries: parse(whole, &path)? })
+    }
+
+    /// Every trial that the sweep ever had, by run id.
+    pub fn entries(&self) -> &BTreeMap<String, Entry> {
+        &self.entries
+    }
+
+    /// Adds lines; they are on the disk when this returns, all or, torn, none of the last.
+    ///
+    /// # Errors
+    /// The disk is full or refuses.
+    pub fn add(&mut self, events: &[Event]) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for event in events {
+            text.push_str(&serde_json::to_string(event)?);
+            text.push('\n');
+        }
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .context("cannot write the sweep's ledger; free some room")?;
+        events.iter().for_each(|event| learn(&mut self.entries, event));
+        Ok(())
+    }
+
+    /// Gives the trials that are not known yet the next numbers, as one cohort.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn enrol<'a>(&mut self, trials: impl Iterator<Item = (&'a str, &'a Values)>) -> Result<()> {
+        let next =
+            |of: &dyn Fn(&Entry) -> u64| self.entries.values().map(of).max().map_or(1, |last| last + 1);
+        let (first, cohort) = (next(&|entry| entry.number), next(&|entry| entry.cohort));
+        let unknown = trials.filter(|(id, _)| !self.entries.contains_key(*id));
+        let events: Vec<Event> = unknown
+            .zip(first..)
+            .map(|((id, values), number)| Event::Trial {
+                number,
+                id: id.to_owned(),
+                values: values.clone(),
+                cohort,
+            })
+            .collect();
+        self.add(&events)
+    }
+}
+
+/// Every trial of the sweep in `dir`, by run id; none before it has started. Takes no lock.
+///
+/// # Errors
+/// The file cannot be read, or a line is damaged.
+pub fn read(dir: &SweepDir) -> Result<BTreeMap<String, Entry>> {
+    let path = dir.ledger();
+    parse(whole_lines(&read_or_empty(&path)?), &path)
+}
+
+fn read_or_empty(path: &Path) -> Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// `text` without a last line that lacks its line feed.
+fn whole_lines(text: &[u8]) -> &[u8] {
+    &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)]
+}
+
+fn parse(text: &[u8], path: &Path) -> Result<BTreeMap<String, Entry>> {
+    let mut entries = BTreeMap::new();
+    for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        match serde_json::from_slice(line) {
+            Ok(event) => learn(&mut entries, &event),
+            Err(error) => bail!(
+                "{}:{} is damaged ({error}); bring the file back, or remove it to number the trials anew: their runs stay",
+                path.display(),
+                index + 1
+            ),
+        }
+    }
+    Ok(entries)
+}
+
+fn learn(entries: &mut BTreeMap<String, Entry>, event: &Event) {
+    let mut change = |id: &str, change: &dyn Fn(&mut Entry)| {
+        if let Some(entry) = entries.get_mut(id) {
+            change(entry);
+        }
+    };
+    match event {
+        Event::Trial { number, id, cohort, .. } => {
+            let entry = Entry {
+                number: *number,
+                cohort: *cohort,
+                promoted_to: None,
+                promotions: 0,
+                ended: false,
+                failed: None,
+            };
+            entries.insert(id.clone(), entry);
+        }
+        Event::Promoted { id, steps, .. } => change(id, &|entry| {
+            entry.promoted_to = Some(*steps);
+            entry.promotions += 1;
+        }),
+        Event::Ended { id, .. } => change(id, &|entry| entry.ended = true),
+        Event::Failed { id, error } => change(id, &|entry| entry.failed = Some(error.clone())),
+        Event::Retried { id } => change(id, &|entry| entry.failed = None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::run_dir::RunsDir;
+
+    fn values(lr: f64) -> Values {
+        Values::from([("optimizer.lr".to_owned(), json!(lr))])
+    }
+
+    #[test]
+    fn a_trial_keeps_its_number_and_new_ones_are_a_cohort_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let sweep = RunsDir::new(dir.path()).sweep("lr");
+        let all = [("a", values(1.0)), ("b", values(2.0)), ("c", values(3.0))];
+        let some = |range: std::ops::Range<usize>| {
+            all[range].iter().map(|(id, values)| (*id, values)).collect::<Vec<_>>().into_iter()
+        };
+        Ledger::open(&sweep).unwrap().enrol(some(1..3)).unwrap();
+        let mut ledger = Ledger::open(&sweep).unwrap();
+        // A value put before the others must not renumber them.
+        ledger.enrol(some(0..3)).unwrap();
+        let seen: Vec<_> =
+            ledger.entries().iter().map(|(id, entry)| (id.as_str(), entry.number, entry.cohort)).collect();
+        assert_eq!(seen, [("a", 3, 2), ("b", 1, 1), ("c", 2, 1)]);
+    }
+
+    #[test]
+    fn a_torn_line_is_forgotten_and_a_damaged_one_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let sweep = RunsDir::new(dir.path()).sweep("lr");
+        let values = values(1.0);
+        Ledger::open(&sweep).unwrap().enrol([("a", &values)].into_iter()).unwrap();
+        let failed = Event::Failed { id: "a".into(), error: "no room".into() };
+        let whole = fs::read_to_string(sweep.ledger()).unwrap();
+        let torn = serde_json::to_string(&failed).unwrap();
+        fs::write(sweep.ledger(), format!("{whole}{}", &torn[..torn.len() - 1])).unwrap();
+        let mut ledger = Ledger::open(&sweep).unwrap();
+        assert_eq!(ledger.entries()["a"].failed, None);
+        ledger.add(&[failed, Event::Retried { id: "a".into() }]).unwrap();
+        drop(ledger);
+        assert_eq!(Ledger::open(&sweep).unwrap().entries()["a"].failed, None);
+        assert_eq!(fs::read_to_string(sweep.ledger()).unwrap().lines().count(), 3);
+        fs::write(sweep.ledger(), format!("{whole}nothing\n{whole}")).unwrap();
+        let error = Ledger::open(&sweep).err().unwrap().to_string();
+        assert!(error.contains("ledger.jsonl:2 is damaged"), "{error}");
+    }
+}

@@ -1,0 +1,246 @@
+//! How the trials of a sweep stand: `results.jsonl`, the table for people, and means over seeds.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::halving::better;
+use crate::experiment::{Direction, SweepMetric, Values};
+use crate::run_dir::{SweepDir, write_atomic};
+
+/// How a trial stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Every stage that was asked for is done.
+    Done,
+    /// A process works on it.
+    Running,
+    /// It has not started.
+    Waiting,
+    /// It has taken some steps and goes on.
+    Paused,
+    /// Successive halving ended it.
+    Stopped,
+    /// Its process failed.
+    Failed,
+}
+
+impl State {
+    /// As in `results.jsonl`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One trial, as `results.jsonl` and `--json` show it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// From 1, never given again.
+    pub trial: u64,
+    /// Run id.
+    pub run: String,
+    /// How it stands.
+    pub state: State,
+    /// What it differs from the others in.
+    pub values: Values,
+    /// Name of the metric.
+    pub metric: &'static str,
+    /// Which way is better.
+    pub direction: Direction,
+    /// The metric as far as it has come; none before its first value, or where that is no finite number.
+    pub value: Option<f64>,
+    /// Steps taken.
+    pub step: u64,
+    /// Steps of the whole trial.
+    pub steps: u64,
+    /// Seconds that its processes have worked; those that were killed told nobody.
+    pub seconds: f64,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The same trial with several seeds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Group {
+    /// What the seeds have in common.
+    pub values: Values,
+    /// Mean of the metric.
+    pub mean: f64,
+    /// Standard deviation (n - 1); none of one value.
+    pub deviation: Option<f64>,
+    /// How many seeds have a value.
+    pub seeds: usize,
+}
+
+/// The key whose values are averaged over.
+const SEED: &str = "run.seed";
+
+/// All trials of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Results {
+    /// Name of the sweep: the folder of its runs.
+    pub name: String,
+    /// What trials are compared by.
+    pub metric: SweepMetric,
+    /// Which way is better.
+    pub direction: Direction,
+    /// Run id of the best of those that are done.
+    pub best: Option<String>,
+    /// Steps taken by all trials.
+    pub steps_taken: u64,
+    /// Steps of all trials from beginning to end.
+    pub steps: u64,
+    /// By number.
+    pub trials: Vec<Row>,
+    /// Means over `run.seed`, the best first; empty where that is not swept.
+    pub groups: Vec<Group>,
+}
+
+impl Results {
+    /// Sums up `trials`, which are in the order of their numbers.
+    pub fn new(name: String, metric: SweepMetric, direction: Direction, trials: Vec<Row>) -> Self {
+        let done = trials.iter().filter(|row| row.state == State::Done && row.value.is_some());
+        let best = done.min_by(|a, b| better(a.value, b.value, direction)).map(|row| row.run.clone());
+        Self {
+            name,
+            metric,
+            direction,
+            best,
+            steps_taken: trials.iter().map(|row| row.step).sum(),
+            steps: trials.iter().map(|row| row.steps).sum(),
+            groups: groups(&trials, direction),
+            trials,
+        }
+    }
+
+    /// How many trials stand so.
+    pub fn count(&self, state: State) -> usize {
+        self.trials.iter().filter(|row| row.state == state).count()
+    }
+
+    /// Trials with the furthest and best first, as a table shows them.
+    pub fn ranked(&self) -> Vec<&Row> {
+        let mut ranked: Vec<&Row> = self.trials.iter().collect();
+        // A loss after fewer steps is no match for one after all of them.
+        ranked.sort_by(|a, b| {
+            (a.state != State::Done).cmp(&(b.state != State::Done)).then(b.step.cmp(&a.step)).then(better(
+                a.value,
+                b.value,
+                self.direction,
+            ))
+        });
+        ranked
+    }
+
+    /// Replaces `results.jsonl`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, dir: &SweepDir) -> Result<()> {
+        let path = dir.results();
+        write_atomic(&path, |out| {
+            for row in &self.trials {
+                serde_json::to_writer(&mut *out, row)?;
+                out.write_all(b"\n")?;
+            }
+            Ok(())
+        })
+        .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+fn groups(trials: &[Row], direction: Direction) -> Vec<Group> {
+    let mut values_of: BTreeMap<String, (Values, Vec<f64>)> = BTreeMap::new();
+    for row in trials.iter().filter(|row| row.state == State::Done) {
+        let mut common = row.values.clone();
+        let (Some(value), Some(_)) = (row.value, common.remove(SEED)) else { continue };
+        let name = serde_json::to_string(&common).unwrap_or_default();
+        values_of.entry(name).or_insert_with(|| (common, Vec::new())).1.push(value);
+    }
+    let mut groups: Vec<Group> = values_of
+        .into_values()
+        .map(|(values, metrics)| {
+            let n = metrics.len() as f64;
+            let mean = metrics.iter().sum::<f64>() / n;
+            let squares: f64 = metrics.iter().map(|metric| (metric - mean).powi(2)).sum();
+            let deviation = (metrics.len() > 1).then(|| (squares / (n - 1.0)).sqrt());
+            Group { values, mean, deviation, seeds: metrics.len() }
+        })
+        .collect();
+    groups.sort_by(|a, b| better(Some(a.mean), Some(b.mean), direction));
+    groups
+}
+
+/// A value as a table's cell.
+pub fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(trial: u64, state: State, step: u64, value: Option<f64>, lr: f64, seed: u64) -> Row {
+        Row {
+            trial,
+            run: format!("run{trial}"),
+            state,
+            values: Values::from([("optimizer.lr".into(), json!(lr)), (SEED.into(), json!(seed))]),
+            metric: "val_loss",
+            direction: Direction::Minimize,
+            value,
+            step,
+            steps: 10,
+            seconds: 1.0,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn the_best_is_among_those_that_are_done() {
+        let rows = vec![
+            row(1, State::Done, 10, Some(2.0), 0.1, 0),
+            row(2, State::Stopped, 5, Some(1.0), 0.2, 0),
+            row(3, State::Done, 10, None, 0.3, 0),
+            row(4, State::Done, 10, Some(1.5), 0.3, 1),
+        ];
+        let results = Results::new("a".into(), SweepMetric::ValLoss, Direction::Minimize, rows);
+        assert_eq!(results.best.as_deref(), Some("run4"));
+        assert_eq!((results.steps_taken, results.steps), (35, 40));
+        let order: Vec<u64> = results.ranked().iter().map(|row| row.trial).collect();
+        assert_eq!(order, [4, 1, 3, 2]);
+    }
+
+    #[test]
+    fn seeds_are_averaged() {
+        let rows = vec![
+            row(1, State::Done, 10, Some(2.0), 0.1, 0),
+            row(2, State::Done, 10, Some(4.0), 0.1, 1),
+            row(3, State::Done, 10, Some(1.0), 0.2, 0),
+            row(4, State::Failed, 10, Some(9.0), 0.2, 1),
+        ];
+        let results = Results::new("a".into(), SweepMetric::ValLoss, Direction::Minimize, rows);
+        let shown: Vec<_> = results
+            .groups
+            .iter()
+            .map(|g| (g.values["optimizer.lr"].clone(), g.mean, g.deviation, g.seeds))
+            .collect();
+        assert_eq!(shown, [(json!(0.2), 1.0, None, 1), (json!(0.1), 3.0, Some(2f64.sqrt()), 2)]);
+    }
+}

@@ -1,0 +1,341 @@
+//! The loop that keeps workers busy until every trial has come to its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::claim::Claim;
+use super::halving::{Contender, Decision, decide, rungs};
+use super::ledger::{Entry, Event, Ledger};
+use super::results::{Results, State};
+use super::worker::{End, Job, Worker};
+use super::{Plan, hparams};
+use crate::experiment::{Halving, OnFailure};
+use crate::interrupt::{self, Stopped};
+
+/// Time between two looks at the workers.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Time between two looks at what other processes have done.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Starts of a trial that are ended from outside before it has made any progress.
+const MOST_FRUITLESS_STARTS: u32 = 2;
+
+/// What there is to do.
+enum Next {
+    /// Start this trial.
+    Start(usize, Job, Claim),
+    /// Wait for a trial that is at work, here or elsewhere.
+    Wait,
+    /// Nothing any more.
+    Nothing,
+}
+
+/// What this process knows beside the disk.
+#[derive(Default)]
+struct Memory {
+    finished: BTreeSet<usize>,
+    fruitless: BTreeMap<usize, u32>,
+    told_of_others: bool,
+}
+
+impl Plan {
+    /// Runs every trial that is not done, and those that failed before if `retry_failed`; other processes may work on
+    /// the same sweep. To be called from the main thread.
+    ///
+    /// # Errors
+    /// A stop on request; with `on_failure = "stop"` the first failure; a disk that refuses.
+    pub fn run(&self, retry_failed: bool) -> Result<Results> {
+        let mut memory = Memory::default();
+        self.enrol(retry_failed)?;
+        let mut workers: Vec<Worker> = Vec::new();
+        let mut failure = None;
+        let mut looked: Option<Instant> = None;
+        self.publish(&mut memory)?;
+        loop {
+            let stopping = interrupt::requested() || failure.is_some();
+            if stopping {
+                workers.iter_mut().for_each(Worker::ask_to_stop);
+            }
+            for (worker, end) in reap(&mut workers)? {
+                let failed = self.settle(&worker, end, stopping, &mut memory)?;
+                drop(worker);
+                if self.sweep.on_failure == OnFailure::Stop {
+                    failure = failure.or(failed);
+                }
+                self.publish(&mut memory)?;
+                looked = None;
+            }
+            let is_time = looked.is_none_or(|looked| looked.elapsed() >= PATIENCE);
+            if !stopping && is_time && workers.len() < self.shares.len() {
+                looked = Some(Instant::now());
+                match self.next(&workers, &mut memory)? {
+                    Next::Start(index, job, claim) => {
+                        workers.push(self.start(index, &job, claim, &workers)?);
+                        looked = None;
+                    }
+                    Next::Wait if workers.is_empty() && !memory.told_of_others => {
+                        tracing::info!("waiting for trials that another process works on");
+                        memory.told_of_others = true;
+                    }
+                    Next::Wait => {}
+                    Next::Nothing if workers.is_empty() => return self.publish(&mut memory),
+                    Next::Nothing => {}
+                }
+            }
+            if stopping && workers.is_empty() {
+                match failure {
+                    Some(words) => bail!(
+                        "{words}\nthe sweep stops at the first failure, as sweep.on_failure says; fix it and add --retry-failed"
+                    ),
+                    None => return Err(Stopped.into()),
+                }
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Numbers new trials, and lets failed ones run again if asked.
+    fn enrol(&self, retry_failed: bool) -> Result<()> {
+        let mut ledger = Ledger::open(&self.dir)?;
+        let ids: Vec<String> = self.trials.iter().map(super::Trial::id).collect();
+        ledger.enrol(ids.iter().map(String::as_str).zip(self.trials.iter().map(|trial| &trial.values)))?;
+        if retry_failed {
+            let failed = ids.into_iter().filter(|id| ledger.entries()[id].failed.is_some());
+            let events: Vec<Event> = failed.map(|id| Event::Retried { id }).collect();
+            ledger.add(&events)?;
+        }
+        Ok(())
+    }
+
+    /// Shows how things stand to everybody who looks.
+    fn publish(&self, memory: &mut Memory) -> Result<Results> {
+        let ledger = Ledger::open(&self.dir)?;
+        let results = self.results_of(ledger.entries(), &mut memory.finished)?;
+        results.write(&self.dir)?;
+        hparams::write(&results, &self.dir)?;
+        Ok(results)
+    }
+
+    fn start(&self, index: usize, job: &Job, claim: Claim, workers: &[Worker]) -> Result<Worker> {
+        let trial = &self.trials[index];
+        let taken: Vec<usize> = workers.iter().map(|worker| worker.share).collect();
+        let slot = (0..self.shares.len()).find(|slot| !taken.contains(slot)).unwrap_or(0);
+        let worker =
+            Worker::start((index, trial), job, (slot, &self.shares[slot]), claim, &self.dir, &self.runs)?;
+        let how_far = match worker.from_step {
+            0 => format!("to step {}", job.to_step),
+            from => format!("from step {from} to {}", job.to_step),
+        };
+        tracing::info!("{:<10} {trial}: {how_far}, in {}", self.label(index), trial.run().root().display());
+        Ok(worker)
+    }
+
+    fn label(&self, index: usize) -> String {
+        let number = super::ledger::read(&self.dir)
+            .ok()
+            .and_then(|entries| Some(entries.get(&self.trials[index].id())?.number));
+        format!("trial {}", number.map_or_else(|| "?".to_owned(), |number| number.to_string()))
+    }
+
+    /// Tells how a trial's process ended, and writes down a failure; its words.
+    fn settle(
+        &self,
+        worker: &Worker,
+        end: End,
+        stopping: bool,
+        memory: &mut Memory,
+    ) -> Result<Option<String>> {
+        let trial = &self.trials[worker.trial];
+        let label = self.label(worker.trial);
+        let step = trial.steps_taken();
+        let place = format!("at step {step} of {}", trial.steps());
+        let is_there = self.is_there(worker.trial)?;
+        let how = match end {
+            End::Failed(words) => return self.fail(worker, &label, words).map(Some),
+            End::Killed(how) => {
+                tracing::warn!("{label} was {how} {place}");
+                Some(how)
+            }
+            // At a rung, too, a trial stops on request.
+            End::Done | End::Stopped if is_there => {
+                let value = trial.metric(self.sweep.metric);
+                let value = value.map_or("none".to_owned(), |value| format!("{value:.4}"));
+                tracing::info!("{label:<10} {} {value} {place}", self.sweep.metric.name());
+                None
+            }
+            End::Done | End::Stopped => {
+                tracing::info!("{label:<10} stopped {place}");
+                None
+            }
+        };
+        if stopping || is_there || step > worker.from_step {
+            memory.fruitless.remove(&worker.trial);
+            return Ok(None);
+        }
+        let starts = memory.fruitless.entry(worker.trial).or_insert(0);
+        *starts += 1;
+        if *starts < MOST_FRUITLESS_STARTS {
+            return Ok(None);
+        }
+        let words = how.unwrap_or_else(|| format!("it made no progress in {starts} starts"));
+        memory.fruitless.remove(&worker.trial);
+        self.fail(worker, &label, words).map(Some)
+    }
+
+    fn fail(&self, worker: &Worker, label: &str, words: String) -> Result<String> {
+        let trial = &self.trials[worker.trial];
+        let told = format!("{label} ({trial}) failed: {words}");
+        tracing::warn!("{told}; it said more in {}", worker.log().display());
+        let failed = Event::Failed { id: trial.id(), error: words };
+        Ledger::open(&self.dir)?.add(&[failed])?;
+        Ok(told)
+    }
+
+    /// Whether a trial has come as far as it is to go now.
+    fn is_there(&self, index: usize) -> Result<bool> {
+        let entries = super::ledger::read(&self.dir)?;
+        let entry = entries.get(&self.trials[index].id());
+        entry.map_or(Ok(false), |entry| {
+            self.has_reached(index, self.rung_of(index, entry), &mut BTreeSet::new())
+        })
+    }
+
+    /// The first trial that waits for somebody, after what can be decided is.
+    fn next(&self, workers: &[Worker], memory: &mut Memory) -> Result<Next> {
+        let mut ledger = Ledger::open(&self.dir)?;
+        while let events = self.decisions(&ledger, memory)?
+            && !events.is_empty()
+        {
+            ledger.add(&events)?;
+        }
+        let mut open = Vec::new();
+        for (index, trial) in self.trials.iter().enumerate() {
+            let entry = &ledger.entries()[&trial.id()];
+            let is_out = entry.ended || entry.failed.is_some();
+            if !is_out && !self.has_reached(index, self.rung_of(index, entry), &mut memory.finished)? {
+                open.push((std::cmp::Reverse(entry.promotions), entry.number, index));
+            }
+        }
+        open.sort_unstable();
+        for &(_, _, index) in &open {
+            if workers.iter().any(|worker| worker.trial == index) {
+                continue;
+            }
+            let trial = &self.trials[index];
+            let Some(claim) = Claim::take(&self.dir, trial.run())? else { continue };
+            let to_step = self.rung_of(index, &ledger.entries()[&trial.id()]);
+            // Whoever had it until now may just have brought it to its end.
+            if !self.has_reached(index, to_step, &mut memory.finished)? {
+                return Ok(Next::Start(index, Job { to_step, until: self.until() }, claim));
+            }
+        }
+        Ok(if open.is_empty() { Next::Nothing } else { Next::Wait })
+    }
+
+    /// What successive halving can decide now.
+    fn decisions(&self, ledger: &Ledger, memory: &mut Memory) -> Result<Vec<Event>> {
+        let Some(halving) = &self.sweep.halving else { return Ok(Vec::new()) };
+        let mut cohorts: BTreeMap<u64, Vec<(u64, usize)>> = BTreeMap::new();
+        for (index, trial) in self.trials.iter().enumerate() {
+            let entry = &ledger.entries()[&trial.id()];
+            cohorts.entry(entry.cohort).or_default().push((entry.number, index));
+        }
+        let mut events = Vec::new();
+        for mut members in cohorts.into_values() {
+            members.sort_unstable();
+            let steps = self.rungs(halving, members[0].1);
+            let contenders: Vec<Contender> = members
+                .iter()
+                .map(|(_, index)| {
+                    self.contender(*index, &steps, &ledger.entries()[&self.trials[*index].id()], memory)
+                })
+                .collect::<Result<_>>()?;
+            let asynchronous = halving.asynchronous.unwrap_or(self.shares.len() > 1);
+            let reduction = halving.reduction as usize;
+            let decided = decide(&contenders, steps.len(), reduction, self.sweep.direction(), asynchronous);
+            events.extend(decided.into_iter().map(|decision| {
+                let (Decision::Promote(id) | Decision::End(id)) = &decision;
+                let contender = contenders.iter().find(|contender| contender.id == *id);
+                let rung = contender.map_or(0, |contender| contender.rung);
+                let metric = contender.and_then(|contender| contender.metrics.get(rung).copied().flatten());
+                match decision {
+                    Decision::Promote(id) => Event::Promoted { id, steps: steps[rung + 1], metric },
+                    Decision::End(id) => Event::Ended { id, metric },
+                }
+            }));
+        }
+        Ok(events)
+    }
+
+    fn contender(
+        &self,
+        index: usize,
+        rungs: &[u64],
+        entry: &Entry,
+        memory: &mut Memory,
+    ) -> Result<Contender> {
+        let trial = &self.trials[index];
+        let to_step = self.rung_of(index, entry);
+        let rung = rungs.iter().position(|steps| *steps == to_step).unwrap_or(0);
+        let reached = self.has_reached(index, to_step, &mut memory.finished)?;
+        let known = if reached { rung + 1 } else { rung };
+        let metric =
+            |steps: &u64| trial.metric_at(self.sweep.metric, *steps).filter(|value| value.is_finite());
+        Ok(Contender {
+            id: trial.id(),
+            rung,
+            reached,
+            out: entry.ended || entry.failed.is_some(),
+            metrics: rungs[..known].iter().map(metric).collect(),
+        })
+    }
+
+    fn rungs(&self, halving: &Halving, index: usize) -> Vec<u64> {
+        rungs(halving, self.trials[index].steps())
+    }
+
+    /// The step that a trial goes for.
+    fn rung_of(&self, index: usize, entry: &Entry) -> u64 {
+        match &self.sweep.halving {
+            None => self.trials[index].steps(),
+            Some(halving) => entry.promoted_to.unwrap_or(self.rungs(halving, index)[0]),
+        }
+    }
+
+    /// Whether a trial is where it goes for, with the metric that it is compared by.
+    fn has_reached(&self, index: usize, to_step: u64, finished: &mut BTreeSet<usize>) -> Result<bool> {
+        let trial = &self.trials[index];
+        if to_step >= trial.steps() {
+            return self.is_finished(index, finished);
+        }
+        // A stop between a rung's checkpoint and its evaluation leaves the one without the other.
+        let is_scored =
+            || !self.sweep.metric.is_validation() || trial.has_metric_at(self.sweep.metric, to_step);
+        Ok(trial.steps_taken() >= to_step && is_scored())
+    }
+}
+
+/// Takes those that have ended out of the workers.
+fn reap(workers: &mut Vec<Worker>) -> Result<Vec<(Worker, End)>> {
+    let mut ended = Vec::new();
+    let mut index = 0;
+    while index < workers.len() {
+        match workers[index].ended()? {
+            Some(end) => ended.push((workers.remove(index), end)),
+            None => index += 1,
+        }
+    }
+    Ok(ended)
+}
+
+impl Results {
+    /// Whether nothing is left to do but what failed.
+    pub fn is_complete(&self) -> bool {
+        let over = [State::Done, State::Stopped, State::Failed];
+        self.trials.iter().all(|row| over.contains(&row.state))
+    }
+}

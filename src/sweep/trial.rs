@@ -1,0 +1,179 @@
+//! One trial: a run like any other, and how far it has come.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::SweepError;
+use super::trials::trials;
+use crate::data::sources::Watch;
+use crate::experiment::{self, Experiment, LastStage, Overrides, ScheduleKind, Sweep, SweepMetric, Values};
+use crate::interrupt;
+use crate::monitor::MetricsLog;
+use crate::plan::identity::steps_taken;
+use crate::plan::{self, Choices, Freshness, Graph, Reach, Stage};
+use crate::run_dir::{Manifest, RunDir, RunsDir};
+use crate::stages::evaluate::Report;
+
+/// One trial of a sweep.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What it differs from the others in.
+    pub values: Values,
+    /// Its stages.
+    pub graph: Graph,
+}
+
+/// How many threads each trial has, where the experiment leaves it open; none: all cores.
+pub type Threads = Option<usize>;
+
+/// Every trial of a sweep, in the order of its file.
+///
+/// # Errors
+/// What is wrong with any of them; two that would be one run.
+pub fn of(
+    file: &Path,
+    overrides: &Overrides,
+    sweep: &Sweep,
+    runs: &RunsDir,
+    threads: Threads,
+) -> Result<Vec<Trial>> {
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut all = Vec::new();
+    for values in trials(sweep)? {
+        let resolved = experiment::load_trial(file, overrides, &values)?;
+        let experiment = settled(&plan::with_vocabulary(&resolved.experiment)?, sweep, threads);
+        let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
+        let graph = plan::graph(experiment, runs, &Choices::default(), Reach::Hub(watch))?;
+        let Some(graph) = graph else {
+            anyhow::bail!("the hub did not tell what it has; check the network and HF_ENDPOINT");
+        };
+        let trial = Trial { values, graph };
+        if let Some(first) = known.insert(trial.id(), trial.to_string()) {
+            let (second, run) = (trial.to_string(), trial.run().root().to_owned());
+            return Err(SweepError::SameRun { first, second, run }.into());
+        }
+        all.push(trial);
+    }
+    Ok(all)
+}
+
+/// The experiment with what a sweep decides; none of it makes it another run.
+fn settled(experiment: &Experiment, sweep: &Sweep, threads: Threads) -> Experiment {
+    let mut experiment = experiment.clone();
+    if experiment.train.threads.is_none() {
+        experiment.train.threads = threads;
+    }
+    let name = experiment.run.name.clone().unwrap_or_default();
+    experiment.run.labels.insert("sweep".to_owned(), name);
+    if let Some(halving) = &sweep.halving
+        && sweep.metric.is_validation()
+        && (experiment.evaluate.every_steps == 0
+            || !halving.min_steps.is_multiple_of(experiment.evaluate.every_steps))
+    {
+        // Every rung is a multiple of the first.
+        experiment.evaluate.every_steps = halving.min_steps;
+    }
+    let schedule = &mut experiment.schedule;
+    if matches!(schedule.kind, ScheduleKind::Cosine | ScheduleKind::Linear) {
+        // What is derived anyway; said, so that a trial of more steps is not taken for another one that shall go on.
+        schedule.decay_steps.get_or_insert(experiment.train.steps);
+    }
+    experiment
+}
+
+impl Trial {
+    /// Run id.
+    pub fn id(&self) -> String {
+        self.run().id()
+    }
+
+    /// Its run.
+    pub fn run(&self) -> &RunDir {
+        &self.graph.identity.run
+    }
+
+    /// Steps of the whole trial.
+    pub fn steps(&self) -> u64 {
+        self.graph.experiment.train.steps
+    }
+
+    /// Steps that it has taken.
+    pub fn steps_taken(&self) -> u64 {
+        steps_taken(self.run())
+    }
+
+    /// Whether every stage up to `until` is done.
+    ///
+    /// # Errors
+    /// A damaged manifest; an input or output that cannot be looked at.
+    pub fn is_finished(&self, until: LastStage) -> Result<bool> {
+        if !self.run().exists() {
+            return Ok(false);
+        }
+        let manifest = Manifest::load(self.run())?;
+        let wanted = Stage::ALL.into_iter().filter(|stage| *stage <= last_stage(until));
+        for stage in wanted {
+            if !matches!(self.graph.freshness(stage, Some(&manifest))?, Freshness::Fresh { .. }) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The newest value of `metric` of step `step` or before; none where there is none or it is no number.
+    pub fn metric_at(&self, metric: SweepMetric, step: u64) -> Option<f64> {
+        // A live run's newest line may be half there; a damaged one is told by whoever needs the run itself.
+        let lines = MetricsLog::read(&self.run().metrics()).unwrap_or_default();
+        let value = |line: &crate::monitor::MetricsLine| line.fields.get(metric.name()).cloned();
+        let newest = lines.iter().rev().filter(|line| line.step <= step).find_map(value);
+        newest.as_ref().and_then(Value::as_f64)
+    }
+
+    /// Whether `metric` was measured after exactly `step` steps.
+    pub fn has_metric_at(&self, metric: SweepMetric, step: u64) -> bool {
+        let lines = MetricsLog::read(&self.run().metrics()).unwrap_or_default();
+        lines.iter().any(|line| line.step == step && line.fields.contains_key(metric.name()))
+    }
+
+    /// The metric of a finished trial, or of as far as it has come.
+    pub fn metric(&self, metric: SweepMetric) -> Option<f64> {
+        let report =
+            || -> Option<Report> { serde_json::from_slice(&fs::read(self.run().evaluation()).ok()?).ok() };
+        // Evaluated over all of the validation text, unless training goes on behind it.
+        let at_the_end = report().filter(|report| report.step == self.steps_taken());
+        match (metric, at_the_end) {
+            (SweepMetric::ValLoss, Some(report)) => Some(report.evaluation.loss),
+            (SweepMetric::ValNatsPerByte, Some(report)) => Some(report.nats_per_byte),
+            _ => self.metric_at(metric, u64::MAX),
+        }
+    }
+
+    /// Seconds that its processes have worked.
+    pub fn seconds(&self) -> f64 {
+        let Ok(manifest) = Manifest::load(self.run()) else { return 0.0 };
+        let spans = manifest.segments.iter().filter_map(|segment| Some(segment.finished? - segment.started));
+        spans.map(|span| span.as_seconds_f64()).sum()
+    }
+}
+
+/// Its values, `key = value, ...`.
+impl std::fmt::Display for Trial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown: Vec<String> = self.values.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        f.write_str(&shown.join(", "))
+    }
+}
+
+/// The stage of the graph.
+pub fn last_stage(until: LastStage) -> Stage {
+    match until {
+        LastStage::Train => Stage::Train,
+        LastStage::Evaluate => Stage::Evaluate,
+        LastStage::Sample => Stage::Sample,
+        LastStage::Export => Stage::Export,
+    }
+}
