@@ -36,17 +36,17 @@ fn runs_are_listed_as_they_stand() {
     let damaged = last(&project);
     fs::write(project.path("runs/tiny").join(&damaged).join("manifest.json"), "{").unwrap();
 
-    assert_eq!(ids(&project, "--state done"), [done.clone()]);
-    assert_eq!(ids(&project, "--state stopped --state untrained"), [stopped.clone(), untrained.clone()]);
-    assert_eq!(ids(&project, "--state damaged"), [damaged.clone()]);
-    assert_eq!(ids(&project, "--where optimizer.lr=1e-2"), [stopped.clone()]);
+    assert_eq!(ids(&project, "--state done"), [done.as_str()]);
+    assert_eq!(ids(&project, "--state stopped --state untrained"), [stopped.as_str(), untrained.as_str()]);
+    assert_eq!(ids(&project, "--state damaged"), [damaged.as_str()]);
+    assert_eq!(ids(&project, "--where optimizer.lr=1e-2"), [stopped.as_str()]);
     assert_eq!(
         ids(&project, "--where optimizer.lr<1 --sort -optimizer.lr --where step>0"),
-        [stopped.clone(), done.clone()]
+        [stopped.as_str(), done.as_str()]
     );
     assert_eq!(
         ids(&project, "t*y --where step=6 --columns id,optimizer.lr"),
-        [done.clone(), damaged.clone()]
+        [done.as_str(), damaged.as_str()]
     );
     assert!(ids(&project, "big*").is_empty());
 
