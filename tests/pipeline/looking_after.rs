@@ -136,8 +136,8 @@ fn differences_are_told_in_their_order_or_not_at_all() {
     assert_eq!((&found["same"], &found["first_different_loss"]["step"]), (&value!(false), &value!(parted)));
     let text = project.oss_run(&format!("diff {id} last")).ends_with(0).stdout;
     let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words} is not in:\n{text}"));
-    let places =
-        ["configuration", "data", "environment", "metrics", "the loss differs from step 1 on"].map(at);
+    let parting = format!("the loss differs from step {parted} on");
+    let places = ["configuration", "data", "environment", "metrics", &parting].map(at);
     assert!(places.is_sorted(), "{text}");
     assert!(text.contains("0.0003") && text.contains("0.01"), "{text}");
 }
