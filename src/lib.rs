@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`cli`] | one thin file a subcommand |
 //! | [`sweep`] | many trials of one experiment |
-//! | [`runner`] | walks the plan |
+//! | [`runner`], [`runs`] | walks the plan; many runs: listed, compared, labelled, removed |
 //! | [`plan`] | experiment to stages, keys, staleness, estimates |
 //! | [`stages`] | prepare, train, evaluate, sample, export: one thin file each |
 //! | [`train`] | the chain driver, optimizer, schedule |
@@ -37,6 +37,7 @@ pub mod monitor;
 pub mod plan;
 pub mod run_dir;
 pub mod runner;
+pub mod runs;
 pub mod stages;
 pub mod storage;
 pub mod sweep;

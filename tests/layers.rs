@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 17] = [
     &["main"],
     &["cli"],
     &["sweep"],
-    &["runner"],
+    &["runner", "runs"],
     &["plan"],
     &["stages"],
     &["train"],

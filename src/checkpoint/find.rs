@@ -16,6 +16,11 @@ pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
     scan(dir).into_iter().filter(|(_, path)| Checkpoint::open(path).is_ok()).collect()
 }
 
+/// Step of the newest directory in `dir` that ought to be a checkpoint, by its name alone.
+pub fn newest_step(dir: &Path) -> Option<u64> {
+    scan(dir).last().map(|(step, _)| *step)
+}
+
 /// Directories in `dir` that ought to be checkpoints, newest first, whole or not.
 ///
 /// Ranks take the leader's list: on a shared file system two of them may see different ones for a moment.

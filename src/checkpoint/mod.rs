@@ -31,7 +31,7 @@ use std::{io, ops::Range, path::PathBuf};
 use tch::Tensor;
 
 pub use background::Background;
-pub use find::{candidates, list, newest_whole};
+pub use find::{candidates, list, newest_step, newest_whole};
 pub use load::Checkpoint;
 pub use manifest::RankFile;
 pub use rank_file::{bytes_needed, write_rank};

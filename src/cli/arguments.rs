@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{completions, evaluate, export, inside, plan, reproduce, resume, run, sample, sweep};
+use super::{
+    completions, diff, evaluate, export, gc, inside, label, ls, plan, reproduce, resume, rm, run, sample,
+    show, sweep,
+};
 use crate::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
@@ -75,6 +78,36 @@ pub enum Command {
     Sample(sample::Arguments),
     /// Write a run's weights as a Hugging Face directory
     Export(export::Arguments),
+    /// List runs: state, losses, times, labels, and whatever column is asked for
+    ///
+    /// A column is a fact (id, name, state, step, steps, started, duration, size, labels, notes, directory), a key of the
+    /// experiment file (optimizer.lr), or a metric (val_loss, grad_norm), of which the last value counts. The newest run
+    /// stands last.
+    Ls(ls::Arguments),
+    /// Show what a run is, what happened to it, and what it made
+    Show(show::Arguments),
+    /// Compare two runs: configuration, data, code, environment, metrics
+    ///
+    /// In this order: every value of the experiment; what was read, by digest; the program; the machine and its settings
+    /// at the last start; what came out, and the first step with another loss. Speed is shown beside: it is measured, and
+    /// never the same twice.
+    Diff(diff::Arguments),
+    /// Give a run labels and notes, or take them away
+    ///
+    /// What is given here stays when the experiment file is run again, whatever labels and notes that has; `--set
+    /// run.labels.KEY=VALUE` replaces it.
+    Label(label::Arguments),
+    /// Remove runs
+    ///
+    /// Asks first. A run that is being written is not removed, nor one from whose weights another run started. Prepared
+    /// data is shared, and stays until `oss-run gc`.
+    Rm(rm::Arguments),
+    /// Remove what no run needs: prepared data, and what killed processes left
+    ///
+    /// Prepared data and learnt tokenizers that no run names go once they are an hour old; so do unfinished files and
+    /// checkpoints, dry runs, half-removed runs, and runs that never started. Runs stay with everything that they need, and
+    /// may be at work meanwhile.
+    Gc(gc::Arguments),
     /// Print the tokens that training used, step by step
     Batches(inside::BatchesArguments),
     /// Print the logits after each token of a text

@@ -12,6 +12,8 @@ use crate::experiment::ExperimentErrors;
 use crate::interrupt::Stopped;
 use crate::plan::PlanError;
 use crate::run_dir::{ResolveError, redact};
+use crate::runs::QueryError;
+use crate::runs::label::NoLabel;
 use crate::sweep::SweepError;
 
 /// A command line that can be parsed and makes no sense.
@@ -58,6 +60,8 @@ impl Status {
                 || cause.is::<PlanError>()
                 || cause.is::<PlacementError>()
                 || cause.is::<ResolveError>()
+                || cause.is::<QueryError>()
+                || cause.is::<NoLabel>()
                 || cause.is::<SweepError>()
         });
         if is_wrong { Self::Wrong } else { Self::Failed }

@@ -2,22 +2,29 @@
 
 mod arguments;
 mod completions;
+mod diff;
 mod doctor;
 mod evaluate;
 mod export;
 mod failure;
+mod gc;
 mod inside;
+mod label;
 mod launch;
+mod ls;
 mod output;
 mod plan;
 mod ranks;
 mod reproduce;
 mod resume;
+mod rm;
 mod run;
 mod sample;
 mod schema;
+mod show;
 mod sweep;
 mod table;
+mod words;
 
 pub use arguments::{Cli, parse};
 pub use failure::{Status, guarded};
@@ -50,6 +57,12 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Evaluate(arguments) => evaluate::evaluate(&arguments, &runs),
         Command::Sample(arguments) => sample::sample(&arguments, &runs),
         Command::Export(arguments) => export::export(&arguments, &runs),
+        Command::Ls(arguments) => ls::ls(&arguments, &runs),
+        Command::Show(arguments) => show::show(&arguments, &runs),
+        Command::Diff(arguments) => diff::diff(&arguments, &runs),
+        Command::Label(arguments) => label::label(&arguments, &runs),
+        Command::Rm(arguments) => rm::rm(&arguments, &runs),
+        Command::Gc(arguments) => gc::gc(&arguments, &runs),
         Command::Batches(arguments) => inside::batches(&arguments, &runs),
         Command::Logits(arguments) => inside::logits(&arguments, &runs),
         Command::Schema => schema::schema(),

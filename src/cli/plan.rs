@@ -23,6 +23,7 @@ use crate::plan::pace::Pace;
 use crate::plan::traffic::{Interconnect, Traffic, interconnects, traffic};
 use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
 use crate::run_dir::RunsDir;
+use crate::storage;
 use crate::train::{self, DryRun};
 
 /// What it takes.
@@ -157,6 +158,8 @@ fn played(experiment: &experiment::Experiment, arguments: &Arguments, runs: &Run
     let place = || format!("cannot write to {}; give another place with --runs-dir", runs.root().display());
     std::fs::create_dir_all(runs.root()).with_context(place)?;
     let folder = tempfile::Builder::new().prefix(".dry-run-").tempdir_in(runs.root()).with_context(place)?;
+    // So that `oss-run gc` leaves it alone.
+    let _held = storage::hold(folder.path()).with_context(place)?;
     let mut experiment = experiment.clone();
     if experiment.sharding.strategy == experiment::Strategy::Hsdp {
         experiment.sharding.ranks_per_replica = Some(Mesh::of(&experiment.sharding).shards);

@@ -38,6 +38,7 @@ pub use run::*;
 pub use schema::schema;
 pub use sharding::*;
 pub use size::parse_bytes;
+pub use suggest::nearest;
 pub use sweep::{
     Between, Candidates, Condition, Direction, Halving, LastStage, OnFailure, Range, Sweep, SweepMethod,
     SweepMetric, Values, takes_integers,

@@ -3,7 +3,7 @@
 use strsim::{jaro_winkler, osa_distance};
 
 /// The valid words nearest to `typed`, likeliest first: several where they are equally near, none where all are far.
-pub(super) fn nearest<'a>(typed: &str, valid: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn nearest<'a>(typed: &str, valid: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let typed = folded(typed);
     let near = valid.into_iter().filter_map(|word| {
         let distance = osa_distance(&typed, &folded(word));

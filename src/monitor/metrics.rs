@@ -153,14 +153,14 @@ fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The lines of `text` without their line feeds, and whether each had one.
-fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
+pub(super) fn lines(text: &[u8]) -> impl DoubleEndedIterator<Item = (&[u8], bool)> {
     text.split_inclusive(|byte| *byte == b'\n').map(|line| match line.strip_suffix(b"\n") {
         Some(line) => (line, true),
         None => (line, false),
     })
 }
 
-fn parse(line: &[u8]) -> Option<MetricsLine> {
+pub(super) fn parse(line: &[u8]) -> Option<MetricsLine> {
     let mut fields: Map<String, Value> = serde_json::from_slice(line).ok()?;
     let step = fields.shift_remove("step")?.as_u64()?;
     Some(MetricsLine { step, fields })

@@ -9,6 +9,7 @@ mod metrics;
 mod progress;
 mod record;
 mod resident;
+mod tail;
 mod tensorboard;
 
 pub use logging::{init_logging, log_to};
@@ -16,4 +17,5 @@ pub use metrics::{MetricsError, MetricsLine, MetricsLog};
 pub use progress::{Progress, Unit};
 pub use record::{Recorder, scalars, tag};
 pub use resident::{forget_resident_peak, resident_bytes, resident_peak_bytes};
+pub use tail::MetricsTail;
 pub use tensorboard::{HParam, TensorBoard};

@@ -55,6 +55,14 @@ impl Initial {
         }
     }
 
+    /// Where on this machine they lie; none for the hub's.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Checkpoint(path) | Place::HuggingFace(path) => Some(path),
+            Place::Hub { .. } => None,
+        }
+    }
+
     fn in_directory(path: &Path, runs: &RunsDir, reach: Reach<'_>) -> Result<Self> {
         let run = RunDir::new(path);
         if run.exists() && run.checkpoints().is_dir() {

@@ -213,9 +213,14 @@ pub fn default_values() -> &'static BTreeMap<String, Value> {
 
 /// The experiment's fields by path, one entry for each row of the table that is set.
 fn written_values(experiment: &Experiment) -> BTreeMap<String, Value> {
-    let mut values = BTreeMap::new();
     // Plain data serialises to JSON; were it to fail, every key would be empty, which the tests would see.
-    let document = serde_json::to_value(experiment).unwrap_or_default();
+    by_key(serde_json::to_value(experiment).unwrap_or_default())
+}
+
+/// The values of an experiment as a manifest keeps it, by path, one entry for each row of the table that is set. A key
+/// that is not in the table, since another program wrote it, is an entry too.
+pub fn by_key(document: Value) -> BTreeMap<String, Value> {
+    let mut values = BTreeMap::new();
     flatten("", document, &mut values);
     values
 }

@@ -51,13 +51,18 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Whether a file of this name is one that [`write_atomic`] writes, and has not finished.
+pub fn is_unfinished(name: &str) -> bool {
+    name.starts_with('.') && name.contains(UNFINISHED)
+}
+
 /// Removes what a killed process left of [`write_atomic`] in `dir`. Only the holder of the run's write lock may.
 pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with('.') && name.contains(UNFINISHED) && entry.file_type()?.is_file() {
+        if is_unfinished(&name) && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
         }
     }

@@ -27,7 +27,7 @@ pub struct GitState {
     pub diff: Option<String>,
     /// The difference itself, until it is kept.
     #[serde(skip)]
-    text: Option<String>,
+    pub text: Option<String>,
 }
 
 /// Longer differences are cut.

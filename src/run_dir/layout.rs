@@ -18,6 +18,7 @@
 //!     export/                 the model handed on
 //!     report.html             what people read afterwards
 //!     .lock                   held while somebody writes
+//!   <name>/.<run id>.removed-*/  a run that is being deleted, or was when its process died
 //! ```
 
 use std::fs;
@@ -52,6 +53,21 @@ impl RunDir {
     /// The run's id, from the directory's name.
     pub fn id(&self) -> String {
         self.root.file_name().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// The experiment's name, from the folder above.
+    pub fn name(&self) -> String {
+        let folder = self.root.parent().and_then(Path::file_name);
+        folder.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// The directory of all runs that this one is in, whose prepared data it uses.
+    ///
+    /// # Errors
+    /// The working directory is gone.
+    pub fn runs(&self) -> io::Result<RunsDir> {
+        let root = std::path::absolute(&self.root)?;
+        Ok(RunsDir::new(root.ancestors().nth(2).unwrap_or(&root)))
     }
 
     /// What the run is and what happened to it; a directory with this file is a run.
@@ -186,16 +202,45 @@ impl RunsDir {
 
     /// Tokens prepared under `key`, shared between runs.
     pub fn prepared(&self, key: &str) -> PathBuf {
+        self.all_prepared().join(key)
+    }
+
+    /// The folder of everything that is prepared.
+    pub fn all_prepared(&self) -> PathBuf {
         let shared = match self.root.parent() {
             Some(runs) if self.root.ends_with(REPRODUCED) => runs,
             _ => &self.root,
         };
-        shared.join(".prepared").join(key)
+        shared.join(".prepared")
     }
 
     /// Where runs of this directory are run again: no command takes those for runs of their own.
     pub fn reproductions(&self) -> Self {
         Self::new(self.root.join(REPRODUCED))
+    }
+
+    /// The tokenizer of this digest, learnt from the text of the runs that share it.
+    pub fn learnt_tokenizer(&self, digest: &str) -> PathBuf {
+        self.prepared(&format!("tokenizer-{digest}"))
+    }
+
+    /// The folders of the experiments' names.
+    pub(super) fn names(&self) -> io::Result<Vec<PathBuf>> {
+        folders(&self.root)
+    }
+
+    /// Directories that were made for a run which never came to write its manifest.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn unstarted(&self) -> io::Result<Vec<RunDir>> {
+        let mut unstarted = Vec::new();
+        for name in self.names()? {
+            let runs = folders(&name)?.into_iter().map(RunDir::new);
+            unstarted.extend(runs.filter(|run| !run.exists() && run.lock().is_file()));
+        }
+        unstarted.sort_by(|a, b| a.root.cmp(&b.root));
+        Ok(unstarted)
     }
 
     /// Every run, in the order of their paths.
@@ -204,7 +249,7 @@ impl RunsDir {
     /// A folder cannot be read. A missing `runs/` is no error: there are no runs.
     pub fn list(&self) -> io::Result<Vec<RunDir>> {
         let mut runs = Vec::new();
-        for name in folders(&self.root)? {
+        for name in self.names()? {
             runs.extend(folders(&name)?.into_iter().map(RunDir::new).filter(RunDir::exists));
         }
         runs.sort_by(|a, b| a.root.cmp(&b.root));

@@ -4,9 +4,13 @@
 //! content only tells others whom they wait for. Readers take no lock: every file that they read is replaced
 //! atomically or only grows.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -21,6 +25,10 @@ pub struct WriteLock {
     _file: File,
 }
 
+/// How often, and how long apart, a lock is tried that somebody may hold only to look: see [`RunDir::in_use`].
+const TRIES: u32 = 5;
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -30,6 +38,14 @@ pub struct Holder {
     pub host: String,
     /// When the lock was taken.
     pub since: DateTime<Utc>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, host, since } = self;
+        let since = since.with_timezone(&Local).to_rfc3339_opts(SecondsFormat::Secs, false);
+        write!(f, "process {pid} on {host} since {since}")
+    }
 }
 
 /// Why a run directory cannot be written.
@@ -66,17 +82,10 @@ impl RunDir {
     pub fn lock_for_writing(&self) -> Result<WriteLock, LockError> {
         let path = self.lock();
         let failed = |source| LockError::Io { path: path.clone(), source };
-        // Not truncated: until the lock is ours, the content belongs to its holder.
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let holder = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-                return Err(LockError::InUse { run: self.root().to_owned(), holder });
-            }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
+        let mut file = match try_lock_patiently(&path).map_err(failed)? {
+            Some(file) => file,
+            None => return Err(LockError::InUse { run: self.root().to_owned(), holder: self.holder() }),
+        };
         let holder = Holder {
             pid: std::process::id(),
             host: sysinfo::System::host_name().unwrap_or_default(),
@@ -85,6 +94,56 @@ impl RunDir {
         introduce(&mut file, &holder).map_err(failed)?;
         remove_unfinished(self.root()).map_err(failed)?;
         Ok(WriteLock { _file: file })
+    }
+
+    /// Whether somebody is writing to the run now. Only looking: no writer is kept away for longer than a moment.
+    pub fn in_use(&self) -> bool {
+        let taken = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+        File::open(self.lock()).is_ok_and(taken)
+    }
+
+    /// Who wrote to the run last, or is writing now; none if nobody has told.
+    pub fn holder(&self) -> Option<Holder> {
+        fs::read(self.lock()).ok().and_then(|text| serde_json::from_slice(&text).ok())
+    }
+}
+
+/// Locks the file at `path`, which is made if need be, until the value is dropped; none while somebody else has it.
+///
+/// Whoever deletes a lock file holds its lock meanwhile, so that a lock counts only on the file that has the name.
+///
+/// # Errors
+/// The file cannot be made or locked.
+pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        // Not truncated: until the lock is ours, the content belongs to its holder.
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) if has_name(&file, path)? => return Ok(Some(file)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(source)) => return Err(source),
+        }
+    }
+}
+
+fn try_lock_patiently(path: &Path) -> io::Result<Option<File>> {
+    for _ in 1..TRIES {
+        match try_lock(path)? {
+            None => thread::sleep(LOOK),
+            locked => return Ok(locked),
+        }
+    }
+    try_lock(path)
+}
+
+/// Whether `file` is what `path` names now.
+fn has_name(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -98,13 +157,7 @@ fn introduce(file: &mut File, holder: &Holder) -> io::Result<()> {
 }
 
 fn describe(holder: Option<&Holder>) -> String {
-    match holder {
-        Some(Holder { pid, host, since }) => {
-            let since = since.with_timezone(&Local).to_rfc3339_opts(SecondsFormat::Secs, false);
-            format!("process {pid} on {host} since {since}")
-        }
-        None => "another process".into(),
-    }
+    holder.map_or("another process".into(), ToString::to_string)
 }
 
 #[cfg(test)]
@@ -152,6 +205,30 @@ mod tests {
         fs::write(&unfinished, "{").unwrap();
         let _lock = run.lock_for_writing().unwrap();
         assert!(!unfinished.exists());
+    }
+
+    #[test]
+    fn looking_neither_takes_nor_keeps_the_lock() {
+        let (_dir, run) = run();
+        assert!(!run.in_use(), "nobody ever wrote");
+        let lock = run.lock_for_writing().unwrap();
+        assert!(run.in_use());
+        assert_eq!(run.holder().unwrap().pid, std::process::id());
+        drop(lock);
+        assert!(!run.in_use());
+        run.lock_for_writing().unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_that_was_deleted_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.lock");
+        let first = try_lock(&path).unwrap().unwrap();
+        assert!(try_lock(&path).unwrap().is_none());
+        fs::remove_file(&path).unwrap();
+        assert!(!has_name(&first, &path).unwrap());
+        let second = try_lock(&path).unwrap().unwrap();
+        assert!(has_name(&second, &path).unwrap() && !has_name(&first, &path).unwrap());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! * [`Manifest`]: what the run is and what happened to it, so that `resume` and `reproduce` need nothing else.
 //! * [`WriteLock`]: one writer a run; readers need none.
 //! * [`write_atomic`]: a file is either as it was or as it should be, whatever happens in between.
+//! * `marks`: labels and notes that a run was given afterwards.
+//! * `remove`: a run goes whole, or is left as what no one takes for a run.
 //! * [`redact`]: nothing that is kept or shown carries a secret.
 
 mod atomic;
@@ -12,17 +14,20 @@ mod git;
 mod layout;
 mod lock;
 mod manifest;
+mod marks;
 mod redact;
+mod remove;
 mod resolve;
 mod secrets;
 mod sweep_dir;
 
-pub use atomic::{free_bytes, write_atomic, write_json};
+pub use atomic::{free_bytes, is_unfinished, write_atomic, write_json};
 pub use environment::{Environment, Host, Nvidia};
 pub use git::GitState;
 pub use layout::{CreateError, RunDir, RunsDir};
-pub use lock::{LockError, WriteLock};
+pub use lock::{Holder, LockError, WriteLock, try_lock};
 pub use manifest::{FORMAT, Manifest, ManifestError, Segment, StageRecord, StageState};
 pub use redact::{protect, redact};
+pub use remove::RemoveError;
 pub use resolve::ResolveError;
 pub use sweep_dir::SweepDir;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{MAIN_SEPARATOR, Path, PathBuf};
+use std::path::{MAIN_SEPARATOR, PathBuf};
 
 use chrono::{DateTime, Utc};
 
@@ -68,7 +68,7 @@ impl RunsDir {
         };
         let mut candidates = matching(&|run| run.id() == asked);
         if candidates.is_empty() {
-            if let Some(run) = newest(&matching(&|run| name(run) == asked)) {
+            if let Some(run) = newest(&matching(&|run| run.name() == asked)) {
                 return Ok(run);
             }
             candidates = matching(&|run| !asked.is_empty() && run.id().starts_with(asked));
@@ -78,7 +78,7 @@ impl RunsDir {
             [run] => Ok(run.clone()),
             several => Err(ResolveError::Ambiguous {
                 asked: asked.into(),
-                candidates: several.iter().map(|run| format!("{}/{}", name(run), run.id())).collect(),
+                candidates: several.iter().map(|run| format!("{}/{}", run.name(), run.id())).collect(),
             }),
         }
     }
@@ -86,7 +86,7 @@ impl RunsDir {
     fn not_found(&self, asked: &str, runs: &[RunDir]) -> ResolveError {
         let nearest = runs
             .iter()
-            .flat_map(|run| [name(run), run.id()])
+            .flat_map(|run| [run.name(), run.id()])
             .map(|known| (strsim::jaro_winkler(asked, &known), known))
             .filter(|(likeness, _)| *likeness > 0.7)
             .max_by(|(a, _), (b, _)| a.total_cmp(b))
@@ -108,15 +108,6 @@ fn last_started(run: &RunDir) -> DateTime<Utc> {
             .and_then(|file| file.modified())
             .map_or(DateTime::UNIX_EPOCH, DateTime::<Utc>::from),
     }
-}
-
-/// The experiment's name, from the folder above the run's.
-fn name(run: &RunDir) -> String {
-    run.root()
-        .parent()
-        .and_then(Path::file_name)
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
 }
 
 fn suggest(nearest: Option<&str>) -> String {

@@ -27,7 +27,7 @@ use crate::experiment::{Provenance, Resolved};
 use crate::plan::{self, Choices, Freshness, Graph, PlannedStage, Reach, Stage};
 use crate::run_dir::RunsDir;
 use orders::Order;
-use session::{Session, is_stop};
+use session::{Session, is_stop, keep_marks};
 use watch::watch;
 
 /// How much of the graph runs.
@@ -92,7 +92,10 @@ fn graph(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<Graph
 }
 
 /// Brings a run up to date with its graph.
-fn walk(graph: Graph, from: &From<'_>, options: &Options, world: &World) -> Result<Summary> {
+fn walk(mut graph: Graph, from: &From<'_>, options: &Options, world: &World) -> Result<Summary> {
+    if let Some(manifest) = &graph.identity.manifest {
+        keep_marks(&mut graph.experiment, manifest, from.provenance);
+    }
     tracing::info!("run        {}", graph.identity.run.root().display());
     let mut planned = plan::stages(&graph, &options.choices.force)?;
     planned.retain(|planned| planned.stage <= options.until);

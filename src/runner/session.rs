@@ -9,7 +9,7 @@ use serde_json::Value;
 use tch::Device;
 
 use super::From;
-use crate::experiment::Provenance;
+use crate::experiment::{Experiment, Provenance, SetBy};
 use crate::interrupt::Stopped;
 use crate::monitor;
 use crate::plan::graph::Graph;
@@ -40,16 +40,16 @@ impl Session {
         run.create()?;
         let lock = run.lock_for_writing()?;
         monitor::log_to(&run.log(0)).with_context(|| format!("cannot open {}", run.log(0).display()))?;
-        let document = serde_json::to_value(&graph.experiment)?;
         // Looked at again: until the lock was ours, another process may have been at work here.
         let mut manifest = if run.exists() {
             Manifest::load(&run)?
         } else {
             let name = graph.experiment.run.name.clone().unwrap_or_default();
-            Manifest::new(run.id(), name, document.clone())
+            Manifest::new(run.id(), name, Value::Null)
         };
-        manifest.experiment = document;
-        manifest.layers = layers(from.provenance, &manifest.layers);
+        keep_marks(&mut graph.experiment, &manifest, from.provenance);
+        manifest.experiment = serde_json::to_value(&graph.experiment)?;
+        manifest.layers = layers(from.provenance, &manifest);
         manifest.file = from.file.and_then(|file| std::path::absolute(file).ok()).or(manifest.file);
         manifest.inputs = serde_json::to_value(&graph.inputs)?;
         let trajectory = &graph.identity.trajectory;
@@ -162,11 +162,22 @@ pub fn is_stop(error: &anyhow::Error) -> bool {
 }
 
 /// Who set each key that somebody set. A run that goes on keeps what it knew of keys that were not set anew.
-fn layers(provenance: &Provenance, known: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut layers = known.clone();
-    let set = provenance.iter().filter(|(_, set_by)| set_by.is_explicit());
+fn layers(provenance: &Provenance, known: &Manifest) -> BTreeMap<String, String> {
+    let mut layers = known.layers.clone();
+    let is_new = |key: &str| is_told(provenance, key) || !known.is_marked(key);
+    let set = provenance.iter().filter(|(key, set_by)| set_by.is_explicit() && is_new(key));
     layers.extend(set.map(|(key, set_by)| (key.to_owned(), redact(&set_by.to_string()))));
     layers
+}
+
+/// Labels and notes that the run was given afterwards outlast a file that does not know of them; what is said on the
+/// command line is newer.
+pub fn keep_marks(experiment: &mut Experiment, manifest: &Manifest, provenance: &Provenance) {
+    manifest.mark(&mut experiment.run, |key| is_told(provenance, key));
+}
+
+fn is_told(provenance: &Provenance, key: &str) -> bool {
+    matches!(provenance.of(key), SetBy::Argument { .. })
 }
 
 /// A start of the experiment of `file` here and now, which keeps what its working tree differs in.

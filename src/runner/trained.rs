@@ -179,9 +179,7 @@ impl Trained {
 /// # Errors
 /// The working directory is gone.
 pub fn runs_of(run: &RunDir) -> Result<RunsDir> {
-    let root =
-        std::path::absolute(run.root()).with_context(|| format!("cannot find {}", run.root().display()))?;
-    Ok(RunsDir::new(root.ancestors().nth(2).unwrap_or(&root)))
+    run.runs().with_context(|| format!("cannot find {}", run.root().display()))
 }
 
 /// The graph of a run as its manifest has it.

@@ -113,7 +113,7 @@ fn run_prepare(graph: &Graph, force: bool) -> Result<Outputs> {
     let inputs = prepare::Inputs {
         sources: data::sources(graph)?,
         tokenizer: &graph.experiment.dataset.tokenizer,
-        learnt: graph.runs.prepared(&format!("tokenizer-{}", graph.inputs.tokenizer)),
+        learnt: graph.runs.learnt_tokenizer(&graph.inputs.tokenizer),
         force,
         watch: watch(),
     };

@@ -1,6 +1,6 @@
 //! prepare: text to tokens, a directory for each source, shared by every run that reads the same.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -13,7 +13,7 @@ use crate::data::sources::{Documents, Identity, ReadOptions, SourceFiles, Watch}
 use crate::data::{Document, Index, PrepareOptions, Prepared, Tokenizer, prepare_source};
 use crate::experiment::{Origin, TokenizerChoice};
 use crate::monitor::{Progress, Unit};
-use crate::run_dir::{write_atomic, write_json};
+use crate::run_dir::{try_lock, write_atomic, write_json};
 
 /// One source to prepare.
 pub struct Source<'a> {
@@ -138,29 +138,27 @@ fn keep(tokenizer: &Tokenizer, dir: &Path, path: &Path) -> Result<()> {
 /// How often a process that waits for another's work looks whether it is done.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// The file that is locked by whoever makes or removes the directory `dir`.
+pub fn lock_file(dir: &Path) -> PathBuf {
+    dir.with_extension("lock")
+}
+
 /// Waits until nobody else makes `dir`.
 fn lock(dir: &Path, watch: Watch<'_>) -> Result<File> {
-    let path = dir.with_extension("lock");
+    let path = lock_file(dir);
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)
         .with_context(|| format!("cannot make {}; give another place with --runs-dir", parent.display()))?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     let mut told = false;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                if !told {
-                    tracing::info!("waiting for another process that prepares {}", dir.display());
-                    told = true;
-                }
-                (watch.keep_going)()?;
-                thread::sleep(PATIENCE);
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-            }
+        if let Some(file) = try_lock(&path).with_context(|| format!("cannot lock {}", path.display()))? {
+            return Ok(file);
         }
+        if !told {
+            tracing::info!("waiting for another process that prepares {}", dir.display());
+            told = true;
+        }
+        (watch.keep_going)()?;
+        thread::sleep(PATIENCE);
     }
 }

@@ -5,10 +5,13 @@
 mod command_line;
 mod damage;
 mod identity;
+mod looking_after;
+mod many_runs;
 mod narrow;
 mod numbers;
 mod project;
 mod ranks;
+mod removal;
 mod reproduction;
 mod stops;
 mod sweeps;

@@ -69,6 +69,15 @@ impl DigestCache {
         Ok(blake3)
     }
 
+    /// Forgets files that are gone, and returns their share of all that were remembered.
+    pub fn forget_gone(&mut self) -> f64 {
+        let before = self.stored.files.len();
+        self.stored.files.retain(|path, _| !fs::exists(path).is_ok_and(|there| !there));
+        let gone = before - self.stored.files.len();
+        self.changed |= gone > 0;
+        gone as f64 / before.max(1) as f64
+    }
+
     /// Writes what is new. A failure is only told, because the digests are a convenience.
     pub fn save(&self) {
         let Some(path) = self.path.as_deref().filter(|_| self.changed) else { return };

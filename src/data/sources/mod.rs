@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-pub use digests::digest_files;
+pub use digests::{DigestCache, digest_files};
 pub use documents::Documents;
 pub use format::Format;
 pub use hub::HubConfig;

@@ -1,0 +1,50 @@
+//! `oss-run gc`: what nobody needs any more goes.
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::output::{print, print_json};
+use super::table::table;
+use super::words;
+use crate::run_dir::RunsDir;
+use crate::runs::garbage;
+
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Only show what would go
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what went as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Collects the garbage and prints what it was.
+pub fn gc(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let collected = garbage::collect(runs, !arguments.dry_run)?;
+    for why in &collected.kept {
+        tracing::warn!("{why}");
+    }
+    let bytes = collected.bytes();
+    if arguments.json {
+        return print_json(&json!({
+            "dry_run": arguments.dry_run,
+            "bytes": bytes,
+            "garbage": collected.garbage,
+            "kept": collected.kept,
+        }));
+    }
+    if collected.garbage.is_empty() {
+        tracing::info!("there is nothing that nobody needs in {}", runs.root().display());
+        return Ok(());
+    }
+    let rows = collected.garbage.iter().map(|garbage| {
+        vec![words::bytes(garbage.bytes), garbage.what.to_owned(), garbage.path.display().to_string()]
+    });
+    print(&table(&[], rows.collect(), &[0]))?;
+    let verb = if arguments.dry_run { "would be freed" } else { "freed" };
+    tracing::info!("{} {verb}", words::bytes(bytes));
+    Ok(())
+}

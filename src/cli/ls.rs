@@ -1,0 +1,156 @@
+//! `oss-run ls`: runs, one a line.
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::output::{print, print_json};
+use super::table::table;
+use super::words;
+use crate::run_dir::RunsDir;
+use crate::runs::columns::{self, Fact};
+use crate::runs::{Column, Condition, Filter, Overview, State, filter};
+
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Only runs with this name, id or name/id; * stands for anything
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Only runs in this state; may be given several times
+    #[arg(long, value_enum, value_name = "STATE")]
+    state: Vec<State>,
+    /// Only runs with this label, or with this value of it
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Only runs of which this is true: optimizer.lr=1e-3, 'val_loss<2.5'; also != <= > >=, and KEY= for unset
+    #[arg(long = "where", value_name = "KEY=VALUE")]
+    conditions: Vec<String>,
+    /// Order by this column, downwards with a - before it; by the last start, the newest last, unless given
+    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    sort: Option<String>,
+    /// Turn the order round
+    #[arg(long)]
+    reverse: bool,
+    /// Show these: facts, keys of the experiment file, metrics
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Print the runs as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists the runs. Nothing is written, and runs may be at work.
+pub fn ls(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let filter = arguments.filter()?;
+    let columns = arguments.columns();
+    let (sort, descending) = match arguments.sort.as_deref() {
+        None => (Column::Fact(Fact::Started), false),
+        Some(word) => match word.strip_prefix('-') {
+            Some(word) => (Column::parse(word), true),
+            None => (Column::parse(word), false),
+        },
+    };
+    let asked: Vec<&Column> = columns
+        .iter()
+        .chain([&sort])
+        .chain(filter.conditions.iter().map(|condition| &condition.column))
+        .collect();
+    let metrics: Vec<&str> = asked.iter().filter_map(|column| column.metric()).collect();
+    let mut found = Overview::all(runs, &metrics)?;
+    for column in &asked {
+        column.check(&found)?;
+    }
+    for error in found.iter().filter_map(|run| run.manifest.as_ref().err()) {
+        tracing::warn!("{error}");
+    }
+    found.retain(|run| filter.matches(run));
+    let mut keyed: Vec<(Value, Overview)> = found.into_iter().map(|run| (sort.value(&run), run)).collect();
+    keyed.sort_by(|(a, _), (b, _)| match (a.is_null() || b.is_null(), descending != arguments.reverse) {
+        // What has no value stands last, whichever way.
+        (true, _) | (false, false) => columns::order(a, b),
+        (false, true) => columns::order(b, a),
+    });
+    let found: Vec<Overview> = keyed.into_iter().map(|(_, run)| run).collect();
+    if arguments.json {
+        let documents: Vec<Map<String, Value>> = found.iter().map(|run| document(run, &columns)).collect();
+        return print_json(&serde_json::json!({ "runs": documents }));
+    }
+    if found.is_empty() {
+        tracing::info!("no run of {} is asked for", runs.root().display());
+        return Ok(());
+    }
+    print(&rows(&found, &columns))
+}
+
+impl Arguments {
+    fn filter(&self) -> Result<Filter> {
+        Ok(Filter {
+            names: self.names.iter().map(|name| filter::pattern(name)).collect::<Result<_, _>>()?,
+            states: self.state.clone(),
+            labels: self.label.iter().map(|label| filter::label(label)).collect(),
+            conditions: self
+                .conditions
+                .iter()
+                .map(|text| text.parse::<Condition>())
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        if self.columns.is_empty() {
+            return columns::DEFAULT.iter().map(|word| Column::parse(word)).collect();
+        }
+        self.columns.iter().map(|word| Column::parse(word)).collect()
+    }
+}
+
+/// The columns of a run by name, and where it is.
+fn document(run: &Overview, columns: &[Column]) -> Map<String, Value> {
+    let mut document: Map<String, Value> =
+        columns.iter().map(|column| (column.word().to_owned(), column.value(run))).collect();
+    for fact in [Fact::Steps, Fact::Directory].map(Column::Fact) {
+        document.insert(fact.word().to_owned(), fact.value(run));
+    }
+    document
+}
+
+fn rows(runs: &[Overview], columns: &[Column]) -> String {
+    let header: Vec<&str> = columns.iter().map(Column::word).collect();
+    let rows = runs.iter().map(|run| columns.iter().map(|column| cell(run, column)).collect()).collect();
+    let is_number = |column: &Column| match column {
+        Column::Metric(_) => true,
+        Column::Fact(fact) => {
+            matches!(fact, Fact::Step | Fact::Steps | Fact::Duration | Fact::Size)
+        }
+        Column::Key(_) => runs.iter().any(|run| column.value(run).is_number()),
+    };
+    let right: Vec<usize> =
+        columns.iter().enumerate().filter(|(_, column)| is_number(column)).map(|(index, _)| index).collect();
+    table(&header, rows, &right)
+}
+
+fn cell(run: &Overview, column: &Column) -> String {
+    match (column, column.value(run)) {
+        (_, Value::Null) => "-".to_owned(),
+        (Column::Fact(Fact::Step), step) => {
+            run.steps().map_or_else(|| step.to_string(), |steps| format!("{step}/{steps}"))
+        }
+        (Column::Fact(Fact::Started), Value::String(text)) => {
+            text.parse::<DateTime<Utc>>().map_or(text, words::time)
+        }
+        (Column::Fact(Fact::Duration), value) => words::duration(value.as_f64().unwrap_or_default()),
+        (Column::Fact(Fact::Size), value) => words::bytes(value.as_u64().unwrap_or_default()),
+        (Column::Fact(Fact::Labels), Value::Object(labels)) => {
+            let pairs: Vec<String> = labels
+                .iter()
+                .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+                .collect();
+            pairs.join(" ")
+        }
+        (Column::Metric(_), Value::Number(number)) => words::number(number.as_f64().unwrap_or(f64::NAN)),
+        (_, Value::String(text)) => text,
+        (_, other) => other.to_string(),
+    }
+}

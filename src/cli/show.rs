@@ -1,0 +1,167 @@
+//! `oss-run show`: what a run is, and what happened to it.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde_json::Value;
+
+use super::output::{print, print_json};
+use super::table::table;
+use super::words;
+use crate::run_dir::{RunsDir, Segment, StageState};
+use crate::runs::show::{Course, Details, Kept, Output, SetValue, StageShown};
+
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The run: a path, an id or the start of one, a name, or `last`
+    run: String,
+    /// Print everything as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks at the run and prints what there is to say. Nothing is written, and the run may be at work.
+pub fn show(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let details = Details::of(&runs.resolve(&arguments.run)?)?;
+    if arguments.json { print_json(&details) } else { print(&describe(&details)) }
+}
+
+fn describe(details: &Details) -> String {
+    let parts = [
+        table(&[], facts(details), &[]),
+        part(&["stage", "", "started", "took", "why"], stages(details), &[3]),
+        part(&["start", "took", "ended", "program", "git", "host", "devices"], starts(details), &[1]),
+        part(&["value", "", "set by"], values(details), &[]),
+        part(&["metric", "first", "last", "best", "at step"], metrics(details), &[1, 2, 3, 4]),
+        part(&["checkpoint", "size", ""], checkpoints(details), &[1]),
+        part(&["made", "size", "where"], outputs(details), &[1]),
+    ];
+    let there: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    there.join("\n")
+}
+
+/// A table, or nothing where it would have no rows.
+fn part(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+    if rows.is_empty() { String::new() } else { table(header, rows, right) }
+}
+
+fn facts(details: &Details) -> Vec<Vec<String>> {
+    let steps = match details.steps {
+        Some(steps) => format!("{} of {steps}", details.step),
+        None => details.step.to_string(),
+    };
+    let state = match &details.writer {
+        Some(writer) => format!("{}, by {writer}", details.state.word()),
+        None => details.state.word().to_owned(),
+    };
+    let starts = counted(details.segments.len() as u64, "start");
+    let took = details.seconds.map(words::duration).unwrap_or_default();
+    let times = format!("{}, {took} of work in {starts}", words::time(details.created));
+    let mut facts = vec![
+        ("run", details.directory.display().to_string()),
+        ("state", state),
+        ("step", steps),
+        ("started", times),
+        ("size", words::bytes(details.bytes)),
+    ];
+    let labels = details.marks.labels.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = write!(text, "{}{name}={value}", if text.is_empty() { "" } else { " " });
+        text
+    });
+    facts.extend(Some(("labels", labels)).filter(|(_, labels)| !labels.is_empty()));
+    facts.extend(details.marks.notes.clone().map(|notes| ("notes", notes)));
+    facts.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect()
+}
+
+/// `1 rank`, `2 ranks`.
+fn counted(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn took(started: DateTime<Utc>, finished: Option<DateTime<Utc>>) -> String {
+    finished.map_or("-".to_owned(), |end| words::duration((end - started).as_seconds_f64()))
+}
+
+fn stages(details: &Details) -> Vec<Vec<String>> {
+    let row = |stage: &StageShown| {
+        let state = match stage.state {
+            StageState::Running if details.writer.is_none() => "interrupted",
+            StageState::Running => "running",
+            StageState::Done => "done",
+            StageState::Stopped => "stopped",
+            StageState::Failed => "failed",
+        };
+        vec![
+            stage.stage.to_string(),
+            state.to_owned(),
+            words::time(stage.started),
+            took(stage.started, stage.finished),
+            stage.reason.clone().unwrap_or_default(),
+        ]
+    };
+    details.stages.iter().map(row).collect()
+}
+
+fn starts(details: &Details) -> Vec<Vec<String>> {
+    let row = |segment: &Segment| {
+        let environment = &segment.environment;
+        let git = environment.git.as_ref().map_or("-".to_owned(), |git| {
+            let commit: String = git.commit.chars().take(10).collect();
+            if git.dirty { format!("{commit}, changed") } else { commit }
+        });
+        let devices = format!(
+            "{}, {}, {}",
+            segment.devices.join(" "),
+            counted(segment.ranks, "rank"),
+            counted(segment.threads, "thread")
+        );
+        vec![
+            words::time(segment.started),
+            took(segment.started, segment.finished),
+            segment.exit.clone().unwrap_or_else(|| "-".to_owned()),
+            format!("{}, libtorch {}", environment.program, segment.libtorch),
+            git,
+            environment.host.name.clone(),
+            devices,
+        ]
+    };
+    details.segments.iter().map(row).collect()
+}
+
+fn values(details: &Details) -> Vec<Vec<String>> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let row = |value: &SetValue| {
+        let set_by = value.set_by.clone().unwrap_or_else(|| "-".to_owned());
+        vec![value.key.clone(), text(&value.value), set_by]
+    };
+    details.values.iter().map(row).collect()
+}
+
+fn metrics(details: &Details) -> Vec<Vec<String>> {
+    let row = |course: &Course| {
+        let numbers = [course.first, course.last, course.best].map(words::number);
+        [vec![course.name.to_owned()], numbers.to_vec(), vec![course.best_step.to_string()]].concat()
+    };
+    details.metrics.iter().map(row).collect()
+}
+
+fn checkpoints(details: &Details) -> Vec<Vec<String>> {
+    let row = |kept: &Kept| {
+        let best = if kept.best { "best" } else { "" };
+        vec![format!("step {}", kept.step), words::bytes(kept.bytes), best.to_owned()]
+    };
+    details.checkpoints.iter().map(row).collect()
+}
+
+fn outputs(details: &Details) -> Vec<Vec<String>> {
+    let row = |output: &Output| {
+        vec![output.what.to_owned(), words::bytes(output.bytes), output.path.display().to_string()]
+    };
+    details.outputs.iter().map(row).collect()
+}

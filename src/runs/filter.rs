@@ -1,0 +1,224 @@
+//! Which runs are meant: by name, state, label, and what is true of a column.
+
+use std::str::FromStr;
+
+use glob::Pattern;
+use serde_json::Value;
+
+use super::columns::{Column, QueryError};
+use super::overview::{Overview, State};
+
+/// What has to be true of a run; all of it.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// One of these names, or of these `name/id`; any if there is none.
+    pub names: Vec<Pattern>,
+    /// One of these states; any if there is none.
+    pub states: Vec<State>,
+    /// Each of these labels: its name, and its value if that matters.
+    pub labels: Vec<(String, Option<String>)>,
+    /// Each of these comparisons.
+    pub conditions: Vec<Condition>,
+}
+
+impl Filter {
+    /// Whether `run` is meant.
+    pub fn matches(&self, run: &Overview) -> bool {
+        let name = || {
+            let (name, id) = (run.name(), run.run.id());
+            let path = format!("{name}/{id}");
+            let is_it = |pattern: &Pattern| [&name, &id, &path].iter().any(|text| pattern.matches(text));
+            self.names.iter().any(is_it)
+        };
+        let labels = run.labels();
+        let has = |(name, value): &(String, Option<String>)| {
+            labels.get(name).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
+        };
+        (self.names.is_empty() || name())
+            && (self.states.is_empty() || self.states.contains(&run.state))
+            && self.labels.iter().all(has)
+            && self.conditions.iter().all(|condition| condition.holds(run))
+    }
+}
+
+/// A pattern of names: `*` stands for anything.
+///
+/// # Errors
+/// [`QueryError::NoPattern`].
+pub fn pattern(text: &str) -> Result<Pattern, QueryError> {
+    Pattern::new(text)
+        .map_err(|error| QueryError::NoPattern { pattern: text.to_owned(), what: error.msg.to_owned() })
+}
+
+/// A label that is asked for: `name` or `name=value`.
+pub fn label(text: &str) -> (String, Option<String>) {
+    match text.split_once('=') {
+        Some((name, value)) => (name.trim().to_owned(), Some(value.trim().to_owned())),
+        None => (text.trim().to_owned(), None),
+    }
+}
+
+/// `optimizer.lr=1e-3`, `val_loss<2`: a column compared with a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// What is compared.
+    pub column: Column,
+    comparison: Comparison,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Comparison {
+    Equal(String),
+    Different(String),
+    /// The orders of run and number under which it holds.
+    Number {
+        less: bool,
+        equal: bool,
+        number: f64,
+    },
+}
+
+impl FromStr for Condition {
+    type Err = QueryError;
+
+    fn from_str(text: &str) -> Result<Self, QueryError> {
+        let none = || QueryError::NoComparison(text.to_owned());
+        let at = text.find(['=', '!', '<', '>']).ok_or_else(none)?;
+        let (column, rest) = text.split_at(at);
+        let operators = ["!=", "<=", ">=", "=", "<", ">"];
+        let operator = operators.into_iter().find(|operator| rest.starts_with(operator)).ok_or_else(none)?;
+        let value = rest[operator.len()..].trim();
+        if column.trim().is_empty() {
+            return Err(none());
+        }
+        let comparison = match operator {
+            "=" => Comparison::Equal(value.to_owned()),
+            "!=" => Comparison::Different(value.to_owned()),
+            _ => Comparison::Number {
+                less: operator.starts_with('<'),
+                equal: operator.ends_with('='),
+                number: value.parse().map_err(|_| QueryError::NoNumber(text.to_owned()))?,
+            },
+        };
+        Ok(Self { column: Column::parse(column), comparison })
+    }
+}
+
+impl Condition {
+    fn holds(&self, run: &Overview) -> bool {
+        let found = self.column.value(run);
+        match &self.comparison {
+            Comparison::Equal(value) => equals(&found, value),
+            Comparison::Different(value) => !equals(&found, value),
+            Comparison::Number { less, equal, number } => found.as_f64().is_some_and(|found| {
+                let beyond = if *less { found < *number } else { found > *number };
+                beyond || (*equal && found == *number)
+            }),
+        }
+    }
+}
+
+/// Whether `found` is what `text` says: the same number however it is written, the same text, or nothing and nothing.
+fn equals(found: &Value, text: &str) -> bool {
+    match found {
+        Value::Null => text.is_empty(),
+        Value::String(found) => found == text.trim_matches('"'),
+        Value::Number(found) => text.parse().is_ok_and(|number| found.as_f64() == Some(number)),
+        // true, false, lists and tables as JSON, which for these is TOML's way too.
+        other => serde_json::from_str::<Value>(text).is_ok_and(|value| value == *other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::monitor::MetricsTail;
+    use crate::run_dir::{Manifest, RunDir};
+
+    fn run() -> Overview {
+        let experiment = json!({
+            "run": {"labels": {"paper": "yes", "a.b": "c"}},
+            "optimizer": {"lr": 0.001, "kind": "adamw", "betas": [0.9, 0.95]},
+            "train": {"recompute": true},
+        });
+        let mut tail = MetricsTail { step: Some(7), ..MetricsTail::default() };
+        tail.fields.insert("loss".into(), json!(2.5));
+        tail.fields.insert("val_loss".into(), Value::Null);
+        tail.names.extend(["loss", "val_loss", "grad_norm"].map(str::to_owned));
+        Overview {
+            run: RunDir::new("runs/tiny/0123456789"),
+            manifest: Ok(Manifest::new("0123456789", "tiny", experiment)),
+            state: State::Done,
+            step: 7,
+            tail,
+        }
+    }
+
+    #[test]
+    fn conditions_on_facts_keys_and_metrics() {
+        let run = run();
+        for (text, expected) in [
+            ("optimizer.lr=1e-3", true),
+            ("optimizer.lr=0.002", false),
+            ("optimizer.lr != 0.002", true),
+            ("optimizer.lr<0.01", true),
+            ("optimizer.lr>=1e-3", true),
+            ("optimizer.lr>1e-3", false),
+            ("optimizer.kind=adamw", true),
+            ("optimizer.kind=\"adamw\"", true),
+            ("optimizer.betas=[0.9, 0.95]", true),
+            ("train.recompute=true", true),
+            ("train.document_mask=false", true),
+            ("optimizer.max_grad_norm=", true),
+            ("optimizer.max_grad_norm<1", false),
+            ("run.labels.paper=yes", true),
+            ("run.labels.a.b=c", true),
+            ("run.labels.none=", true),
+            ("loss<=2.5", true),
+            ("val_loss<100", false),
+            ("val_loss=nan", true),
+            ("state=done", true),
+            ("step>6", true),
+            ("id=0123456789", true),
+        ] {
+            let condition: Condition = text.parse().unwrap();
+            condition.column.check(&[self::run()]).unwrap();
+            assert_eq!(condition.holds(&run), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_the_fix() {
+        let refused = |text: &str| text.parse::<Condition>().unwrap_err().to_string();
+        insta::assert_snapshot!(refused("optimizer.lr"), @r#""optimizer.lr" compares nothing; write KEY=VALUE, or one of != < <= > >= between them, in quotes for the shell"#);
+        insta::assert_snapshot!(refused("loss<small"), @r#""loss<small" compares with what is no number; < <= > >= take a number, = and != take anything"#);
+        let unknown = |word: &str| Column::parse(word).check(&[run()]).unwrap_err().to_string();
+        insta::assert_snapshot!(unknown("grad_nrom"), @"there is no column grad_nrom; did you mean grad_norm?");
+        insta::assert_snapshot!(unknown("optimiser.lr"), @"there is no column optimiser.lr; did you mean optimizer.lr?");
+        insta::assert_snapshot!(unknown("warmup_steps"), @"there is no column warmup_steps; did you mean schedule.warmup_steps?");
+        insta::assert_snapshot!(unknown("zzzzzzzz"), @"there is no column zzzzzzzz; there are id, name, state, step, steps, started, duration, size, labels, notes, directory, the keys of experiment files and the metrics");
+        insta::assert_snapshot!(pattern("a[").unwrap_err(), @r#""a[" is no pattern (invalid range pattern); write one such as 'tiny*'"#);
+    }
+
+    #[test]
+    fn names_states_and_labels() {
+        let run = run();
+        let named = |text| Filter { names: vec![pattern(text).unwrap()], ..Filter::default() };
+        for (filter, expected) in [
+            (Filter::default(), true),
+            (named("t*y"), true),
+            (named("tiny/01*"), true),
+            (named("0123456789"), true),
+            (named("big*"), false),
+            (Filter { states: vec![State::Failed, State::Done], ..Filter::default() }, true),
+            (Filter { states: vec![State::Failed], ..Filter::default() }, false),
+            (Filter { labels: vec![label("paper")], ..Filter::default() }, true),
+            (Filter { labels: vec![label("paper=yes"), label("a.b=c")], ..Filter::default() }, true),
+            (Filter { labels: vec![label("paper=no")], ..Filter::default() }, false),
+        ] {
+            assert_eq!(filter.matches(&run), expected, "{filter:?}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What people think of a run, written down after the fact.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::plan::identity::experiment_of;
+use crate::run_dir::{Manifest, RunDir, write_atomic};
+
+/// What to change.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// Labels to give, with their values.
+    pub set: Vec<(String, String)>,
+    /// Labels to take away.
+    pub remove: Vec<String>,
+    /// Notes in place of those that are there; an empty text takes them away.
+    pub notes: Option<String>,
+}
+
+/// Labels and notes of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Marks {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Notes.
+    pub notes: Option<String>,
+}
+
+/// A label that shall be taken away and is not there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the run has no label {name}; {}",
+    if .known.is_empty() { "it has none".to_owned() } else { format!("it has {}", .known.join(", ")) }
+)]
+pub struct NoLabel {
+    name: String,
+    known: Vec<String>,
+}
+
+impl Marks {
+    /// The marks of a run as its manifest has them.
+    pub fn of(manifest: &Manifest) -> Self {
+        Self { labels: manifest.labels(), notes: manifest.notes().map(str::to_owned) }
+    }
+}
+
+/// Changes labels and notes of `run`, and returns what they are now.
+///
+/// # Errors
+/// [`NoLabel`]; somebody is writing to the run, whose manifest is theirs until they end; the disk refuses.
+pub fn label(run: &RunDir, change: &Change) -> Result<Marks> {
+    let _lock = run.lock_for_writing()?;
+    let mut manifest = Manifest::load(run)?;
+    for name in &change.remove {
+        let known = manifest.labels();
+        if !known.contains_key(name) {
+            return Err(NoLabel { name: name.clone(), known: known.into_keys().collect() }.into());
+        }
+        manifest.set_label(name, None);
+    }
+    for (name, value) in &change.set {
+        manifest.set_label(name, Some(value));
+    }
+    if let Some(notes) = &change.notes {
+        manifest.set_notes(Some(notes.as_str()).filter(|notes| !notes.is_empty()));
+    }
+    // The file that repeats the run says what the manifest says. One of another program's experiments stays as it is.
+    if let Some(experiment) = experiment_of(&manifest) {
+        let path = run.experiment_toml();
+        let text = experiment.to_toml().context("cannot express the experiment as TOML")?;
+        write_atomic(&path, |out| out.write_all(text.as_bytes())).with_context(|| {
+            format!("cannot write {}; check the disk's room and permissions", path.display())
+        })?;
+    }
+    manifest.save(run)?;
+    Ok(Marks::of(&manifest))
+}

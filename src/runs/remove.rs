@@ -1,0 +1,130 @@
+//! Removing runs: none that is being written, none that another run started from.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::overview::{Overview, State};
+use super::used;
+use crate::run_dir::{LockError, RunDir, WriteLock};
+
+/// Why a run is not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Somebody writes to it.
+    #[error("{} is being written by {by}; stop that first", .run.display())]
+    InUse {
+        /// The run.
+        run: PathBuf,
+        /// Who.
+        by: String,
+    },
+    /// Others started from its weights.
+    #[error(
+        "{} started from weights of {}; remove them first, or give --force: what they trained stays, but they cannot be \
+         trained over again",
+        .by.join(", "), .run.display()
+    )]
+    StartedFrom {
+        /// The run.
+        run: PathBuf,
+        /// Who.
+        by: Vec<String>,
+    },
+    /// Nobody can know.
+    #[error(
+        "{} may have started from weights of {}: its manifest cannot be read; mend or remove it first, or give --force",
+        .by.join(", "), .run.display()
+    )]
+    Unknown {
+        /// The run.
+        run: PathBuf,
+        /// Whose manifests cannot be read.
+        by: Vec<String>,
+    },
+}
+
+/// A run that may be removed. Nobody can begin to write to it while this lives.
+#[derive(Debug, Serialize)]
+pub struct Removable {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// How it stands.
+    pub state: State,
+    /// Steps taken.
+    pub step: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    #[serde(skip)]
+    run: RunDir,
+    #[serde(skip)]
+    lock: WriteLock,
+}
+
+/// Locks `targets` and makes sure that none of the runs beside them needs one; `even_if_used` lets that be.
+///
+/// # Errors
+/// [`Refused`]; a lock that cannot be taken.
+pub fn removable(targets: &[RunDir], even_if_used: bool) -> Result<Vec<Removable>> {
+    let mut removable = Vec::new();
+    for run in targets {
+        let Overview { state, step, .. } = Overview::of(run.clone(), &[]);
+        let lock = run.lock_for_writing().map_err(|error| match error {
+            LockError::InUse { run, holder } => anyhow::Error::from(Refused::InUse {
+                run,
+                by: holder.map_or("another process".to_owned(), |holder| holder.to_string()),
+            }),
+            other => other.into(),
+        })?;
+        if !even_if_used {
+            check_unused(run, targets)?;
+        }
+        let directory = run.root().to_owned();
+        removable.push(Removable {
+            bytes: super::overview::bytes_in(&directory),
+            directory,
+            state,
+            step,
+            run: run.clone(),
+            lock,
+        });
+    }
+    Ok(removable)
+}
+
+fn check_unused(run: &RunDir, targets: &[RunDir]) -> Result<()> {
+    let whole = |run: &RunDir| std::path::absolute(run.root());
+    let going: Vec<PathBuf> = targets.iter().filter_map(|run| whole(run).ok()).collect();
+    let runs = run.runs().with_context(|| format!("cannot find {}", run.root().display()))?;
+    let (mut users, mut unknown) = (Vec::new(), Vec::new());
+    for (other, needs) in used::all(&runs)? {
+        if going.contains(&other.root().to_owned()) {
+            continue;
+        }
+        let name = format!("{}/{}", other.name(), other.id());
+        match needs {
+            Ok(needs) if needs.starts_from(run) => users.push(name),
+            Ok(_) => {}
+            Err(_) => unknown.push(name),
+        }
+    }
+    let run = run.root().to_owned();
+    if !users.is_empty() {
+        return Err(Refused::StartedFrom { run, by: users }.into());
+    }
+    if !unknown.is_empty() {
+        return Err(Refused::Unknown { run, by: unknown }.into());
+    }
+    Ok(())
+}
+
+impl Removable {
+    /// Deletes the run.
+    ///
+    /// # Errors
+    /// As [`RunDir::remove`].
+    pub fn remove(self) -> Result<()> {
+        Ok(self.run.remove(self.lock)?)
+    }
+}
