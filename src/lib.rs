@@ -6,7 +6,7 @@
 //! | layer | what it holds |
 //! |---|---|
 //! | [`cli`] | one thin file a subcommand |
-//! | [`runner`] | walks the plan |
+//! | [`runner`], [`report`] | walks the plan; what people read afterwards |
 //! | [`plan`] | experiment to stages, keys, staleness, estimates |
 //! | [`stages`] | prepare, train, evaluate, sample, export: one thin file each |
 //! | [`train`] | the chain driver, optimizer, schedule |
@@ -34,6 +34,7 @@ pub mod kernels;
 pub mod model;
 pub mod monitor;
 pub mod plan;
+pub mod report;
 pub mod run_dir;
 pub mod runner;
 pub mod stages;

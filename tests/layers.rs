@@ -15,7 +15,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 const LAYERS: [&[&str]; 16] = [
     &["main"],
     &["cli"],
-    &["runner"],
+    &["runner", "report"],
     &["plan"],
     &["stages"],
     &["train"],

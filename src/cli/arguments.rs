@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{completions, evaluate, export, inside, plan, resume, run, sample};
+use super::{completions, evaluate, export, inside, plan, report, resume, run, sample};
 use crate::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
@@ -71,6 +71,8 @@ pub enum Command {
     Sample(sample::Arguments),
     /// Write a run's weights as a Hugging Face directory
     Export(export::Arguments),
+    /// Write one HTML file about runs: curves, samples, values, machines
+    Report(report::Arguments),
     /// Print the tokens that training used, step by step
     Batches(inside::BatchesArguments),
     /// Print the logits after each token of a text

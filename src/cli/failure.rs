@@ -11,6 +11,7 @@ use crate::distributed::PlacementError;
 use crate::experiment::ExperimentErrors;
 use crate::interrupt::Stopped;
 use crate::plan::PlanError;
+use crate::report::SweepError;
 use crate::run_dir::{ResolveError, redact};
 
 /// A command line that can be parsed and makes no sense.
@@ -57,6 +58,7 @@ impl Status {
                 || cause.is::<PlanError>()
                 || cause.is::<PlacementError>()
                 || cause.is::<ResolveError>()
+                || matches!(cause.downcast_ref(), Some(SweepError::Missing { .. }))
         });
         if is_wrong { Self::Wrong } else { Self::Failed }
     }

@@ -11,6 +11,7 @@ mod launch;
 mod output;
 mod plan;
 mod ranks;
+mod report;
 mod resume;
 mod run;
 mod sample;
@@ -46,6 +47,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Evaluate(arguments) => evaluate::evaluate(&arguments, &runs),
         Command::Sample(arguments) => sample::sample(&arguments, &runs),
         Command::Export(arguments) => export::export(&arguments, &runs),
+        Command::Report(arguments) => report::report(&arguments, &runs),
         Command::Batches(arguments) => inside::batches(&arguments, &runs),
         Command::Logits(arguments) => inside::logits(&arguments, &runs),
         Command::Schema => schema::schema(),

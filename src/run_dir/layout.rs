@@ -12,10 +12,11 @@
 //!     logs/rank-0.log         one file a rank
 //!     checkpoints/            step-<step>/, one folder each
 //!     evaluation.json         validation loss of the last checkpoint
-//!     samples/                texts that the model wrote
+//!     samples/                texts that the model wrote, in training (step-<step>.json) and at the end (final.json)
 //!     export/                 the model handed on
 //!     report.html             what people read afterwards
 //!     .lock                   held while somebody writes
+//!   <name>/sweep/             the trials of a sweep
 //! ```
 
 use std::fs;
@@ -102,6 +103,30 @@ impl RunDir {
         self.root.join("samples")
     }
 
+    /// What the model wrote after `step` steps of training.
+    pub fn samples_at(&self, step: u64) -> PathBuf {
+        self.samples().join(format!("step-{step:08}.json"))
+    }
+
+    /// Every file that [`Self::samples_at`] names, in the order of the steps; none where the folder cannot be read.
+    pub fn step_samples(&self) -> Vec<(u64, PathBuf)> {
+        let entries = fs::read_dir(self.samples()).into_iter().flatten().filter_map(Result::ok);
+        let mut found: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let step = name.to_str()?.strip_prefix("step-")?.strip_suffix(".json")?.parse().ok()?;
+                Some((step, entry.path()))
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// What the finished model wrote.
+    pub fn final_samples(&self) -> PathBuf {
+        self.samples().join("final.json")
+    }
+
     /// The validation loss of the last checkpoint.
     pub fn evaluation(&self) -> PathBuf {
         self.root.join("evaluation.json")
@@ -172,6 +197,11 @@ impl RunsDir {
             copy += 1;
         }
         run
+    }
+
+    /// What came out of the trials of the sweep `name`, one JSON line each.
+    pub fn sweep_results(&self, name: &str) -> PathBuf {
+        self.root.join(name).join("sweep").join("results.jsonl")
     }
 
     /// Tokens prepared under `key`, shared between runs.

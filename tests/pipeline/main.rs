@@ -9,5 +9,6 @@ mod narrow;
 mod numbers;
 mod project;
 mod ranks;
+mod report;
 mod stops;
 mod text;
