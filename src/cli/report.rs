@@ -33,7 +33,8 @@ pub fn report(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let mut shown: Vec<RunDir> = Vec::new();
     for asked in &arguments.run {
         let run = runs.resolve(asked)?;
-        if !shown.contains(&run) {
+        let place = |run: &RunDir| run.root().canonicalize().ok();
+        if !shown.iter().any(|known| place(known) == place(&run)) {
             shown.push(run);
         }
     }

@@ -104,10 +104,11 @@ impl Sweep {
     /// There is no such sweep, none of its trials is known, or a line is damaged.
     pub fn read(runs: &RunsDir, name: &str) -> Result<Self, SweepError> {
         let path = runs.sweep_results(name);
-        let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
+        let text = fs::read(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => SweepError::Missing { name: name.to_owned(), path: path.clone() },
             _ => SweepError::Io { path: path.clone(), source },
         })?;
+        let text = String::from_utf8_lossy(&text);
         let (mut metric, mut maximize, mut trials) = (None, false, BTreeMap::new());
         for (index, line) in
             text.split_inclusive('\n').enumerate().filter(|(_, line)| !line.trim().is_empty())

@@ -70,12 +70,14 @@ impl Watch {
         self.bar.message(format!("loss {:.4}, {tokens_per_second:.0} tokens/s", report.loss));
         let loads = report.loads.iter().map(LayerLoad::of).collect::<Result<Vec<_>>>()?;
         let fullest: Vec<f64> = loads.iter().map(|layer| layer.fullest).collect();
+        let dead: Vec<u64> = loads.iter().map(|layer| layer.dead).collect();
         let mut line = fields([
             ("loss", json!(report.loss)),
             ("lr", json!(report.lr)),
             ("grad_norm", json!(report.grad_norm)),
             ("balance_loss", json!(Load::mean_balance_loss(&report.loads))),
-            ("dead_experts", json!(loads.iter().map(|layer| layer.dead).sum::<u64>())),
+            ("dead_experts", json!(dead.iter().sum::<u64>())),
+            ("dead_experts_layers", json!(dead)),
             ("max_load", json!(fullest.iter().copied().fold(0.0, f64::max))),
             ("max_load_layers", json!(fullest)),
             ("tokens_per_second", json!(tokens_per_second)),

@@ -9,7 +9,7 @@ use super::super::thin::{Point, means, rounded, thin};
 use super::metrics::{Metric, metric};
 
 /// Points of all curves together. At eleven bytes a point, and a third of them for means, the page stays well below two megabytes.
-const POINTS: usize = 100_000;
+const POINTS: usize = 80_000;
 
 /// Points of one curve; a screen has no more pixels to show them on.
 const CURVE_POINTS: usize = 2000;
@@ -83,6 +83,8 @@ struct Matrix {
     rows: Vec<Vec<Option<f64>>>,
     /// The last step of each column; none where columns are experts.
     steps: Option<Vec<u64>>,
+    /// Whether the values are loads over the uniform load, rather than numbers of experts.
+    load: bool,
 }
 
 /// Name of the element of a run's map.
@@ -145,6 +147,7 @@ fn matrices(run: usize, report: &RunReport) -> Vec<Matrix> {
         id: map_id(run, name),
         rows: cells(rows, 1.0),
         steps: Some(steps.clone()),
+        load: !name.starts_with("dead_experts"),
     });
     let at_the_end = report.evaluated.iter().map(|report| {
         let load = &report.evaluation.expert_load;
@@ -153,6 +156,7 @@ fn matrices(run: usize, report: &RunReport) -> Vec<Matrix> {
             // Shares, over the share that each expert would have if all had the same.
             rows: cells(load, load.first().map_or(1, Vec::len) as f64),
             steps: None,
+            load: true,
         }
     });
     in_training.chain(at_the_end).collect()

@@ -1,4 +1,4 @@
-// Maps: a coloured cell for each layer and step, or for each layer and expert. What lies above the uniform load glows.
+// Maps: a coloured cell for each layer and step, or for each layer and expert.
 
 // Viridis, which keeps its order for every eye and in grey.
 const ramp = [[68, 1, 84], [70, 50, 126], [54, 92, 141], [39, 127, 142], [31, 161, 135], [74, 193, 109], [160, 218, 57], [253, 231, 37]];
@@ -10,13 +10,13 @@ function colour(part) {
   return ramp[below].map((from, channel) => Math.round(from + (ramp[below + 1][channel] - from) * (place - below)));
 }
 
-for (const { id, rows, steps } of data.maps) {
+for (const { id, rows, steps, load } of data.maps) {
   const figure = document.getElementById(id);
   const columns = Math.max(...rows.map((row) => row.length), 0);
   if (!figure || columns === 0) continue;
   const values = rows.flat().filter((value) => value !== null);
   const [least, most] = extent(values) ?? [0, 1];
-  const [low, high] = [Math.min(least, steps ? 1 : 0), Math.max(most, 1.5)];
+  const [low, high] = [Math.min(least, load && steps ? 1 : 0), Math.max(most, load ? 1.5 : 1)];
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [columns, rows.length];
   const context = canvas.getContext("2d");
@@ -38,7 +38,7 @@ for (const { id, rows, steps } of data.maps) {
   };
   const layers = side("layers", "layer 0", `${rows.length - 1}`);
   const foot = steps ? side("feet", `step ${shown(1)}`, shown(steps[steps.length - 1])) : side("feet", "expert 0", `${columns - 1}`);
-  const key = side("key", `${brief(low, 3)} ×`, "", `${brief(high, 3)} × uniform`);
+  const key = side("key", `${brief(low, 3)}${load ? " ×" : ""}`, "", `${brief(high, 3)}${load ? " × uniform" : " experts"}`);
   key.children[1].style.background = `linear-gradient(to right, ${ramp.map((stop) => `rgb(${stop})`).join(",")})`;
   if (!steps && values.includes(0)) {
     const chip = key.appendChild(document.createElement("span"));
@@ -56,8 +56,9 @@ for (const { id, rows, steps } of data.maps) {
     if (value === undefined) return;
     const first = steps && column > 0 ? steps[column - 1] + 1 : 1;
     const where = steps ? (first < steps[column] ? `steps ${shown(first)} to ${shown(steps[column])}` : `step ${shown(steps[column])}`) : `expert ${column}`;
-    const load = value === null ? "not a number" : value === 0 && !steps ? "dead" : `${shown(value)} × uniform`;
-    tip.show(event, `layer ${layer}, ${where}`, [{ label: "", value: load }]);
+    const isDead = !steps && value === 0;
+    const text = value === null ? "not a number" : isDead ? "dead" : load ? `${shown(value)} × uniform` : `${value} dead`;
+    tip.show(event, `layer ${layer}, ${where}`, [{ label: "", value: text }]);
   });
   canvas.addEventListener("pointerleave", tip.hide);
 }

@@ -16,7 +16,7 @@ pub struct Metric {
 const GIB: f64 = 1.0 / (1u64 << 30) as f64;
 
 /// Tag, meaning, factor, whether noisy; in the order of the page.
-const KNOWN: [(&str, &str, f64, bool); 17] = [
+const KNOWN: [(&str, &str, f64, bool); 18] = [
     (LOSSES[0], "nats a token", 1.0, true),
     (LOSSES[1], "nats a token, on text held out", 1.0, false),
     ("train/lr", "learning rate", 1.0, false),
@@ -33,6 +33,7 @@ const KNOWN: [(&str, &str, f64, bool); 17] = [
     ("validation/max_load", "busiest expert of all layers, over the uniform load", 1.0, false),
     ("validation/dead_experts", "experts that no token chose, all layers", 1.0, false),
     ("train/skipped", "steps left out because a number was not finite", 1.0, false),
+    ("dead_experts_layers", "experts of each layer that no token of the batch chose", 1.0, false),
     ("max_load_layers", "busiest expert of each layer, over the uniform load", 1.0, false),
 ];
 

@@ -13,6 +13,7 @@ mod words;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::Report;
+use crate::run_dir::redact;
 use data::Data;
 
 const STYLE: &str = include_str!("page.css");
@@ -31,11 +32,28 @@ const SCRIPT: [&str; 6] = [
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 
-/// The whole document.
+/// The whole document. No secret that this process knows is in it.
 pub fn page(report: &Report) -> String {
     let Report { runs, sweep, written } = report;
     let data = Data::of(runs, sweep.as_ref());
     let title = title(report);
+    let content = html! {
+        (facts::header(&title, runs, *written))
+        (contents(report))
+        main {
+            section #overview { (facts::facts(runs, *written)) }
+            @if let Some(sweep) = sweep { (sweep::sweep(sweep, runs.len())) }
+            @if !runs.is_empty() {
+                (curves::curves(&data, runs))
+                (curves::experts(runs))
+                (samples::samples(runs))
+                (tables::configuration(runs))
+                (tables::environment(runs))
+                (tables::stages(runs))
+            }
+        }
+        script #data type="application/json" { (PreEscaped(data.to_json())) }
+    };
     let document: Markup = html! {
         (DOCTYPE)
         html lang="en" {
@@ -45,26 +63,12 @@ pub fn page(report: &Report) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 link rel="icon" href="data:,";
-                title { (title) }
+                title { (redact(&title)) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
-                (facts::header(&title, runs, *written))
-                (contents(report))
-                main {
-                    section #overview { (facts::facts(runs, *written)) }
-                    @if let Some(sweep) = sweep { (sweep::sweep(sweep, runs.len())) }
-                    @if !runs.is_empty() {
-                        (curves::curves(&data, runs))
-                        (curves::experts(runs))
-                        (samples::samples(runs))
-                        (tables::configuration(runs))
-                        (tables::environment(runs))
-                        (tables::stages(runs))
-                    }
-                }
-                script #data type="application/json" { (PreEscaped(data.to_json())) }
-                script { "(() => {\n\"use strict\";\n" @for part in SCRIPT { (PreEscaped(part)) } "})();" }
+                (PreEscaped(redact(&content.into_string())))
+                script { (PreEscaped("(() => {\n\"use strict\";\n")) @for part in SCRIPT { (PreEscaped(part)) } (PreEscaped("})();")) }
             }
         }
     };

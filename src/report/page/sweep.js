@@ -63,7 +63,7 @@ if (data.sweep) {
     const order = [...trials].sort((a, b) => (rank.get(a) ?? -1) - (rank.get(b) ?? -1));
     for (const trial of order) {
       const d = axes.map((axis, index) => `${index ? "L" : "M"}${px(axis.x)} ${px(axis.at(trial))}`).join("");
-      parts.push(`<path class="trial" data-trial="${trial.trial}" style="stroke:${tint(trial)}" d="${d}"/>`);
+      parts.push(`<path class="trial${trial === ranked[0] ? " first" : ""}" data-trial="${trial.trial}" style="stroke:${tint(trial)}" d="${d}"/>`);
     }
     axes.forEach((axis, index) => {
       parts.push(`<line class="axis" x1="${px(axis.x)}" x2="${px(axis.x)}" y1="${top}" y2="${foot}"/>`);
