@@ -10,7 +10,6 @@ const charts = [...document.querySelectorAll("figure.chart")].map((figure) => {
   const tokens = (line) => (view.x === "tokens" ? data.runs[line.run].tokens_per_step : 1);
   let zoom = null;
   let frame = null;
-  figure.hidden = false;
 
   function draw() {
     const width = Math.max(plot.clientWidth, 160);
@@ -180,7 +179,6 @@ function nearestIndex(xs, at) {
 
 const controls = document.getElementById("controls");
 if (controls) {
-  controls.hidden = false;
   const redraw = () => charts.forEach((chart) => chart.draw());
   const slider = document.getElementById("smooth");
   slider.addEventListener("input", () => {

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::super::run::{Facts, Loss, RunReport, State};
+use super::named;
 use super::words::{duration, exact, moment, scaled};
 
 /// Tiles for one run, a table for several.
@@ -11,7 +12,9 @@ pub fn facts(runs: &[RunReport], written: DateTime<Utc>) -> Markup {
     html! {
         @if let [run] = runs { (tiles(&run.facts, written)) } @else if !runs.is_empty() { (table(runs)) }
         @for run in runs {
-            @if let State::Failed(error) = &run.facts.state { p.failure { b { (run.label) } " ended with: " (error) } }
+            @if let State::Failed(error) = &run.facts.state {
+                p.failure { b { (run.label) } " ended with: " (error) }
+            }
         }
         @for run in runs { (notes(run, runs.len() > 1)) }
     }
@@ -24,20 +27,28 @@ fn tiles(facts: &Facts, written: DateTime<Utc>) -> Markup {
         }
         _ => format!("{} at work", duration(facts.worked)),
     };
+    let loss = |nats: f64| html! { (format!("{nats:.4}")) };
     html! {
         dl.tiles {
-            (tile("state", html! { (badge(&facts.state)) }, &state_note))
+            (tile("state", badge(&facts.state), &state_note))
             (tile("steps", html! { (exact(facts.step)) }, &of_steps(facts)))
             @if let Some(last) = facts.last {
-                (tile("validation loss", html! { (format!("{:.4}", last.nats)) }, &format!("nats a token, after step {}", exact(last.step))))
+                (tile("validation loss", loss(last.nats), &format!("nats a token, after step {}", exact(last.step))))
                 (tile("perplexity", html! { (format!("{:.3}", last.nats.exp())) }, "exp of the loss"))
-                @if let Some(bits) = last.bits_per_byte { (tile("bits a byte", html! { (format!("{bits:.4}")) }, "of validation text")) }
+                @if let Some(bits) = last.bits_per_byte { (tile("bits a byte", loss(bits), "of validation text")) }
             }
-            @if let Some(best) = facts.best { (tile("best validation loss", html! { (format!("{:.4}", best.nats)) }, &format!("after step {}", exact(best.step)))) }
-            @if let Some(tokens) = facts.tokens() { (tile("tokens", html! { (scaled(tokens as f64)) }, &format!("{} learnt from", exact(tokens)))) }
-            @if let Some(speed) = facts.tokens_per_second { (tile("speed", html! { (scaled(speed)) }, "tokens a second, median")) }
+            @if let Some(best) = facts.best {
+                (tile("best validation loss", loss(best.nats), &format!("after step {}", exact(best.step))))
+            }
+            @if let Some(tokens) = facts.tokens() {
+                (tile("tokens", html! { (scaled(tokens as f64)) }, &format!("{} learnt from", exact(tokens))))
+            }
+            @if let Some(speed) = facts.tokens_per_second {
+                (tile("speed", html! { (scaled(speed)) }, "tokens a second, median"))
+            }
             @if let Some(parameters) = facts.estimate.as_ref().map(|estimate| &estimate.parameters) {
-                (tile("parameters", html! { (scaled(parameters.total as f64)) }, &format!("{} active a token", scaled(parameters.active as f64))))
+                @let active = format!("{} active a token", scaled(parameters.active as f64));
+                (tile("parameters", html! { (scaled(parameters.total as f64)) }, &active))
             }
         }
     }
@@ -61,10 +72,16 @@ fn badge(state: &State) -> Markup {
     html! { span class={ "state " (class) } { (state.word()) } }
 }
 
+/// Columns of the table of runs.
+const NUMBERS: [&str; 8] =
+    ["steps", "validation loss", "best", "perplexity", "bits a byte", "tokens", "tokens/s", "parameters"];
+
 fn table(runs: &[RunReport]) -> Markup {
     let losses = |facts: &Facts| facts.last.map(|loss| loss.nats);
     let least = runs.iter().filter_map(|run| losses(&run.facts)).reduce(f64::min);
-    let cell = |text: Option<String>, value: Option<f64>| html! { td.number data-value=[value] { (text.unwrap_or_else(|| "–".to_owned())) } };
+    let cell = |text: Option<String>, value: Option<f64>| {
+        html! { td.number data-value=[value] { (text.unwrap_or_else(|| "–".to_owned())) } }
+    };
     let loss = |loss: Option<Loss>, show: fn(Loss) -> Option<f64>| {
         let value = loss.and_then(show);
         cell(value.map(|value| format!("{value:.4}")), value)
@@ -72,23 +89,22 @@ fn table(runs: &[RunReport]) -> Markup {
     html! {
         div.scroll { table.sortable {
             thead { tr {
-                th { "run" } th { "state" } th.number { "steps" } th.number { "validation loss" } th.number { "best" }
-                th.number { "perplexity" } th.number { "bits a byte" } th.number { "tokens" } th.number { "tokens/s" } th.number { "parameters" }
+                th { "run" } th { "state" }
+                @for name in NUMBERS { th.number { (name) } }
             } }
             tbody { @for (index, run) in runs.iter().enumerate() {
                 @let facts = &run.facts;
                 tr.best[losses(facts).is_some() && losses(facts) == least] {
-                    th { i class={ "swatch run-" (index % 8) } {} (run.label) }
+                    th { (named(index, run)) }
                     td { (badge(&facts.state)) }
                     (cell(Some(format!("{} {}", exact(facts.step), of_steps(facts))), Some(facts.step as f64)))
                     (loss(facts.last, |loss| Some(loss.nats)))
                     (loss(facts.best, |loss| Some(loss.nats)))
                     (loss(facts.last, |loss| Some(loss.nats.exp())))
                     (loss(facts.last, |loss| loss.bits_per_byte))
-                    (cell(facts.tokens().map(|tokens| scaled(tokens as f64)), facts.tokens().map(|tokens| tokens as f64)))
-                    (cell(facts.tokens_per_second.map(scaled), facts.tokens_per_second))
-                    @let total = facts.estimate.as_ref().map(|estimate| estimate.parameters.total as f64);
-                    (cell(total.map(scaled), total))
+                    @let tokens = facts.tokens().map(|tokens| tokens as f64);
+                    @let parameters = facts.estimate.as_ref().map(|estimate| estimate.parameters.total as f64);
+                    @for value in [tokens, facts.tokens_per_second, parameters] { (cell(value.map(scaled), value)) }
                 }
             } }
         } }
@@ -103,7 +119,9 @@ fn notes(run: &RunReport, several: bool) -> Markup {
         @if notes.is_some() || labels.is_some() {
             p.notes {
                 @if several { b { (run.label) } " " }
-                @for (name, value) in labels.into_iter().flatten() { span.label { (name) " " b { (value.as_str().unwrap_or_default()) } } " " }
+                @for (name, value) in labels.into_iter().flatten() {
+                    span.label { (name) " " b { (value.as_str().unwrap_or_default()) } } " "
+                }
                 (notes.unwrap_or_default())
             }
         }

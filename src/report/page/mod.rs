@@ -13,6 +13,7 @@ mod words;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::Report;
+use super::run::RunReport;
 use crate::run_dir::redact;
 use data::Data;
 
@@ -68,7 +69,11 @@ pub fn page(report: &Report) -> String {
             }
             body {
                 (PreEscaped(redact(&content.into_string())))
-                script { (PreEscaped("(() => {\n\"use strict\";\n")) @for part in SCRIPT { (PreEscaped(part)) } (PreEscaped("})();")) }
+                script {
+                    (PreEscaped("(() => {\n\"use strict\";\n"))
+                    @for part in SCRIPT { (PreEscaped(part)) }
+                    (PreEscaped("})();"))
+                }
             }
         }
     };
@@ -83,12 +88,25 @@ fn title(report: &Report) -> String {
     }
 }
 
+/// Colours that tell runs apart; beyond, they begin again with broken lines.
+const COLOURS: usize = 8;
+
+/// A run's colour and name.
+fn named(index: usize, run: &RunReport) -> Markup {
+    html! { i class={ "swatch run-" (index % COLOURS) } {} (run.label) }
+}
+
+/// A heading above the run `index`, where there are others.
+fn heading(index: usize, runs: &[RunReport]) -> Markup {
+    html! { @if runs.len() > 1 { h3 { (named(index, &runs[index])) } } }
+}
+
 fn contents(report: &Report) -> Markup {
     let runs = &report.runs;
     let parts = [
         ("sweep", "Sweep", report.sweep.is_some()),
         ("curves", "Curves", !runs.is_empty()),
-        ("experts", "Expert load", runs.iter().any(|run| !run.maps.is_empty() || run.evaluated.is_some())),
+        ("experts", "Expert load", runs.iter().any(curves::has_maps)),
         ("samples", "Samples", runs.iter().any(|run| !run.moments.is_empty())),
         ("configuration", "Configuration", !runs.is_empty()),
         ("environment", "Environment", !runs.is_empty()),

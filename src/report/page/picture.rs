@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::super::run::RunReport;
 use super::super::thin::{Point, thin};
+use super::COLOURS;
 use super::metrics::LOSSES;
 
 const WIDTH: f64 = 900.0;
@@ -42,12 +43,12 @@ pub fn loss(runs: &[RunReport]) -> Markup {
             @for line in 0..=LINES {
                 @let part = line as f64 / LINES as f64;
                 @let (value, step) = (low + span * part, (last * part).round() as u64);
-                line class="grid" x1=(LEFT) x2=(WIDTH - 10.0) y1=(short(y(value))) y2=(short(y(value)));
+                line class="grid" x1=(LEFT) x2=(WIDTH - 10.0) y1=(short(y(value))) y2=(short(y(value))) {}
                 text x=(LEFT - 8.0) y=(short(y(value) + 4.0)) text-anchor="end" { (format!("{value:.2}")) }
                 text x=(short(x(step))) y=(HEIGHT - 8.0) text-anchor="middle" { (step) }
             }
             @for (run, held, points) in &curves {
-                path class={ "line run-" (run % 8) @if *held { " held" } } d=(path(points, &x, &y));
+                path class={ "line run-" (run % COLOURS) @if *held { " held" } } d=(path(points, &x, &y)) {}
             }
         }
         p.note { "Nats a token over the steps: training thin, validation thick." }

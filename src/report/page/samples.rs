@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::super::run::RunReport;
 use super::super::samples::Moment;
+use super::heading;
 use super::words::exact;
 
 /// The samples of all runs.
@@ -15,12 +16,15 @@ pub fn samples(runs: &[RunReport]) -> Markup {
         section #samples {
             h2 { "Samples" }
             @for (index, run) in runs.iter().enumerate().filter(|(_, run)| !run.moments.is_empty()) {
-                @if runs.len() > 1 { h3 { i class={ "swatch run-" (index % 8) } {} (run.label) } }
+                (heading(index, runs))
                 div.moments {
                     @for moment in &run.moments { (at(moment)) }
                 }
                 @if run.moments.len() < run.num_moments {
-                    p.note { (run.moments.len()) " of " (run.num_moments) " moments are shown; the others are in the run's folder samples." }
+                    p.note {
+                        (run.moments.len()) " of " (run.num_moments)
+                        " moments are shown; the others are in the run's folder samples."
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 // What every drawing needs: the data, scales from values to pixels, and numbers as people read them.
 
 const data = JSON.parse(document.getElementById("data").textContent);
+for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
 
 /** The distance of `from` to `to` in pixels stands for that of `low` to `high`, or of their logarithms. */
 function scale(low, high, from, to, log) {

@@ -47,7 +47,6 @@ if (data.sweep) {
 
   const figure = document.getElementById("coordinates");
   const plot = figure.querySelector(".plot");
-  figure.hidden = false;
   let size = null;
 
   function coordinates() {

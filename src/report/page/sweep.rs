@@ -17,11 +17,18 @@ pub fn sweep(sweep: &Sweep, curves: usize) -> Markup {
             p.note {
                 (sweep.trials.len()) " trials, " (counts(sweep)) "; "
                 @if sweep.maximize { "more " } @else { "less " } b { (sweep.metric) } " is better."
-                @if let Some(best) = ranked.first() { " The best is trial " b { (best.trial) } @if let Some(value) = best.value { " with " b { (format!("{value:.5}")) } } "." }
+                @if let Some(best) = ranked.first() {
+                    " The best is trial " b { (best.trial) }
+                    @if let Some(value) = best.value { " with " b { (format!("{value:.5}")) } }
+                    "."
+                }
                 @if curves > 0 { " Below are the curves of " (curves) @if curves == 1 { " run." } @else { " runs." } }
             }
-            figure #coordinates .wide hidden {
-                figcaption { b { "All trials" } " " span { "a line for each, bluer where it is better; drag along an axis to filter, click the axis to stop" } }
+            figure #coordinates .wide .scripted hidden {
+                figcaption {
+                    b { "All trials" } " "
+                    span { "a line for each, bluer where it is better; drag along an axis to filter, click it to stop" }
+                }
                 div.plot {}
             }
             div #scatter .charts.small {}
@@ -49,7 +56,9 @@ fn counts(sweep: &Sweep) -> String {
 }
 
 fn row(trial: &Trial, keys: &[&str], is_best: bool) -> Markup {
-    let number = |value: Option<f64>, text: Option<String>| html! { td.number data-value=[value] { (text.unwrap_or_else(|| "–".to_owned())) } };
+    let number = |value: Option<f64>, text: Option<String>| {
+        html! { td.number data-value=[value] { (text.unwrap_or_else(|| "–".to_owned())) } }
+    };
     html! {
         tr.best[is_best] data-trial=(trial.trial) {
             td.number data-value=(trial.trial) { (trial.trial) }

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use super::super::configuration::{differences, flat, settings};
 use super::super::run::RunReport;
 use super::words::{duration, moment};
+use super::{heading, named};
 use crate::plan::Stage;
 use crate::run_dir::{Segment, StageState};
 
@@ -20,7 +21,10 @@ pub fn configuration(runs: &[RunReport]) -> Markup {
                 h3 { "Where the runs differ" }
                 @if differing.is_empty() { p.note { "In nothing: they are copies of each other." } }
                 @else { div.scroll { table {
-                    thead { tr { th { "value" } @for (index, run) in runs.iter().enumerate() { th { i class={ "swatch run-" (index % 8) } {} (run.label) } } } }
+                    thead { tr {
+                        th { "value" }
+                        @for (index, run) in runs.iter().enumerate() { th { (named(index, run)) } }
+                    } }
                     tbody { @for (key, values) in differing { tr {
                         th { code { (key) } }
                         @for value in values { td { (value.unwrap_or_else(|| "–".to_owned())) } }
@@ -34,7 +38,8 @@ pub fn configuration(runs: &[RunReport]) -> Markup {
                         thead { tr { th { "value" } th {} th { "default" } th { "set by" } } }
                         tbody { @for setting in settings(&run.manifest.experiment, &run.manifest.layers) { tr {
                             th { code { (setting.key) } } td { (setting.value) }
-                            td.faint { (setting.default.unwrap_or_else(|| "unset".to_owned())) } td.faint { (setting.set_by) }
+                            td.faint { (setting.default.unwrap_or_else(|| "unset".to_owned())) }
+                            td.faint { (setting.set_by) }
                         } } }
                     } }
                 }
@@ -43,15 +48,21 @@ pub fn configuration(runs: &[RunReport]) -> Markup {
     }
 }
 
+/// Columns of the table of starts.
+const STARTS: [&str; 8] = ["started", "took", "ended", "program", "git", "libtorch", "host", "devices"];
+
 /// Every start of every run: program, machine, times, end.
 pub fn environment(runs: &[RunReport]) -> Markup {
     html! {
         section #environment {
             h2 { "Environment" }
-            @for run in runs {
-                @if runs.len() > 1 { h3 { (run.label) } }
+            @for (index, run) in runs.iter().enumerate() {
+                (heading(index, runs))
                 div.scroll { table {
-                    thead { tr { th { "started" } th { "took" } th { "ended" } th { "program" } th { "git" } th { "libtorch" } th { "host" } th { "devices" } th.number { "ranks" } th.number { "threads" } } }
+                    thead { tr {
+                        @for name in STARTS { th { (name) } }
+                        th.number { "ranks" } th.number { "threads" }
+                    } }
                     tbody { @for start in &run.manifest.segments { (segment(start)) } }
                 } }
                 @for (index, start) in run.manifest.segments.iter().enumerate() {
@@ -59,7 +70,8 @@ pub fn environment(runs: &[RunReport]) -> Markup {
                         summary { "Everything recorded of start " (index + 1) }
                         dl.plain {
                             @for (key, value) in flat(&serde_json::to_value(start).unwrap_or_default()) {
-                                div { dt { (key) } dd { (value.as_str().map_or_else(|| value.to_string(), str::to_owned)) } }
+                                @let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                                div { dt { (key) } dd { (text) } }
                             }
                         }
                     }
@@ -77,11 +89,18 @@ fn segment(start: &Segment) -> Markup {
         td { (start.exit.as_deref().unwrap_or("not told")) }
         td { "oss-run " (start.environment.program) }
         td { @match &start.environment.git {
-            Some(git) => { code title=(git.commit) { (git.commit.chars().take(10).collect::<String>()) } @if git.dirty { " with changes" } },
+            Some(git) => {
+                code title=(git.commit) { (git.commit.chars().take(10).collect::<String>()) }
+                @if git.dirty { " with changes" }
+            },
             None => "–",
         } }
         td { (start.libtorch) }
-        td { (host.name) @if !host.cpu.is_empty() { ", " (host.cpu) } @if host.cores > 0 { ", " (host.cores) " cores" } }
+        td {
+            (host.name)
+            @if !host.cpu.is_empty() { ", " (host.cpu) }
+            @if host.cores > 0 { ", " (host.cores) " cores" }
+        }
         td { (start.devices.join(", ")) }
         td.number { (start.ranks) }
         td.number { (start.threads) }
@@ -93,8 +112,8 @@ pub fn stages(runs: &[RunReport]) -> Markup {
     html! {
         section #stages {
             h2 { "Stages" }
-            @for run in runs {
-                @if runs.len() > 1 { h3 { (run.label) } }
+            @for (index, run) in runs.iter().enumerate() {
+                (heading(index, runs))
                 div.scroll { table {
                     thead { tr { th { "stage" } th { "state" } th { "why" } th { "started" } th { "took" } } }
                     tbody { @for stage in Stage::ALL { @if let Some(record) = run.manifest.stages.get(stage.name()) { tr {
