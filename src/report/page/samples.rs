@@ -15,17 +15,22 @@ pub fn samples(runs: &[RunReport]) -> Markup {
     html! {
         section #samples {
             h2 { "Samples" }
-            @for (index, run) in runs.iter().enumerate().filter(|(_, run)| !run.moments.is_empty()) {
-                (heading(index, runs))
-                div.moments {
-                    @for moment in &run.moments { (at(moment)) }
+            div.columns {
+                @for (index, run) in runs.iter().enumerate().filter(|(_, run)| !run.moments.is_empty()) {
+                    div { (heading(index, runs)) (of_run(run)) }
                 }
-                @if run.moments.len() < run.num_moments {
-                    p.note {
-                        (run.moments.len()) " of " (run.num_moments)
-                        " moments are shown; the others are in the run's folder samples."
-                    }
-                }
+            }
+        }
+    }
+}
+
+fn of_run(run: &RunReport) -> Markup {
+    html! {
+        div.moments { @for moment in &run.moments { (at(moment)) } }
+        @if run.moments.len() < run.num_moments {
+            p.note {
+                (run.moments.len()) " of " (run.num_moments)
+                " moments are shown; the others are in the run's folder samples."
             }
         }
     }
