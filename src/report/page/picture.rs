@@ -12,6 +12,7 @@ const HEIGHT: f64 = 320.0;
 /// Room for the labels of the axes.
 const LEFT: f64 = 60.0;
 const BOTTOM: f64 = 28.0;
+const RIGHT: f64 = 30.0;
 const TOP: f64 = 10.0;
 /// Points of one curve.
 const POINTS: usize = 500;
@@ -36,14 +37,14 @@ pub fn loss(runs: &[RunReport]) -> Markup {
     };
     let last = finite().map(|(step, _)| *step).max().unwrap_or(1).max(1) as f64;
     let span = if high > low { high - low } else { 1.0 };
-    let x = |step: u64| LEFT + (WIDTH - LEFT - 10.0) * step as f64 / last;
+    let x = |step: u64| LEFT + (WIDTH - LEFT - RIGHT) * step as f64 / last;
     let y = |value: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (value - low) / span);
     html! {
         svg class="picture" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label="loss over the steps" {
             @for line in 0..=LINES {
                 @let part = line as f64 / LINES as f64;
                 @let (value, step) = (low + span * part, (last * part).round() as u64);
-                line class="grid" x1=(LEFT) x2=(WIDTH - 10.0) y1=(short(y(value))) y2=(short(y(value))) {}
+                line class="grid" x1=(LEFT) x2=(WIDTH - RIGHT) y1=(short(y(value))) y2=(short(y(value))) {}
                 text x=(LEFT - 8.0) y=(short(y(value) + 4.0)) text-anchor="end" { (format!("{value:.2}")) }
                 text x=(short(x(step))) y=(HEIGHT - 8.0) text-anchor="middle" { (step) }
             }
