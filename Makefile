@@ -30,7 +30,7 @@ quickstart: build ## from nothing to a small trained model, with samples, in min
 test: setup ## every test
 	cargo test --release $(FEATURES)
 
-interop: build $(VENV)/ready ## hold models, logs and ranks to transformers, tensorboard and torchrun
+interop: build $(VENV)/ready ## hold models, logs, reports and ranks to transformers, tensorboard, Chromium, torchrun
 	$(VENV)/bin/python interop/run.py
 
 bench: build $(VENV)/ready ## training and decoding beside transformers; text, checkpoints, ranks, memory

@@ -1,4 +1,4 @@
-"""Holds oss-run to the programs that its users combine it with: transformers, torch and TensorBoard.
+"""Holds oss-run to the programs that its users combine it with: transformers, torch, TensorBoard and Chromium.
 
     make interop                                      # every check, in its own virtual environment
     python interop/run.py [--binary PATH] [CHECK]...  # some of them, as in CHECKS
@@ -18,7 +18,7 @@ from program import Program
 from report import Report
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CHECKS = ["export", "tokenizers", "curve", "init_from", "watching", "sweep", "ranks"]
+CHECKS = ["export", "tokenizers", "curve", "init_from", "watching", "sweep", "report", "ranks"]
 
 
 def main():

@@ -16,4 +16,7 @@ if ! python3 -m venv "$directory"; then
 fi
 echo "fetching torch, transformers and tensorboard into $directory (5 GB; transformers needs the whole of torch)" >&2
 "$directory/bin/pip" install --quiet --disable-pip-version-check --requirement interop/requirements.txt >&2
+if ! command -v chromedriver >/dev/null; then
+    echo "the check of reports opens them in Chromium; for example: sudo apt install chromium chromium-driver" >&2
+fi
 touch "$directory/ready"

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`cli`] | one thin file a subcommand |
 //! | [`sweep`] | many trials of one experiment |
-//! | [`runner`], [`runs`] | walks the plan; many runs: listed, compared, labelled, removed |
+//! | [`runner`], [`runs`], [`report`] | walks the plan; many runs: listed, compared, labelled, removed; what people read afterwards |
 //! | [`plan`] | experiment to stages, keys, staleness, estimates |
 //! | [`stages`] | prepare, train, evaluate, sample, export: one thin file each |
 //! | [`train`] | the chain driver, optimizer, schedule |
@@ -35,6 +35,7 @@ pub mod kernels;
 pub mod model;
 pub mod monitor;
 pub mod plan;
+pub mod report;
 pub mod run_dir;
 pub mod runner;
 pub mod runs;

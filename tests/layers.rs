@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 17] = [
     &["main"],
     &["cli"],
     &["sweep"],
-    &["runner", "runs"],
+    &["runner", "runs", "report"],
     &["plan"],
     &["stages"],
     &["train"],

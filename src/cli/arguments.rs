@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::{
-    completions, diff, evaluate, export, gc, inside, label, ls, plan, reproduce, resume, rm, run, sample,
-    show, sweep,
+    completions, diff, evaluate, export, gc, inside, label, ls, plan, report, reproduce, resume, rm, run,
+    sample, show, sweep,
 };
 use crate::run_dir::RunsDir;
 
@@ -108,6 +108,8 @@ pub enum Command {
     /// checkpoints, dry runs, half-removed runs, and runs that never started. Runs stay with everything that they need, and
     /// may be at work meanwhile.
     Gc(gc::Arguments),
+    /// Write one HTML file about runs: curves, samples, values, machines
+    Report(report::Arguments),
     /// Print the tokens that training used, step by step
     Batches(inside::BatchesArguments),
     /// Print the logits after each token of a text

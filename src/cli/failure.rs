@@ -11,6 +11,7 @@ use crate::distributed::PlacementError;
 use crate::experiment::ExperimentErrors;
 use crate::interrupt::Stopped;
 use crate::plan::PlanError;
+use crate::report::ResultsError;
 use crate::run_dir::{ResolveError, redact};
 use crate::runs::QueryError;
 use crate::runs::label::NoLabel;
@@ -63,6 +64,7 @@ impl Status {
                 || cause.is::<QueryError>()
                 || cause.is::<NoLabel>()
                 || cause.is::<SweepError>()
+                || matches!(cause.downcast_ref(), Some(ResultsError::Missing { .. }))
         });
         if is_wrong { Self::Wrong } else { Self::Failed }
     }

@@ -15,6 +15,7 @@ mod ls;
 mod output;
 mod plan;
 mod ranks;
+mod report;
 mod reproduce;
 mod resume;
 mod rm;
@@ -63,6 +64,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Label(arguments) => label::label(&arguments, &runs),
         Command::Rm(arguments) => rm::rm(&arguments, &runs),
         Command::Gc(arguments) => gc::gc(&arguments, &runs),
+        Command::Report(arguments) => report::report(&arguments, &runs),
         Command::Batches(arguments) => inside::batches(&arguments, &runs),
         Command::Logits(arguments) => inside::logits(&arguments, &runs),
         Command::Schema => schema::schema(),

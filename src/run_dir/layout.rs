@@ -14,11 +14,12 @@
 //!     logs/rank-0.log         one file a rank
 //!     checkpoints/            step-<step>/, one folder each
 //!     evaluation.json         validation loss of the last checkpoint
-//!     samples/                texts that the model wrote
+//!     samples/                texts that the model wrote, in training (step-<step>.json) and at the end (final.json)
 //!     export/                 the model handed on
 //!     report.html             what people read afterwards
 //!     .lock                   held while somebody writes
 //!   <name>/.<run id>.removed-*/  a run that is being deleted, or was when its process died
+//!   <name>/sweep/             the trials of a sweep
 //! ```
 
 use std::fs;
@@ -123,6 +124,30 @@ impl RunDir {
     /// The folder of the texts that the model wrote.
     pub fn samples(&self) -> PathBuf {
         self.root.join("samples")
+    }
+
+    /// What the model wrote after `step` steps of training.
+    pub fn samples_at(&self, step: u64) -> PathBuf {
+        self.samples().join(format!("step-{step:08}.json"))
+    }
+
+    /// Every file that [`Self::samples_at`] names, in the order of the steps; none where the folder cannot be read.
+    pub fn step_samples(&self) -> Vec<(u64, PathBuf)> {
+        let entries = fs::read_dir(self.samples()).into_iter().flatten().filter_map(Result::ok);
+        let mut found: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let step = name.to_str()?.strip_prefix("step-")?.strip_suffix(".json")?.parse().ok()?;
+                Some((step, entry.path()))
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// What the finished model wrote.
+    pub fn final_samples(&self) -> PathBuf {
+        self.samples().join("final.json")
     }
 
     /// The validation loss of the last checkpoint.

@@ -211,7 +211,7 @@ fn run_sample(graph: &Graph, world: &World) -> Result<Outputs> {
     let place = checkpoint.path().to_owned();
     world.share(Some(Order::Sample { run: run.root().to_owned(), checkpoint: place }))?;
     let samples = compute::sample(graph, world, checkpoint, &graph.experiment.sample, Weights::AsTrained)?;
-    let paths = samples.write(&run.samples())?;
+    let paths = samples.write(run)?;
     let files: Vec<OutputFile> =
         paths.iter().map(|path| OutputFile::of(run.root(), path)).collect::<Result<_>>()?;
     Ok(Outputs::from([(FILES.to_owned(), json!(files))]))

@@ -1,6 +1,6 @@
 //! sample: texts that some weights continue.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ use crate::experiment::{Experiment, Precision, Sample};
 use crate::generation::{self, SampledText};
 use crate::model::Chain;
 use crate::monitor::{Progress, Unit};
-use crate::run_dir::{write_atomic, write_json};
+use crate::run_dir::{RunDir, write_atomic, write_json};
 use crate::torch::guard;
 use crate::train::{compute_kind, device, set_up};
 
@@ -99,12 +99,13 @@ pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
 }
 
 impl Samples {
-    /// Writes `final.json`, and `final.txt` for people, into `dir`; returns both paths.
+    /// Writes the final samples of `run`, and beside them a text for people; returns both paths.
     ///
     /// # Errors
     /// The files cannot be written.
-    pub fn write(&self, dir: &Path) -> Result<[PathBuf; 2]> {
-        let (json, text) = (dir.join("final.json"), dir.join("final.txt"));
+    pub fn write(&self, run: &RunDir) -> Result<[PathBuf; 2]> {
+        let json = run.final_samples();
+        let text = json.with_extension("txt");
         write_json(&json, self).with_context(|| format!("cannot write {}", json.display()))?;
         let shown = self.to_text();
         write_atomic(&text, |out| out.write_all(shown.as_bytes()))

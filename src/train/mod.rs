@@ -283,7 +283,7 @@ impl<'a> Run<'a> {
             mesh.check_interrupt()
         })?;
         if let Some(watch) = &mut self.watch {
-            let path = run_dir.samples().join(format!("step-{step:08}.json"));
+            let path = run_dir.samples_at(step);
             write_json(&path, &samples).with_context(|| format!("writing {}", path.display()))?;
             watch.samples(step, &samples);
         }

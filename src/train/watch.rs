@@ -1,9 +1,10 @@
 //! What people see of a training run: metrics, TensorBoard, the progress bar.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
@@ -43,6 +44,7 @@ impl Watch {
         flops_per_token: f64,
     ) -> Result<Self> {
         let mut recorder = Recorder::open(run_dir, (step > 0).then_some(step))?;
+        remove_samples_after(run_dir, step)?;
         recorder.tensorboard().hparams(&hparams(experiment)?, &[&tag("loss"), &tag("val_loss")]);
         Ok(Self {
             recorder,
@@ -68,12 +70,14 @@ impl Watch {
         self.bar.message(format!("loss {:.4}, {tokens_per_second:.0} tokens/s", report.loss));
         let loads = report.loads.iter().map(LayerLoad::of).collect::<Result<Vec<_>>>()?;
         let fullest: Vec<f64> = loads.iter().map(|layer| layer.fullest).collect();
+        let dead: Vec<u64> = loads.iter().map(|layer| layer.dead).collect();
         let mut line = fields([
             ("loss", json!(report.loss)),
             ("lr", json!(report.lr)),
             ("grad_norm", json!(report.grad_norm)),
             ("balance_loss", json!(Load::mean_balance_loss(&report.loads))),
-            ("dead_experts", json!(loads.iter().map(|layer| layer.dead).sum::<u64>())),
+            ("dead_experts", json!(dead.iter().sum::<u64>())),
+            ("dead_experts_layers", json!(dead)),
             ("max_load", json!(fullest.iter().copied().fold(0.0, f64::max))),
             ("max_load_layers", json!(fullest)),
             ("tokens_per_second", json!(tokens_per_second)),
@@ -131,6 +135,15 @@ impl Watch {
     fn restart_interval(&mut self) {
         self.interval = Interval { start: Instant::now(), tokens: 0 };
     }
+}
+
+/// Removes the samples of steps that are about to be taken again: what they wrote may never be.
+fn remove_samples_after(run_dir: &RunDir, step: u64) -> Result<()> {
+    for (_, path) in run_dir.step_samples().into_iter().filter(|(written, _)| *written > step) {
+        fs::remove_file(&path)
+            .with_context(|| format!("cannot remove {}; check its permissions", path.display()))?;
+    }
+    Ok(())
 }
 
 fn fields<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {

@@ -12,6 +12,7 @@ mod numbers;
 mod project;
 mod ranks;
 mod removal;
+mod report;
 mod reproduction;
 mod stops;
 mod sweeps;

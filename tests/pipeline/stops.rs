@@ -31,6 +31,20 @@ fn a_pause_changes_nothing() {
 }
 
 #[test]
+fn samples_of_steps_that_are_taken_again_go() {
+    let project = Project::with(&["sample.every_steps = 2"]);
+    project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
+    let samples = project.the_run().join("samples");
+    let written = fs::read(samples.join("step-00000002.json")).unwrap();
+    // What a killed process left of a step after its last checkpoint.
+    fs::write(samples.join("step-00000005.json"), "[]").unwrap();
+    project.oss_run("resume last --stop-at-step 5").ends_with(75);
+    assert_eq!(fs::read(samples.join("step-00000002.json")).unwrap(), written);
+    assert!(!samples.join("step-00000005.json").exists());
+    assert!(samples.join("step-00000004.json").exists());
+}
+
+#[test]
 fn resume_needs_the_manifest_alone() {
     let project = Project::new();
     project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);

@@ -1,0 +1,156 @@
+"""A report opens in Chromium without a complaint and without the network, draws its curves, and stays small.
+
+OSS_RUN_NO_BROWSER=1 leaves this check out where Chromium and its driver cannot be installed.
+"""
+
+import json
+import math
+import os
+import random
+import shutil
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+NUM_STEPS = 10_000
+MAX_BYTES = 2_000_000
+SPIKE, NAN = 6_001, 7_001
+HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+# A browser that does nothing on its own: no start pages, no updates, no accounts.
+OPTIONS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --force-prefers-reduced-motion"
+).split()
+# Of every chart: whether its svg has a line with at least two points inside the chart's box.
+DRAWN = """
+return [...document.querySelectorAll("figure.chart")].map((figure) => {
+  const box = figure.querySelector(".plot svg")?.getBoundingClientRect();
+  const lines = [...figure.querySelectorAll("path.line, circle")].map((line) => line.getBoundingClientRect());
+  const seen = lines.some((line) => line.width > 0 && line.left >= box.left - 1 && line.right <= box.right + 1);
+  return [figure.querySelector("b").textContent, Boolean(box && box.height > 50 && seen)];
+});
+"""
+# Of every map: how many colours its pixels have.
+COLOURS = """
+return [...document.querySelectorAll(".map canvas")].map((canvas) => {
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return new Set(new Uint32Array(pixels.buffer)).size;
+});
+"""
+# The greatest number on the vertical axis of the first chart.
+TOP_TICK = """
+const ticks = document.querySelector(".losses .plot").querySelectorAll("text[text-anchor=end]");
+return Math.max(...[...ticks].map((tick) => Number(tick.textContent)));
+"""
+
+
+def check(program, report):
+    if os.environ.get("OSS_RUN_NO_BROWSER") == "1":
+        print("  left out: OSS_RUN_NO_BROWSER=1", flush=True)
+        return
+    browsers = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    binary, driver = next(filter(None, browsers), None), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        fix = "install both (sudo apt install chromium chromium-driver), or leave this check out with OSS_RUN_NO_BROWSER=1"
+        report.failed("report", f"there is no Chromium or no chromedriver; {fix}")
+        return
+
+    run = long_run(program)
+    one = program.directory / program.call("report", run).strip()
+    report.below(f"bytes of the report of {NUM_STEPS} logged steps", one.stat().st_size, MAX_BYTES)
+    name, runs = sweep(program, run)
+    many = program.directory / "many.html"
+    program.call("report", run, program.trained, "--sweep", name, "--runs-dir", runs, "--out", many)
+
+    profile = program.directory / "chromium"
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for option in [*OPTIONS, f"--user-data-dir={profile}", "--window-size=1280,1000"]:
+        options.add_argument(option)
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        look(browser, report, "one run", one)
+        marks = len(browser.find_elements(By.CSS_SELECTOR, "figure.chart .missing"))
+        report.same("marks of values that are not numbers", marks, 1)
+        report.holds("a peak of one step is on the axis of the loss", browser.execute_script(TOP_TICK) >= 40, "50 nats")
+        look(browser, report, "two runs and a sweep", many)
+        trials = len(browser.find_elements(By.CSS_SELECTOR, "#coordinates path.trial"))
+        report.same("lines of the trials", trials, 27)
+        browser.find_element(By.CSS_SELECTOR, ".legend button").click()
+        left = len(browser.find_elements(By.CSS_SELECTOR, "figure.chart path.line.run-0"))
+        report.same("lines of a run that is switched off", left, 0)
+    finally:
+        browser.quit()
+
+
+def look(browser, report, what, page):
+    browser.get(page.as_uri())
+    charts = browser.execute_script(DRAWN)
+    empty = [name for name, drawn in charts if not drawn]
+    report.holds(f"{what}: every chart has a line", charts and not empty, f"{len(charts)} charts, empty: {empty or 'none'}")
+    colours = browser.execute_script(COLOURS)
+    report.holds(f"{what}: every map has colours", colours and min(colours) > 1, f"{colours} colours")
+    fetched = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    report.same(f"{what}: fetched from elsewhere", [url for url in fetched if not url.startswith("data:")], [])
+    report.holds(f"{what}: text of users stays text", browser.title != "taken", f"the title is {browser.title!r}")
+    complaints = [entry["message"] for entry in browser.get_log("browser")]
+    report.same(f"{what}: messages on the console", complaints, [])
+
+
+def long_run(program):
+    """A copy of a trained run with 10,000 logged steps, a spike, a loss that is not a number, and a hostile sample."""
+    run = program.directory / "runs" / "long" / program.trained.name
+    shutil.copytree(program.trained, run, ignore=shutil.ignore_patterns("checkpoints", "export", "tensorboard"))
+    draw = random.Random(0)
+    with open(run / "metrics.jsonl", "w", encoding="utf-8") as file:
+        for step in range(1, NUM_STEPS + 1):
+            loss = 1.5 + 8 / math.sqrt(step) + draw.gauss(0, 0.05)
+            loads = [1 + abs(draw.gauss(0, 0.3)) + layer / 20 for layer in range(24)]
+            line = {
+                "step": step,
+                "loss": 50.0 if step == SPIKE else None if step == NAN else loss,
+                "lr": 3e-4 * min(1, step / 500),
+                "grad_norm": abs(draw.gauss(1, 0.2)),
+                "balance_loss": 1 + abs(draw.gauss(0, 0.05)),
+                "dead_experts": step % 3,
+                "dead_experts_layers": [step % 3 if layer == 5 else 0 for layer in range(24)],
+                "max_load": max(loads),
+                "max_load_layers": loads,
+                "tokens_per_second": draw.gauss(5000, 200),
+                "tflops": draw.gauss(0.1, 0.004),
+                "peak_memory_bytes": 500_000_000 + step,
+            }
+            file.write(json.dumps(line) + "\n")
+            if step % 100 == 0:
+                file.write(json.dumps({"step": step, "val_loss": loss + 0.1, "val_nats_per_byte": loss / 3}) + "\n")
+    sample = {"prompt": HOSTILE, "prompt_tokens": [1], "tokens": [2], "text": HOSTILE}
+    (run / "samples" / "step-00000100.json").write_text(json.dumps([sample]), encoding="utf-8")
+    return run
+
+
+def sweep(program, run):
+    """A sweep of 27 trials; the name of its folder and the directory of all runs."""
+    folder = program.directory / "runs" / "swept" / "sweep"
+    folder.mkdir(parents=True)
+    draw = random.Random(1)
+    with open(folder / "results.jsonl", "w", encoding="utf-8") as file:
+        for trial in range(27):
+            lr, decay = [1e-4, 1e-3, 1e-2][trial % 3], [0.0, 0.1, 0.2][trial // 3 % 3]
+            kind = ["adamw", "muon", HOSTILE][trial // 9]
+            done = trial % 7 != 6
+            line = {
+                "trial": trial + 1,
+                "run": run.name,
+                "state": "done" if done else "failed",
+                "values": {"optimizer.lr": lr, "optimizer.weight_decay": decay, "optimizer.kind": kind},
+                "metric": "val_loss",
+                "direction": "minimize",
+                "value": 2 + abs(math.log10(lr) + 3) + decay + draw.random() / 10 if done else None,
+                "step": 300,
+                "steps": 300,
+                "seconds": 41.2,
+            }
+            file.write(json.dumps(line) + "\n")
+    return "swept", folder.parent.parent

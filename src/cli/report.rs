@@ -1,0 +1,53 @@
+//! `oss-run report`: one HTML file about one run or many.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use chrono::Utc;
+use clap::Args;
+
+use super::output::print;
+use crate::report::{Report, Sweep};
+use crate::run_dir::{RunDir, RunsDir, write_atomic};
+
+/// Runs of a sweep whose curves are shown unless runs are named: as many as there are colours to tell them apart.
+const BEST_RUNS: usize = 8;
+
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The runs: each a path, an id or the start of one, a name, or `last`
+    #[arg(required_unless_present = "sweep")]
+    run: Vec<String>,
+    /// A sweep, by the name of its folder: its trials, and the curves of its 8 best runs unless runs are given
+    #[arg(long, value_name = "NAME")]
+    sweep: Option<String>,
+    /// The file; unless given, report.html in the directory of the run, or here for several runs or a sweep
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Writes the report and prints its path. Runs may be under way; they stay as they are.
+pub fn report(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let sweep = arguments.sweep.as_ref().map(|name| Sweep::read(runs, name)).transpose()?;
+    let mut shown: Vec<RunDir> = Vec::new();
+    for asked in &arguments.run {
+        let run = runs.resolve(asked)?;
+        let place = |run: &RunDir| run.root().canonicalize().ok();
+        if !shown.iter().any(|known| place(known) == place(&run)) {
+            shown.push(run);
+        }
+    }
+    let out = match (&arguments.out, shown.as_slice(), &sweep) {
+        (Some(out), ..) => out.clone(),
+        (None, [run], None) => run.report(),
+        _ => PathBuf::from("report.html"),
+    };
+    if let (Some(sweep), []) = (&sweep, shown.as_slice()) {
+        shown = sweep.best_runs(runs, BEST_RUNS);
+    }
+    let page = Report::of(&shown, sweep, Utc::now())?.to_html();
+    write_atomic(&out, |file| file.write_all(page.as_bytes()))
+        .with_context(|| format!("cannot write {}; give another place with --out", out.display()))?;
+    print(&format!("{}\n", out.display()))
+}

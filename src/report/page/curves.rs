@@ -1,0 +1,149 @@
+//! Charts and maps: the places that the script draws in, group by group.
+
+use maud::{Markup, html};
+
+use super::super::run::RunReport;
+use super::data::{Chart, Data, EXPERTS, map_id};
+use super::metrics::{LOSSES, metric};
+use super::{heading, named, picture};
+
+/// All curves, the losses first.
+pub fn curves(data: &Data<'_>, runs: &[RunReport]) -> Markup {
+    if data.charts.is_empty() {
+        return html! { section #curves { h2 { "Curves" } p.note { "Nothing is logged yet." } } };
+    }
+    let of_group = |group: &str| -> Vec<(usize, &Chart)> {
+        data.charts.iter().enumerate().filter(|(_, chart)| group_of(&chart.tag) == group).collect()
+    };
+    html! {
+        section #curves {
+            h2 { "Curves" }
+            noscript {
+                (picture::loss(runs))
+                p.note { "Charts and maps of everything else need JavaScript, which is switched off." }
+            }
+            div.scripted hidden {
+                (controls(runs))
+                (figures("charts losses", of_group(LOSS)))
+                @for group in groups(data) { h3 { (group) } (figures("charts", of_group(group))) }
+                (explanation(data.thinned))
+            }
+        }
+    }
+}
+
+/// The group of the losses, which stand above TensorBoard's groups.
+const LOSS: &str = "";
+
+/// TensorBoard's group of a number, but for the losses.
+fn group_of(tag: &str) -> &str {
+    if LOSSES.contains(&tag) { LOSS } else { tag.split_once('/').map_or(tag, |(group, _)| group) }
+}
+
+/// All groups but the losses, in the order in which they appear.
+fn groups<'a>(data: &'a Data<'_>) -> Vec<&'a str> {
+    let mut groups: Vec<&str> = Vec::new();
+    for group in data.charts.iter().map(|chart| group_of(&chart.tag)) {
+        if group != LOSS && !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    groups
+}
+
+fn controls(runs: &[RunReport]) -> Markup {
+    let choice = |set: &str, to: &str, name: &str, pressed: bool| {
+        html! { button data-set=(set) data-to=(to) aria-pressed=(pressed) { (name) } }
+    };
+    html! {
+        div #controls .controls {
+            label {
+                "smoothing "
+                input #smooth type="range" min="0" max="0.99" step="0.01" value="0.6";
+                output { "0.6" }
+            }
+            span.choice role="group" aria-label="vertical axis" {
+                (choice("logY", "false", "linear", true)) (choice("logY", "true", "log", false))
+            }
+            span.choice role="group" aria-label="horizontal axis" {
+                (choice("x", "steps", "steps", true)) (choice("x", "log", "log steps", false))
+                @if runs.iter().all(|run| run.facts.estimate.is_some()) { (choice("x", "tokens", "tokens", false)) }
+            }
+            @if runs.len() > 1 {
+                span.legend role="group" aria-label="runs" {
+                    @for (index, run) in runs.iter().enumerate() {
+                        button data-run=(index) aria-pressed="true" { (named(index, run)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn figures(class: &str, charts: Vec<(usize, &Chart)>) -> Markup {
+    html! {
+        div class=(class) {
+            @for (index, chart) in charts {
+                figure.chart data-chart=(index) {
+                    figcaption { b { (chart.tag) } " " span { (chart.metric.meaning) } }
+                    div.plot {}
+                }
+            }
+        }
+    }
+}
+
+fn explanation(thinned: bool) -> Markup {
+    html! {
+        p.note {
+            "Point at a chart for its values, drag over it to look closer, double-click to go back. "
+            "Smoothing is an exponential mean of what is drawn; the values themselves stay visible behind it. "
+            "A triangle at the foot marks a value that is not a number. "
+            @if thinned {
+                "Long curves are thinned out: of each of many equal stretches the least value, the greatest and the first "
+                "that is not a number are drawn, so no peak is lost; what is smoothed are the means of such stretches. "
+                "metrics.jsonl has every value."
+            }
+        }
+    }
+}
+
+/// The load of the experts: in training, and each expert's at the end.
+pub fn experts(runs: &[RunReport]) -> Markup {
+    if !runs.iter().any(has_maps) {
+        return html! {};
+    }
+    html! {
+        section #experts .scripted hidden {
+            h2 { "Expert load" }
+            @for (index, run) in runs.iter().enumerate().filter(|(_, run)| has_maps(run)) {
+                (heading(index, runs))
+                div.maps {
+                    @for map in &run.maps {
+                        figure.map #(map_id(index, &map.name)) {
+                            figcaption { b { (map.name) } " " span { (metric(&map.name).meaning) } }
+                            div.plot {}
+                        }
+                    }
+                    @if let Some(report) = &run.evaluated {
+                        figure.map #(map_id(index, EXPERTS)) {
+                            figcaption {
+                                b { "each expert" } " "
+                                span {
+                                    "load over the uniform load, validation text after step " (report.step)
+                                    "; dead: " (report.evaluation.dead_experts)
+                                }
+                            }
+                            div.plot {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether there is something to see of a run's experts.
+pub fn has_maps(run: &RunReport) -> bool {
+    !run.maps.is_empty() || run.evaluated.is_some()
+}

@@ -1,0 +1,116 @@
+//! The page: HTML with its styles, its data and its script inside, and nothing outside.
+
+mod curves;
+mod data;
+mod facts;
+mod metrics;
+mod picture;
+mod samples;
+mod sweep;
+mod tables;
+mod words;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::Report;
+use super::run::RunReport;
+use crate::run_dir::redact;
+use data::Data;
+
+const STYLE: &str = include_str!("page.css");
+
+/// One script, in the order of its parts.
+const SCRIPT: [&str; 6] = [
+    include_str!("scale.js"),
+    include_str!("chart.js"),
+    include_str!("map.js"),
+    include_str!("samples.js"),
+    include_str!("table.js"),
+    include_str!("sweep.js"),
+];
+
+/// Nothing may be fetched from anywhere, whatever a text inside the page says.
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
+
+/// The whole document. No secret that this process knows is in it.
+pub fn page(report: &Report) -> String {
+    let Report { runs, sweep, written } = report;
+    let data = Data::of(runs, sweep.as_ref());
+    let title = title(report);
+    let content = html! {
+        (facts::header(&title, runs, *written))
+        (contents(report))
+        main {
+            section #overview { (facts::facts(runs, *written)) }
+            @if let Some(sweep) = sweep { (sweep::sweep(sweep, runs.len())) }
+            @if !runs.is_empty() {
+                (curves::curves(&data, runs))
+                (curves::experts(runs))
+                (samples::samples(runs))
+                (tables::configuration(runs))
+                (tables::environment(runs))
+                (tables::stages(runs))
+            }
+        }
+        script #data type="application/json" { (PreEscaped(data.to_json())) }
+    };
+    let document: Markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href="data:,";
+                title { (redact(&title)) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (PreEscaped(redact(&content.into_string())))
+                script {
+                    (PreEscaped("(() => {\n\"use strict\";\n"))
+                    @for part in SCRIPT { (PreEscaped(part)) }
+                    (PreEscaped("})();"))
+                }
+            }
+        }
+    };
+    document.into_string()
+}
+
+fn title(report: &Report) -> String {
+    match (&report.sweep, report.runs.as_slice()) {
+        (Some(sweep), _) => format!("sweep {}", sweep.name),
+        (None, [run]) => run.label.clone(),
+        (None, runs) => format!("{} runs", runs.len()),
+    }
+}
+
+/// Colours that tell runs apart; beyond, they begin again with broken lines.
+const COLOURS: usize = 8;
+
+/// A run's colour and name.
+fn named(index: usize, run: &RunReport) -> Markup {
+    html! { i class={ "swatch run-" (index % COLOURS) } {} (run.label) }
+}
+
+/// A heading above the run `index`, where there are others.
+fn heading(index: usize, runs: &[RunReport]) -> Markup {
+    html! { @if runs.len() > 1 { h3 { (named(index, &runs[index])) } } }
+}
+
+fn contents(report: &Report) -> Markup {
+    let runs = &report.runs;
+    let parts = [
+        ("sweep", "Sweep", report.sweep.is_some()),
+        ("curves", "Curves", !runs.is_empty()),
+        ("experts", "Expert load", runs.iter().any(curves::has_maps)),
+        ("samples", "Samples", runs.iter().any(|run| !run.moments.is_empty())),
+        ("configuration", "Configuration", !runs.is_empty()),
+        ("environment", "Environment", !runs.is_empty()),
+        ("stages", "Stages", !runs.is_empty()),
+    ];
+    html! { nav { @for (id, name, _) in parts.iter().filter(|(_, _, there)| *there) { a href={ "#" (id) } { (name) } " " } } }
+}

@@ -1,0 +1,144 @@
+//! What a run was made of: values, machines, stages.
+
+use chrono::TimeDelta;
+use maud::{Markup, html};
+
+use super::super::configuration::{differences, flat, settings};
+use super::super::run::RunReport;
+use super::words::{duration, moment};
+use super::{heading, named};
+use crate::plan::Stage;
+use crate::run_dir::{Segment, StageState};
+
+/// The values that are not the defaults; for several runs first those in which they differ.
+pub fn configuration(runs: &[RunReport]) -> Markup {
+    let experiments: Vec<_> = runs.iter().map(|run| &run.manifest.experiment).collect();
+    html! {
+        section #configuration {
+            h2 { "Configuration" }
+            @if runs.len() > 1 {
+                @let differing = differences(&experiments);
+                h3 { "Where the runs differ" }
+                @if differing.is_empty() { p.note { "In nothing: they are copies of each other." } }
+                @else { div.scroll { table {
+                    thead { tr {
+                        th { "value" }
+                        @for (index, run) in runs.iter().enumerate() { th { (named(index, run)) } }
+                    } }
+                    tbody { @for (key, values) in differing { tr {
+                        th { code { (key) } }
+                        @for value in values { td { (value.unwrap_or_else(|| "–".to_owned())) } }
+                    } } }
+                } } }
+            }
+            @for run in runs {
+                details open[runs.len() == 1] {
+                    summary { "Values that are not the defaults" @if runs.len() > 1 { ": " (run.label) } }
+                    div.scroll { table {
+                        thead { tr { th { "value" } th {} th { "default" } th { "set by" } } }
+                        tbody { @for setting in settings(&run.manifest.experiment, &run.manifest.layers) { tr {
+                            th { code { (setting.key) } } td { (setting.value) }
+                            td.faint { (setting.default.unwrap_or_else(|| "unset".to_owned())) }
+                            td.faint { (setting.set_by) }
+                        } } }
+                    } }
+                }
+            }
+        }
+    }
+}
+
+/// Columns of the table of starts.
+const STARTS: [&str; 8] = ["started", "took", "ended", "program", "git", "libtorch", "host", "devices"];
+
+/// Every start of every run: program, machine, times, end.
+pub fn environment(runs: &[RunReport]) -> Markup {
+    html! {
+        section #environment {
+            h2 { "Environment" }
+            @for (index, run) in runs.iter().enumerate() {
+                (heading(index, runs))
+                div.scroll { table {
+                    thead { tr {
+                        @for name in STARTS { th { (name) } }
+                        th.number { "ranks" } th.number { "threads" }
+                    } }
+                    tbody { @for start in &run.manifest.segments { (segment(start)) } }
+                } }
+                @for (index, start) in run.manifest.segments.iter().enumerate() {
+                    details {
+                        summary { "Everything recorded of start " (index + 1) }
+                        dl.plain {
+                            @for (key, value) in flat(&serde_json::to_value(start).unwrap_or_default()) {
+                                @let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                                div { dt { (key) } dd { (text) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn segment(start: &Segment) -> Markup {
+    let host = &start.environment.host;
+    html! { tr {
+        td { (moment(start.started)) }
+        td { (start.finished.map_or_else(|| "–".to_owned(), |end| took(end - start.started))) }
+        td { (start.exit.as_deref().unwrap_or("not told")) }
+        td { "oss-run " (start.environment.program) }
+        td { @match &start.environment.git {
+            Some(git) => {
+                code title=(git.commit) { (git.commit.chars().take(10).collect::<String>()) }
+                @if git.dirty { " with changes" }
+            },
+            None => "–",
+        } }
+        td { (start.libtorch) }
+        td {
+            (host.name)
+            @if !host.cpu.is_empty() { ", " (host.cpu) }
+            @if host.cores > 0 { ", " (host.cores) " cores" }
+        }
+        td { (start.devices.join(", ")) }
+        td.number { (start.ranks) }
+        td.number { (start.threads) }
+    } }
+}
+
+/// What happened to each stage, and why it ran.
+pub fn stages(runs: &[RunReport]) -> Markup {
+    html! {
+        section #stages {
+            h2 { "Stages" }
+            @for (index, run) in runs.iter().enumerate() {
+                (heading(index, runs))
+                div.scroll { table {
+                    thead { tr { th { "stage" } th { "state" } th { "why" } th { "started" } th { "took" } } }
+                    tbody { @for stage in Stage::ALL { @if let Some(record) = run.manifest.stages.get(stage.name()) { tr {
+                        th { (stage) }
+                        td { (state(record.state)) }
+                        td { (record.reason.as_deref().unwrap_or("")) }
+                        td { (moment(record.started)) }
+                        td { (record.finished.map_or_else(|| "–".to_owned(), |end| took(end - record.started))) }
+                    } } } }
+                } }
+            }
+        }
+    }
+}
+
+fn state(state: StageState) -> Markup {
+    let word = match state {
+        StageState::Running => "open",
+        StageState::Done => "done",
+        StageState::Stopped => "stopped",
+        StageState::Failed => "failed",
+    };
+    html! { span class={ "state " (word) } { (word) } }
+}
+
+fn took(time: TimeDelta) -> String {
+    if time < TimeDelta::seconds(1) { format!("{} ms", time.num_milliseconds()) } else { duration(time) }
+}

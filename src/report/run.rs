@@ -1,0 +1,257 @@
+//! What there is to tell of one run: read from its directory, which may be written to meanwhile.
+
+use std::fs;
+
+use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::curves::{Curve, Map, curves, take_maps};
+use super::samples::{Moment, moments};
+use crate::experiment::Experiment;
+use crate::monitor::MetricsLog;
+use crate::plan::Stage;
+use crate::plan::estimate::{Estimate, estimate};
+use crate::plan::identity::experiment_of;
+use crate::run_dir::{Manifest, RunDir, StageState};
+use crate::stages::evaluate::Report as Evaluated;
+
+/// How much of one run a report holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Columns of a map.
+    pub columns: usize,
+    /// Bytes of samples.
+    pub sample_bytes: usize,
+}
+
+/// One run.
+#[derive(Debug)]
+pub struct RunReport {
+    /// `name/id`; of a trial of the sweep, its number before it.
+    pub label: String,
+    /// What the run is and what happened to it.
+    pub manifest: Manifest,
+    /// The headline.
+    pub facts: Facts,
+    /// Every number of the metrics, every logged step.
+    pub curves: Vec<Curve>,
+    /// The numbers with a place for each layer.
+    pub maps: Vec<Map>,
+    /// What it wrote.
+    pub moments: Vec<Moment>,
+    /// At how many steps it wrote something, those left out too.
+    pub num_moments: usize,
+    /// The evaluation of its last checkpoint.
+    pub evaluated: Option<Evaluated>,
+}
+
+/// How a run stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All that was asked of it is done.
+    Done,
+    /// Stopped on request; it can go on.
+    Stopped,
+    /// Ended by an error.
+    Failed(String),
+    /// Its last start has not said how it ended.
+    Open,
+}
+
+/// The headline of a run; what is not known is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// How it stands.
+    pub state: State,
+    /// The last logged step.
+    pub step: u64,
+    /// The steps that it shall take.
+    pub steps: Option<u64>,
+    /// The validation loss that it ended with, or the newest.
+    pub last: Option<Loss>,
+    /// The least validation loss.
+    pub best: Option<Loss>,
+    /// Tokens a second: the median of the logged steps.
+    pub tokens_per_second: Option<f64>,
+    /// Parameters, tokens a step.
+    pub estimate: Option<Estimate>,
+    /// Time at work, all starts together; that of a start which did not say when it ended is not known.
+    pub worked: TimeDelta,
+    /// When a number was last logged.
+    pub logged: Option<DateTime<Utc>>,
+}
+
+/// A validation loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loss {
+    /// Steps taken when it was measured.
+    pub step: u64,
+    /// Nats a token.
+    pub nats: f64,
+    /// The same in bits a byte of text.
+    pub bits_per_byte: Option<f64>,
+}
+
+impl RunReport {
+    /// Reads what `run` has. No lock is taken.
+    ///
+    /// # Errors
+    /// The manifest or the metrics are damaged; the error names the file.
+    pub fn read(run: &RunDir, limits: Limits) -> Result<Self> {
+        let manifest = Manifest::load(run)?;
+        let lines = MetricsLog::read(&run.metrics())?;
+        let mut curves = curves(&lines);
+        let maps = take_maps(&mut curves, limits.columns);
+        let evaluated = fs::read(run.evaluation()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let (moments, num_moments) = moments(run, limits.sample_bytes);
+        let modified = |file: fs::Metadata| file.modified().map(DateTime::<Utc>::from);
+        let logged = fs::metadata(run.metrics()).and_then(modified).ok().filter(|_| !lines.is_empty());
+        Ok(Self {
+            label: label(run),
+            facts: Facts::of(&manifest, &curves, evaluated.as_ref(), logged),
+            manifest,
+            curves,
+            maps,
+            moments,
+            num_moments,
+            evaluated,
+        })
+    }
+
+    /// The curve of `tag`.
+    pub fn curve(&self, tag: &str) -> Option<&Curve> {
+        self.curves.iter().find(|curve| curve.tag == tag)
+    }
+}
+
+impl Facts {
+    fn of(
+        manifest: &Manifest,
+        curves: &[Curve],
+        evaluated: Option<&Evaluated>,
+        logged: Option<DateTime<Utc>>,
+    ) -> Self {
+        let experiment = experiment_of(manifest);
+        let points = |tag: &str| {
+            let curve = curves.iter().find(|curve| curve.tag == tag);
+            curve.map_or(&[][..], |curve| curve.points.as_slice())
+        };
+        let nats_per_byte = points("validation/nats_per_byte");
+        let losses =
+            points("validation/loss").iter().filter(|(_, nats)| nats.is_finite()).map(|&(step, nats)| {
+                let at_step = nats_per_byte.iter().find(|(at, _)| *at == step);
+                Loss { step, nats, bits_per_byte: at_step.map(|(_, nats)| nats / std::f64::consts::LN_2) }
+            });
+        let last_stage = evaluated.map(|report| Loss {
+            step: report.step,
+            nats: report.evaluation.loss,
+            bits_per_byte: Some(report.bits_per_byte),
+        });
+        let in_training = losses.clone().next_back();
+        Self {
+            state: State::of(manifest),
+            step: curves
+                .iter()
+                .filter_map(|curve| curve.points.last())
+                .map(|point| point.0)
+                .max()
+                .unwrap_or(0),
+            steps: experiment.as_ref().map(|experiment| experiment.train.steps),
+            last: match (last_stage, in_training) {
+                (Some(stage), Some(newer)) if newer.step > stage.step => Some(newer),
+                (stage, newest) => stage.or(newest),
+            },
+            best: losses.min_by(|a, b| a.nats.total_cmp(&b.nats)),
+            tokens_per_second: median(points("train/tokens_per_second")),
+            estimate: experiment.as_ref().filter(|known| has_vocabulary(known)).map(estimate),
+            worked: manifest.segments.iter().filter_map(|start| Some(start.finished? - start.started)).sum(),
+            logged,
+        }
+    }
+
+    /// Tokens that it has learnt from.
+    pub fn tokens(&self) -> Option<u64> {
+        Some(self.step * self.estimate.as_ref()?.tokens_per_step)
+    }
+}
+
+impl State {
+    fn of(manifest: &Manifest) -> Self {
+        let train = manifest.stages.get(Stage::Train.name()).map(|record| record.state);
+        match manifest.segments.last().map(|start| start.exit.as_deref()) {
+            Some(Some("done")) if train.is_none_or(|state| state == StageState::Done) => Self::Done,
+            Some(Some("done" | "stopped")) => Self::Stopped,
+            Some(Some(error)) => Self::Failed(error.to_owned()),
+            Some(None) | None => Self::Open,
+        }
+    }
+
+    /// The word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Stopped => "stopped",
+            Self::Failed(_) => "failed",
+            Self::Open => "running or killed",
+        }
+    }
+}
+
+/// The folder's name, which need not be the manifest's: runs are moved and copied.
+fn label(run: &RunDir) -> String {
+    let root = std::path::absolute(run.root()).unwrap_or_else(|_| run.root().to_owned());
+    let names: Vec<_> = root.iter().map(|part| part.to_string_lossy()).collect();
+    names[names.len().saturating_sub(2)..].join("/")
+}
+
+fn has_vocabulary(experiment: &Experiment) -> bool {
+    experiment.model.vocab_size.is_some()
+}
+
+fn median(points: &[(u64, f64)]) -> Option<f64> {
+    let mut values: Vec<f64> = points.iter().map(|point| point.1).filter(|value| value.is_finite()).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::run_dir::Segment;
+
+    fn curve(tag: &str, points: &[(u64, f64)]) -> Curve {
+        Curve { tag: tag.to_owned(), points: points.to_vec() }
+    }
+
+    #[test]
+    fn the_headline_of_a_run_under_way() {
+        let manifest = Manifest::new("aa", "tiny", Value::Null);
+        let curves = [
+            curve("train/loss", &[(1, 4.0), (30, 2.0)]),
+            curve("train/tokens_per_second", &[(1, 10.0), (20, 500.0), (30, 400.0)]),
+            curve("validation/loss", &[(10, 3.0), (20, 2.0), (25, f64::NAN), (30, 2.5)]),
+            curve("validation/nats_per_byte", &[(20, std::f64::consts::LN_2)]),
+        ];
+        let facts = Facts::of(&manifest, &curves, None, None);
+        assert_eq!(facts.state, State::Open);
+        assert_eq!((facts.step, facts.steps, facts.tokens()), (30, None, None));
+        assert_eq!(facts.best, Some(Loss { step: 20, nats: 2.0, bits_per_byte: Some(1.0) }));
+        assert_eq!(facts.last.map(|loss| loss.nats), Some(2.5));
+        assert_eq!(facts.tokens_per_second, Some(400.0));
+    }
+
+    #[test]
+    fn the_last_start_says_how_a_run_stands() {
+        let state = |exit: Option<&str>| {
+            let mut manifest = Manifest::new("aa", "tiny", Value::Null);
+            manifest.segments.push(Segment { exit: exit.map(str::to_owned), ..Segment::default() });
+            State::of(&manifest).word()
+        };
+        assert_eq!(
+            [Some("done"), Some("stopped"), Some("no room"), None].map(state),
+            ["done", "stopped", "failed", "running or killed"]
+        );
+    }
+}

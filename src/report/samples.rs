@@ -1,0 +1,108 @@
+//! What a model wrote while it learnt, and at the end.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::generation::SampledText;
+use crate::run_dir::RunDir;
+use crate::stages::sample::Samples;
+
+/// Characters of one text that are shown.
+const TEXT_CHARACTERS: usize = 4000;
+
+/// The samples of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Steps taken; none for the last stage's samples, made by the finished model.
+    pub step: Option<u64>,
+    /// What was written.
+    pub samples: Vec<SampledText>,
+}
+
+/// The samples of `run` in the order of the steps, thinned out evenly until their texts fit into `bytes`; also how many
+/// moments there are in all.
+pub fn moments(run: &RunDir, bytes: usize) -> (Vec<Moment>, usize) {
+    let mut moments: Vec<Moment> = run
+        .step_samples()
+        .into_iter()
+        .filter_map(|(step, path)| Some(Moment { step: Some(step), samples: shortened(read(&path)?) }))
+        .collect();
+    let last = run.final_samples();
+    if last.exists()
+        && let Some(Samples { samples, .. }) = read(&last)
+    {
+        moments.push(Moment { step: None, samples: shortened(samples) });
+    }
+    let all = moments.len();
+    let size = |moments: &[Moment]| -> usize {
+        moments
+            .iter()
+            .flat_map(|moment| &moment.samples)
+            .map(|sample| sample.prompt.len() + sample.text.len())
+            .sum()
+    };
+    // The first and the last always stay.
+    while moments.len() > 2 && size(&moments) > bytes {
+        let last = moments.len() - 1;
+        let mut index = 0;
+        moments.retain(|_| {
+            index += 1;
+            (index - 1) % 2 == 0 || index - 1 == last
+        });
+    }
+    (moments, all)
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<T> {
+    let read = fs::read(path).map_err(anyhow::Error::from);
+    match read.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
+        Ok(samples) => Some(samples),
+        Err(error) => {
+            tracing::warn!("{} is left out of the report ({error}); remove the file", path.display());
+            None
+        }
+    }
+}
+
+fn shortened(mut samples: Vec<SampledText>) -> Vec<SampledText> {
+    for text in samples.iter_mut().flat_map(|sample| [&mut sample.prompt, &mut sample.text]) {
+        if let Some((end, _)) = text.char_indices().nth(TEXT_CHARACTERS) {
+            text.truncate(end);
+            text.push('…');
+        }
+    }
+    samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run_dir::write_json;
+
+    fn sample(text: &str) -> SampledText {
+        SampledText { prompt: "p".into(), prompt_tokens: vec![1], tokens: vec![2], text: text.into() }
+    }
+
+    #[test]
+    fn moments_are_thinned_out_and_keep_both_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::new(dir.path());
+        fs::create_dir_all(run.samples()).unwrap();
+        for step in 1..=9 {
+            write_json(&run.samples_at(step * 10), &[sample(&"a".repeat(99))]).unwrap();
+        }
+        fs::write(run.samples_at(95), "torn").unwrap();
+        let samples =
+            Samples { samples: vec![sample(&"ä".repeat(5000))], decoding: std::time::Duration::ZERO };
+        write_json(&run.final_samples(), &samples).unwrap();
+        let (all, number) = moments(&run, usize::MAX);
+        assert_eq!((all.len(), number), (10, 10));
+        assert_eq!(all[9].samples[0].text.chars().count(), TEXT_CHARACTERS + 1);
+        let (few, number) = moments(&run, 8500);
+        let steps: Vec<Option<u64>> = few.iter().map(|moment| moment.step).collect();
+        assert_eq!(steps, [Some(10), Some(50), Some(90), None]);
+        assert_eq!(number, 10);
+    }
+}

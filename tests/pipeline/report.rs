@@ -1,0 +1,114 @@
+//! Reports: one file that is complete in itself, about runs in any state.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::project::Project;
+
+/// What would end a script, or start one, were it not escaped.
+const HOSTILE: &str = "</script><img src=x onerror=alert(1)>";
+
+fn page(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_run_is_reported_into_its_own_directory() {
+    let project = Project::with(&["sample.every_steps = 3", "run.notes = \"a first try\""]);
+    project.oss_run("tiny.toml").ends_with(0);
+    let run = project.the_run();
+    let ended = project.oss_run("report last").ends_with(0);
+    let out = project.path(ended.stdout.trim());
+    assert_eq!(out.canonicalize().unwrap(), run.join("report.html").canonicalize().unwrap());
+    let page = page(&out);
+    for words in [
+        "validation loss",
+        "train/grad_norm",
+        "after step 3",
+        "finished",
+        "a first try",
+        "sequence_length",
+        "never ran",
+        "libtorch",
+        "<noscript><svg",
+        "<script>(() => {",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    for outside in ["src=\"http", "href=\"http", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let again = project.oss_run("tiny.toml").ends_with(0);
+    assert_eq!(again.ran(), [""; 0], "a report makes nothing stale");
+}
+
+#[test]
+fn a_run_under_way_and_one_that_failed_can_be_reported() {
+    let project = Project::new();
+    project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
+    let run = project.the_run();
+    let log = page(&run.join("metrics.jsonl"));
+    // Its writer is in the middle of a line.
+    fs::write(run.join("metrics.jsonl"), format!("{log}{{\"step\":4,\"lo")).unwrap();
+    project.oss_run("report last --out here.html").ends_with(0);
+    let text = page(&project.path("here.html"));
+    assert!(text.contains(">stopped<") && text.contains("of 6"), "{text}");
+    assert!(!run.join("report.html").exists());
+    let nowhere = project.oss_run("report last --out none/here.html").ends_with(1);
+    assert!(nowhere.stderr.contains("fix: give another place with --out"), "{}", nowhere.stderr);
+    project.oss_run("report nothing").ends_with(2);
+    project.oss_run("report").ends_with(2);
+}
+
+#[test]
+fn several_runs_are_told_apart_and_texts_of_users_stay_texts() {
+    let project = Project::with(&["sample.every_steps = 3"]);
+    project.set(&[&format!("run.notes = '{HOSTILE}'"), &format!("sample.prompts = ['{HOSTILE}']")]);
+    project.oss_run("tiny.toml").ends_with(0);
+    let first = project.the_run();
+    project
+        .command("tiny.toml --until train --set run.seed=5")
+        .args(["--set", "run.notes=https://me:hf_canary@hub.example"])
+        .output()
+        .unwrap();
+    let runs = project.runs();
+    assert_eq!(runs.len(), 2);
+    let named = format!("report {} {}", runs[0].display(), runs[1].display());
+    let ended = project.oss_run(&named).ends_with(0);
+    assert_eq!(ended.stdout, "report.html\n");
+    let text = page(&project.path("report.html"));
+    assert!(text.contains("Where the runs differ") && text.contains("run.seed"));
+    assert!(!text.contains(HOSTILE) && !text.contains("<img"), "escaped everywhere");
+    assert!(text.contains("&lt;/script&gt;&lt;img"), "and shown");
+    assert!(!text.contains("hf_canary"), "no secret");
+    assert!(text.contains(&format!("tiny/{}", first.file_name().unwrap().to_str().unwrap())));
+}
+
+#[test]
+fn a_sweep_brings_its_trials_and_its_best_runs() {
+    let project = Project::new();
+    project.oss_run("tiny.toml --until train").ends_with(0);
+    let id = project.the_run().file_name().unwrap().to_str().unwrap().to_owned();
+    let missing = project.oss_run("report --sweep tiny").ends_with(2);
+    assert!(missing.stderr.contains("there is no sweep tiny"), "{}", missing.stderr);
+    let line = |trial: u64, run: &str, state: &str, value: Option<f64>| {
+        json!({"trial": trial, "run": run, "state": state, "values": {"optimizer.lr": 0.1 / trial as f64, "run.name": HOSTILE},
+               "metric": "val_loss", "direction": "minimize", "value": value, "step": 6, "steps": 6, "seconds": 1.5})
+    };
+    let lines = [
+        line(1, &id, "done", Some(2.5)),
+        line(2, "gone", "failed", None),
+        line(3, "other", "stopped", Some(1.0)),
+    ];
+    fs::create_dir_all(project.path("runs/tiny/sweep")).unwrap();
+    project.write("runs/tiny/sweep/results.jsonl", &lines.map(|line| format!("{line}\n")).concat());
+    let ended = project.oss_run("report --sweep tiny").ends_with(0);
+    assert_eq!(ended.stdout, "report.html\n");
+    let text = page(&project.path("report.html"));
+    assert!(text.contains("3 trials, 1 done, 1 failed, 1 stopped"));
+    assert!(text.contains("The best is trial <b>1</b>"), "one that came to its end");
+    assert!(text.contains(&format!("tiny/{id}")), "its curves are there");
+    assert!(!text.contains(HOSTILE) && !text.contains("<img"));
+}
