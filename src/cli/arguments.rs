@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{completions, evaluate, export, inside, plan, resume, run, sample};
+use super::{completions, doctor, evaluate, export, help, init, inside, plan, resume, run, sample};
 use crate::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
@@ -59,6 +59,8 @@ impl Common {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a first experiment file, to be changed
+    Init(init::Arguments),
     /// Run an experiment: every stage that is not fresh
     Run(run::Arguments),
     /// Show what a run would do, and what it costs
@@ -77,15 +79,21 @@ pub enum Command {
     Logits(inside::LogitsArguments),
     /// Print the JSON Schema of experiment files
     Schema,
-    /// Check this machine: libtorch, devices, memory, disk, tokenizer, hub
-    Doctor,
+    /// Check this machine: libtorch, devices, driver, memory, disk, tokenizer, TensorBoard, hub
+    Doctor(doctor::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
 
 /// Reads the command line; a wrong one ends the program with status 2.
 pub fn parse() -> Cli {
-    Cli::parse_from(spelt_out(std::env::args_os().collect()))
+    let matches = program().get_matches_from(spelt_out(std::env::args_os().collect()));
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The program's command line with its help as people read it.
+pub(super) fn program() -> clap::Command {
+    help::taught(Cli::command())
 }
 
 /// `oss-run EXPERIMENT.toml ...` with its `run` put in.
@@ -129,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        program().debug_assert();
     }
 
     #[test]

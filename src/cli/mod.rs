@@ -6,6 +6,8 @@ mod doctor;
 mod evaluate;
 mod export;
 mod failure;
+mod help;
+mod init;
 mod inside;
 mod launch;
 mod output;
@@ -40,6 +42,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
     interrupt::install().context("cannot listen to signals")?;
     let runs = common.runs();
     match command {
+        Command::Init(arguments) => init::init(&arguments),
         Command::Run(arguments) => run::run(&arguments, &common),
         Command::Plan(arguments) => plan::plan(&arguments, &runs),
         Command::Resume(arguments) => resume::resume(&arguments, &runs),
@@ -49,7 +52,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Batches(arguments) => inside::batches(&arguments, &runs),
         Command::Logits(arguments) => inside::logits(&arguments, &runs),
         Command::Schema => schema::schema(),
-        Command::Doctor => doctor::doctor(&runs),
+        Command::Doctor(arguments) => doctor::doctor(&arguments, &runs),
         Command::Completions(arguments) => completions::completions(&arguments),
     }
 }

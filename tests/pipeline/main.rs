@@ -4,6 +4,7 @@
 
 mod command_line;
 mod damage;
+mod first_steps;
 mod identity;
 mod narrow;
 mod numbers;
