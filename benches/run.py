@@ -3,7 +3,8 @@
     make bench                                                       # everything
     python benches/run.py [--rounds N] [--steps N] [--prepare-mb N] [WHAT]...
 
-WHAT is a module of this directory, which says what it measures: train, scaling, decode, text, checkpoints, ranks, memory.
+WHAT is a module of this directory, which says what it measures: train, scaling, decode, text, checkpoints, ranks, memory,
+rerun.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import decode
 import memory
 import program
 import ranks
+import rerun
 import scaling
 import text
 import train
@@ -38,6 +40,7 @@ def main():
         "checkpoints": checkpoints.measure,
         "ranks": lambda scratch: ranks.measure(scratch, rounds, steps, WARMUP_STEPS),
         "memory": memory.measure,
+        "rerun": rerun.measure,
     }
     if unknown := set(arguments.what) - set(benchmarks):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; choose from {', '.join(benchmarks)}")
