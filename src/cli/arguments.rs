@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{completions, doctor, evaluate, export, help, init, inside, plan, resume, run, sample};
+use crate::interrupt;
 use crate::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
@@ -87,8 +88,12 @@ pub enum Command {
 
 /// Reads the command line; a wrong one ends the program with status 2.
 pub fn parse() -> Cli {
-    let matches = program().get_matches_from(spelt_out(std::env::args_os().collect()));
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let matches = program().try_get_matches_from(spelt_out(std::env::args_os().collect()));
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|answer| {
+        // Help and the version are answers of this kind, too. A closed stdout or stderr has nobody to be told.
+        let _ = answer.print();
+        interrupt::leave(answer.exit_code())
+    })
 }
 
 /// The program's command line with its help as people read it.
