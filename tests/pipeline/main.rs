@@ -12,3 +12,4 @@ mod project;
 mod ranks;
 mod stops;
 mod text;
+mod tutorial;
