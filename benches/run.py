@@ -4,7 +4,7 @@
     python benches/run.py [--rounds N] [--steps N] [--prepare-mb N] [WHAT]...
 
 WHAT is a module of this directory, which says what it measures: train, scaling, decode, text, checkpoints, ranks, memory,
-runs.
+runs, rerun.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import decode
 import memory
 import program
 import ranks
+import rerun
 import runs
 import scaling
 import text
@@ -41,6 +42,7 @@ def main():
         "ranks": lambda scratch: ranks.measure(scratch, rounds, steps, WARMUP_STEPS),
         "memory": memory.measure,
         "runs": runs.measure,
+        "rerun": rerun.measure,
     }
     if unknown := set(arguments.what) - set(benchmarks):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; choose from {', '.join(benchmarks)}")

@@ -18,7 +18,7 @@ from program import Program
 from report import Report
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CHECKS = ["export", "tokenizers", "curve", "init_from", "watching", "sweep", "report", "ranks"]
+CHECKS = ["export", "tokenizers", "schema", "curve", "init_from", "watching", "sweep", "report", "ranks"]
 
 
 def main():

@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{
-    completions, diff, evaluate, export, gc, inside, label, ls, plan, report, reproduce, resume, rm, run,
-    sample, show, sweep,
+    completions, diff, doctor, evaluate, export, gc, help, init, inside, label, ls, plan, report, reproduce,
+    resume, rm, run, sample, show, sweep,
 };
+use crate::interrupt;
 use crate::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
@@ -62,15 +63,23 @@ impl Common {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a first experiment file, to be changed
+    Init(init::Arguments),
     /// Run an experiment: every stage that is not fresh
     Run(run::Arguments),
     /// Run many trials of an experiment, as the [sweep] section of its file says
+    ///
+    /// Each trial is a run. The same command goes on with a sweep that was stopped or killed, runs what is new in one that
+    /// has grown, and helps another process with one that is at work. docs/sweeps.md shows how the section is written.
     Sweep(sweep::Arguments),
     /// Show what a run would do, and what it costs
     Plan(plan::Arguments),
     /// Go on with a run that stopped
     Resume(resume::Arguments),
     /// Run a run again from its manifest and compare bit for bit
+    ///
+    /// It is made again under runs/.reproduced/, from its manifest alone: neither its experiment file nor the environment
+    /// counts. Stopped, the same command goes on. Exit status: 0 identical, 1 different.
     Reproduce(reproduce::Arguments),
     /// Validation loss of a run's weights, or their loss on a text
     Evaluate(evaluate::Arguments),
@@ -116,15 +125,25 @@ pub enum Command {
     Logits(inside::LogitsArguments),
     /// Print the JSON Schema of experiment files
     Schema,
-    /// Check this machine: libtorch, devices, memory, disk, tokenizer, hub
-    Doctor,
+    /// Check this machine: libtorch, devices, driver, memory, disk, tokenizer, TensorBoard, hub
+    Doctor(doctor::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
 
 /// Reads the command line; a wrong one ends the program with status 2.
 pub fn parse() -> Cli {
-    Cli::parse_from(spelt_out(std::env::args_os().collect()))
+    let matches = program().try_get_matches_from(spelt_out(std::env::args_os().collect()));
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|answer| {
+        // Help and the version are answers of this kind, too. A closed stdout or stderr has nobody to be told.
+        let _ = answer.print();
+        interrupt::leave(answer.exit_code())
+    })
+}
+
+/// The program's command line with its help as people read it.
+pub(super) fn program() -> clap::Command {
+    help::taught(Cli::command())
 }
 
 /// `oss-run EXPERIMENT.toml ...` with its `run` put in.
@@ -168,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        program().debug_assert();
     }
 
     #[test]

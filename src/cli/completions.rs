@@ -1,9 +1,9 @@
 //! `oss-run completions`: completion scripts.
 
 use anyhow::Result;
-use clap::{Args, CommandFactory};
+use clap::Args;
 
-use super::arguments::Cli;
+use super::arguments::program;
 use super::output::print;
 
 /// What it takes.
@@ -16,6 +16,6 @@ pub struct Arguments {
 /// Prints the script for one shell.
 pub fn completions(arguments: &Arguments) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "oss-run", &mut script);
+    clap_complete::generate(arguments.shell, &mut program(), "oss-run", &mut script);
     print(&String::from_utf8_lossy(&script))
 }

@@ -1,13 +1,20 @@
 //! `oss-run doctor`: is this machine fit, and what to do where it is not.
 
+mod gpu;
+
+use std::env;
 use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use indicatif::BinaryBytes;
-use tch::Cuda;
+use serde::Serialize;
+use serde_json::json;
 
-use super::output::print;
+use super::output::{print, print_json};
 use crate::data::Tokenizer;
 use crate::data::sources::Watch;
 use crate::data::sources::hub::{Hub, HubConfig, Repository};
@@ -15,40 +22,57 @@ use crate::experiment::TokenizerChoice;
 use crate::run_dir::{Host, RunsDir, free_bytes};
 use crate::torch;
 
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Print the checks as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
 /// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum Verdict {
     Good,
     /// Something that not everybody needs.
-    Warning {
-        fix: String,
-    },
-    Bad {
-        fix: String,
-    },
+    Warning,
+    Bad,
 }
 
 /// One line of the report.
+#[derive(Debug, Serialize)]
 struct Check {
     what: &'static str,
-    found: String,
     verdict: Verdict,
+    found: String,
+    /// What to do; none where all is well.
+    fix: Option<String>,
 }
 
 impl Check {
-    fn good(what: &'static str, found: String) -> Self {
-        Self { what, found, verdict: Verdict::Good }
+    fn good(what: &'static str, found: impl Into<String>) -> Self {
+        Self { what, verdict: Verdict::Good, found: found.into(), fix: None }
+    }
+
+    fn warning(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what, verdict: Verdict::Warning, found: found.into(), fix: Some(fix.into()) }
+    }
+
+    fn bad(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what, verdict: Verdict::Bad, found: found.into(), fix: Some(fix.into()) }
     }
 }
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mark, fix) = match &self.verdict {
-            Verdict::Good => ("ok     ", None),
-            Verdict::Warning { fix } => ("warning", Some(fix)),
-            Verdict::Bad { fix } => ("bad    ", Some(fix)),
+        let mark = match self.verdict {
+            Verdict::Good => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Bad => "bad",
         };
-        write!(f, "{mark} {:<10} {}", self.what, self.found)?;
-        fix.map_or(Ok(()), |fix| write!(f, "; {fix}"))
+        write!(f, "{mark:<7} {:<11} {}", self.what, self.found)?;
+        self.fix.as_ref().map_or(Ok(()), |fix| write!(f, "; {fix}"))
     }
 }
 
@@ -56,13 +80,20 @@ impl fmt::Display for Check {
 ///
 /// # Errors
 /// Something that every run needs is bad.
-pub fn doctor(runs: &RunsDir) -> Result<()> {
-    let checks = [libtorch(), gpu(), memory(), disk(runs.root()), tokenizer(), hub()];
-    let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
-    print(&lines)?;
-    let bad = checks.iter().filter(|check| matches!(check.verdict, Verdict::Bad { .. })).count();
+pub fn doctor(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    let place = existing(runs.root());
+    let mut checks = vec![libtorch()];
+    checks.extend(gpu::checks());
+    checks.extend([memory(), disk(runs.root(), place), locks(place), tokenizer(), tensorboard(), hub()]);
+    if arguments.json {
+        print_json(&json!({ "checks": checks }))?;
+    } else {
+        let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
+        print(&lines)?;
+    }
+    let bad = checks.iter().filter(|check| check.verdict == Verdict::Bad).count();
     if bad > 0 {
-        bail!("{bad} of {} checks are bad; each line above ends with its fix", checks.len());
+        bail!("{bad} of {} checks are bad; each of them ends with its fix", checks.len());
     }
     Ok(())
 }
@@ -80,33 +111,7 @@ fn libtorch() -> Check {
     );
     match sum {
         Ok(64.0) => Check::good("libtorch", found),
-        _ => Check {
-            what: "libtorch",
-            found: format!("{found}, but it does not compute"),
-            verdict: Verdict::Bad { fix: "run `make setup` again".to_owned() },
-        },
-    }
-}
-
-fn gpu() -> Check {
-    let built = cfg!(feature = "cuda");
-    let has_driver =
-        Path::new("/proc/driver/nvidia/version").exists() || Path::new("/dev/nvidiactl").exists();
-    match (built, has_driver, Cuda::is_available()) {
-        (true, _, true) => Check::good("GPU", format!("{} CUDA devices", Cuda::device_count())),
-        (false, true, _) => Check {
-            what: "GPU",
-            found: "there is one, and this program was built for the CPU".to_owned(),
-            verdict: Verdict::Warning { fix: "rebuild with `CUDA=1 make build`".to_owned() },
-        },
-        (true, ..) => Check {
-            what: "GPU",
-            found: "built for CUDA, and libtorch sees no device".to_owned(),
-            verdict: Verdict::Warning {
-                fix: "check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or set train.device = \"cpu\"".to_owned(),
-            },
-        },
-        (false, false, _) => Check::good("GPU", "none; training runs on the CPU".to_owned()),
+        _ => Check::bad("libtorch", format!("{found}, but it does not compute"), "run `make setup` again"),
     }
 }
 
@@ -119,30 +124,64 @@ fn memory() -> Check {
     if bytes >= LITTLE_MEMORY_BYTES {
         return Check::good("memory", found);
     }
-    let fix = "run small experiments only; `oss-run plan` says what one needs".to_owned();
-    Check { what: "memory", found, verdict: Verdict::Warning { fix } }
+    Check::warning("memory", found, "run small experiments only; `oss-run plan` says what one needs")
 }
 
 /// Room that the quickstart needs with its checkpoints.
 const LITTLE_ROOM_BYTES: u64 = 1 << 30;
 
-fn disk(runs: &Path) -> Check {
+/// The nearest folder above `runs`, or itself, that is there.
+fn existing(runs: &Path) -> &Path {
+    let found = runs.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
+    if found.as_os_str().is_empty() { Path::new(".") } else { found }
+}
+
+fn disk(runs: &Path, place: &Path) -> Check {
     let what = "disk";
-    let existing = runs.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
-    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-    if let Err(error) = tempfile::tempfile_in(existing) {
-        let found = format!("cannot write to {} ({error})", existing.display());
-        let fix = "make it writable, or give another place with --runs-dir".to_owned();
-        return Check { what, found, verdict: Verdict::Bad { fix } };
+    if let Err(error) = tempfile::tempfile_in(place) {
+        let found = format!("cannot write to {} ({error})", place.display());
+        return Check::bad(what, found, "make it writable, or give another place with --runs-dir");
     }
     match free_bytes(runs) {
-        Ok(free) if free < LITTLE_ROOM_BYTES => Check {
-            what,
-            found: format!("{} free at {}", BinaryBytes(free), runs.display()),
-            verdict: Verdict::Warning { fix: "free some, or give another place with --runs-dir".to_owned() },
-        },
-        Ok(free) => Check::good(what, format!("{} free at {}", BinaryBytes(free), runs.display())),
+        Ok(free) => {
+            let found = format!("{} free at {}", BinaryBytes(free), runs.display());
+            if free < LITTLE_ROOM_BYTES {
+                return Check::warning(what, found, "free some, or give another place with --runs-dir");
+            }
+            Check::good(what, found)
+        }
         Err(error) => Check::good(what, format!("free room unknown ({error})")),
+    }
+}
+
+/// Whether a second writer is kept out, which network file systems may not do.
+fn locks(place: &Path) -> Check {
+    let what = "locks";
+    let try_twice = || -> io::Result<bool> {
+        let file = tempfile::NamedTempFile::new_in(place)?;
+        file.as_file().try_lock()?;
+        Ok(matches!(File::open(file.path())?.try_lock(), Err(TryLockError::WouldBlock)))
+    };
+    let fix = "keep runs on a local disk with --runs-dir, or mount the file system with locks";
+    match try_twice() {
+        Ok(true) => {
+            Check::good(what, format!("two writers of one run are kept apart at {}", place.display()))
+        }
+        Ok(false) => Check::bad(what, format!("a lock at {} keeps nobody out", place.display()), fix),
+        Err(error) => Check::bad(what, format!("no file locks at {} ({error})", place.display()), fix),
+    }
+}
+
+fn tensorboard() -> Check {
+    let paths = env::var_os("PATH").unwrap_or_default();
+    let program = env::split_paths(&paths).map(|dir| dir.join("tensorboard")).find(|path| path.is_file());
+    match program {
+        Some(path) => Check::good("tensorboard", path.display().to_string()),
+        None => Check::warning(
+            "tensorboard",
+            "not installed; it draws the curves of runs",
+            "pip install tensorboard, here or where you look at them",
+        ),
     }
 }
 
@@ -156,16 +195,10 @@ fn tokenizer() -> Check {
     });
     match encoded {
         Ok((back, size)) if back == text => Check::good("tokenizer", format!("{name}, {size} tokens")),
-        Ok((back, _)) => Check {
-            what: "tokenizer",
-            found: format!("{name} turns {text:?} into {back:?}"),
-            verdict: Verdict::Bad { fix: "build the program again".to_owned() },
-        },
-        Err(error) => Check {
-            what: "tokenizer",
-            found: format!("{error:#}"),
-            verdict: Verdict::Bad { fix: "build the program again".to_owned() },
-        },
+        Ok((back, _)) => {
+            Check::bad("tokenizer", format!("{name} turns {text:?} into {back:?}"), "build the program again")
+        }
+        Err(error) => Check::bad("tokenizer", format!("{error:#}"), "build the program again"),
     }
 }
 
@@ -187,10 +220,29 @@ fn hub() -> Check {
         .and_then(|(hub, repository)| hub.pin(&repository, None, Watch::quiet()));
     match asked {
         Ok(_) => Check::good(what, format!("{endpoint} answers, {token}")),
-        Err(error) => Check {
-            what,
-            found: format!("{error:#}"),
-            verdict: Verdict::Warning { fix: "only experiments with `hub = ...` need it".to_owned() },
-        },
+        Err(error) => Check::warning(what, format!("{error:#}"), "only experiments with `hub = ...` need it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_ends_with_its_fix() {
+        assert_eq!(Check::good("disk", "1 GB").to_string(), "ok      disk        1 GB");
+        assert_eq!(Check::bad("disk", "none", "buy one").to_string(), "bad     disk        none; buy one");
+        let check = serde_json::to_value(Check::warning("hub", "silent", "wait")).unwrap();
+        assert_eq!(check, json!({ "what": "hub", "verdict": "warning", "found": "silent", "fix": "wait" }));
+    }
+
+    #[test]
+    fn locks_and_room_are_looked_for_where_runs_will_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("not/yet");
+        assert_eq!(existing(&runs), folder.path());
+        assert_eq!(existing(Path::new("runs-that-nobody-made")), Path::new("."));
+        assert_eq!(locks(folder.path()).verdict, Verdict::Good);
+        assert_eq!(locks(Path::new("/proc")).verdict, Verdict::Bad);
     }
 }

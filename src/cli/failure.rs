@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::io::IsTerminal;
 use std::panic::{self, AssertUnwindSafe};
-use std::process::ExitCode;
 
 use anyhow::Result;
 
@@ -70,13 +69,13 @@ impl Status {
     }
 
     /// The status for the shell.
-    pub fn code(self) -> ExitCode {
-        ExitCode::from(match self {
+    pub fn code(self) -> i32 {
+        match self {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Wrong => 2,
             Self::Stopped => 75,
-        })
+        }
     }
 }
 

@@ -8,6 +8,8 @@ mod evaluate;
 mod export;
 mod failure;
 mod gc;
+mod help;
+mod init;
 mod inside;
 mod label;
 mod launch;
@@ -50,6 +52,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
     interrupt::install().context("cannot listen to signals")?;
     let runs = common.runs();
     match command {
+        Command::Init(arguments) => init::init(&arguments),
         Command::Run(arguments) => run::run(&arguments, &common),
         Command::Sweep(arguments) => sweep::sweep(&arguments, &common),
         Command::Plan(arguments) => plan::plan(&arguments, &runs),
@@ -68,7 +71,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Batches(arguments) => inside::batches(&arguments, &runs),
         Command::Logits(arguments) => inside::logits(&arguments, &runs),
         Command::Schema => schema::schema(),
-        Command::Doctor => doctor::doctor(&runs),
+        Command::Doctor(arguments) => doctor::doctor(&arguments, &runs),
         Command::Completions(arguments) => completions::completions(&arguments),
     }
 }

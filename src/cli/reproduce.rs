@@ -11,17 +11,8 @@ use crate::distributed::is_launched;
 use crate::run_dir::RunsDir;
 use crate::runner::{self, Extent, Reproduction};
 
-const EXAMPLES: &str = "\
-The run is made again under runs/.reproduced/, from its manifest alone: neither its experiment file nor the environment
-counts. Stopped, the same command goes on. Exit status: 0 identical, 1 different.
-
-Examples:
-  oss-run reproduce last                       everything that the newest run made
-  oss-run reproduce quickstart --steps 20      only its first 20 steps";
-
 /// What it takes.
 #[derive(Debug, Args)]
-#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The run: a path, an id or the start of one, a name, or `last`
     run: String,

@@ -16,7 +16,6 @@ use crate::sweep::{Group, Plan, Results, Row, State, SweepError, cell};
 
 /// What it takes.
 #[derive(Debug, Args)]
-#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     experiment: Experiment,
@@ -26,24 +25,6 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
 }
-
-const EXAMPLES: &str = "\
-A sweep is an experiment file with a [sweep] section:
-
-  [sweep]
-  base = \"../quickstart.toml\"
-  [sweep.parameters]
-  \"optimizer.lr\" = [1e-3, 3e-3, 1e-2]
-  \"run.seed\" = [0, 1]
-
-Each trial is a run. The same command goes on with a sweep that was stopped or killed, runs what is new in one that
-grew, and helps another process with one that is at work.
-
-Examples:
-  oss-run sweep experiments/sweeps/lr.toml --dry-run     which trials, and how they stand
-  oss-run sweep experiments/sweeps/lr.toml               run those that are not done
-  oss-run sweep experiments/sweeps/lr.toml --parallel 2 --set train.steps=200
-  tensorboard --logdir runs/lr/sweep/tensorboard         the HParams tab";
 
 /// How the sweep is run.
 #[derive(Debug, Default, Args)]

@@ -2,7 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use super::{ExperimentErrors, Overrides, Resolved, SetBy, conform::Report, load::load_with};
+use super::{
+    ExperimentErrors, Overrides, Resolved, SetBy,
+    conform::Report,
+    load::load_with,
+    shape::{self, Shape},
+};
 
 /// Loads a file that says only where the text comes from, under the given environment.
 fn under(variables: &[(&str, &str)], set: &[&str]) -> Result<Resolved, ExperimentErrors> {
@@ -54,4 +59,39 @@ fn wrong_variables_go_by_their_names() {
     environment variable OSS_RUN__TRAIN__PRECISION: `train.precision` cannot be "bf15"; did you mean "bf16"? it is one of f32, bf16, f16
     environment variable OSS_RUN__TRAIN__STEPZ: unknown key `stepz` in [train]; did you mean `steps`?
     "#);
+}
+
+/// Every key that a variable can name, as its parts.
+fn keys<'a>(shape: &'a Shape, path: &mut Vec<&'a str>, found: &mut Vec<Vec<&'a str>>) {
+    match shape {
+        Shape::Table(fields) => {
+            for field in fields {
+                path.push(&field.name);
+                found.push(path.clone());
+                keys(&field.shape, path, found);
+                path.pop();
+            }
+        }
+        Shape::Either(shapes) => shapes.iter().for_each(|shape| keys(shape, path, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_slip_in_any_variable() {
+    let mut found = Vec::new();
+    keys(shape::experiment(), &mut Vec::new(), &mut found);
+    assert!(found.len() > 90, "{}", found.len());
+    let slips: Vec<(String, &str)> = found
+        .iter()
+        .map(|key| (format!("OSS_RUN__{}Q", key.join("__").to_uppercase()), key[key.len() - 1]))
+        .collect();
+    let variables: Vec<(&str, &str)> = slips.iter().map(|(variable, _)| (variable.as_str(), "1")).collect();
+    let errors = under(&variables, &[]).expect_err("all of them are wrong");
+    for (variable, key) in &slips {
+        let named = format!("environment variable {variable}: ");
+        let problem = errors.problems().iter().find(|problem| problem.to_string().starts_with(&named));
+        let fix = problem.and_then(|problem| problem.fix()).unwrap_or_default();
+        assert!(fix.starts_with("did you mean") && fix.contains(&format!("`{key}`")), "{variable}\n{errors}");
+    }
 }

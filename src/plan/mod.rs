@@ -1,12 +1,13 @@
 //! From an experiment to stages, keys, staleness and estimates.
 //!
-//! [`table`] says what invalidates what; [`keys`] hashes it; [`inputs`] finds what an experiment reads; [`identity`]
+//! [`table`] says what invalidates what, [`consequences`] which stages that means; [`keys`] hashes it; [`inputs`] finds what an experiment reads; [`identity`]
 //! finds the run that it is; [`Graph`] holds each stage's key against what the run has; [`staleness`] says why a stage
 //! has to run; [`estimate`], [`memory`], [`traffic`] and [`disk`] what it costs, and [`cards`] where that
 //! fits.
 
 pub mod activations;
 pub mod cards;
+pub mod consequences;
 pub mod disk;
 mod error;
 pub mod estimate;

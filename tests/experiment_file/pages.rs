@@ -32,6 +32,11 @@ fn the_reference_page_is_current() {
 }
 
 #[test]
+fn the_page_of_what_makes_stale_is_current() {
+    assert_current("docs/staleness.md", &oss_run::plan::consequences::page());
+}
+
+#[test]
 fn every_shipped_experiment_loads_without_warnings() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
     let mut count = 0;

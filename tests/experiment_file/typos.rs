@@ -1,6 +1,6 @@
 //! A slip in any key and in any word of an enum is found where it stands, and the right word suggested.
 
-use oss_run::experiment::schema;
+use oss_run::experiment::{ExperimentErrors, schema};
 use serde_json::Value;
 
 use crate::Folder;
@@ -65,7 +65,8 @@ fn words(schema: &Value, root: &Value) -> Vec<String> {
     found
 }
 
-/// Slips of the hand: a letter lost, doubled, swapped with its neighbour, replaced, added.
+/// Slips of the hand: a letter lost, doubled, swapped with its neighbour, replaced, added; the wrong case; dashes for
+/// underscores.
 fn slips(word: &str) -> Vec<String> {
     let letters: Vec<char> = word.chars().collect();
     let middle = letters.len() / 2;
@@ -79,9 +80,10 @@ fn slips(word: &str) -> Vec<String> {
     replaced[middle] = 'q';
     let mut added = letters.clone();
     added.push('s');
-    let all =
+    let hand =
         [lost, doubled, swapped, replaced, added].map(|letters| letters.into_iter().collect::<String>());
-    all.into_iter().filter(|slip| slip != word).collect()
+    let other = [word.to_uppercase(), word.replace('_', "-")];
+    hand.into_iter().chain(other).filter(|slip| slip != word).collect()
 }
 
 /// A file that says `line` in the table at `path`; gives the text and the line number of `line`.
@@ -147,6 +149,63 @@ fn a_slip_in_any_key() {
         }
     }
     assert!(tried > 400, "only {tried} slips tried");
+}
+
+/// `a.b[].c` as it is written in one line below the section `[a]`: `b = [{ slip = 1 }]`.
+fn inline(path: &[String], slip: &str) -> String {
+    let inside = format!("{slip} = 1");
+    path.iter().skip(1).rev().fold(inside, |inside, part| match part.strip_suffix("[]") {
+        Some(name) => format!("{name} = [{{ {inside} }}]"),
+        None => format!("{part} = {{ {inside} }}"),
+    })
+}
+
+#[test]
+fn a_slip_in_any_inline_table() {
+    let folder = Folder::new(&[]);
+    let mut tried = 0;
+    for spot in spots().iter().filter(|spot| spot.path.len() > 2) {
+        let (name, table) = spot.path.split_last().expect("a key");
+        let slip = format!("{name}q");
+        let line = inline(table, &slip);
+        folder.write("e.toml", &format!("[{}]\n{line}\n", table[0]));
+        let errors = folder.load("e.toml", &[]).expect_err(&line);
+        let column = line.find(&slip).expect("the slip") + 1;
+        let place = Some((folder.path("e.toml").display().to_string(), 2, column));
+        let problem = errors.problems().iter().find(|problem| problem.location() == place);
+        let fix = problem.and_then(|problem| problem.fix()).unwrap_or_default();
+        assert!(fix.starts_with("did you mean") && fix.contains(&format!("`{name}`")), "{line}\n{errors}");
+        tried += 1;
+    }
+    assert!(tried > 15, "only {tried} slips tried");
+}
+
+#[test]
+fn a_slip_in_any_argument() {
+    let folder = Folder::new(&[("e.toml", "[dataset]\nbuiltin = \"stories\"\n")]);
+    let mut tried = 0;
+    // Keys inside lists of tables have no dotted name, and only a file can extend files.
+    let is_named =
+        |spot: &&Spot| !spot.path.iter().any(|part| part.ends_with("[]")) && spot.path != ["extends"];
+    for spot in spots().iter().filter(is_named) {
+        let (name, table) = spot.path.split_last().expect("a key");
+        let path = |last: &str| table.iter().map(String::as_str).chain([last]).collect::<Vec<_>>().join(".");
+        let slip = path(&format!("{name}q"));
+        let wanted = format!("`{name}`");
+        // A table that was begun may lack other keys, too.
+        let suggests = |errors: &ExperimentErrors| {
+            let mut fixes = errors.problems().iter().filter_map(|problem| problem.fix());
+            fixes.any(|fix| fix.starts_with("did you mean") && fix.contains(&wanted))
+        };
+        for argument in [format!("{slip}=1"), format!("{slip}.inner=1")] {
+            let errors = folder.load("e.toml", &[&argument]).expect_err(&argument);
+            assert!(suggests(&errors), "{argument}\n{errors}");
+        }
+        let errors = folder.unset("e.toml", &[&slip], &[]).expect_err(&slip);
+        assert!(suggests(&errors), "--unset {slip}\n{errors}");
+        tried += 1;
+    }
+    assert!(tried > 80, "only {tried} slips tried");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod command_line;
 mod damage;
+mod first_steps;
 mod identity;
 mod looking_after;
 mod many_runs;
@@ -17,3 +18,4 @@ mod reproduction;
 mod stops;
 mod sweeps;
 mod text;
+mod tutorial;

@@ -1,0 +1,211 @@
+//! What `--help` adds to the options: commands in groups, and examples that can be copied.
+
+use clap::Command;
+
+/// What people do, in the order in which they come to it, with the commands for it. A command that stands nowhere here
+/// is listed last.
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Start", &["init", "doctor", "schema", "completions"]),
+    ("Run", &["plan", "run", "resume", "sweep", "reproduce"]),
+    ("Look", &["ls", "show", "diff", "report", "evaluate", "sample"]),
+    ("Hand on", &["export"]),
+    ("Tidy", &["label", "rm", "gc"]),
+];
+
+/// The last group's heading.
+const OTHERS: &str = "Look inside";
+
+/// Examples of each command; what stands behind `#` says what a line is for. Those of commands that this program lacks
+/// are shown nowhere.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    (
+        "init",
+        &[
+            "oss-run init mine                                # a story-teller, in minutes on a CPU",
+            "oss-run init experiments/law --template text     # from your own files",
+        ],
+    ),
+    (
+        "doctor",
+        &[
+            "oss-run doctor                                   # a line for each thing; each fault with its fix",
+            "oss-run doctor --runs-dir /scratch/runs --json",
+        ],
+    ),
+    (
+        "plan",
+        &[
+            "oss-run plan mine.toml                           # stages, parameters, memory, tokens",
+            "oss-run plan mine.toml --explain                 # every value, and who set it",
+            "oss-run plan experiments/20b_tinystories.toml --dry-run --rank 3",
+        ],
+    ),
+    (
+        "run",
+        &[
+            "oss-run mine.toml                                # short for `oss-run run mine.toml`",
+            "oss-run mine.toml --set optimizer.lr=1e-3 --set train.steps=2000",
+            "oss-run mine.toml --until train --stop-at-step 500",
+        ],
+    ),
+    (
+        "resume",
+        &[
+            "oss-run resume last                              # the newest run, from its newest checkpoint",
+            "oss-run resume mine --set train.max_minutes=60",
+        ],
+    ),
+    (
+        "sweep",
+        &[
+            "oss-run sweep experiments/sweeps/lr.toml --dry-run   # the trials, before any runs",
+            "oss-run experiments/sweeps/lr.toml               # all of them; again, only what is missing",
+            "oss-run sweep mine.toml --parallel 2 --retry-failed",
+        ],
+    ),
+    (
+        "ls",
+        &[
+            "oss-run ls                                       # every run, the newest last",
+            "oss-run ls --where optimizer.lr=1e-3 --sort val_loss",
+        ],
+    ),
+    ("show", &["oss-run show last", "oss-run show mine --json"]),
+    ("diff", &["oss-run diff mine last                           # values, data, code, metrics"]),
+    ("label", &["oss-run label last team=blue --notes \"the good one\"", "oss-run label last --remove team"]),
+    ("rm", &["oss-run rm 3fa9 --yes                            # the start of an id is enough"]),
+    ("gc", &["oss-run gc --dry-run                             # what would go", "oss-run gc"]),
+    ("report", &["oss-run report last", "oss-run report mine last --out both.html         # side by side"]),
+    (
+        "reproduce",
+        &[
+            "oss-run reproduce last                           # the same run again, from its directory alone",
+            "oss-run reproduce mine --steps 20                # only its first steps",
+        ],
+    ),
+    (
+        "evaluate",
+        &[
+            "oss-run evaluate last                            # on the validation text",
+            "oss-run evaluate mine --step 500 --data other.txt --json",
+        ],
+    ),
+    (
+        "sample",
+        &[
+            "oss-run sample last --prompt \"Once upon a time\"",
+            "oss-run sample mine --prompt \"One day,\" --temperature 0.8 --top-k 50 --num-samples 3",
+            "oss-run sample last --prompt \"The end\" --greedy --weights int8",
+        ],
+    ),
+    (
+        "export",
+        &[
+            "oss-run export last                              # takes the place of the run's own export",
+            "oss-run export mine --step 500 --dtype f32 --out copy",
+        ],
+    ),
+    ("batches", &["oss-run batches last --steps 0..2 --json         # the tokens of the first two steps"]),
+    ("logits", &["oss-run logits last --prompt \"Once\" --json       # one row a token"]),
+    (
+        "schema",
+        &["oss-run schema > schema.json                     # `#:schema schema.json` names it in a file"],
+    ),
+    (
+        "completions",
+        &[
+            "oss-run completions bash > ~/.local/share/bash-completion/completions/oss-run",
+            "oss-run completions fish > ~/.config/fish/completions/oss-run.fish",
+        ],
+    ),
+];
+
+/// `program` with groups in its help and examples in that of its commands.
+pub fn taught(program: Command) -> Command {
+    let listing = listing(&program);
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{listing}\nOptions:\n{{options}}{{after-help}}"
+    );
+    let program = program
+        .help_template(template)
+        .after_help("`oss-run COMMAND --help` shows what a command takes, with examples.");
+    EXAMPLES.iter().fold(program, |program, (name, lines)| {
+        if program.find_subcommand(name).is_none() {
+            return program;
+        }
+        program.mut_subcommand(name, |command| {
+            command.after_long_help(format!("Examples:\n  {}", lines.join("\n  ")))
+        })
+    })
+}
+
+/// The commands in their groups, each with the first line of what it does.
+fn listing(program: &Command) -> String {
+    let known = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
+    let others = program.get_subcommands().filter(|command| !known(command.get_name()));
+    let mut text = String::new();
+    let groups = GROUPS.iter().map(|(heading, names)| {
+        (*heading, names.iter().filter_map(|name| program.find_subcommand(name)).collect::<Vec<_>>())
+    });
+    for (heading, commands) in groups.chain([(OTHERS, others.collect())]) {
+        if commands.is_empty() {
+            continue;
+        }
+        text.push_str(&format!("{heading}:\n"));
+        for command in commands {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            text.push_str(&format!("  {:<12} {about}\n", command.get_name()));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arguments::program;
+    use super::*;
+
+    /// A line as a shell would cut it: quotes hold words together, `#` and redirections end it.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split(['#', '>']).next().unwrap_or_default();
+        let cut = line.split('"').enumerate().flat_map(|(index, part)| match index % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![part.to_owned()],
+        });
+        cut.collect()
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        for command in program().get_subcommands() {
+            let name = command.get_name();
+            let (_, lines) = EXAMPLES
+                .iter()
+                .find(|(other, _)| *other == name)
+                .unwrap_or_else(|| panic!("`{name}` has no examples; add some to EXAMPLES in {}", file!()));
+            for line in *lines {
+                let mut words = words(line);
+                assert_eq!(words[0], "oss-run", "{line}");
+                if words[1].ends_with(".toml") {
+                    // A file with [sweep] sweeps.
+                    words.insert(1, name.to_owned());
+                }
+                assert_eq!(words[1], name, "{line}");
+                program().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}\n{error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_groups_every_command_once() {
+        let help = program().render_help().to_string();
+        for command in program().get_subcommands() {
+            let line = format!("\n  {:<12} ", command.get_name());
+            assert_eq!(help.matches(&line).count(), 1, "{}\n{help}", command.get_name());
+        }
+        assert!(help.starts_with("One TOML file"), "{help}");
+        assert!(help.contains("--runs-dir"), "{help}");
+        let long = program().find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        assert!(long.contains("Examples:\n  oss-run mine.toml"), "{long}");
+    }
+}

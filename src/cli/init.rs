@@ -1,0 +1,153 @@
+//! `oss-run init`: a first experiment file, to be changed.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use super::failure::Usage;
+use super::output::print;
+use crate::experiment;
+use crate::run_dir::{write_atomic, write_json};
+
+/// What it takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The experiment: `mine` writes mine.toml, `experiments/mine` into a folder
+    name: PathBuf,
+    /// What to start from
+    #[arg(long, value_name = "TEMPLATE", value_enum, default_value_t)]
+    template: Template,
+}
+
+/// The experiments to start from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Template {
+    /// Stories that the program makes up, on a CPU, in minutes
+    #[default]
+    Stories,
+    /// Your own files
+    Text,
+    /// A dataset of the Hugging Face hub
+    Hub,
+    /// Released weights, trained on; needs a large GPU
+    Finetune,
+    /// 110 million parameters on one GPU
+    Gpu,
+}
+
+impl Template {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Stories => include_str!("init/stories.toml"),
+            Self::Text => include_str!("init/text.toml"),
+            Self::Hub => include_str!("init/hub.toml"),
+            Self::Finetune => include_str!("init/finetune.toml"),
+            Self::Gpu => include_str!("init/gpu.toml"),
+        }
+    }
+
+    /// What the reader has to do before the file can be planned; none where nothing.
+    fn first(self) -> Option<&'static str> {
+        match self {
+            Self::Text => Some("put .txt, .jsonl or .parquet files into the folder texts beside it"),
+            Self::Stories | Self::Hub | Self::Finetune | Self::Gpu => None,
+        }
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// The schema that the first line of each template names.
+const SCHEMA: &str = "schema.json";
+
+/// Writes the file, and the schema for editors beside it where there is none.
+///
+/// # Errors
+/// The file exists already, or its folder cannot be written.
+pub fn init(arguments: &Arguments) -> Result<()> {
+    let file = experiment_file(&arguments.name)?;
+    if file.exists() {
+        let other = file.with_file_name(format!("{}-2", stem(&file)));
+        let message = format!(
+            "{} exists already, and nothing was changed; choose another name, such as `oss-run init {}`",
+            file.display(),
+            other.display()
+        );
+        return Err(Usage(message).into());
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let cannot =
+        || format!("cannot write to {}; make it writable, or choose another folder", folder.display());
+    std::fs::create_dir_all(folder).with_context(cannot)?;
+    write_atomic(&file, |out| out.write_all(arguments.template.text().as_bytes())).with_context(cannot)?;
+    let schema = folder.join(SCHEMA);
+    if !schema.exists() {
+        write_json(&schema, &experiment::schema()).with_context(cannot)?;
+    }
+    print(&format!("{}\n", file.display()))?;
+    if let Some(first) = arguments.template.first() {
+        tracing::info!("first      {first}");
+    }
+    tracing::info!("next       oss-run plan {}", file.display());
+    tracing::info!("then       oss-run {}", file.display());
+    Ok(())
+}
+
+/// `mine` and `mine.toml` mean the same file. Its stem will be the run's name, and so a folder's.
+fn experiment_file(name: &Path) -> Result<PathBuf, Usage> {
+    let file = match name.extension() {
+        Some(end) if end == "toml" => name.to_owned(),
+        _ => PathBuf::from(format!("{}.toml", name.display())),
+    };
+    let stem = stem(&file);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_plain = !stem.starts_with('.') && stem.chars().all(plain);
+    // `last` means the newest run.
+    if name.file_name().is_none() || !is_plain || stem == "last" {
+        let message = format!("{:?} cannot name an experiment; use letters, digits, - and _", name.display());
+        return Err(Usage(message));
+    }
+    Ok(file)
+}
+
+fn stem(file: &Path) -> String {
+    file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Experiment, Overrides, load};
+
+    #[test]
+    fn every_template_loads_without_a_warning() {
+        for template in Template::value_variants() {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("mine.toml");
+            std::fs::write(&file, template.text()).unwrap();
+            let resolved = load(&file, &Overrides::default()).unwrap_or_else(|errors| panic!("{errors}"));
+            assert!(resolved.warnings.is_empty(), "{template}: {:?}", resolved.warnings);
+            assert_ne!(resolved.experiment, Experiment::default(), "{template}");
+            assert!(template.text().starts_with(&format!("#:schema {SCHEMA}\n# ")), "{template}");
+            assert!(template.text().lines().all(|line| line.len() <= 120), "{template}");
+        }
+    }
+
+    #[test]
+    fn names_are_files() {
+        let file = |name: &str| experiment_file(Path::new(name)).map(|file| file.display().to_string());
+        assert_eq!(file("mine").unwrap(), "mine.toml");
+        assert_eq!(file("mine.toml").unwrap(), "mine.toml");
+        assert_eq!(file("a/b/v1.2").unwrap(), "a/b/v1.2.toml");
+        for wrong in ["", "..", "a/", "two words", ".toml", "a\nb", "last"] {
+            assert!(file(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

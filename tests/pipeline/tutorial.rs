@@ -1,0 +1,54 @@
+//! The tutorial's commands, in its order, each in a shell as a reader would type it, with a model as small as they get.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::project::Project;
+
+const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
+
+/// At the end of a line: a command that needs the network, a browser, or a program that is not ours.
+const BY_HAND: &str = "# by hand";
+
+/// What makes the tutorial's experiments quick. Variables win over the file and lose to the tutorial's own `--set`.
+const QUICK: [(&str, &str); 9] = [
+    ("OSS_RUN__DATASET__TOKENIZER", "bytes"),
+    ("OSS_RUN__MODEL__PRESET", "tiny"),
+    ("OSS_RUN__MODEL__HIDDEN_SIZE", "16"),
+    ("OSS_RUN__TRAIN__GLOBAL_BATCH_SIZE", "1"),
+    ("OSS_RUN__TRAIN__MICRO_BATCH_SIZE", "1"),
+    ("OSS_RUN__TRAIN__SEQUENCE_LENGTH", "16"),
+    ("OSS_RUN__TRAIN__THREADS", "1"),
+    ("OSS_RUN__EVALUATE__MAX_TOKENS", "64"),
+    ("OSS_RUN__SAMPLE__MAX_NEW_TOKENS", "4"),
+];
+
+/// The commands of the page's shell blocks.
+fn commands() -> Vec<&'static str> {
+    let blocks = TUTORIAL.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.flat_map(str::lines).filter(|line| !line.is_empty() && !line.ends_with(BY_HAND)).collect()
+}
+
+#[test]
+fn the_tutorial_can_be_followed() {
+    let project = Project::new();
+    let program = Path::new(env!("CARGO_BIN_EXE_oss-run"));
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let commands = commands();
+    assert!(commands.len() >= 10, "{commands:?}");
+    let mut stopped = 0;
+    for line in commands {
+        assert!(line.starts_with("oss-run "), "mark it `{BY_HAND}`, or take it out: {line}");
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).current_dir(project.path("")).env("PATH", &path);
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", project.path("hub")).envs(QUICK);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        match output.status.code() {
+            Some(75) if line.contains("--stop-at-step") => stopped += 1,
+            status => assert_eq!(status, Some(0), "{line}\n{said}"),
+        }
+    }
+    assert_eq!(stopped, 1, "the tutorial stops once");
+    assert!(project.path("story-teller/model.safetensors").exists());
+}
