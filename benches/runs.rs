@@ -28,8 +28,8 @@ fn main() -> Result<()> {
     let runs = RunsDir::new(directory.map(PathBuf::from).context("give the directory to write into")?);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/quickstart.toml");
     let resolved = experiment::load(&file, &Overrides::default())?;
-    let layers: BTreeMap<String, String> =
-        resolved.provenance.iter().map(|(key, by)| (key.to_owned(), by.to_string())).collect();
+    let set = resolved.provenance.iter().filter(|(_, by)| by.is_explicit());
+    let layers: BTreeMap<String, String> = set.map(|(key, by)| (key.to_owned(), by.to_string())).collect();
     let document = serde_json::to_value(&resolved.experiment)?;
     let environment = Environment::capture(Path::new("."));
     for n in 0..RUNS {
@@ -80,7 +80,12 @@ fn manifest(
             state: StageState::Done,
             key: digest.clone(),
             version: 1,
-            values: layers.keys().map(|key| (key.clone(), json!(1))).collect(),
+            // Training has most of them in its key, the other stages a few.
+            values: layers
+                .keys()
+                .filter(|_| stage == Stage::Train)
+                .map(|key| (key.clone(), json!(1)))
+                .collect(),
             inputs: BTreeMap::from([("weights".to_owned(), digest.clone())]),
             outputs: BTreeMap::from([("files".to_owned(), json!(files))]),
             started,
