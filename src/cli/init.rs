@@ -35,6 +35,8 @@ enum Template {
     Finetune,
     /// 110 million parameters on one GPU
     Gpu,
+    /// Many short trials, compared
+    Sweep,
 }
 
 impl Template {
@@ -45,6 +47,7 @@ impl Template {
             Self::Hub => include_str!("init/hub.toml"),
             Self::Finetune => include_str!("init/finetune.toml"),
             Self::Gpu => include_str!("init/gpu.toml"),
+            Self::Sweep => include_str!("init/sweep.toml"),
         }
     }
 
@@ -52,7 +55,7 @@ impl Template {
     fn first(self) -> Option<&'static str> {
         match self {
             Self::Text => Some("put .txt, .jsonl or .parquet files into the folder texts beside it"),
-            Self::Stories | Self::Hub | Self::Finetune | Self::Gpu => None,
+            Self::Stories | Self::Hub | Self::Finetune | Self::Gpu | Self::Sweep => None,
         }
     }
 }
@@ -95,7 +98,11 @@ pub fn init(arguments: &Arguments) -> Result<()> {
     if let Some(first) = arguments.template.first() {
         tracing::info!("first      {first}");
     }
-    tracing::info!("next       oss-run plan {}", file.display());
+    let look = match arguments.template {
+        Template::Sweep => format!("oss-run sweep {} --dry-run", file.display()),
+        _ => format!("oss-run plan {}", file.display()),
+    };
+    tracing::info!("next       {look}");
     tracing::info!("then       oss-run {}", file.display());
     Ok(())
 }
@@ -128,7 +135,9 @@ mod tests {
 
     #[test]
     fn every_template_loads_without_a_warning() {
-        for template in Template::value_variants() {
+        // A sweep is not one experiment but many.
+        let single = Template::value_variants().iter().filter(|template| **template != Template::Sweep);
+        for template in single {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("mine.toml");
             std::fs::write(&file, template.text()).unwrap();

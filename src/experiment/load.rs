@@ -171,7 +171,7 @@ fn complete(
                 values.insert(field.name.clone(), placeholder(&field.shape));
             }
             (Some(Value::Dict(_, inner)), shape) => {
-                complete(inner, table_of(shape), &inner_path, merged, start, report);
+                complete(inner, shape.table(), &inner_path, merged, start, report);
             }
             (Some(Value::Array(_, items)), Shape::List { item, .. }) => {
                 for (index, value) in items.iter_mut().enumerate() {
@@ -192,16 +192,6 @@ fn placeholder(shape: &Shape) -> Value {
         Shape::Integer(bounds) => Value::from(bounds.min.unwrap_or_default() as i64),
         Shape::Float(_) => Value::from(1.0),
         _ => Value::from(""),
-    }
-}
-
-/// The table among the shapes that a key may have.
-fn table_of(shape: &Shape) -> &Shape {
-    match shape {
-        Shape::Either(shapes) => {
-            shapes.iter().find(|shape| matches!(shape, Shape::Table(_))).unwrap_or(shape)
-        }
-        _ => shape,
     }
 }
 
@@ -232,7 +222,7 @@ fn leaves<'a>(
         let inner = shape.field(name).map_or(&Shape::Text, |field| &field.shape);
         keys.push(name);
         match value {
-            Value::Dict(_, table) => leaves(table, table_of(inner), keys, merged, into),
+            Value::Dict(_, table) => leaves(table, inner.table(), keys, merged, into),
             value => into.set(join(&path, name), merged.set_by(value.tag(), keys)),
         }
         keys.pop();

@@ -107,6 +107,7 @@ pub(super) fn unset(keys: &[String], layers: &mut [Layer], report: &mut Report) 
 
 /// Whether every key of the tables is known; the first that is not becomes a problem.
 fn exists(table: &Table, shape: &Shape, path: &str, report: &mut Report) -> bool {
+    let shape = shape.table();
     table.iter().all(|(name, node)| {
         let inner = match shape {
             Shape::Map(item) => Some(&**item),

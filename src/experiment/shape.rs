@@ -114,6 +114,16 @@ impl Shape {
         }
     }
 
+    /// The table among the shapes that a key may have, or the shape itself.
+    pub fn table(&self) -> &Self {
+        match self {
+            Self::Either(shapes) => {
+                shapes.iter().find(|shape| matches!(shape, Self::Table(_))).unwrap_or(self)
+            }
+            _ => self,
+        }
+    }
+
     /// The shape at the end of a path of keys.
     pub fn at<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> Option<&Shape> {
         match keys.next() {
