@@ -135,15 +135,14 @@ mod tests {
 
     #[test]
     fn every_template_loads_without_a_warning() {
-        // A sweep is not one experiment but many.
-        let single = Template::value_variants().iter().filter(|template| **template != Template::Sweep);
-        for template in single {
+        for template in Template::value_variants() {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("mine.toml");
             std::fs::write(&file, template.text()).unwrap();
             let resolved = load(&file, &Overrides::default()).unwrap_or_else(|errors| panic!("{errors}"));
             assert!(resolved.warnings.is_empty(), "{template}: {:?}", resolved.warnings);
             assert_ne!(resolved.experiment, Experiment::default(), "{template}");
+            assert_eq!(resolved.sweep.is_some(), *template == Template::Sweep);
             assert!(template.text().starts_with(&format!("#:schema {SCHEMA}\n# ")), "{template}");
             assert!(template.text().lines().all(|line| line.len() <= 120), "{template}");
         }

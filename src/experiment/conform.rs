@@ -65,6 +65,8 @@ impl Report {
         let suggestions = suggestions(name, fields, path);
         let help = if path.is_empty() && name == "extends" {
             "only a file can extend files: write it there".into()
+        } else if path.is_empty() && name == "sweep" {
+            "only a file can sweep: write it there".into()
         } else if suggestions.is_empty() {
             let names = fields.iter().map(|field| field.name.clone());
             format!("the keys here are {}", names.collect::<Vec<_>>().join(", "))

@@ -184,9 +184,11 @@ fn a_slip_in_any_inline_table() {
 fn a_slip_in_any_argument() {
     let folder = Folder::new(&[("e.toml", "[dataset]\nbuiltin = \"stories\"\n")]);
     let mut tried = 0;
-    // Keys inside lists of tables have no dotted name, and only a file can extend files.
-    let is_named =
-        |spot: &&Spot| !spot.path.iter().any(|part| part.ends_with("[]")) && spot.path != ["extends"];
+    // Keys inside lists of tables have no dotted name, and only a file can extend files, or sweep.
+    let of_files = ["extends", "sweep"];
+    let is_named = |spot: &&Spot| {
+        !spot.path.iter().any(|part| part.ends_with("[]")) && !of_files.contains(&spot.path[0].as_str())
+    };
     for spot in spots().iter().filter(is_named) {
         let (name, table) = spot.path.split_last().expect("a key");
         let path = |last: &str| table.iter().map(String::as_str).chain([last]).collect::<Vec<_>>().join(".");

@@ -148,6 +148,5 @@ fn the_schema_and_the_completions_are_printed() {
 fn the_doctor_passes_here() {
     let project = Project::new();
     let ended = project.oss_run("doctor").ends_with(0);
-    assert_eq!(ended.stdout.lines().count(), 6);
     assert!(ended.stdout.contains("o200k_harmony, 201088 tokens"), "{}", ended.stdout);
 }

@@ -29,9 +29,18 @@ fn commands() -> Vec<&'static str> {
     blocks.flat_map(str::lines).filter(|line| !line.is_empty() && !line.ends_with(BY_HAND)).collect()
 }
 
+/// The files that the page shows whole: a comment with their name is their first line.
+fn files() -> Vec<(&'static str, &'static str)> {
+    let blocks = TUTORIAL.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.filter_map(|text| Some((text.lines().next()?.strip_prefix("# ")?, text))).collect()
+}
+
 #[test]
 fn the_tutorial_can_be_followed() {
     let project = Project::new();
+    for (name, text) in files() {
+        project.write(name, text);
+    }
     let program = Path::new(env!("CARGO_BIN_EXE_oss-run"));
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let commands = commands();
