@@ -2,10 +2,14 @@
 
 mod costs;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use clap::Args;
+use indicatif::BinaryBytes;
 use serde::Serialize;
 
+use super::failure::Usage;
 use super::output::{print, print_json};
 use super::run::Experiment;
 use super::table::table;
@@ -13,8 +17,11 @@ use crate::data::Prepared;
 use crate::data::sources::Watch;
 use crate::experiment::{self, Explained};
 use crate::interrupt;
+use crate::plan::advice::{Advice, Known, advice};
+use crate::plan::calibration::{self, Calibration};
 use crate::plan::cards::{Fit, Saving, fits, savings};
 use crate::plan::disk::{Disk, disk};
+use crate::plan::drawing::{Language, draw};
 use crate::plan::estimate::{Estimate, estimate};
 use crate::plan::identity::steps_taken;
 use crate::plan::memory::{Memory, memory};
@@ -22,7 +29,7 @@ use crate::plan::mesh::{Mesh, on_gpu};
 use crate::plan::pace::Pace;
 use crate::plan::traffic::{Interconnect, Traffic, interconnects, traffic};
 use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
-use crate::run_dir::RunsDir;
+use crate::run_dir::{Host, RunsDir, free_bytes};
 use crate::storage;
 use crate::train::{self, DryRun};
 
@@ -34,6 +41,12 @@ pub struct Arguments {
     /// Show every value and where it came from, defaults too
     #[arg(long)]
     explain: bool,
+    /// Draw the stages and what they hand each other, and nothing else
+    #[arg(long, value_name = "LANGUAGE", value_enum, num_args = 0..=1, default_missing_value = "text", conflicts_with = "json")]
+    graph: Option<Language>,
+    /// Measure this device's speed in a few steps on made-up tokens; remembered for later plans
+    #[arg(long)]
+    calibrate: bool,
     /// Play one rank: initialise its slice, write its part of a checkpoint, and measure the memory that it takes
     #[arg(long)]
     dry_run: bool,
@@ -63,6 +76,8 @@ struct Plan {
     estimate: Estimate,
     /// Passes over the training text; known once it is prepared.
     epochs: Option<f64>,
+    /// Tokens that are held out; known once they are prepared.
+    validation_tokens: Option<u64>,
     mesh: Mesh,
     /// Of each rank.
     memory: PlannedMemory,
@@ -72,8 +87,14 @@ struct Plan {
     fits: Vec<Fit>,
     savings: Vec<Saving>,
     disk: Disk,
+    /// Bytes that are free where runs are written; unknown on some file systems.
+    disk_free: Option<u64>,
     /// Known once the run has taken a step.
     pace: Option<Pace>,
+    /// Known once it was measured for an experiment like this.
+    calibration: Option<Calibration>,
+    /// What looks unwise.
+    advice: Vec<Advice>,
     /// What one rank took; measured on request.
     dry_run: Option<DryRun>,
 }
@@ -117,11 +138,28 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
     let graph = plan::graph(experiment.clone(), runs, &Choices::default(), Reach::Local(watch))?;
     let stages = graph.as_ref().map(|graph| plan::stages(graph, &[])).transpose()?;
+    if let Some(language) = arguments.graph {
+        return print(&draw(&experiment, stages.as_deref(), language));
+    }
     let estimate = estimate(&experiment);
     let taken = graph.as_ref().map_or(0, |graph| steps_taken(&graph.identity.run));
     let left = estimate.tokens.saturating_sub(taken * estimate.tokens_per_step);
     let pace = graph.as_ref().and_then(|graph| Pace::of(&graph.identity.run, left));
     let (memory, traffic) = (memory(&experiment), traffic(&experiment));
+    let calibration = match arguments.calibrate {
+        true => Some(calibrated(&experiment, &memory, runs)?),
+        false => calibration::recall(&experiment, runs),
+    };
+    let prepared = graph.as_ref().map(Tokens::of).unwrap_or_default();
+    let on_purpose = |key: &str| resolved.provenance.of(key).is_explicit();
+    let known = Known {
+        training_tokens: prepared.training,
+        validation_tokens: prepared.validation,
+        tokens_per_second: pace.map(|pace| pace.tokens_per_second).or(calibration.map(|it| it.tokens_per_second)),
+        evaluates_on_purpose: on_purpose("evaluate.every_steps"),
+        samples_on_purpose: on_purpose("sample.every_steps"),
+    };
+    let advice = advice(&experiment, &estimate, &known);
     let planned = Plan {
         values: resolved.explain(),
         run: graph.as_ref().map(|graph| PlannedRun {
@@ -131,7 +169,7 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
             steps_taken: taken,
         }),
         stages,
-        epochs: graph.as_ref().and_then(training_tokens).map(|tokens| estimate.tokens as f64 / tokens as f64),
+        epochs: prepared.training.map(|tokens| estimate.tokens as f64 / tokens as f64),
         mesh: Mesh::of(&experiment.sharding),
         traffic: PlannedTraffic { total: traffic.total(), kinds: traffic },
         interconnects: interconnects(&experiment, &estimate, pace),
@@ -144,13 +182,54 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
             on_gpu: on_gpu(&experiment.train),
             kinds: memory,
         },
+        validation_tokens: prepared.validation,
         disk: disk(&experiment),
+        disk_free: free_bytes(runs.root()).ok(),
         dry_run: arguments.dry_run.then(|| played(&experiment, arguments, runs)).transpose()?,
         pace,
+        calibration,
+        advice,
         estimate,
         experiment,
     };
-    if arguments.json { print_json(&planned) } else { print(&planned.show(arguments.explain)) }
+    if arguments.json {
+        return print_json(&planned);
+    }
+    print(&planned.show(arguments.explain))?;
+    for Advice { key, message, fix } in &planned.advice {
+        let place = match resolved.provenance.of(key) {
+            set_by if set_by.is_explicit() => format!("{set_by}: "),
+            _ => String::new(),
+        };
+        tracing::warn!("{place}`{key}`: {message}; {fix}");
+    }
+    let needed = planned.disk.total();
+    if planned.disk_free.is_some_and(|free| free < needed) {
+        tracing::warn!(
+            "{} has no room for the {} of this run; free some, keep fewer checkpoints, or give another place with --runs-dir",
+            runs.root().display(),
+            BinaryBytes(needed)
+        );
+    }
+    Ok(())
+}
+
+/// About as long as people wait for a plan.
+const CALIBRATION: Duration = Duration::from_secs(20);
+
+/// Measures how fast this device trains, where that fits into its memory.
+fn calibrated(experiment: &experiment::Experiment, memory: &Memory, runs: &RunsDir) -> Result<Calibration> {
+    let host = Host::this().memory_bytes;
+    if !on_gpu(&experiment.train) && memory.total() > host {
+        return Err(Usage(format!(
+            "a step takes {} a rank, more than this machine's {}; plan without --calibrate, or calibrate where it will run",
+            BinaryBytes(memory.total()),
+            BinaryBytes(host)
+        ))
+        .into());
+    }
+    let speed = train::calibrate(experiment, CALIBRATION)?;
+    calibration::remember(experiment, runs, speed)
 }
 
 /// Plays one rank, with its file among the runs, where checkpoints would go.
@@ -167,12 +246,27 @@ fn played(experiment: &experiment::Experiment, arguments: &Arguments, runs: &Run
     train::dry_run(&experiment, arguments.rank, arguments.steps, folder.path())
 }
 
-/// Tokens of all prepared training sources; none while one of them is not prepared.
-fn training_tokens(graph: &Graph) -> Option<u64> {
-    let prepared = graph.prepared_sources().ok()?;
-    let tokens =
-        |key: &plan::keys::Key| Some(Prepared::open(&graph.runs.prepared(&key.0)).ok()?.index().train.tokens);
-    prepared.iter().map(tokens).sum()
+/// How many tokens are prepared; none of what is not all prepared.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tokens {
+    training: Option<u64>,
+    validation: Option<u64>,
+}
+
+impl Tokens {
+    fn of(graph: &Graph) -> Self {
+        let open = |key: &plan::keys::Key| Prepared::open(&graph.runs.prepared(&key.0)).ok();
+        let sources: Option<Vec<Prepared>> =
+            graph.prepared_sources().ok().and_then(|keys| keys.iter().map(open).collect());
+        let held: Option<Vec<Prepared>> = match graph.prepared_validation() {
+            Ok(Some(own)) => open(&own).map(|own| vec![own]),
+            _ => sources.clone(),
+        };
+        Self {
+            training: sources.map(|all| all.iter().map(|prepared| prepared.index().train.tokens).sum()),
+            validation: held.map(|all| all.iter().map(|prepared| prepared.index().validation.tokens).sum()),
+        }
+    }
 }
 
 impl Plan {

@@ -2,13 +2,17 @@
 //!
 //! [`table`] says what invalidates what, [`consequences`] which stages that means; [`keys`] hashes it; [`inputs`] finds what an experiment reads; [`identity`]
 //! finds the run that it is; [`Graph`] holds each stage's key against what the run has; [`staleness`] says why a stage
-//! has to run; [`estimate`], [`memory`], [`traffic`] and [`disk`] what it costs, and [`cards`] where that
+//! has to run, and [`drawing`] draws it; [`estimate`], [`memory`], [`traffic`] and [`disk`] say what it costs,
+//! [`calibration`] how fast it goes, [`advice`] what looks unwise, and [`cards`] where that
 //! fits.
 
 pub mod activations;
+pub mod advice;
+pub mod calibration;
 pub mod cards;
 pub mod consequences;
 pub mod disk;
+pub mod drawing;
 mod error;
 pub mod estimate;
 pub mod graph;

@@ -1,7 +1,5 @@
 //! How fast a run has been, and how long the rest will take at that pace.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::monitor::MetricsLog;
@@ -30,11 +28,6 @@ impl Pace {
         let tokens_per_second = *recent.get(recent.len() / 2)?;
         Some(Self { tokens_per_second, secs_left: tokens_left as f64 / tokens_per_second })
     }
-
-    /// The time left.
-    pub fn left(&self) -> Duration {
-        Duration::try_from_secs_f64(self.secs_left).unwrap_or(Duration::MAX)
-    }
 }
 
 #[cfg(test)]
@@ -51,6 +44,6 @@ mod tests {
             lines.into_iter().chain(["{\"step\":2,\"val_loss\":3}"]).map(|l| format!("{l}\n")).collect();
         std::fs::write(run.metrics(), lines).unwrap();
         let pace = Pace::of(&run, 100).unwrap();
-        assert_eq!((pace.tokens_per_second, pace.left()), (50.0, Duration::from_secs(2)));
+        assert_eq!((pace.tokens_per_second, pace.secs_left), (50.0, 2.0));
     }
 }

@@ -92,7 +92,7 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
 }
 
 /// A rank's share of a batch of random tokens.
-fn made_up_batch(experiment: &Experiment, step: u64) -> GlobalBatch {
+pub(super) fn made_up_batch(experiment: &Experiment, step: u64) -> GlobalBatch {
     let Experiment { model, train, sharding, .. } = experiment;
     let rows = train.global_batch_size / sharding.ranks as i64;
     tch::manual_seed(step as i64);

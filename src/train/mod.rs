@@ -1,6 +1,7 @@
 //! Training: the loop over steps, and what happens between them.
 
 mod batch;
+mod calibration;
 mod device;
 mod dry_run;
 mod feed;
@@ -18,6 +19,7 @@ mod watch;
 mod oracle;
 
 pub use batch::{GlobalBatch, StagedBatch};
+pub use calibration::calibrate;
 pub use device::{device, set_up};
 pub use dry_run::{DryRun, dry_run};
 pub use optimizer::{BLOCK, SCRATCH, SCRATCH_BYTES, Step, product_kind};

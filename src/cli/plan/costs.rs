@@ -1,14 +1,19 @@
 //! The costs of a plan as a table for people.
 
+use std::time::Duration;
+
+use chrono::Local;
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 
 use super::super::table::table;
 use super::Plan;
 use crate::experiment::{Experiment, Precision, StatePrecision, StoredWeights, Update};
 use crate::plan::activations::Peak;
+use crate::plan::calibration::Calibration;
 use crate::plan::cards::{Fit, Saving, USABLE_PERCENT};
 use crate::plan::estimate::Estimate;
 use crate::plan::mesh::{Mesh, uses_gloo};
+use crate::plan::pace::Pace;
 
 /// What, how much, and what to know about it.
 type Row = Vec<String>;
@@ -32,7 +37,7 @@ impl Plan {
             self.traffic(),
             self.work(),
             self.disk(),
-            vec![self.time()],
+            self.time(),
             self.played(),
         ];
         table(&[], parts.concat(), &[1])
@@ -206,22 +211,42 @@ impl Plan {
 
     fn disk(&self) -> Vec<Row> {
         let disk = &self.disk;
+        let free = self.disk_free.map(|free| format!(", {} free", bytes(free))).unwrap_or_default();
         vec![
-            row("disk", bytes(disk.total()), "up to the end"),
+            row("disk", bytes(disk.total()), format!("up to the end{free}")),
             row("  a checkpoint", bytes(disk.checkpoint), format!("{} at once", disk.num_checkpoints)),
             row("  the export", bytes(disk.export), ""),
         ]
     }
 
-    fn time(&self) -> Row {
-        match self.pace {
-            Some(pace) => row(
-                "time left",
-                HumanDuration(pace.left()).to_string(),
-                format!("at {:.0} tokens/s, as measured in this run", pace.tokens_per_second),
-            ),
-            None => row("time", "unknown".to_owned(), "until the first steps"),
+    /// Training and the evaluations inside it, which are its forward third. The run's own pace counts before a calibration's.
+    fn time(&self) -> Vec<Row> {
+        let (what, speed, tokens, how) = match (self.pace, self.calibration) {
+            (Some(Pace { tokens_per_second: speed, secs_left }), _) => {
+                ("time left", speed, secs_left * speed, "as measured in this run".to_owned())
+            }
+            (None, Some(Calibration { tokens_per_second: speed, measured })) => {
+                let day = measured.with_timezone(&Local).format("%Y-%m-%d");
+                ("time", speed, self.estimate.tokens as f64, format!("as measured on {day} by --calibrate"))
+            }
+            (None, None) => {
+                return vec![row("time", "unknown".to_owned(), "until the first steps; --calibrate measures it")];
+            }
+        };
+        let duration = |secs: f64| {
+            let duration = Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX);
+            HumanDuration(duration).to_string()
+        };
+        let mut rows = vec![row(what, duration(tokens / speed), format!("training, at {speed:.0} tokens/s, {how}"))];
+        let evaluate = &self.experiment.evaluate;
+        if let Some(held) = self.validation_tokens.filter(|_| evaluate.every_steps > 0) {
+            let scored = evaluate.max_tokens.map_or(held, |most| most.min(held)) as f64;
+            let steps = tokens / self.estimate.tokens_per_step as f64;
+            let times = (steps / evaluate.every_steps as f64).ceil();
+            let note = format!("{times:.0} evaluations of {}", HumanCount(scored as u64));
+            rows.push(row("", duration(times * scored / 3.0 / speed), note));
         }
+        rows
     }
 }
 
