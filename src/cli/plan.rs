@@ -155,7 +155,9 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let known = Known {
         training_tokens: prepared.training,
         validation_tokens: prepared.validation,
-        tokens_per_second: pace.map(|pace| pace.tokens_per_second).or(calibration.map(|it| it.tokens_per_second)),
+        tokens_per_second: pace
+            .map(|pace| pace.tokens_per_second)
+            .or(calibration.map(|it| it.tokens_per_second)),
         evaluates_on_purpose: on_purpose("evaluate.every_steps"),
         samples_on_purpose: on_purpose("sample.every_steps"),
     };

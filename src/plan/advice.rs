@@ -49,9 +49,13 @@ const WANTED_ERROR: f64 = 0.03;
 /// Work that nobody wants to lose.
 const LONG_SECS: f64 = 2.0 * 3600.0;
 
+/// Below so many FLOPs the fits are not carried on, and of runs of so few nothing is said: they are toys.
+const LEAST_FITTED: f64 = 1e15;
+const TOY: f64 = 1e12;
+
 /// How far from the fits below still seems meant.
 const FAR_LR: (f64, f64) = (1.0 / 30.0, 5.0);
-const FAR_BATCH: (f64, f64) = (1.0 / 30.0, 30.0);
+const FAR_BATCH: (f64, f64) = (1.0 / 60.0, 30.0);
 
 /// What to say of `experiment`, the gravest first.
 pub fn advice(experiment: &Experiment, estimate: &Estimate, known: &Known) -> Vec<Advice> {
@@ -65,15 +69,17 @@ pub fn advice(experiment: &Experiment, estimate: &Estimate, known: &Known) -> Ve
 }
 
 /// Peak learning rate and batch of pretraining runs of a compute budget C in FLOPs: 0.3118 C^-0.125 and 0.292 C^0.3271
-/// tokens (DeepSeek LLM, arXiv:2401.02954, section 3.1). Fitted to AdamW between 1e17 and 2e19 FLOPs.
+/// tokens (DeepSeek LLM, arXiv:2401.02954, section 3.1). Fitted to AdamW between 1e17 and 2e19 FLOPs; far below, what is
+/// usual changes little any more.
 fn usual(flops: f64) -> (f64, f64) {
+    let flops = flops.max(LEAST_FITTED);
     (0.3118 * flops.powf(-0.125), 0.292 * flops.powf(0.3271))
 }
 
 fn rates(experiment: &Experiment, estimate: &Estimate, all: &mut Vec<Advice>) {
     let Experiment { optimizer, model, train, .. } = experiment;
-    if model.init_from.is_some() {
-        // Of fine-tuning the fits say nothing.
+    // Of fine-tuning the fits say nothing.
+    if model.init_from.is_some() || estimate.flops < TOY {
         return;
     }
     let (lr, batch) = usual(estimate.flops);
@@ -82,7 +88,10 @@ fn rates(experiment: &Experiment, estimate: &Estimate, all: &mut Vec<Advice>) {
         let side = if ratio > 1.0 { "above" } else { "below" };
         all.push(Advice {
             key: "optimizer.lr",
-            message: format!("a peak learning rate of {} is far {side} what runs of this size use", optimizer.lr),
+            message: format!(
+                "a peak learning rate of {} is far {side} what runs of this size use",
+                optimizer.lr
+            ),
             fix: format!("about {lr:.0e} is usual for AdamW and {:.0e} FLOPs", estimate.flops),
         });
     }
@@ -155,7 +164,9 @@ fn epochs(estimate: &Estimate, known: &Known, all: &mut Vec<Advice>) {
     if epochs > USEFUL_EPOCHS {
         all.push(Advice {
             key: "train.steps",
-            message: format!("the text is passed {epochs:.1} times; beyond {USEFUL_EPOCHS:.0} it teaches little"),
+            message: format!(
+                "the text is passed {epochs:.1} times; beyond {USEFUL_EPOCHS:.0} it teaches little"
+            ),
             fix: "take fewer steps, or more text".to_owned(),
         });
     }
@@ -200,7 +211,8 @@ mod tests {
         assert_eq!(keys(|_, _| ()), [""; 0]);
         assert_eq!(keys(|e, _| e.optimizer.lr = 0.9), ["optimizer.lr"]);
         assert_eq!(keys(|e, _| e.optimizer.lr = 1e-6), ["optimizer.lr"]);
-        assert_eq!(keys(|e, _| e.train.global_batch_size = 4096), ["train.global_batch_size", "train.steps"]);
+        let huge = ["train.global_batch_size", "train.steps", "checkpoint.every_steps"];
+        assert_eq!(keys(|e, _| e.train.global_batch_size = 4096), huge);
         assert_eq!(keys(|e, _| e.schedule.warmup_steps = 900), ["schedule.warmup_steps"]);
         assert_eq!(keys(|_, known| known.validation_tokens = Some(900)), ["dataset.validation.share"]);
         assert_eq!(keys(|e, _| e.evaluate.max_tokens = Some(900)), ["evaluate.max_tokens"]);
@@ -226,7 +238,8 @@ mod tests {
                 }
                 let loaded = load(&path, &Overrides::default()).unwrap();
                 let experiment = with_vocabulary(&loaded.experiment).unwrap();
-                let known = Known { evaluates_on_purpose: true, samples_on_purpose: true, ..Known::default() };
+                let known =
+                    Known { evaluates_on_purpose: true, samples_on_purpose: true, ..Known::default() };
                 let found = advice(&experiment, &estimate(&experiment), &known);
                 assert_eq!(found, [], "{}", path.display());
             }

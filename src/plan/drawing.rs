@@ -105,7 +105,9 @@ fn mermaid(
     is_stale: impl Fn(Stage) -> bool,
 ) -> std::fmt::Result {
     // Inside quotes, Mermaid reads HTML's entities.
-    let quoted = |words: &str| words.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;");
+    let quoted = |words: &str| {
+        words.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
+    };
     writeln!(text, "flowchart LR")?;
     for (id, words, _) in inputs {
         writeln!(text, "    {id}([\"{}\"])", quoted(words))?;
@@ -118,7 +120,10 @@ fn mermaid(
         writeln!(text, "    {from} -->{label} {to}")?;
     }
     writeln!(text, "    classDef stale stroke-dasharray: 4 3")?;
-    Stage::ALL.into_iter().filter(|stage| is_stale(*stage)).try_for_each(|stage| writeln!(text, "    class {stage} stale"))
+    Stage::ALL
+        .into_iter()
+        .filter(|stage| is_stale(*stage))
+        .try_for_each(|stage| writeln!(text, "    class {stage} stale"))
 }
 
 fn dot(

@@ -45,7 +45,9 @@ pub fn calibrate(experiment: &Experiment, budget: Duration) -> Result<f64> {
                 speeds.push(report.tokens as f64 / start.elapsed().as_secs_f64());
             }
             let is_over = began.elapsed() >= budget;
-            if (is_over && !speeds.is_empty()) || (speeds.len() as u64 >= LEAST_STEPS && began.elapsed() >= budget / 2) {
+            if (is_over && !speeds.is_empty())
+                || (speeds.len() as u64 >= LEAST_STEPS && began.elapsed() >= budget / 2)
+            {
                 break;
             }
         }

@@ -230,14 +230,19 @@ impl Plan {
                 ("time", speed, self.estimate.tokens as f64, format!("as measured on {day} by --calibrate"))
             }
             (None, None) => {
-                return vec![row("time", "unknown".to_owned(), "until the first steps; --calibrate measures it")];
+                return vec![row(
+                    "time",
+                    "unknown".to_owned(),
+                    "until the first steps; --calibrate measures it",
+                )];
             }
         };
         let duration = |secs: f64| {
             let duration = Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX);
             HumanDuration(duration).to_string()
         };
-        let mut rows = vec![row(what, duration(tokens / speed), format!("training, at {speed:.0} tokens/s, {how}"))];
+        let mut rows =
+            vec![row(what, duration(tokens / speed), format!("training, at {speed:.0} tokens/s, {how}"))];
         let evaluate = &self.experiment.evaluate;
         if let Some(held) = self.validation_tokens.filter(|_| evaluate.every_steps > 0) {
             let scored = evaluate.max_tokens.map_or(held, |most| most.min(held)) as f64;

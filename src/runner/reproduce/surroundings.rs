@@ -96,6 +96,6 @@ mod tests {
         let found = differences_between(&[then.clone(), then.clone()], &now);
         let shown: Vec<String> = found.iter().map(Difference::to_string).collect();
         assert_eq!(shown, ["libtorch   2.10.0 -> 2.11.0 (may change bits)", "host        -> here"]);
-        assert_eq!(differences_between(&[then.clone()], &then), []);
+        assert_eq!(differences_between(std::slice::from_ref(&then), &then), []);
     }
 }
