@@ -67,8 +67,6 @@ fn settled(experiment: &Experiment, sweep: &Sweep, threads: Threads) -> Experime
     if experiment.train.threads.is_none() {
         experiment.train.threads = threads;
     }
-    let name = experiment.run.name.clone().unwrap_or_default();
-    experiment.run.labels.insert("sweep".to_owned(), name);
     if let Some(halving) = &sweep.halving
         && sweep.metric.is_validation()
         && (experiment.evaluate.every_steps == 0
