@@ -38,7 +38,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "oss-run plan mine.toml                           # stages, parameters, memory, tokens",
             "oss-run plan mine.toml --explain                 # every value, and who set it",
             "oss-run plan mine.toml --calibrate               # how long it will take on this machine",
-            "oss-run plan mine.toml --graph dot | dot -Tsvg > stages.svg",
+            "oss-run plan mine.toml --graph mermaid            # the stages, for a page of Markdown",
             "oss-run plan experiments/20b_tinystories.toml --dry-run --rank 3",
         ],
     ),

@@ -31,10 +31,15 @@ mod tests {
 
     #[test]
     fn a_large_buffer_is_seen_and_its_peak_remembered() {
-        let before = resident_bytes();
-        let buffer = vec![1u8; 64 << 20];
-        assert!(resident_bytes() >= before + (50 << 20), "{before} {}", buffer[7]);
-        drop(buffer);
-        assert!(resident_peak_bytes() >= before + (50 << 20));
+        // Tests beside this one let go of memory in between now and then, but not always.
+        let is_seen = (0..100).any(|_| {
+            let before = resident_bytes();
+            let buffer = vec![1u8; 64 << 20];
+            let during = resident_bytes();
+            assert_eq!(buffer[7], 1);
+            drop(buffer);
+            during >= before + (50 << 20) && resident_peak_bytes() >= during
+        });
+        assert!(is_seen);
     }
 }
