@@ -125,10 +125,8 @@ fn resolve(
         }
     };
     let provenance = settle(&mut experiment, provenance, stem);
-    if let Some(swept) = swept {
-        swept.check_with(&experiment, &mut report);
-    }
-    let mut warnings = Vec::new();
+    let slips = swept.map(|swept| swept.check_with(&experiment, &mut report)).unwrap_or_default();
+    let mut warnings: Vec<String> = slips.iter().map(Problem::to_string).collect();
     for finding in check::findings(&experiment) {
         if finding.keys.iter().any(|key| report.is_broken(key)) {
             continue;

@@ -95,7 +95,7 @@ impl Plan {
             let is_done = self.is_finished(index, finished)?;
             let state = match entry {
                 Some(Entry { failed: Some(_), .. }) => State::Failed,
-                Some(Entry { ended: true, .. }) => State::Stopped,
+                Some(entry) if self.is_out(entry) => State::Stopped,
                 _ if is_done => State::Done,
                 _ if Claim::is_held(&self.dir, &id) => State::Running,
                 _ if step > 0 => State::Paused,
@@ -117,6 +117,11 @@ impl Plan {
         }
         rows.sort_by_key(|row| row.trial);
         Ok(Results::new(self.name.clone(), self.sweep.metric, self.sweep.direction(), rows))
+    }
+
+    /// Whether a trial goes no further: it failed, or halving has ended it, unless the file asks for that no longer.
+    fn is_out(&self, entry: &Entry) -> bool {
+        entry.failed.is_some() || (entry.ended && self.sweep.halving.is_some())
     }
 
     fn is_finished(&self, index: usize, known: &mut BTreeSet<usize>) -> Result<bool> {

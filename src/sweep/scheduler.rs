@@ -215,8 +215,9 @@ impl Plan {
         let mut open = Vec::new();
         for (index, trial) in self.trials.iter().enumerate() {
             let entry = &ledger.entries()[&trial.id()];
-            let is_out = entry.ended || entry.failed.is_some();
-            if !is_out && !self.has_reached(index, self.rung_of(index, entry), &mut memory.finished)? {
+            if !self.is_out(entry)
+                && !self.has_reached(index, self.rung_of(index, entry), &mut memory.finished)?
+            {
                 open.push((std::cmp::Reverse(entry.promotions), entry.number, index));
             }
         }
@@ -289,7 +290,7 @@ impl Plan {
             id: trial.id(),
             rung,
             reached,
-            out: entry.ended || entry.failed.is_some(),
+            out: self.is_out(entry),
             metrics: rungs[..known].iter().map(metric).collect(),
         })
     }

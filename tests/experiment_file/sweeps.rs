@@ -81,6 +81,30 @@ fn sections_that_do_not_fit_their_method() {
 }
 
 #[test]
+fn a_rung_within_the_warm_up_is_a_warning() {
+    let folder = Folder::new(&[("base.toml", BASE)]);
+    let warnings = |sweep: &str| {
+        folder.write("s.toml", &format!("[sweep]\nbase = \"base.toml\"\n{sweep}"));
+        folder
+            .load("s.toml", &[])
+            .expect("loads")
+            .warnings
+            .iter()
+            .map(|text| folder.plain(text))
+            .collect::<Vec<_>>()
+    };
+    let rung =
+        |steps| format!("[sweep.parameters]\nrun.seed = [1, 2]\n[sweep.halving]\nmin_steps = {steps}\n");
+    assert_eq!(warnings(&rung(150)), [""; 0]);
+    let [only] = warnings(&rung(100)).try_into().expect("one");
+    let expected = "s.toml:5:8: the first rung, at step 100, lies within a warm-up of 100 steps: who is ahead there is not who \
+                    learns best; set sweep.halving.min_steps well above schedule.warmup_steps";
+    assert_eq!(only, expected);
+    let swept = "[sweep.parameters]\nschedule.warmup_steps = [10, 200]\n[sweep.halving]\nmin_steps = 150\n";
+    assert_eq!(warnings(swept).len(), 1);
+}
+
+#[test]
 fn only_the_file_itself_sweeps() {
     let folder = Folder::new(&[("base.toml", BASE)]);
     folder.write("s.toml", "[sweep]\nbase = \"base.toml\"\n[sweep.parameters]\nrun.seed = [1, 2]\n");

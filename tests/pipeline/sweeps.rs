@@ -111,6 +111,11 @@ fn decisions_at_a_rung_are_the_same_after_kills() {
     assert_eq!((count("done"), count("stopped")), (1, 8));
     let steps: u64 = results(&project, "calm", "halve").iter().map(|row| row["step"].as_u64().unwrap()).sum();
     assert_eq!(steps, 6 * 2 + 2 * 6 + 18, "9 trials of 18 steps would be 162");
+    // Without halving, what it ended goes on.
+    let whole = HALVING.replace("[sweep.halving]\nmin_steps = 2\n", "");
+    project.write("halve.toml", &whole);
+    project.oss_run("sweep halve.toml --runs-dir calm").ends_with(0);
+    assert!(results(&project, "calm", "halve").iter().all(|row| row["state"] == "done" && row["step"] == 18));
 }
 
 #[test]

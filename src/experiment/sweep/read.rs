@@ -353,8 +353,8 @@ impl Swept {
         }
     }
 
-    /// What is wrong with sweeping over this experiment.
-    pub fn check_with(&self, experiment: &Experiment, report: &mut Report) {
+    /// What is wrong with sweeping over this experiment, and what looks like a slip.
+    pub fn check_with(&self, experiment: &Experiment, report: &mut Report) -> Vec<Problem> {
         let Sweep { metric, halving, .. } = &self.sweep;
         let validation = &experiment.dataset.validation;
         let mut wrong = |key: &str, message: String, help: &str| {
@@ -364,7 +364,7 @@ impl Swept {
             let message = format!("trials cannot be compared by {}: nothing is held out", metric.name());
             wrong("metric", message, "set dataset.validation.share above 0, or sweep.metric = \"loss\"");
         }
-        let Some(Halving { min_steps, .. }) = halving else { return };
+        let Some(Halving { min_steps, .. }) = halving else { return Vec::new() };
         let steps = experiment.train.steps;
         if *min_steps >= steps {
             let message = format!("the first rung has {min_steps} steps, and a whole trial {steps}");
@@ -374,6 +374,26 @@ impl Swept {
             let message = "halving compares trials at equal steps, and `train.steps` is swept".to_owned();
             wrong("halving", message, "take [sweep.halving] out, or train.steps out of the sweep");
         }
+        let warmup = self.longest_warmup(experiment);
+        if warmup < *min_steps {
+            return Vec::new();
+        }
+        let message = format!(
+            "the first rung, at step {min_steps}, lies within a warm-up of {warmup} steps: who is ahead there is not who \
+             learns best"
+        );
+        let help = "set sweep.halving.min_steps well above schedule.warmup_steps";
+        vec![Problem::new(message, self.place("halving")).help(help)]
+    }
+
+    fn longest_warmup(&self, experiment: &Experiment) -> u64 {
+        let key = "schedule.warmup_steps";
+        let listed = match self.sweep.parameters.get(key) {
+            Some(Candidates::Choice(values)) => values.iter().filter_map(Value::as_u64).max(),
+            Some(Candidates::Range(range)) => Some(range.max as u64),
+            None => self.sweep.trials.iter().filter_map(|trial| trial.get(key)?.as_u64()).max(),
+        };
+        listed.unwrap_or(experiment.schedule.warmup_steps)
     }
 }
 
