@@ -27,18 +27,20 @@ fn status(field: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::hint::black_box;
+
     use super::*;
 
     #[test]
     fn a_large_buffer_is_seen_and_its_peak_remembered() {
         // Tests beside this one let go of memory in between now and then, but not always.
         let is_seen = (0..100).any(|_| {
-            let before = resident_bytes();
-            let buffer = vec![1u8; 64 << 20];
-            let during = resident_bytes();
-            assert_eq!(buffer[7], 1);
+            let enough = resident_bytes() + (50 << 20);
+            let buffer = black_box(vec![1u8; 64 << 20]);
+            let is_seen = resident_bytes() >= enough;
             drop(buffer);
-            during >= before + (50 << 20) && resident_peak_bytes() >= during
+            // The kernel's peak is some pages off its own sums.
+            is_seen && resident_peak_bytes() >= enough
         });
         assert!(is_seen);
     }
