@@ -80,7 +80,8 @@ impl Reproduction {
         let done = |stage: &Stage| {
             manifest.stages.get(stage.name()).is_some_and(|record| record.state == StageState::Done)
         };
-        let last = Stage::ALL.into_iter().take_while(done).last().filter(|_| is_whole);
+        // Tokens that another run prepared are no stage of this one.
+        let last = Stage::ALL.into_iter().rfind(done).filter(|_| is_whole);
         let options = Options {
             until: last.unwrap_or(Stage::Train).max(Stage::Train),
             stop_at_step: (!is_whole).then_some(steps),
