@@ -14,6 +14,9 @@ use crate::experiment::TokenizerChoice;
 /// Version of the layout of a prepared directory.
 const FORMAT: u32 = 1;
 
+/// Of fewer documents, a share that is held out may well be none.
+const FEW_DOCUMENTS: u64 = 100;
+
 pub(super) const INDEX: &str = "index.json";
 pub(super) const TRAIN: &str = "train.bin";
 pub(super) const VALIDATION: &str = "val.bin";
@@ -242,12 +245,22 @@ impl Prepared {
     /// # Errors
     /// How many there are, and which values to change.
     pub fn require_validation(&self, sequence_length: usize) -> Result<()> {
-        let tokens = self.index.validation.tokens;
+        let Index { source, train, validation, .. } = &self.index;
+        // Whole documents are held out, so of a few it may be none.
+        let all = train.documents + validation.documents;
+        let divide = match validation.documents {
+            held if held < all && all < FEW_DOCUMENTS => {
+                format!(
+                    "divide its {all} documents, of which {held} are held out, by lines of dataset.separator, "
+                )
+            }
+            _ => String::new(),
+        };
         ensure!(
-            tokens > sequence_length as u64,
-            "the validation text of {} has {tokens} tokens, fewer than one window of train.sequence_length + 1 = {}; \
-             raise dataset.validation.share, name validation text of its own, or lower train.sequence_length",
-            self.index.source,
+            validation.tokens > sequence_length as u64,
+            "the validation text of {source} has {} tokens, fewer than one window of train.sequence_length + 1 = {}; \
+             {divide}raise dataset.validation.share, name validation text of its own, or lower train.sequence_length",
+            validation.tokens,
             sequence_length + 1
         );
         Ok(())

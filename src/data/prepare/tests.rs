@@ -89,6 +89,15 @@ fn the_whole_source_may_be_held_out() {
 }
 
 #[test]
+fn text_that_is_one_document_is_told_how_to_be_more() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(documents(&["one long text"]), &bytes(), &dir.path().join("v"), 0.01).unwrap();
+    let error = Prepared::open(&dir.path().join("v")).unwrap().require_validation(6).unwrap_err().to_string();
+    let fix = "divide its 1 documents, of which 0 are held out, by lines of dataset.separator, raise";
+    assert!(error.contains(fix), "{error}");
+}
+
+#[test]
 fn threads_do_not_change_the_files() {
     let dir = tempfile::tempdir().unwrap();
     let texts: Vec<String> = std::iter::repeat_n(many(), 100).flatten().collect();
