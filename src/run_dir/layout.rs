@@ -24,7 +24,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// One run's directory. It need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,12 +67,7 @@ impl RunDir {
     /// # Errors
     /// The working directory is gone.
     pub fn runs(&self) -> io::Result<RunsDir> {
-        let names = self.root.components().rev().map_while(|part| match part {
-            Component::Normal(name) => Some(name),
-            _ => None,
-        });
-        // `./id` says nothing of the folders above; what says it is kept as it was given.
-        let root = if names.count() > 2 { self.root.clone() } else { std::path::absolute(&self.root)? };
+        let root = std::path::absolute(&self.root)?;
         Ok(RunsDir::new(root.ancestors().nth(2).unwrap_or(&root)))
     }
 
@@ -352,16 +347,6 @@ mod tests {
         fs::write(run.manifest(), "{}").unwrap();
         assert_eq!(again.list().unwrap(), [run]);
         assert!(runs.list().unwrap().is_empty());
-    }
-
-    #[test]
-    fn the_directory_above_is_named_as_the_run_is() {
-        let here = std::env::current_dir().unwrap();
-        let above = |path: &str| RunDir::new(path).runs().unwrap().root().to_owned();
-        assert_eq!(above("runs/tiny/aa"), Path::new("runs"));
-        assert_eq!(above("/x/runs/tiny/aa"), Path::new("/x/runs"));
-        assert_eq!(above("../tiny/aa"), here.join(".."));
-        assert_eq!(above("./aa"), here.parent().unwrap());
     }
 
     #[test]

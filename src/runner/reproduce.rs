@@ -88,7 +88,9 @@ impl Reproduction {
             ..Options::default()
         };
         let graph = Graph { experiment, inputs: then.inputs, identity, runs };
-        Ok(Self { original: run.clone(), manifest, graph, options, steps })
+        // As the reproduction's path, which `runs` begins.
+        let original = RunDir::new(std::path::absolute(run.root())?);
+        Ok(Self { original, manifest, graph, options, steps })
     }
 
     /// What it is run with.
