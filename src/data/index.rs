@@ -246,20 +246,25 @@ impl Prepared {
     /// How many there are, and which values to change.
     pub fn require_validation(&self, sequence_length: usize) -> Result<()> {
         let Index { source, train, validation, .. } = &self.index;
-        // Whole documents are held out, so of a few it may be none.
         let all = train.documents + validation.documents;
-        let divide = match validation.documents {
-            held if held < all && all < FEW_DOCUMENTS => {
-                format!(
-                    "divide its {all} documents, of which {held} are held out, by lines of dataset.separator, "
-                )
+        // Whole documents are held out, so of a few it may be none.
+        let fix = match validation.documents {
+            0 if all == 1 => {
+                "its text is one document, which is held out whole or not at all; divide it by lines of \
+                 dataset.separator, or name validation text of its own in dataset.validation.files"
+                    .to_owned()
             }
-            _ => String::new(),
+            held if held < all && all < FEW_DOCUMENTS => format!(
+                "{held} of its {all} documents are held out; raise dataset.validation.share, divide the text into \
+                 more documents by lines of dataset.separator, or name validation text of its own"
+            ),
+            _ => "raise dataset.validation.share, name validation text of its own, or lower train.sequence_length"
+                .to_owned(),
         };
         ensure!(
             validation.tokens > sequence_length as u64,
             "the validation text of {source} has {} tokens, fewer than one window of train.sequence_length + 1 = {}; \
-             {divide}raise dataset.validation.share, name validation text of its own, or lower train.sequence_length",
+             {fix}",
             validation.tokens,
             sequence_length + 1
         );

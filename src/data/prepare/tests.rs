@@ -89,12 +89,20 @@ fn the_whole_source_may_be_held_out() {
 }
 
 #[test]
-fn text_that_is_one_document_is_told_how_to_be_more() {
+fn too_few_documents_to_hold_any_out_are_told_how_to_be_more() {
     let dir = tempfile::tempdir().unwrap();
-    prepare(documents(&["one long text"]), &bytes(), &dir.path().join("v"), 0.01).unwrap();
-    let error = Prepared::open(&dir.path().join("v")).unwrap().require_validation(6).unwrap_err().to_string();
-    let fix = "divide its 1 documents, of which 0 are held out, by lines of dataset.separator, raise";
-    assert!(error.contains(fix), "{error}");
+    for (texts, fix) in [
+        (
+            &["one long text"][..],
+            "; its text is one document, which is held out whole or not at all; divide it",
+        ),
+        (&["a", "b", "c"], "; 0 of its 3 documents are held out; raise dataset.validation.share, divide"),
+    ] {
+        let out = dir.path().join(texts.len().to_string());
+        prepare(documents(texts), &bytes(), &out, 0.001).unwrap();
+        let error = Prepared::open(&out).unwrap().require_validation(6).unwrap_err().to_string();
+        assert!(error.contains(fix), "{error}");
+    }
 }
 
 #[test]
