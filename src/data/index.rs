@@ -251,7 +251,7 @@ impl Prepared {
         let fix = match validation.documents {
             0 if all == 1 => {
                 "its text is one document, which is held out whole or not at all; divide it by lines of \
-                 dataset.separator, or name validation text of its own in dataset.validation.files"
+                 dataset.separator (\"\" is an empty line), or name validation text of its own in dataset.validation.files"
                     .to_owned()
             }
             held if held < all && all < FEW_DOCUMENTS => format!(

@@ -24,7 +24,7 @@ pub struct Dataset {
     pub hub: Option<Hub>,
     /// Field (jsonl) or column (parquet) that holds the text.
     pub text_field: String,
-    /// Line that separates documents in `.txt` files.
+    /// Line that separates documents in `.txt` files; `""` is an empty line.
     pub separator: String,
     /// `o200k_harmony`, another tiktoken encoding (`o200k_base`, `cl100k_base`, `p50k_base`, `r50k_base`),
     /// `bytes`, `{ train = N }` for a byte-pair vocabulary of N entries learnt from the training text,

@@ -53,7 +53,7 @@ fn dataset() -> impl Strategy<Value = Dataset> {
             Dataset { source: vec![source("a"), source("b")], ..Dataset::default() }
         }),
     ];
-    (origin, tokenizer, validation, "[a-z ]{1,6}", "[^\n\r]{1,6}").prop_map(
+    (origin, tokenizer, validation, "[a-z ]{1,6}", "[^\n\r]{0,6}").prop_map(
         |(origin, tokenizer, validation, text_field, separator)| Dataset {
             tokenizer,
             validation,

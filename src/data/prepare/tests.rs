@@ -94,7 +94,7 @@ fn too_few_documents_to_hold_any_out_are_told_how_to_be_more() {
     for (texts, fix) in [
         (
             &["one long text"][..],
-            "; its text is one document, which is held out whole or not at all; divide it",
+            "; its text is one document, which is held out whole or not at all; divide it by",
         ),
         (&["a", "b", "c"], "; 0 of its 3 documents are held out; raise dataset.validation.share, divide"),
     ] {

@@ -170,7 +170,9 @@ impl SourceFiles {
     /// or does not know the repository; an error of `watch.keep_going`.
     pub fn resolve(origin: &Origin<'_>, options: &ReadOptions, watch: Watch<'_>) -> Result<Self> {
         if options.separator.contains(['\n', '\r']) {
-            bail!("dataset.separator holds a line break; set dataset.separator to a single line");
+            bail!(
+                "dataset.separator holds a line break; set dataset.separator to a single line, \"\" for an empty one"
+            );
         }
         let kind = match origin {
             Origin::Builtin(Builtin::Stories) => Kind::Stories(options.corpus),

@@ -34,9 +34,9 @@ pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
         let fix = "name the field or column that holds the text, such as \"text\"";
         found.error(&["dataset.text_field"], "`dataset.text_field` is empty", fix);
     }
-    if dataset.separator.is_empty() || dataset.separator.contains(['\n', '\r']) {
-        let message = "`dataset.separator` must be one line, and not an empty one";
-        found.error(&["dataset.separator"], message, "set it to the line between two documents");
+    if dataset.separator.contains(['\n', '\r']) {
+        let fix = "set it to the line between two documents, \"\" for an empty one";
+        found.error(&["dataset.separator"], "`dataset.separator` must be one line", fix);
     }
     if let TokenizerChoice::Named(name) = &dataset.tokenizer
         && !TOKENIZERS.contains(&name.as_str())
