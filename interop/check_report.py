@@ -142,7 +142,7 @@ def sweep(program, run):
             done = trial % 7 != 6
             line = {
                 "trial": trial + 1,
-                "run": run.name,
+                "run": run.name if trial == 0 else f"{trial:010x}",
                 "state": "done" if done else "failed",
                 "values": {"optimizer.lr": lr, "optimizer.weight_decay": decay, "optimizer.kind": kind},
                 "metric": "val_loss",

@@ -6,8 +6,9 @@
 //! | layer | what it holds |
 //! |---|---|
 //! | [`cli`] | one thin file a subcommand |
+//! | [`report`] | what people read afterwards: one page about runs and sweeps |
 //! | [`sweep`] | many trials of one experiment |
-//! | [`runner`], [`runs`], [`report`] | walks the plan; many runs: listed, compared, labelled, removed; what people read afterwards |
+//! | [`runner`], [`runs`] | walks the plan; many runs: listed, compared, labelled, removed |
 //! | [`plan`] | experiment to stages, keys, staleness, estimates |
 //! | [`stages`] | prepare, train, evaluate, sample, export: one thin file each |
 //! | [`train`] | the chain driver, optimizer, schedule |

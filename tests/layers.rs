@@ -12,11 +12,12 @@ use std::str::FromStr as _;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// From the top down. Layers of one row do not import each other.
-const LAYERS: [&[&str]; 17] = [
+const LAYERS: [&[&str]; 18] = [
     &["main"],
     &["cli"],
+    &["report"],
     &["sweep"],
-    &["runner", "runs", "report"],
+    &["runner", "runs"],
     &["plan"],
     &["stages"],
     &["train"],

@@ -10,7 +10,6 @@ use crate::distributed::PlacementError;
 use crate::experiment::ExperimentErrors;
 use crate::interrupt::Stopped;
 use crate::plan::PlanError;
-use crate::report::ResultsError;
 use crate::run_dir::{ResolveError, redact};
 use crate::runs::QueryError;
 use crate::runs::label::NoLabel;
@@ -63,7 +62,6 @@ impl Status {
                 || cause.is::<QueryError>()
                 || cause.is::<NoLabel>()
                 || cause.is::<SweepError>()
-                || matches!(cause.downcast_ref(), Some(ResultsError::Missing { .. }))
         });
         if is_wrong { Self::Wrong } else { Self::Failed }
     }

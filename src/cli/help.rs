@@ -15,8 +15,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
 /// The last group's heading.
 const OTHERS: &str = "Look inside";
 
-/// Examples of each command; what stands behind `#` says what a line is for. Those of commands that this program lacks
-/// are shown nowhere.
+/// Examples of each command; what stands behind `#` says what a line is for.
 const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "init",
@@ -38,7 +37,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "oss-run plan mine.toml                           # stages, parameters, memory, tokens",
             "oss-run plan mine.toml --explain                 # every value, and who set it",
             "oss-run plan mine.toml --calibrate               # how long it will take on this machine",
-            "oss-run plan mine.toml --graph mermaid            # the stages, for a page of Markdown",
+            "oss-run plan mine.toml --graph mermaid           # the stages, for a page of Markdown",
             "oss-run plan experiments/20b_tinystories.toml --dry-run --rank 3",
         ],
     ),
@@ -132,9 +131,6 @@ pub fn taught(program: Command) -> Command {
         .help_template(template)
         .after_help("`oss-run COMMAND --help` shows what a command takes, with examples.");
     EXAMPLES.iter().fold(program, |program, (name, lines)| {
-        if program.find_subcommand(name).is_none() {
-            return program;
-        }
         program.mut_subcommand(name, |command| {
             command.after_long_help(format!("Examples:\n  {}", lines.join("\n  ")))
         })

@@ -7,8 +7,9 @@ use chrono::Utc;
 use clap::Args;
 
 use super::output::print;
-use crate::report::{Report, Sweep};
+use crate::report::{Report, best_runs};
 use crate::run_dir::{RunDir, RunsDir, write_atomic};
+use crate::sweep::Results;
 
 /// Runs of a sweep whose curves are shown unless runs are named: as many as there are colours to tell them apart.
 const BEST_RUNS: usize = 8;
@@ -29,7 +30,7 @@ pub struct Arguments {
 
 /// Writes the report and prints its path. Runs may be under way; they stay as they are.
 pub fn report(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
-    let sweep = arguments.sweep.as_ref().map(|name| Sweep::read(runs, name)).transpose()?;
+    let sweep = arguments.sweep.as_ref().map(|name| Results::read(runs, name)).transpose()?;
     let mut shown: Vec<RunDir> = Vec::new();
     for asked in &arguments.run {
         let run = runs.resolve(asked)?;
@@ -44,7 +45,7 @@ pub fn report(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         _ => PathBuf::from("report.html"),
     };
     if let (Some(sweep), []) = (&sweep, shown.as_slice()) {
-        shown = sweep.best_runs(runs, BEST_RUNS);
+        shown = best_runs(sweep, runs, BEST_RUNS);
     }
     let page = Report::of(&shown, sweep, Utc::now())?.to_html();
     write_atomic(&out, |file| file.write_all(page.as_bytes()))

@@ -85,7 +85,7 @@ pub fn start(experiment: &Experiment, choices: &Choices, json: bool, runs: &Runs
 }
 
 fn shown(results: &Results) -> String {
-    let metric = results.trials.first().map_or("", |row| row.metric);
+    let metric = results.metric.name();
     let keys: Vec<&String> = results.trials.first().map_or(Vec::new(), |row| row.values.keys().collect());
     let mut header = vec!["trial", "run"];
     header.extend(keys.iter().map(|key| key.as_str()));

@@ -218,7 +218,8 @@ fn written_values(experiment: &Experiment) -> BTreeMap<String, Value> {
 }
 
 /// The values of an experiment as a manifest keeps it, by path, one entry for each row of the table that is set. A key
-/// that is not in the table, since another program wrote it, is an entry too.
+/// that is not in the table, since another program wrote it, is an entry too; so any other document has one for each
+/// value that is no table.
 pub fn by_key(document: Value) -> BTreeMap<String, Value> {
     let mut values = BTreeMap::new();
     flatten("", document, &mut values);

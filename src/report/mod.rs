@@ -1,7 +1,7 @@
 //! What people read afterwards: one HTML file about one run or many, complete in itself.
 //!
 //! * [`Report`]: what there is to tell, read from the run directories (`run`, `curves`, `samples`) and written as a page.
-//! * [`Sweep`]: the trials of a sweep, which a report may be about, too.
+//! * [`best_runs`]: of a sweep, which a report may be about, too.
 //!
 //! Nothing is fetched from anywhere: styles, data and script are inside the file, and a policy in it forbids the rest.
 
@@ -16,9 +16,10 @@ mod thin;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-pub use sweep::{ResultsError, Sweep, Trial};
+pub use sweep::best_runs;
 
 use crate::run_dir::RunDir;
+use crate::sweep::Results;
 use run::{Limits, RunReport};
 
 /// Columns of the maps of all runs together.
@@ -34,7 +35,7 @@ const SAMPLE_BYTES: usize = 300_000;
 #[derive(Debug)]
 pub struct Report {
     runs: Vec<RunReport>,
-    sweep: Option<Sweep>,
+    sweep: Option<Results>,
     written: DateTime<Utc>,
 }
 
@@ -43,13 +44,13 @@ impl Report {
     ///
     /// # Errors
     /// A manifest or metrics file is damaged; the error names it.
-    pub fn of(runs: &[RunDir], sweep: Option<Sweep>, written: DateTime<Utc>) -> Result<Self> {
+    pub fn of(runs: &[RunDir], sweep: Option<Results>, written: DateTime<Utc>) -> Result<Self> {
         let share = |of: usize| of / runs.len().max(1);
         let limits =
             Limits { columns: share(MAP_COLUMNS).clamp(16, COLUMNS), sample_bytes: share(SAMPLE_BYTES) };
         let read = |run: &RunDir| {
             let mut report = RunReport::read(run, limits)?;
-            if let Some(trial) = sweep.as_ref().and_then(|sweep| sweep.trial_of(run)) {
+            if let Some(trial) = sweep.as_ref().and_then(|sweep| sweep::trial_of(sweep, run)) {
                 report.label = format!("trial {}: {}", trial.trial, report.label);
             }
             Ok(report)

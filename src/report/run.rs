@@ -9,10 +9,10 @@ use super::curves::{Curve, Map, curves, take_maps};
 use super::samples::{Moment, moments};
 use crate::experiment::Experiment;
 use crate::monitor::MetricsLog;
-use crate::plan::Stage;
 use crate::plan::estimate::{Estimate, estimate};
 use crate::plan::identity::experiment_of;
-use crate::run_dir::{Manifest, RunDir, StageState};
+use crate::run_dir::{Manifest, RunDir};
+use crate::runs::State;
 use crate::stages::evaluate::Report as Evaluated;
 
 /// How much of one run a report holds.
@@ -45,24 +45,13 @@ pub struct RunReport {
     pub evaluated: Option<Evaluated>,
 }
 
-/// How a run stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// All that was asked of it is done.
-    Done,
-    /// Stopped on request; it can go on.
-    Stopped,
-    /// Ended by an error.
-    Failed(String),
-    /// Its last start has not said how it ended.
-    Open,
-}
-
 /// The headline of a run; what is not known is none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     /// How it stands.
     pub state: State,
+    /// The error that ended it.
+    pub error: Option<String>,
     /// The last logged step.
     pub step: u64,
     /// The steps that it shall take.
@@ -108,7 +97,7 @@ impl RunReport {
         let logged = fs::metadata(run.metrics()).and_then(modified).ok().filter(|_| !lines.is_empty());
         Ok(Self {
             label: label(run),
-            facts: Facts::of(&manifest, &curves, evaluated.as_ref(), logged),
+            facts: Facts::of(State::of(run, Some(&manifest)), &manifest, &curves, evaluated.as_ref(), logged),
             manifest,
             curves,
             maps,
@@ -126,6 +115,7 @@ impl RunReport {
 
 impl Facts {
     fn of(
+        state: State,
         manifest: &Manifest,
         curves: &[Curve],
         evaluated: Option<&Evaluated>,
@@ -149,7 +139,12 @@ impl Facts {
         });
         let in_training = losses.clone().next_back();
         Self {
-            state: State::of(manifest),
+            error: manifest
+                .segments
+                .last()
+                .filter(|_| state == State::Failed)
+                .and_then(|start| start.exit.clone()),
+            state,
             step: curves
                 .iter()
                 .filter_map(|curve| curve.points.last())
@@ -175,28 +170,6 @@ impl Facts {
     }
 }
 
-impl State {
-    fn of(manifest: &Manifest) -> Self {
-        let train = manifest.stages.get(Stage::Train.name()).map(|record| record.state);
-        match manifest.segments.last().map(|start| start.exit.as_deref()) {
-            Some(Some("done")) if train.is_none_or(|state| state == StageState::Done) => Self::Done,
-            Some(Some("done" | "stopped")) => Self::Stopped,
-            Some(Some(error)) => Self::Failed(error.to_owned()),
-            Some(None) | None => Self::Open,
-        }
-    }
-
-    /// The word for it.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Stopped => "stopped",
-            Self::Failed(_) => "failed",
-            Self::Open => "running or killed",
-        }
-    }
-}
-
 /// The folder's name, which need not be the manifest's: runs are moved and copied.
 fn label(run: &RunDir) -> String {
     let root = std::path::absolute(run.root()).unwrap_or_else(|_| run.root().to_owned());
@@ -219,7 +192,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::run_dir::Segment;
 
     fn curve(tag: &str, points: &[(u64, f64)]) -> Curve {
         Curve { tag: tag.to_owned(), points: points.to_vec() }
@@ -234,24 +206,10 @@ mod tests {
             curve("validation/loss", &[(10, 3.0), (20, 2.0), (25, f64::NAN), (30, 2.5)]),
             curve("validation/nats_per_byte", &[(20, std::f64::consts::LN_2)]),
         ];
-        let facts = Facts::of(&manifest, &curves, None, None);
-        assert_eq!(facts.state, State::Open);
+        let facts = Facts::of(State::Running, &manifest, &curves, None, None);
         assert_eq!((facts.step, facts.steps, facts.tokens()), (30, None, None));
         assert_eq!(facts.best, Some(Loss { step: 20, nats: 2.0, bits_per_byte: Some(1.0) }));
         assert_eq!(facts.last.map(|loss| loss.nats), Some(2.5));
         assert_eq!(facts.tokens_per_second, Some(400.0));
-    }
-
-    #[test]
-    fn the_last_start_says_how_a_run_stands() {
-        let state = |exit: Option<&str>| {
-            let mut manifest = Manifest::new("aa", "tiny", Value::Null);
-            manifest.segments.push(Segment { exit: exit.map(str::to_owned), ..Segment::default() });
-            State::of(&manifest).word()
-        };
-        assert_eq!(
-            [Some("done"), Some("stopped"), Some("no room"), None].map(state),
-            ["done", "stopped", "failed", "running or killed"]
-        );
     }
 }

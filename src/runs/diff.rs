@@ -144,24 +144,10 @@ fn data(manifest: &Manifest) -> Facts {
 /// Of the last start: the program with the sources around it, and everything else but the times.
 fn surroundings(manifest: &Manifest) -> (Facts, Facts) {
     let last = manifest.segments.last().cloned().unwrap_or_default();
-    let mut all = Facts::new();
-    flatten("", serde_json::to_value(&last).unwrap_or_default(), &mut all);
+    let mut all = by_key(serde_json::to_value(&last).unwrap_or_default());
     all.retain(|name, _| !["started", "finished", "exit"].contains(&name.as_str()));
     let is_code = |name: &str| name == "program" || name.starts_with("git.");
     all.into_iter().partition(|(name, _)| is_code(name))
-}
-
-fn flatten(path: &str, value: Value, into: &mut Facts) {
-    match value {
-        Value::Null => {}
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                let inner = if path.is_empty() { name } else { format!("{path}.{name}") };
-                flatten(&inner, field, into);
-            }
-        }
-        leaf => drop(into.insert(path.to_owned(), leaf)),
-    }
 }
 
 /// What came out of a run.

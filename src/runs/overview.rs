@@ -50,7 +50,8 @@ impl State {
         }
     }
 
-    fn of(run: &RunDir, manifest: Option<&Manifest>) -> Self {
+    /// How `run` stands; without its manifest it counts as damaged.
+    pub fn of(run: &RunDir, manifest: Option<&Manifest>) -> Self {
         if run.in_use() {
             return Self::Running;
         }

@@ -174,7 +174,7 @@ fn stages(manifest: &Manifest) -> Vec<StageShown> {
 }
 
 /// Values that differ from the defaults; labels and notes, which say nothing of what was run, are not among them.
-fn set_values(manifest: &Manifest) -> Vec<SetValue> {
+pub fn set_values(manifest: &Manifest) -> Vec<SetValue> {
     let differs = |(key, value): &(String, Value)| {
         default_values().get(key) != Some(value) && !["run.labels", "run.notes"].contains(&key.as_str())
     };
@@ -218,7 +218,7 @@ fn kept(run: &RunDir) -> Vec<Kept> {
 fn outputs(run: &RunDir) -> Vec<Output> {
     let places = [
         ("model", run.export()),
-        ("samples", run.samples().join("final.txt")),
+        ("samples", run.final_samples().with_extension("txt")),
         ("evaluation", run.evaluation()),
         ("report", run.report()),
         ("experiment", run.experiment_toml()),

@@ -44,10 +44,18 @@ pub enum SweepError {
         ranks: u64,
     },
     /// The file sweeps nothing.
-    #[error("{} has no [sweep] section; run it with `oss-run run`, or add one (`oss-run sweep --help` shows how)", .file.display())]
+    #[error("{} has no [sweep] section; run it with `oss-run run`, or add one, as `oss-run init NAME --template sweep` writes it", .file.display())]
     NoSweep {
         /// The file.
         file: PathBuf,
+    },
+    /// There is no sweep of that name.
+    #[error("there is no sweep {name} ({} is missing); give the name of a folder that `oss-run sweep` made", .path.display())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// Its results.
+        path: PathBuf,
     },
     /// A sweep under torchrun or SLURM.
     #[error("a sweep starts its trials itself; start one process, without torchrun or srun")]

@@ -30,10 +30,10 @@ pub fn write(results: &Results, dir: &SweepDir) -> Result<()> {
         if written.get(&row.run) != Some(&now) {
             let mut board = TensorBoard::open(&root.join(format!("trial-{:03}", row.trial)), None);
             if !before.contains_key(&row.run) {
-                board.hparams(&values(row), &[row.metric]);
+                board.hparams(&values(row), &[row.metric.name()]);
             }
             if let Some(value) = row.value {
-                board.scalar(row.metric, row.step, value);
+                board.scalar(row.metric.name(), row.step, value);
             }
             if row.state == State::Done {
                 board.finish();

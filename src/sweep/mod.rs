@@ -106,7 +106,7 @@ impl Plan {
                 run: id,
                 state,
                 values: trial.values.clone(),
-                metric: self.sweep.metric.name(),
+                metric: self.sweep.metric,
                 direction: self.sweep.direction(),
                 value: trial.metric(self.sweep.metric).filter(|value| value.is_finite()),
                 step,

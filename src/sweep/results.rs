@@ -1,17 +1,21 @@
 //! How the trials of a sweep stand: `results.jsonl`, the table for people, and means over seeds.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 
-use anyhow::{Context, Result};
-use serde::Serialize;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::SweepError;
 
 use super::halving::better;
 use crate::experiment::{Direction, SweepMetric, Values};
-use crate::run_dir::{SweepDir, write_atomic};
+use crate::run_dir::{RunsDir, SweepDir, write_atomic};
 
 /// How a trial stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Every stage that was asked for is done.
@@ -29,6 +33,10 @@ pub enum State {
 }
 
 impl State {
+    /// All of them, those that are over first.
+    pub const ALL: [Self; 6] =
+        [Self::Done, Self::Stopped, Self::Failed, Self::Running, Self::Paused, Self::Waiting];
+
     /// As in `results.jsonl`.
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +51,7 @@ impl State {
 }
 
 /// One trial, as `results.jsonl` and `--json` show it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// From 1, never given again.
     pub trial: u64,
@@ -53,8 +61,8 @@ pub struct Row {
     pub state: State,
     /// What it differs from the others in.
     pub values: Values,
-    /// Name of the metric.
-    pub metric: &'static str,
+    /// What trials are compared by.
+    pub metric: SweepMetric,
     /// Which way is better.
     pub direction: Direction,
     /// The metric as far as it has come; none before its first value, or where that is no finite number.
@@ -121,6 +129,30 @@ impl Results {
             steps: trials.iter().map(|row| row.steps).sum(),
             groups: groups(&trials, direction),
             trials,
+        }
+    }
+
+    /// Reads what [`Self::write`] wrote of the sweep `name`, which may be under way.
+    ///
+    /// # Errors
+    /// There is no such sweep; a line is not what was written.
+    pub fn read(runs: &RunsDir, name: &str) -> Result<Self> {
+        let path = runs.sweep(name).results();
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(SweepError::Unknown { name: name.to_owned(), path }.into());
+            }
+            read => read.with_context(|| format!("cannot read {}; check its permissions", path.display()))?,
+        };
+        let row = |(index, line): (usize, &str)| {
+            serde_json::from_str::<Row>(line).with_context(|| {
+                format!("{}:{} is damaged; `oss-run sweep` writes the file again", path.display(), index + 1)
+            })
+        };
+        let rows = text.lines().enumerate().map(row).collect::<Result<Vec<_>>>()?;
+        match rows.first() {
+            Some(&Row { metric, direction, .. }) => Ok(Self::new(name.to_owned(), metric, direction, rows)),
+            None => bail!("{} is empty; `oss-run sweep` writes the file again", path.display()),
         }
     }
 
@@ -202,7 +234,7 @@ mod tests {
             run: format!("run{trial}"),
             state,
             values: Values::from([("optimizer.lr".into(), json!(lr)), (SEED.into(), json!(seed))]),
-            metric: "val_loss",
+            metric: SweepMetric::ValLoss,
             direction: Direction::Minimize,
             value,
             step,
@@ -225,6 +257,26 @@ mod tests {
         assert_eq!((results.steps_taken, results.steps), (35, 40));
         let order: Vec<u64> = results.ranked().iter().map(|row| row.trial).collect();
         assert_eq!(order, [4, 1, 3, 2]);
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_damage_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = RunsDir::new(dir.path());
+        let missing = Results::read(&runs, "a").unwrap_err();
+        assert!(missing.is::<SweepError>() && missing.to_string().starts_with("there is no sweep a ("));
+        let sweep = runs.sweep("a");
+        fs::create_dir_all(sweep.results().parent().unwrap()).unwrap();
+        let rows = vec![row(1, State::Done, 10, Some(2.0), 0.1, 0), row(2, State::Failed, 5, None, 0.2, 0)];
+        let written = Results::new("a".into(), SweepMetric::ValLoss, Direction::Minimize, rows);
+        written.write(&sweep).unwrap();
+        assert_eq!(Results::read(&runs, "a").unwrap(), written);
+        let text = fs::read_to_string(sweep.results()).unwrap();
+        fs::write(sweep.results(), text.replace("failed", "odd")).unwrap();
+        let damaged = format!("{:#}", Results::read(&runs, "a").unwrap_err());
+        assert!(damaged.contains("results.jsonl:2 is damaged") && damaged.contains("odd"), "{damaged}");
+        fs::write(sweep.results(), "").unwrap();
+        assert!(Results::read(&runs, "a").unwrap_err().to_string().contains("is empty"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use tch::Device;
 
 use super::dry_run::made_up_batch;
 use super::{Flags, Trainer, device, set_up};
@@ -18,8 +19,8 @@ const WARMUP_STEPS: u64 = 2;
 /// Counted steps at least, unless time is up.
 const LEAST_STEPS: u64 = 3;
 
-/// Tokens a second of one rank in the median of some steps, which together take about `budget`; at least one step beyond
-/// the warm-up is taken. What ranks would send each other is not: it is made up, as in a dry run.
+/// Tokens a second of all ranks in the median of some steps of one of them, which together take about `budget`; at least
+/// one step beyond the warm-up is taken. What ranks would send each other takes no time: it is made up, as in a dry run.
 ///
 /// # Errors
 /// A device that is not there; a stop on request.
@@ -28,8 +29,10 @@ pub fn calibrate(experiment: &Experiment, budget: Duration) -> Result<f64> {
     // Made-up tokens give made-up losses, and some of these are not finite.
     experiment.train.non_finite = NonFinite::Skip;
     let experiment = &experiment;
-    set_up(&experiment.train, experiment.run.deterministic, 1)?;
     let device = device(&experiment.train, 0)?;
+    // The others, which are not played, would have their share of the cores.
+    let ranks_here = if device == Device::Cpu { experiment.sharding.ranks as usize } else { 1 };
+    set_up(&experiment.train, experiment.run.deterministic, ranks_here)?;
     let mesh = Mesh::pretended(&experiment.sharding, 0, device)?;
     guard(|| {
         let mut source = Initial::new(&experiment.model, experiment.run.seed);

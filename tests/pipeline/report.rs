@@ -107,7 +107,7 @@ fn a_sweep_brings_its_trials_and_its_best_runs() {
     let ended = project.oss_run("report --sweep tiny").ends_with(0);
     assert_eq!(ended.stdout, "report.html\n");
     let text = page(&project.path("report.html"));
-    assert!(text.contains("3 trials, 1 done, 1 failed, 1 stopped"));
+    assert!(text.contains("3 trials, 1 done, 1 stopped, 1 failed"));
     assert!(text.contains("The best is trial <b>1</b>"), "one that came to its end");
     assert!(text.contains(&format!("tiny/{id}")), "its curves are there");
     assert!(!text.contains(HOSTILE) && !text.contains("<img"));

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::super::curves::Map;
 use super::super::run::RunReport;
-use super::super::sweep::Sweep;
 use super::super::thin::{Point, means, rounded, thin};
 use super::metrics::{Metric, metric};
+use crate::sweep::Results;
 
 /// Points of all curves together. At eleven bytes a point, and a third of them for means, the page stays well below two megabytes.
 const POINTS: usize = 80_000;
@@ -21,7 +21,7 @@ pub struct Data<'a> {
     /// The charts, in the order of the page.
     pub charts: Vec<Chart>,
     maps: Vec<Matrix>,
-    sweep: Option<&'a Sweep>,
+    sweep: Option<&'a Results>,
     /// Whether a curve has fewer points than were logged.
     #[serde(skip)]
     pub thinned: bool,
@@ -97,7 +97,7 @@ pub const EXPERTS: &str = "experts";
 
 impl<'a> Data<'a> {
     /// What is drawn of `runs` and of a sweep.
-    pub fn of(runs: &'a [RunReport], sweep: Option<&'a Sweep>) -> Self {
+    pub fn of(runs: &'a [RunReport], sweep: Option<&'a Results>) -> Self {
         let num_curves: usize = runs.iter().map(|run| run.curves.len()).sum();
         let most = (POINTS / num_curves.max(1)).clamp(8, CURVE_POINTS);
         let (mut charts, mut thinned): (Vec<Chart>, bool) = (Vec::new(), false);

@@ -3,16 +3,17 @@
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
-use super::super::run::{Facts, Loss, RunReport, State};
+use super::super::run::{Facts, Loss, RunReport};
 use super::named;
 use super::words::{duration, exact, moment, scaled};
+use crate::runs::State;
 
 /// Tiles for one run, a table for several.
 pub fn facts(runs: &[RunReport], written: DateTime<Utc>) -> Markup {
     html! {
         @if let [run] = runs { (tiles(&run.facts, written)) } @else if !runs.is_empty() { (table(runs)) }
         @for run in runs {
-            @if let State::Failed(error) = &run.facts.state {
+            @if let Some(error) = &run.facts.error {
                 p.failure { b { (run.label) } " ended with: " (error) }
             }
         }
@@ -21,8 +22,8 @@ pub fn facts(runs: &[RunReport], written: DateTime<Utc>) -> Markup {
 }
 
 fn tiles(facts: &Facts, written: DateTime<Utc>) -> Markup {
-    let state_note = match (&facts.state, facts.logged) {
-        (State::Open, Some(logged)) => {
+    let state_note = match (facts.state, facts.logged) {
+        (State::Running | State::Interrupted, Some(logged)) => {
             format!("last logged {} before this was written", duration(written - logged))
         }
         _ => format!("{} at work", duration(facts.worked)),
@@ -30,7 +31,7 @@ fn tiles(facts: &Facts, written: DateTime<Utc>) -> Markup {
     let loss = |nats: f64| html! { (format!("{nats:.4}")) };
     html! {
         dl.tiles {
-            (tile("state", badge(&facts.state), &state_note))
+            (tile("state", badge(facts.state), &state_note))
             (tile("steps", html! { (exact(facts.step)) }, &of_steps(facts)))
             @if let Some(last) = facts.last {
                 (tile("validation loss", loss(last.nats), &format!("nats a token, after step {}", exact(last.step))))
@@ -62,12 +63,13 @@ fn of_steps(facts: &Facts) -> String {
     facts.steps.map_or_else(String::new, |steps| format!("of {}", exact(steps)))
 }
 
-fn badge(state: &State) -> Markup {
+fn badge(state: State) -> Markup {
     let class = match state {
         State::Done => "done",
-        State::Stopped => "stopped",
-        State::Failed(_) => "failed",
-        State::Open => "open",
+        State::Stopped | State::Interrupted => "stopped",
+        State::Failed | State::Damaged => "failed",
+        State::Running => "open",
+        State::Untrained => "waiting",
     };
     html! { span class={ "state " (class) } { (state.word()) } }
 }
@@ -96,7 +98,7 @@ fn table(runs: &[RunReport]) -> Markup {
                 @let facts = &run.facts;
                 tr.best[losses(facts).is_some() && losses(facts) == least] {
                     th { (named(index, run)) }
-                    td { (badge(&facts.state)) }
+                    td { (badge(facts.state)) }
                     (cell(Some(format!("{} {}", exact(facts.step), of_steps(facts))), Some(facts.step as f64)))
                     (loss(facts.last, |loss| Some(loss.nats)))
                     (loss(facts.best, |loss| Some(loss.nats)))

@@ -1,7 +1,8 @@
 // A sweep: parallel coordinates over what was varied and what came out, and each value against the outcome.
 
 if (data.sweep) {
-  const { metric, maximize, trials } = data.sweep;
+  const { metric, direction, best, trials } = data.sweep;
+  const maximize = direction === "maximize";
   const names = [...new Set(trials.flatMap(({ values }) => Object.keys(values)))];
   const distinct = (axis) => new Set(trials.map((trial) => JSON.stringify(axis.value(trial)))).size;
   const axes = [
@@ -62,7 +63,7 @@ if (data.sweep) {
     const order = [...trials].sort((a, b) => (rank.get(a) ?? -1) - (rank.get(b) ?? -1));
     for (const trial of order) {
       const d = axes.map((axis, index) => `${index ? "L" : "M"}${px(axis.x)} ${px(axis.at(trial))}`).join("");
-      parts.push(`<path class="trial${trial === ranked[0] ? " first" : ""}" data-trial="${trial.trial}" style="stroke:${tint(trial)}" d="${d}"/>`);
+      parts.push(`<path class="trial${trial.run === best ? " first" : ""}" data-trial="${trial.trial}" style="stroke:${tint(trial)}" d="${d}"/>`);
     }
     axes.forEach((axis, index) => {
       parts.push(`<line class="axis" x1="${px(axis.x)}" x2="${px(axis.x)}" y1="${top}" y2="${foot}"/>`);

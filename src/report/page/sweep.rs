@@ -1,23 +1,27 @@
 //! A sweep: its trials as a table, and places for what the script draws of them.
 
+use std::collections::BTreeSet;
+
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::super::sweep::{Sweep, Trial};
 use super::words::exact;
+use crate::experiment::Direction;
+use crate::sweep::{Results, Row, State, cell};
 
 /// The trials of a sweep, on a page with the curves of `curves` runs.
-pub fn sweep(sweep: &Sweep, curves: usize) -> Markup {
-    let keys = sweep.keys();
-    let ranked = sweep.ranked();
-    let best = ranked.first().map(|trial| trial.trial);
+pub fn sweep(sweep: &Results, curves: usize) -> Markup {
+    let metric = sweep.metric.name();
+    let keys = keys(sweep);
+    let is_best = |row: &Row| sweep.best.as_ref() == Some(&row.run);
     html! {
         section #sweep {
             h2 { "Sweep" }
             p.note {
                 (sweep.trials.len()) " trials, " (counts(sweep)) "; "
-                @if sweep.maximize { "more " } @else { "less " } b { (sweep.metric) } " is better."
-                @if let Some(best) = ranked.first() {
+                @match sweep.direction { Direction::Maximize => "more ", Direction::Minimize => "less " }
+                b { (metric) } " is better."
+                @if let Some(best) = sweep.trials.iter().find(|row| is_best(row)) {
                     " The best is trial " b { (best.trial) }
                     @if let Some(value) = best.value { " with " b { (format!("{value:.5}")) } }
                     "."
@@ -36,57 +40,53 @@ pub fn sweep(sweep: &Sweep, curves: usize) -> Markup {
                 thead { tr {
                     th.number { "trial" } th { "run" } th { "state" }
                     @for key in &keys { th { code { (key) } } }
-                    th.number { (sweep.metric) } th.number { "step" } th.number { "seconds" }
+                    th.number { (metric) } th.number { "step" } th.number { "seconds" }
                 } }
-                tbody { @for trial in &sweep.trials { (row(trial, &keys, Some(trial.trial) == best)) } }
+                tbody { @for trial in &sweep.trials { (row(trial, &keys, is_best(trial))) } }
             } }
         }
     }
 }
 
-fn counts(sweep: &Sweep) -> String {
-    let mut counts: Vec<(&str, usize)> = Vec::new();
-    for trial in &sweep.trials {
-        match counts.iter_mut().find(|(state, _)| *state == trial.state) {
-            Some((_, number)) => *number += 1,
-            None => counts.push((&trial.state, 1)),
-        }
-    }
-    counts.iter().map(|(state, number)| format!("{number} {state}")).collect::<Vec<_>>().join(", ")
+/// The keys that the trials set.
+fn keys(sweep: &Results) -> BTreeSet<&String> {
+    sweep.trials.iter().flat_map(|row| row.values.keys()).collect()
 }
 
-fn row(trial: &Trial, keys: &[&str], is_best: bool) -> Markup {
+fn counts(sweep: &Results) -> String {
+    let counts = State::ALL.map(|state| (sweep.count(state), state.name()));
+    let some = counts.iter().filter(|(number, _)| *number > 0);
+    some.map(|(number, state)| format!("{number} {state}")).collect::<Vec<_>>().join(", ")
+}
+
+fn row(trial: &Row, keys: &BTreeSet<&String>, is_best: bool) -> Markup {
     let number = |value: Option<f64>, text: Option<String>| {
         html! { td.number data-value=[value] { (text.unwrap_or_else(|| "–".to_owned())) } }
     };
     html! {
         tr.best[is_best] data-trial=(trial.trial) {
             td.number data-value=(trial.trial) { (trial.trial) }
-            td { code { (trial.run.as_deref().unwrap_or("–")) } }
-            td { span class={ "state " (class(&trial.state)) } { (trial.state) } }
+            td { code { (trial.run) } }
+            td { span class={ "state " (class(trial.state)) } { (trial.state.name()) } }
             @for key in keys {
                 @let value = trial.values.get(*key);
-                @let text = value.map(shown).unwrap_or_else(|| "–".to_owned());
+                @let text = value.map_or_else(|| "–".to_owned(), cell);
                 td.value data-value=[value.and_then(Value::as_f64)] title=(text) { (text) }
             }
             (number(trial.value, trial.value.map(|value| format!("{value:.5}"))))
-            (number(trial.step.map(|step| step as f64), trial.step.map(exact)))
-            (number(trial.seconds, trial.seconds.map(|seconds| format!("{seconds:.1}"))))
+            (number(Some(trial.step as f64), Some(exact(trial.step))))
+            (number(Some(trial.seconds), Some(format!("{:.1}", trial.seconds))))
         }
     }
 }
 
-/// A state's colour; what this program does not know has none.
-fn class(state: &str) -> &'static str {
+/// A state's colour.
+fn class(state: State) -> &'static str {
     match state {
-        "done" => "done",
-        "failed" => "failed",
-        "stopped" | "paused" => "stopped",
-        "running" => "open",
-        _ => "waiting",
+        State::Done => "done",
+        State::Failed => "failed",
+        State::Stopped | State::Paused => "stopped",
+        State::Running => "open",
+        State::Waiting => "waiting",
     }
-}
-
-fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -2,13 +2,16 @@
 
 use chrono::TimeDelta;
 use maud::{Markup, html};
+use serde_json::Value;
 
-use super::super::configuration::{differences, flat, settings};
+use super::super::configuration::differences;
 use super::super::run::RunReport;
 use super::words::{duration, moment};
 use super::{heading, named};
 use crate::plan::Stage;
+use crate::plan::keys::{by_key, default_values};
 use crate::run_dir::{Segment, StageState};
+use crate::runs::show::{SetValue, set_values};
 
 /// The values that are not the defaults; for several runs first those in which they differ.
 pub fn configuration(runs: &[RunReport]) -> Markup {
@@ -36,10 +39,12 @@ pub fn configuration(runs: &[RunReport]) -> Markup {
                     summary { "Values that are not the defaults" @if runs.len() > 1 { ": " (run.label) } }
                     div.scroll { table {
                         thead { tr { th { "value" } th {} th { "default" } th { "set by" } } }
-                        tbody { @for setting in settings(&run.manifest.experiment, &run.manifest.layers) { tr {
-                            th { code { (setting.key) } } td { (setting.value) }
-                            td.faint { (setting.default.unwrap_or_else(|| "unset".to_owned())) }
-                            td.faint { (setting.set_by) }
+                        tbody { @for SetValue { key, value, set_by } in set_values(&run.manifest) { tr {
+                            @let default = default_values().get(&key);
+                            th { code { (key) } } td { (value.to_string()) }
+                            td.faint { (default.map_or_else(|| "unset".to_owned(), Value::to_string)) }
+                            // Nobody wrote it down: it followed from what is written, as the vocabulary does.
+                            td.faint { (set_by.as_deref().unwrap_or("derived")) }
                         } } }
                     } }
                 }
@@ -69,7 +74,7 @@ pub fn environment(runs: &[RunReport]) -> Markup {
                     details {
                         summary { "Everything recorded of start " (index + 1) }
                         dl.plain {
-                            @for (key, value) in flat(&serde_json::to_value(start).unwrap_or_default()) {
+                            @for (key, value) in by_key(serde_json::to_value(start).unwrap_or_default()) {
                                 @let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                                 div { dt { (key) } dd { (text) } }
                             }
