@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 
 /// Work ended early because somebody asked for it; nothing failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("stopped on request; `oss-run resume last` goes on from here")]
+#[error("stopped on request")]
 pub struct Stopped;
 
 /// Set by the first signal. Apart from [`ASKED`], so that a stop that the program asked for itself does not turn the

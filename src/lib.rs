@@ -21,12 +21,15 @@
 //! | [`experiment`] | the file: types, layers, presets, validation |
 //! | [`storage`] | directories that appear whole or not at all, and the safetensors files in them |
 //! | [`kernels`] | loops over the elements of tensors on the CPU |
-//! | [`torch`], [`interrupt`] | the only unsafe code: libtorch operations missing from tch; SIGINT and SIGTERM |
+//! | [`torch`] | the only unsafe code: libtorch operations missing from tch |
+//! | [`error`] | what goes wrong, with what to do about it as data; exit statuses |
+//! | [`interrupt`] | SIGINT and SIGTERM |
 
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod distributed;
+pub mod error;
 pub mod evaluation;
 pub mod experiment;
 pub mod generation;

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use oss_run::error::ErrorReport;
 use oss_run::{
     experiment::{ExportDtype, Model, Preset},
     hf_format::{ExportOptions, HfDirectory, TokenizerFiles, export},
@@ -66,7 +67,7 @@ fn names_in(dir: &Path) -> Vec<String> {
 }
 
 fn message(error: anyhow::Error) -> String {
-    format!("{error:#}")
+    ErrorReport::of(error).to_string()
 }
 
 fn copy_of(name: &str) -> tempfile::TempDir {

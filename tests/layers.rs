@@ -12,7 +12,7 @@ use std::str::FromStr as _;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// From the top down. Layers of one row do not import each other.
-const LAYERS: [&[&str]; 18] = [
+const LAYERS: [&[&str]; 20] = [
     &["main"],
     &["cli"],
     &["report"],
@@ -30,7 +30,9 @@ const LAYERS: [&[&str]; 18] = [
     &["experiment"],
     &["storage"],
     &["kernels"],
-    &["torch", "interrupt"],
+    &["torch"],
+    &["error"],
+    &["interrupt"],
 ];
 
 /// How a file names the crate's root: from inside, and from the program.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use oss_run::error::ErrorReport;
 use oss_run::interrupt;
 use oss_run::monitor::{self, HParam, MetricsLog, Progress, Recorder, Unit};
 use oss_run::run_dir::{Environment, Manifest, RunDir, Segment, redact};
@@ -188,7 +189,7 @@ fn a_run_in_use_is_refused_until_its_writer_is_gone() {
     let mut line = String::new();
     BufReader::new(writer.stderr.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "locked\n");
-    let refused = run.lock_for_writing().unwrap_err().to_string();
+    let refused = ErrorReport::of(run.lock_for_writing().unwrap_err()).message;
     assert!(refused.contains(&format!("is in use by process {} on ", writer.id())), "{refused}");
     // SIGKILL: nothing of the writer's own runs any more.
     writer.kill().unwrap();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{Checkpoint, Error, Result, step_of};
+use crate::error::ErrorReport;
 use crate::storage::Sibling;
 
 /// Steps and directories of the complete checkpoints in `dir`, oldest first.
@@ -43,8 +44,9 @@ pub fn newest_whole<E: From<Error>>(
     let mut problems = Vec::new();
     for path in candidates {
         let opened = Checkpoint::open(path)
-            .and_then(|checkpoint| checkpoint.verify_share(rank, ranks).map(|()| checkpoint));
-        let complaint = opened.as_ref().err().map(ToString::to_string);
+            .and_then(|checkpoint| checkpoint.verify_share(rank, ranks).map(|()| checkpoint))
+            .map_err(|error| ErrorReport::of(error).summary());
+        let complaint = opened.as_ref().err().cloned();
         match (agree(complaint)?, opened) {
             (None, Ok(checkpoint)) => {
                 for problem in problems {
@@ -52,8 +54,7 @@ pub fn newest_whole<E: From<Error>>(
                 }
                 return Ok(Some(checkpoint));
             }
-            (Some(problem), _) => problems.push(problem),
-            (None, Err(problem)) => problems.push(problem.to_string()),
+            (Some(problem), _) | (None, Err(problem)) => problems.push(problem),
         }
     }
     if problems.is_empty() {

@@ -28,6 +28,7 @@ mod save;
 
 use std::{io, ops::Range, path::PathBuf};
 
+use indicatif::HumanBytes;
 use tch::Tensor;
 
 pub use background::Background;
@@ -38,6 +39,7 @@ pub use rank_file::{bytes_needed, write_rank};
 pub use retention::{prune, remove};
 pub use save::Writer;
 
+use crate::error::{UserError, user_errors};
 use crate::storage::{TensorFileError, io_error};
 
 /// What every name of optimizer state starts with; all other names are weights.
@@ -65,14 +67,9 @@ impl Entry {
 }
 
 /// What can go wrong with checkpoints.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum Error {
     /// Not enough room, found before anything was written.
-    #[error(
-        "no room for the checkpoint of step {step}: it needs {}, and {} are free in {dir}; free some space, or lower \
-         checkpoint.keep_last",
-        indicatif::HumanBytes(*.needed), indicatif::HumanBytes(*.free)
-    )]
     NoRoom {
         /// Step of the checkpoint.
         step: u64,
@@ -84,10 +81,6 @@ pub enum Error {
         free: u64,
     },
     /// The disk filled up while writing.
-    #[error(
-        "the disk filled up while writing the checkpoint of step {step}; the unfinished one was removed and the earlier \
-         ones in {dir} are whole; free some space and resume"
-    )]
     Full {
         /// Step of the checkpoint.
         step: u64,
@@ -97,10 +90,6 @@ pub enum Error {
         source: TensorFileError,
     },
     /// Some rank wrote no file, or the leader does not see it.
-    #[error(
-        "the checkpoint of step {step} was given up, and the earlier ones in {dir} are whole:\n  {problems}\nmend that \
-         and resume"
-    )]
     Ranks {
         /// Step of the checkpoint.
         step: u64,
@@ -110,16 +99,13 @@ pub enum Error {
         problems: String,
     },
     /// Nobody waited for the file any more.
-    #[error("writing the checkpoint of step {step} was given up half-way; resume from the one before")]
     Abandoned {
         /// Step of the checkpoint.
         step: u64,
     },
     /// A file could not be written or read, or is damaged.
-    #[error(transparent)]
-    File(#[from] TensorFileError),
+    File(TensorFileError),
     /// A checkpoint is not what was written.
-    #[error("checkpoint {path} is damaged: {what}; delete that directory to use the checkpoint before it")]
     Damaged {
         /// The checkpoint's directory.
         path: PathBuf,
@@ -127,9 +113,6 @@ pub enum Error {
         what: String,
     },
     /// There are checkpoints, and none can be used.
-    #[error(
-        "no checkpoint in {dir} can be used:\n{problems}\nrestore one from a backup, or start again with --new"
-    )]
     AllDamaged {
         /// The checkpoints' directory.
         dir: PathBuf,
@@ -137,9 +120,6 @@ pub enum Error {
         problems: String,
     },
     /// Written by a newer program.
-    #[error(
-        "checkpoint {path} has format {format}, and this program reads format {supported}; use a newer oss-run"
-    )]
     Newer {
         /// The checkpoint's directory.
         path: PathBuf,
@@ -149,16 +129,72 @@ pub enum Error {
         supported: u64,
     },
     /// The pieces handed over for saving do not make whole tensors.
-    #[error("the checkpoint's pieces do not fit: {0}")]
     Pieces(String),
     /// A name or range that the checkpoint does not hold.
-    #[error("checkpoint {path} does not hold {what}; the run's experiment.toml says what it was trained on")]
     NotHeld {
         /// The checkpoint's directory.
         path: PathBuf,
         /// What was asked for.
         what: String,
     },
+}
+
+impl From<Error> for UserError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NoRoom { step, dir, needed, free } => Self::failed(format!(
+                "no room for the checkpoint of step {step}: it needs {}, and {} are free in {}",
+                HumanBytes(needed),
+                HumanBytes(free),
+                dir.display()
+            ))
+            .hint("free some space, or lower checkpoint.keep_last"),
+            Error::Full { step, dir, source } => Self::failed(format!(
+                "the disk filled up while writing the checkpoint of step {step}; the \
+                 unfinished one was removed and the earlier ones in {} are whole",
+                dir.display()
+            ))
+            .hint("free some space and resume")
+            .because(source),
+            Error::Ranks { step, dir, problems } => Self::failed(format!(
+                "the checkpoint of step {step} was given up, and the earlier ones in {} are \
+                 whole:\n  {problems}",
+                dir.display()
+            ))
+            .hint("mend that and resume"),
+            Error::Abandoned { step } => {
+                Self::failed(format!("writing the checkpoint of step {step} was given up half-way"))
+                    .hint("resume from the one before")
+            }
+            Error::File(error) => Self::failed(error),
+            Error::Damaged { path, what } => {
+                Self::failed(format!("checkpoint {} is damaged: {what}", path.display()))
+                    .hint("delete that directory to use the checkpoint before it")
+            }
+            Error::AllDamaged { dir, problems } => {
+                Self::failed(format!("no checkpoint in {} can be used:\n{problems}", dir.display()))
+                    .hint("restore one from a backup, or start again with --new")
+            }
+            Error::Newer { path, format, supported } => Self::failed(format!(
+                "checkpoint {} has format {format}, and this program reads format {supported}",
+                path.display()
+            ))
+            .hint("use a newer oss-run"),
+            Error::Pieces(what) => Self::failed(format!("the checkpoint's pieces do not fit: {what}")),
+            Error::NotHeld { path, what } => {
+                Self::failed(format!("checkpoint {} does not hold {what}", path.display()))
+                    .hint("the run's experiment.toml says what it was trained on")
+            }
+        }
+    }
+}
+
+user_errors!(Error);
+
+impl From<TensorFileError> for Error {
+    fn from(error: TensorFileError) -> Self {
+        Self::File(error)
+    }
 }
 
 impl Error {

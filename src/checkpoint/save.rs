@@ -121,7 +121,8 @@ impl Writer {
             Ok(found) if found.len() == file.bytes => Ok(reported),
             Ok(found) => Err(format!("{expected} has {} of {} bytes", found.len(), file.bytes)),
             Err(error) => Err(format!(
-                "{expected} is not to be seen from here ({error}); put --runs-dir on a file system that all ranks share"
+                "{expected} is not to be seen from here ({error}): --runs-dir has to be on a \
+                 file system that all ranks share"
             )),
         }
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::{rank_file::write_rank_with, *};
+use crate::error::ErrorReport;
 use crate::{
     experiment,
     storage::{Disk, Fault, Faults, Sibling},
@@ -188,7 +189,7 @@ fn pieces_that_do_not_make_whole_tensors_are_refused() {
         (vec![piece(0..4), piece(0..4)], "there twice"),
         (vec![Entry { range: 0..9, ..piece(0..4) }], "4 elements for 0..9"),
     ] {
-        let error = save(dir.path(), 1, &pieces, &json!(0)).unwrap_err().to_string();
+        let error = ErrorReport::of(save(dir.path(), 1, &pieces, &json!(0)).unwrap_err()).to_string();
         assert!(error.contains(message), "{error}");
     }
     assert_eq!(names_in(dir.path()), [""; 0]);
@@ -248,12 +249,12 @@ fn a_fault_at_any_call_leaves_earlier_checkpoints_whole() {
 fn a_full_disk_is_named_before_and_in_the_middle() {
     let dir = tempfile::tempdir().unwrap();
     let error = Writer::begin(dir.path(), 1, u64::MAX / 2).unwrap_err();
-    assert!(matches!(error, Error::NoRoom { .. }), "{error}");
-    assert!(error.to_string().contains("lower checkpoint.keep_last"), "{error}");
+    assert!(matches!(error, Error::NoRoom { .. }), "{error:?}");
+    assert!(ErrorReport::of(error).hints[0].contains("lower checkpoint.keep_last"));
     // Calls: directory, file, header.
     let disk = Disk { faults: Faults::at(3, Fault::Full).into() };
     let error = save_with(&disk, dir.path(), 1, &entries(1), &json!(0)).unwrap_err();
-    assert!(matches!(error, Error::Full { .. }), "{error}");
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
     assert_eq!(names_in(dir.path()), [""; 0]);
 }
 
@@ -279,7 +280,7 @@ fn every_flipped_byte_and_every_cut_is_found_and_the_one_before_is_used() {
         fs::write(&path, [&good[..], b"x"].concat()).unwrap();
         assert_eq!(latest(dir.path()).unwrap().unwrap().step(), 1, "{name} grown");
         fs::remove_file(&path).unwrap();
-        let error = Checkpoint::open(&newest).unwrap_err().to_string();
+        let error = ErrorReport::of(Checkpoint::open(&newest).unwrap_err()).to_string();
         assert!(error.contains("step-00000002 is damaged") && error.contains(name), "{error}");
         assert_eq!(latest(dir.path()).unwrap().unwrap().step(), 1, "{name} gone");
         fs::write(&path, good).unwrap();
@@ -296,11 +297,11 @@ fn damage_is_named_by_tensor_and_met_on_loading_too() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, bytes).unwrap();
     let checkpoint = Checkpoint::open(&dir.path().join("step-00000001")).unwrap();
-    let error = checkpoint.verify().unwrap_err().to_string();
+    let error = ErrorReport::of(checkpoint.verify().unwrap_err()).to_string();
     assert!(error.contains("model.norm.weight in rank-00000"), "{error}");
     assert!(matches!(checkpoint.load("model.norm.weight"), Err(Error::Damaged { .. })));
     assert!(checkpoint.load("lm_head.weight").is_ok());
-    let error = latest(dir.path()).unwrap_err().to_string();
+    let error = ErrorReport::of(latest(dir.path()).unwrap_err()).to_string();
     assert!(error.contains("no checkpoint") && error.contains("model.norm.weight"), "{error}");
 }
 
@@ -350,5 +351,5 @@ fn a_newer_format_is_refused_as_such() {
     let digest = blake3::hash(body.as_bytes()).to_hex();
     fs::write(path.join("manifest.json"), format!("{body},\"digest\":\"{digest}\"}}\n")).unwrap();
     let error = Checkpoint::open(&path).unwrap_err();
-    assert!(matches!(error, Error::Newer { format: 99, .. }), "{error}");
+    assert!(matches!(error, Error::Newer { format: 99, .. }), "{error:?}");
 }

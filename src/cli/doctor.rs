@@ -93,7 +93,7 @@ pub fn doctor(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     }
     let bad = checks.iter().filter(|check| check.verdict == Verdict::Bad).count();
     if bad > 0 {
-        bail!("{bad} of {} checks are bad; each of them ends with its fix", checks.len());
+        bail!("{bad} of {} checks are bad", checks.len());
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::failure::Usage;
 use super::output::{print, print_json};
+use crate::error::UserError;
 use crate::experiment::{CheckpointChoice, Export, parse_bytes};
 use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
@@ -37,7 +37,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    fn settings(&self, own: &Export) -> Result<Export, Usage> {
+    fn settings(&self, own: &Export) -> Result<Export, UserError> {
         let mut settings = own.clone();
         if let Some(step) = self.step {
             settings.checkpoint = CheckpointChoice::Step(step);
@@ -50,7 +50,8 @@ impl Arguments {
         }
         if let Some(size) = &self.max_shard_size {
             if parse_bytes(size).is_none() {
-                return Err(Usage(format!("--max-shard-size {size} is no size; write it as 5GB or 512MiB")));
+                return Err(UserError::wrong(format!("--max-shard-size {size} is no size"))
+                    .hint("write it as 5GB or 512MiB"));
             }
             settings.max_shard_size.clone_from(size);
         }
@@ -59,9 +60,9 @@ impl Arguments {
 }
 
 /// A value as the experiment file spells it.
-fn named<T: serde::de::DeserializeOwned>(text: &str, option: &str, known: &str) -> Result<T, Usage> {
+fn named<T: serde::de::DeserializeOwned>(text: &str, option: &str, known: &str) -> Result<T, UserError> {
     serde_json::from_value(serde_json::Value::from(text))
-        .map_err(|_| Usage(format!("{option} {text} is not known; use {known}")))
+        .map_err(|_| UserError::wrong(format!("{option} {text} is not known")).hint(format!("use {known}")))
 }
 
 /// Exports and prints where to. Without `--out` it takes the place of the run's own export.

@@ -4,142 +4,58 @@ use std::any::Any;
 use std::io::IsTerminal;
 use std::panic::{self, AssertUnwindSafe};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
-use crate::distributed::PlacementError;
+use crate::error::{ErrorReport, Status, UserError};
 use crate::experiment::ExperimentErrors;
-use crate::interrupt::Stopped;
-use crate::plan::PlanError;
-use crate::run_dir::{ResolveError, redact};
-use crate::runs::QueryError;
-use crate::runs::label::NoLabel;
-use crate::sweep::SweepError;
+use crate::run_dir::redact;
 
-/// A command line that can be parsed and makes no sense.
+/// Ranks that ended with this status, and rank 0, whose words are on the screen, has said why.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
-
-/// Ranks that ended, and not well.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .message.as_deref().unwrap_or("rank 0 has said why"))]
-pub struct Ended {
-    /// What is left to say; none where rank 0, whose words are on the screen, has said it all.
-    pub message: Option<String>,
-    /// The exit status that it deserves.
-    pub status: Status,
-}
-
-/// How the program ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// All done.
-    Done,
-    /// The run failed.
-    Failed,
-    /// The experiment or the command line is wrong.
-    Wrong,
-    /// Stopped on request; it can go on.
-    Stopped,
-}
-
-impl Status {
-    /// The status that `outcome` deserves.
-    pub fn of(outcome: &Result<()>) -> Self {
-        let Err(error) = outcome else { return Self::Done };
-        if let Some(ended) = error.downcast_ref::<Ended>() {
-            return ended.status;
-        }
-        if error.chain().any(|cause| cause.is::<Stopped>()) {
-            return Self::Stopped;
-        }
-        let is_wrong = error.chain().any(|cause| {
-            cause.is::<Usage>()
-                || cause.is::<ExperimentErrors>()
-                || cause.is::<PlanError>()
-                || cause.is::<PlacementError>()
-                || cause.is::<ResolveError>()
-                || cause.is::<QueryError>()
-                || cause.is::<NoLabel>()
-                || cause.is::<SweepError>()
-        });
-        if is_wrong { Self::Wrong } else { Self::Failed }
-    }
-
-    /// The status for the shell.
-    pub fn code(self) -> i32 {
-        match self {
-            Self::Done => 0,
-            Self::Failed => 1,
-            Self::Wrong => 2,
-            Self::Stopped => 75,
-        }
-    }
-}
+#[error("rank 0 has said why")]
+pub struct Told(pub Status);
 
 /// Runs `work`, tells on stderr what went wrong, and says how it ended. A panic is told as the bug that it is.
 pub fn guarded(work: impl FnOnce() -> Result<()>) -> Status {
-    let outcome = match panic::catch_unwind(AssertUnwindSafe(work)) {
-        Ok(outcome) => outcome,
-        Err(payload) => {
-            let words = bug(payload.as_ref());
-            eprintln!("error: {}", redact(&words));
-            tracing::debug!("{words}");
-            return Status::Failed;
-        }
-    };
-    let status = Status::of(&outcome);
-    if let Err(error) = outcome
-        && error.downcast_ref::<Ended>().is_none_or(|ended| ended.message.is_some())
-    {
-        let words = render(&error, status);
-        eprintln!("{}", redact(&words));
-        // Into this rank's log, too: on many ranks, only one of them is on the screen.
-        tracing::debug!("{words}");
+    let outcome = panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(bug(payload.as_ref()).into()));
+    let Err(error) = outcome else { return Status::Done };
+    if let Some(Told(status)) = error.downcast_ref() {
+        return *status;
     }
-    status
+    let words = redact(&render(&error));
+    eprintln!("{words}");
+    // Into this rank's log, too: on many ranks, only one of them is on the screen.
+    tracing::debug!("{words}");
+    Status::of(&error)
 }
 
-fn bug(payload: &(dyn Any + Send)) -> String {
+fn bug(payload: &(dyn Any + Send)) -> UserError {
     let what = payload
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
-    format!(
-        "this is a bug in oss-run {}: {what}\nrun `oss-run resume last` to go on from the last checkpoint, and report \
-         the lines above with the experiment file",
-        env!("CARGO_PKG_VERSION")
+    UserError::failed(format!("this is a bug in oss-run {}: {what}", env!("CARGO_PKG_VERSION"))).hint(
+        "run `oss-run resume last` to go on from the last checkpoint, and report the \
+         lines above with the experiment file",
     )
 }
 
-fn render(error: &anyhow::Error, status: Status) -> String {
-    if let Some(problems) = error.downcast_ref::<ExperimentErrors>() {
+fn render(error: &Error) -> String {
+    if let Some(problems) = experiment_errors(error) {
         return problems.render(std::io::stderr().is_terminal());
     }
-    if status == Status::Stopped {
+    let report = ErrorReport::from(error);
+    match Status::of(error) {
         // Everything that says where it stopped is context above the request itself.
-        return format!("{error}");
+        Status::Stopped => ErrorReport { causes: Vec::new(), ..report }.to_string(),
+        _ => format!("error: {report}"),
     }
-    let mut messages: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let message = cause.to_string();
-        // Some types show their source inside their own message.
-        if !messages.last().is_some_and(|above| above.contains(&message)) {
-            messages.push(message);
-        }
-    }
-    let Some((last, above)) = messages.split_last() else { return String::new() };
-    let Some((first, between)) = above.split_first() else { return format!("error: {last}") };
-    let fix = first.rsplit_once("; ").filter(|_| !last.contains("; "));
-    let mut text = format!("error: {}", fix.map_or(first.as_str(), |(what, _)| what));
-    for cause in between.iter().chain([last]) {
-        text.push_str(&format!("\n  because {cause}"));
-    }
-    if let Some((_, fix)) = fix {
-        text.push_str(&format!("\nfix: {fix}"));
-    }
-    text
+}
+
+fn experiment_errors(error: &Error) -> Option<&ExperimentErrors> {
+    error.chain().find_map(|cause| cause.downcast_ref::<UserError>()?.message_as())
 }
 
 #[cfg(test)]
@@ -147,41 +63,40 @@ mod tests {
     use anyhow::{Context, anyhow};
 
     use super::*;
+    use crate::error::Hint;
+    use crate::interrupt::Stopped;
 
     #[test]
-    fn each_kind_of_error_has_its_status() {
-        let wrong: Result<()> = Err(Usage("x".into())).context("above");
-        let stopped: Result<()> = Err(Stopped).context("above");
-        for (outcome, status) in [
-            (Ok(()), Status::Done),
-            (Err(anyhow!("x")), Status::Failed),
-            (wrong, Status::Wrong),
-            (stopped, Status::Stopped),
-        ] {
-            assert_eq!(Status::of(&outcome), status);
-        }
+    fn a_failure_ends_with_its_hint() {
+        let error =
+            anyhow!("no room").context("cannot write a").hint("free some space").context("training failed");
+        insta::assert_snapshot!(render(&error), @r"
+        error: training failed
+          caused by: cannot write a
+          caused by: no room
+        hint: free some space
+        ");
     }
 
     #[test]
-    fn the_fix_comes_last() {
-        let error = anyhow!("no room").context("cannot write a; free some space").context("training failed");
-        insta::assert_snapshot!(render(&error, Status::Failed), @r"
-        error: training failed
-          because cannot write a; free some space
-          because no room
+    fn a_stop_is_no_error() {
+        let error = anyhow!(Stopped).context("stopped at step 3 of 8").hint("go on with `oss-run resume a`");
+        insta::assert_snapshot!(render(&error), @r"
+        stopped at step 3 of 8
+        hint: go on with `oss-run resume a`
         ");
-        let error = anyhow!("no room").context("cannot write a; free some space");
-        insta::assert_snapshot!(render(&error, Status::Failed), @r"
-        error: cannot write a
-          because no room
-        fix: free some space
-        ");
-        insta::assert_snapshot!(render(&anyhow!("no a; make one"), Status::Failed), @"error: no a; make one");
+    }
+
+    #[test]
+    fn the_status_follows_the_error() {
+        assert_eq!(guarded(|| Ok(())), Status::Done);
+        assert_eq!(guarded(|| Err(UserError::wrong("x")).context("above")), Status::Wrong);
+        assert_eq!(guarded(|| Err(Told(Status::Stopped).into())), Status::Stopped);
     }
 
     #[test]
     fn a_panic_is_a_bug() {
         assert_eq!(guarded(|| panic!("seven")), Status::Failed);
-        assert!(bug(&"seven").contains("this is a bug in oss-run"));
+        assert!(bug(&"seven").to_string().contains("this is a bug in oss-run"));
     }
 }

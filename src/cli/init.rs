@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use super::failure::Usage;
 use super::output::print;
+use crate::error::{Hint, UserError};
 use crate::experiment;
 use crate::run_dir::{write_atomic, write_json};
 
@@ -78,21 +78,20 @@ pub fn init(arguments: &Arguments) -> Result<()> {
     let file = experiment_file(&arguments.name)?;
     if file.exists() {
         let other = file.with_file_name(format!("{}-2", stem(&file)));
-        let message = format!(
-            "{} exists already, and nothing was changed; choose another name, such as `oss-run init {}`",
-            file.display(),
-            other.display()
-        );
-        return Err(Usage(message).into());
+        let message = format!("{} exists already, and nothing was changed", file.display());
+        let hint = format!("choose another name, such as `oss-run init {}`", other.display());
+        return Err(UserError::wrong(message).hint(hint).into());
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let cannot =
-        || format!("cannot write to {}; make it writable, or choose another folder", folder.display());
-    std::fs::create_dir_all(folder).with_context(cannot)?;
-    write_atomic(&file, |out| out.write_all(arguments.template.text().as_bytes())).with_context(cannot)?;
+    let cannot = || format!("cannot write to {}", folder.display());
+    let hint = "make it writable, or choose another folder";
+    std::fs::create_dir_all(folder).with_context(cannot).hint(hint)?;
+    write_atomic(&file, |out| out.write_all(arguments.template.text().as_bytes()))
+        .with_context(cannot)
+        .hint(hint)?;
     let schema = folder.join(SCHEMA);
     if !schema.exists() {
-        write_json(&schema, &experiment::schema()).with_context(cannot)?;
+        write_json(&schema, &experiment::schema()).with_context(cannot).hint(hint)?;
     }
     print(&format!("{}\n", file.display()))?;
     if let Some(first) = arguments.template.first() {
@@ -108,7 +107,7 @@ pub fn init(arguments: &Arguments) -> Result<()> {
 }
 
 /// `mine` and `mine.toml` mean the same file. Its stem will be the run's name, and so a folder's.
-fn experiment_file(name: &Path) -> Result<PathBuf, Usage> {
+fn experiment_file(name: &Path) -> Result<PathBuf, UserError> {
     let file = match name.extension() {
         Some(end) if end == "toml" => name.to_owned(),
         _ => PathBuf::from(format!("{}.toml", name.display())),
@@ -118,8 +117,8 @@ fn experiment_file(name: &Path) -> Result<PathBuf, Usage> {
     let is_plain = !stem.starts_with('.') && stem.chars().all(plain);
     // `last` means the newest run.
     if name.file_name().is_none() || !is_plain || stem == "last" {
-        let message = format!("{:?} cannot name an experiment; use letters, digits, - and _", name.display());
-        return Err(Usage(message));
+        let message = format!("{:?} cannot name an experiment", name.display());
+        return Err(UserError::wrong(message).hint("use letters, digits, - and _"));
     }
     Ok(file)
 }

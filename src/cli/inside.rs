@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::failure::Usage;
 use super::output::print_json;
+use crate::error::UserError;
 use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
 
@@ -41,7 +41,9 @@ pub struct LogitsArguments {
 pub fn batches(arguments: &BatchesArguments, runs: &RunsDir) -> Result<()> {
     let range = arguments.steps.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
     let Some(range) = range else {
-        return Err(Usage(format!("--steps {} is no range; write it as 0..50", arguments.steps)).into());
+        return Err(UserError::wrong(format!("--steps {} is no range", arguments.steps))
+            .hint("write it as 0..50")
+            .into());
     };
     print_json(&Trained::open(&runs.resolve(&arguments.run)?, None)?.batches(range)?)
 }

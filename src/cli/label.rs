@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::failure::Usage;
 use super::output::{print, print_json};
+use crate::error::UserError;
 use crate::run_dir::{Manifest, RunsDir};
 use crate::runs::label::{self, Change, Marks};
 
@@ -40,12 +40,12 @@ pub fn label(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     if arguments.json { print_json(&marks) } else { print(&describe(&marks)) }
 }
 
-fn pair(text: &str) -> Result<(String, String), Usage> {
+fn pair(text: &str) -> Result<(String, String), UserError> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => {
             Ok((name.trim().to_owned(), value.trim().to_owned()))
         }
-        _ => Err(Usage(format!("{text:?} is no label; write KEY=VALUE, or --remove KEY"))),
+        _ => Err(UserError::wrong(format!("{text:?} is no label")).hint("write KEY=VALUE, or --remove KEY")),
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::failure::{Ended, Status};
-use crate::distributed::{Failure, How, Launch, Outcome, Patience, supervise};
+use super::failure::Told;
+use crate::distributed::{Failure, Launch, Outcome, Patience, supervise};
+use crate::error::{Hint, Status, UserError};
 use crate::experiment::Experiment;
 use crate::interrupt;
 use crate::runner::RUN;
@@ -27,7 +28,7 @@ pub fn own_arguments() -> Vec<OsString> {
 /// in which run directory it works, with the arguments that `resumed` makes of it.
 ///
 /// # Errors
-/// [`Ended`]; the store cannot be served, or a process not be started.
+/// How the ranks failed; the store cannot be served, or a process not be started.
 pub fn launch(experiment: &Experiment, resumed: impl Fn(&Path) -> Vec<OsString>) -> Result<()> {
     let sharding = &experiment.sharding;
     let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on 127.0.0.1")?;
@@ -62,7 +63,8 @@ fn start(program: &Path, arguments: &[OsString], launch: &Launch) -> Result<Outc
         command
     });
     supervise(commands.collect(), Patience::default(), interrupt::requested)
-        .context("cannot start the ranks; set sharding.ranks to fewer if this machine has no room for more")
+        .context("cannot start the ranks")
+        .hint("set sharding.ranks to fewer if this machine has no room for more")
 }
 
 /// Makes attempts until one ends otherwise than by a failure, or `most` restarts have failed, too.
@@ -87,30 +89,34 @@ fn told_run(store: &Store, launch: &Launch) -> Result<Option<PathBuf>> {
 
 /// What the command comes to.
 fn ended(outcome: Outcome, run: Option<&Path>) -> Result<()> {
-    let (message, status) = match outcome {
+    Err(match outcome {
         Outcome::Done => return Ok(()),
-        Outcome::Stopped => (None, Status::Stopped),
-        Outcome::Wrong(failure) => (to_say(&failure), Status::Wrong),
+        Outcome::Stopped => Told(Status::Stopped).into(),
+        Outcome::Wrong(failure) if is_told(&failure) => Told(Status::Wrong).into(),
+        Outcome::Failed(failure) if is_told(&failure) => Told(Status::Failed).into(),
+        Outcome::Wrong(failure) => UserError::wrong(failure).into(),
         Outcome::Failed(failure) => {
+            let error = UserError::failed(failure);
             let go_on = |run: &Path| {
-                format!("\nfix: `oss-run resume {}` goes on from the last good checkpoint", run.display())
+                format!("`oss-run resume {}` goes on from the last good checkpoint", run.display())
             };
-            let message = to_say(&failure).map(|what| what + &run.map(go_on).unwrap_or_default());
-            (message, Status::Failed)
+            match run {
+                Some(run) => error.hint(go_on(run)).into(),
+                None => error.into(),
+            }
         }
-    };
-    Err(Ended { message, status }.into())
+    })
 }
 
-/// What rank 0 has not told itself.
-fn to_say(failure: &Failure) -> Option<String> {
-    let told = failure.rank == 0 && matches!(failure.how, How::Status(1 | 2));
-    (!told).then(|| failure.to_string())
+/// Whether rank 0 has told it itself.
+fn is_told(failure: &Failure) -> bool {
+    failure.rank == 0 && matches!(failure.how.status(), Some(Status::Failed | Status::Wrong))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distributed::How;
 
     fn failure(rank: usize, how: How) -> Failure {
         Failure { rank, how, last_lines: Vec::new() }
@@ -141,19 +147,22 @@ mod tests {
     fn what_rank_0_has_said_is_not_said_again() {
         let said = |outcome| {
             let error = ended(outcome, Some(Path::new("runs/a/b"))).unwrap_err();
-            let Ended { message, status } = error.downcast().unwrap();
-            (message, status)
+            match error.downcast::<Told>() {
+                Ok(Told(status)) => (None, status),
+                Err(error) => {
+                    let status = Status::of(&error);
+                    let known = error.downcast::<UserError>().unwrap();
+                    let failure = known.message_as::<Failure>().unwrap().clone();
+                    (Some((failure, known.hints().to_vec())), status)
+                }
+            }
         };
-        let (message, status) = said(Outcome::Failed(failure(2, How::Signal(9))));
-        assert_eq!(status, Status::Failed);
-        insta::assert_snapshot!(message.unwrap(), @r"
-        rank 2 was killed by SIGKILL (out of memory? see dmesg)
-        fix: `oss-run resume runs/a/b` goes on from the last good checkpoint
-        ");
+        let go_on = "`oss-run resume runs/a/b` goes on from the last good checkpoint".to_owned();
+        let (killed, wrong) = (failure(2, How::Signal(9)), failure(1, How::Status(2)));
+        assert_eq!(said(Outcome::Failed(killed.clone())), (Some((killed, vec![go_on])), Status::Failed));
         assert_eq!(said(Outcome::Failed(failure(0, How::Status(1)))), (None, Status::Failed));
         assert_eq!(said(Outcome::Stopped), (None, Status::Stopped));
-        let wrong = (Some("rank 1 ended with status 2".to_owned()), Status::Wrong);
-        assert_eq!(said(Outcome::Wrong(failure(1, How::Status(2)))), wrong);
+        assert_eq!(said(Outcome::Wrong(wrong.clone())), (Some((wrong, Vec::new())), Status::Wrong));
         assert!(ended(Outcome::Done, None).is_ok());
     }
 }

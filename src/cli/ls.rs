@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::output::{print, print_json};
 use super::table::table;
 use super::words;
+use crate::error::ErrorReport;
 use crate::run_dir::RunsDir;
 use crate::runs::columns::{self, Fact};
 use crate::runs::{Column, Condition, Filter, Overview, State, filter};
@@ -63,7 +64,7 @@ pub fn ls(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         column.check(&found)?;
     }
     for error in found.iter().filter_map(|run| run.manifest.as_ref().err()) {
-        tracing::warn!("{error}");
+        tracing::warn!("{}", ErrorReport::from(error));
     }
     found.retain(|run| filter.matches(run));
     let mut keyed: Vec<(Value, Overview)> = found.into_iter().map(|run| (sort.value(&run), run)).collect();

@@ -30,7 +30,7 @@ mod table;
 mod words;
 
 pub use arguments::{Cli, parse};
-pub use failure::{Status, guarded};
+pub use failure::guarded;
 
 use anyhow::{Context, Result};
 
@@ -41,7 +41,7 @@ use arguments::Command;
 /// Does what the command line asks.
 ///
 /// # Errors
-/// Whatever the subcommand meets; [`Status::of`] says which exit status it deserves.
+/// Whatever the subcommand meets; [`Status::of`](crate::error::Status::of) says which exit status it deserves.
 pub fn dispatch(cli: Cli) -> Result<()> {
     let Cli { command, common } = cli;
     // One rank speaks for all; what is wrong with the variables that say so is told where they matter.

@@ -9,12 +9,12 @@ use clap::Args;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use super::failure::Usage;
 use super::output::{print, print_json};
 use super::run::Experiment;
 use super::table::table;
 use crate::data::Prepared;
 use crate::data::sources::Watch;
+use crate::error::{Hint, UserError};
 use crate::experiment::{self, Explained};
 use crate::interrupt;
 use crate::plan::advice::{Advice, Known, advice};
@@ -203,12 +203,13 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
             set_by if set_by.is_explicit() => format!("{set_by}: "),
             _ => String::new(),
         };
-        tracing::warn!("{place}`{key}`: {message}; {fix}");
+        tracing::warn!("{place}`{key}`: {message}\nhint: {fix}");
     }
     let needed = planned.disk.total();
     if planned.disk_free.is_some_and(|free| free < needed) {
         tracing::warn!(
-            "{} has no room for the {} of this run; free some, keep fewer checkpoints, or give another place with --runs-dir",
+            "{} has no room for the {} of this run\nhint: free some, keep fewer \
+             checkpoints, or give another place with --runs-dir",
             runs.root().display(),
             BinaryBytes(needed)
         );
@@ -223,11 +224,12 @@ const CALIBRATION: Duration = Duration::from_secs(20);
 fn calibrated(experiment: &experiment::Experiment, memory: &Memory, runs: &RunsDir) -> Result<Calibration> {
     let host = Host::this().memory_bytes;
     if !on_gpu(&experiment.train) && memory.total() > host {
-        return Err(Usage(format!(
-            "a step takes {} a rank, more than this machine's {}; plan without --calibrate, or calibrate where it will run",
+        return Err(UserError::wrong(format!(
+            "a step takes {} a rank, more than this machine's {}",
             BinaryBytes(memory.total()),
             BinaryBytes(host)
         ))
+        .hint("plan without --calibrate, or calibrate where it will run")
         .into());
     }
     let speed = train::calibrate(experiment, CALIBRATION)?;
@@ -236,11 +238,16 @@ fn calibrated(experiment: &experiment::Experiment, memory: &Memory, runs: &RunsD
 
 /// Plays one rank, with its file among the runs, where checkpoints would go.
 fn played(experiment: &experiment::Experiment, arguments: &Arguments, runs: &RunsDir) -> Result<DryRun> {
-    let place = || format!("cannot write to {}; give another place with --runs-dir", runs.root().display());
-    std::fs::create_dir_all(runs.root()).with_context(place)?;
-    let folder = tempfile::Builder::new().prefix(".dry-run-").tempdir_in(runs.root()).with_context(place)?;
+    let place = || format!("cannot write to {}", runs.root().display());
+    let hint = "give another place with --runs-dir";
+    std::fs::create_dir_all(runs.root()).with_context(place).hint(hint)?;
+    let folder = tempfile::Builder::new()
+        .prefix(".dry-run-")
+        .tempdir_in(runs.root())
+        .with_context(place)
+        .hint(hint)?;
     // So that `oss-run gc` leaves it alone.
-    let _held = storage::hold(folder.path()).with_context(place)?;
+    let _held = storage::hold(folder.path()).with_context(place).hint(hint)?;
     let mut experiment = experiment.clone();
     if experiment.sharding.strategy == experiment::Strategy::Hsdp {
         experiment.sharding.ranks_per_replica = Some(Mesh::of(&experiment.sharding).shards);

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::failure::Usage;
 use super::launch::{launch, own_arguments};
 use crate::distributed::{Fingerprint, Placement, World, tie_to_launcher};
+use crate::error::UserError;
 use crate::experiment::Experiment;
 
 /// Makes the command line that goes on with the run in this directory.
@@ -34,7 +34,7 @@ pub struct Task<'a> {
 /// experiment asks for more than one rank.
 ///
 /// # Errors
-/// The work's own; ranks that cannot meet; a rank that failed ([`Ended`](super::failure::Ended)).
+/// The work's own; ranks that cannot meet; a rank that failed.
 pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Result<()> {
     let sharding = &task.experiment.sharding;
     let Some(placement) = Placement::of(&|name| std::env::var(name).ok())? else {
@@ -48,10 +48,11 @@ pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Res
         tie_to_launcher().context("cannot tie this rank to its launcher")?;
     }
     if placement.world_size as u64 != sharding.ranks {
-        return Err(Usage(format!(
-            "{} ranks were started, but sharding.ranks = {}; start as many, or add --set sharding.ranks={}",
-            placement.world_size, sharding.ranks, placement.world_size
+        return Err(UserError::wrong(format!(
+            "{} ranks were started, but sharding.ranks = {}",
+            placement.world_size, sharding.ranks
         ))
+        .hint(format!("start as many, or add --set sharding.ranks={}", placement.world_size))
         .into());
     }
     let timeout = Duration::from_secs(sharding.timeout_seconds);

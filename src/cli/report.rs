@@ -7,6 +7,7 @@ use chrono::Utc;
 use clap::Args;
 
 use super::output::print;
+use crate::error::Hint;
 use crate::report::{Report, best_runs};
 use crate::run_dir::{RunDir, RunsDir, write_atomic};
 use crate::sweep::Results;
@@ -49,6 +50,7 @@ pub fn report(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     }
     let page = Report::of(&shown, sweep, Utc::now())?.to_html();
     write_atomic(&out, |file| file.write_all(page.as_bytes()))
-        .with_context(|| format!("cannot write {}; give another place with --out", out.display()))?;
+        .with_context(|| format!("cannot write {}", out.display()))
+        .hint("give another place with --out")?;
     print(&format!("{}\n", out.display()))
 }

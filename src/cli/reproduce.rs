@@ -54,7 +54,7 @@ pub fn reproduce(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
             false => print(&format!("{reproduced}\n"))?,
         }
         if !reproduced.identical {
-            bail!("the reproduction {} differs; see above", reproduced.reproduction.display());
+            bail!("the reproduction {} differs, as shown above", reproduced.reproduction.display());
         }
         Ok(())
     })

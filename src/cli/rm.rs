@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::failure::Usage;
 use super::output::print_json;
 use super::words;
+use crate::error::{Hint, UserError};
 use crate::run_dir::{RunDir, RunsDir};
 use crate::runs::remove::{Removable, removable};
 
@@ -65,11 +65,13 @@ fn describe(run: &Removable) -> String {
 /// Asks whoever sits at the terminal.
 fn confirmed(runs: usize) -> Result<bool> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(Usage("nobody is there to be asked whether to remove this; give --yes".to_owned()).into());
+        return Err(UserError::wrong("nobody is there to be asked whether to remove this")
+            .hint("give --yes")
+            .into());
     }
     let what = if runs == 1 { "this run".to_owned() } else { format!("these {runs} runs") };
     eprint!("remove {what} for good? [y/N] ");
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).context("cannot read the answer; give --yes")?;
+    io::stdin().lock().read_line(&mut answer).context("cannot read the answer").hint("give --yes")?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }

@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::arguments::Common;
-use super::failure::Usage;
 use super::output::print_json;
 use super::ranks::{Task, on_ranks};
 use super::sweep;
 use crate::distributed::{TIED, is_launched, tie_to_launcher};
+use crate::error::UserError;
 use crate::experiment::{self, Overrides, Resolved};
 use crate::plan::{Choices, Stage};
 use crate::runner::{self, Options, Summary};
@@ -38,7 +38,7 @@ impl Experiment {
     /// There is no such file; everything that is wrong with the experiment.
     pub fn load(&self) -> Result<Resolved> {
         if !self.file.is_file() {
-            return Err(Usage(missing(&self.file)).into());
+            return Err(missing(&self.file).into());
         }
         let resolved = experiment::load(&self.file, &self.overrides())?;
         for warning in &resolved.warnings {
@@ -58,7 +58,7 @@ impl Experiment {
 }
 
 /// What to say of a file that is not there: the nearest of those that are.
-fn missing(file: &Path) -> String {
+fn missing(file: &Path) -> UserError {
     let folder = Path::new("experiments");
     let mut known: Vec<String> = folder
         .read_dir()
@@ -81,7 +81,7 @@ fn missing(file: &Path) -> String {
         None if known.is_empty() => "name an experiment file".to_owned(),
         None => format!("there are {}", known.join(", ")),
     };
-    format!("there is no experiment file {}; {fix}", file.display())
+    UserError::wrong(format!("there is no experiment file {}", file.display())).hint(fix)
 }
 
 /// What it takes.
@@ -129,9 +129,9 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         let Arguments { until, force, new, stop_at_step, .. } = arguments;
         if *until != Stage::Export || !force.is_empty() || *new || stop_at_step.is_some() {
             let fix = "set sweep.until, or run one trial by its run: oss-run resume RUN";
-            return Err(
-                Usage(format!("--until, --force, --new and --stop-at-step are for one run; {fix}")).into()
-            );
+            return Err(UserError::wrong("--until, --force, --new and --stop-at-step are for one run")
+                .hint(fix)
+                .into());
         }
         return sweep::start(&arguments.experiment, &sweep::Choices::default(), arguments.json, runs);
     }

@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::failure::Usage;
 use super::output::{print, print_json};
 use super::ranks::{Task, on_ranks};
+use crate::error::UserError;
 use crate::experiment::Sample;
 use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
@@ -57,7 +57,7 @@ pub struct Arguments {
 
 impl Arguments {
     /// The run's own settings with what was given on the command line.
-    fn settings(&self, own: &Sample) -> Result<Sample, Usage> {
+    fn settings(&self, own: &Sample) -> Result<Sample, UserError> {
         let settings = Sample {
             prompts: self.prompt.clone(),
             max_new_tokens: self.max_new_tokens.unwrap_or(own.max_new_tokens),
@@ -68,18 +68,18 @@ impl Arguments {
             num_samples: self.num_samples.unwrap_or(own.num_samples),
             ..own.clone()
         };
-        let wrong = |what: &str| Err(Usage(what.to_owned()));
+        let wrong = |what: &'static str, hint: &str| Err(UserError::wrong(what).hint(hint));
         if settings.max_new_tokens == 0 || settings.num_samples == 0 {
-            return wrong("nothing would be sampled; set --max-new-tokens and --num-samples to 1 or more");
+            return wrong("nothing would be sampled", "set --max-new-tokens and --num-samples to 1 or more");
         }
         if !(settings.temperature >= 0.0 && settings.temperature.is_finite()) {
-            return wrong("--temperature is below 0 or no number; use 0 (greedy) or more");
+            return wrong("--temperature is below 0 or no number", "use 0 (greedy) or more");
         }
         if settings.top_k == Some(0) {
-            return wrong("--top-k 0 leaves no token to draw; use 1 or more");
+            return wrong("--top-k 0 leaves no token to draw", "use 1 or more");
         }
         if settings.top_p.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-            return wrong("--top-p is no share; use a number above 0, up to 1");
+            return wrong("--top-p is no share", "use a number above 0, up to 1");
         }
         Ok(settings)
     }

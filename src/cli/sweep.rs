@@ -11,6 +11,7 @@ use super::output::{print, print_json};
 use super::run::Experiment;
 use super::table::table;
 use crate::distributed::Placement;
+use crate::error::UserError;
 use crate::run_dir::RunsDir;
 use crate::sweep::{Group, Plan, Results, Row, State, SweepError, cell};
 
@@ -77,8 +78,8 @@ pub fn start(experiment: &Experiment, choices: &Choices, json: bool, runs: &Runs
     let failed = results.count(State::Failed);
     if failed > 0 && !choices.dry_run {
         bail!(
-            "{failed} of {} trials failed; fix what the table says and add --retry-failed",
-            results.trials.len()
+            UserError::failed(format!("{failed} of {} trials failed", results.trials.len()))
+                .hint("fix what the table says and add --retry-failed")
         );
     }
     Ok(())

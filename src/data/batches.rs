@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::error::UserError;
 use anyhow::{Result, ensure};
 
 use super::permutation::Permutation;
@@ -40,11 +41,13 @@ impl Batches {
                 let windows = (tokens.len().saturating_sub(1) / sequence_length) as u64;
                 ensure!(
                     windows > 0,
-                    "{} holds {} tokens, less than one window of train.sequence_length + 1 = {}; lower \
-                     train.sequence_length or give more text",
-                    tokens.path().display(),
-                    tokens.len(),
-                    sequence_length + 1
+                    UserError::failed(format!(
+                        "{} holds {} tokens, less than one window of train.sequence_length + 1 = {}",
+                        tokens.path().display(),
+                        tokens.len(),
+                        sequence_length + 1
+                    ))
+                    .hint("lower train.sequence_length or give more text")
                 );
                 Ok(Source { share: weight / total, tokens, windows })
             })
@@ -112,6 +115,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorReport;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -179,6 +183,6 @@ mod tests {
         std::fs::write(&path, [0; 16]).unwrap();
         let error =
             Batches::new(vec![(1.0, Arc::new(TokenFile::open(&path, 4).unwrap()))], 0, 4).unwrap_err();
-        assert!(error.to_string().contains("lower train.sequence_length or give more text"), "{error}");
+        assert_eq!(ErrorReport::of(error).hints, ["lower train.sequence_length or give more text"]);
     }
 }

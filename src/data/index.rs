@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::token_file::TokenFile;
 use super::tokenizer::Tokenizer;
+use crate::error::{UserError, user_errors};
 use crate::experiment::TokenizerChoice;
 
 /// Version of the layout of a prepared directory.
@@ -23,16 +24,14 @@ pub(super) const VALIDATION: &str = "val.bin";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// What is wrong with prepared tokens.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum PreparedError {
     /// There is no index.
-    #[error("nothing is prepared in {}; run `oss-run run EXPERIMENT.toml --until prepare`", dir.display())]
     Missing {
         /// Where it would be.
         dir: PathBuf,
     },
     /// Another version of the program wrote the index.
-    #[error("{} was written in format {found}, and this program reads {FORMAT}; run again with `--force prepare`", path.display())]
     Format {
         /// The index.
         path: PathBuf,
@@ -40,7 +39,6 @@ pub enum PreparedError {
         found: u32,
     },
     /// A file is not what was written.
-    #[error("{} is damaged: {reason}; delete its directory, or run again with `--force prepare`", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -48,7 +46,6 @@ pub enum PreparedError {
         reason: String,
     },
     /// The system does not give a file.
-    #[error("cannot read {}: {source}; run again with `--force prepare`", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -56,6 +53,31 @@ pub enum PreparedError {
         source: io::Error,
     },
 }
+
+impl From<PreparedError> for UserError {
+    fn from(error: PreparedError) -> Self {
+        match error {
+            PreparedError::Missing { dir } => {
+                Self::failed(format!("nothing is prepared in {}", dir.display()))
+                    .hint("run `oss-run run EXPERIMENT.toml --until prepare`")
+            }
+            PreparedError::Format { path, found } => Self::failed(format!(
+                "{} was written in format {found}, and this program reads {FORMAT}",
+                path.display()
+            ))
+            .hint("run again with `--force prepare`"),
+            PreparedError::Damaged { path, reason } => {
+                Self::failed(format!("{} is damaged: {reason}", path.display()))
+                    .hint("delete its directory, or run again with `--force prepare`")
+            }
+            PreparedError::Read { path, source } => Self::failed(format!("cannot read {}", path.display()))
+                .hint("run again with `--force prepare`")
+                .because(source),
+        }
+    }
+}
+
+user_errors!(PreparedError);
 
 fn damaged(path: &Path, reason: impl Into<String>) -> PreparedError {
     PreparedError::Damaged { path: path.into(), reason: reason.into() }
@@ -250,23 +272,28 @@ impl Prepared {
         // Whole documents are held out, so of a few it may be none.
         let fix = match validation.documents {
             0 if all == 1 => {
-                "its text is one document, which is held out whole or not at all; divide it by lines of \
-                 dataset.separator (\"\" is an empty line), or name validation text of its own in dataset.validation.files"
+                "its text is one document, which is held out whole or not at all: divide it by lines of \
+                 dataset.separator (\"\" is an empty line), or name validation text of its own in \
+                 dataset.validation.files"
                     .to_owned()
             }
             held if held < all && all < FEW_DOCUMENTS => format!(
-                "{held} of its {all} documents are held out; raise dataset.validation.share, divide the text into \
+                "{held} of its {all} documents are held out: raise dataset.validation.share, divide the text into \
                  more documents by lines of dataset.separator, or name validation text of its own"
             ),
-            _ => "raise dataset.validation.share, name validation text of its own, or lower train.sequence_length"
+            _ => "raise dataset.validation.share, name validation text of its own, or lower \
+                  train.sequence_length"
                 .to_owned(),
         };
         ensure!(
             validation.tokens > sequence_length as u64,
-            "the validation text of {source} has {} tokens, fewer than one window of train.sequence_length + 1 = {}; \
-             {fix}",
-            validation.tokens,
-            sequence_length + 1
+            UserError::failed(format!(
+                "the validation text of {source} has {} tokens, fewer than one window of \
+                 train.sequence_length + 1 = {}",
+                validation.tokens,
+                sequence_length + 1
+            ))
+            .hint(fix)
         );
         Ok(())
     }

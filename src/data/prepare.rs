@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread;
 use std::time::Duration;
 
+use crate::error::{Hint, UserError};
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
@@ -95,7 +96,8 @@ pub fn prepare_source(
     let parts = files.finish();
     ensure!(
         parts.iter().any(|part| part.documents > 0),
-        "{source} has no text; check dataset.text_field, dataset.separator and the files named"
+        UserError::failed(format!("{source} has no text"))
+            .hint("check dataset.text_field, dataset.separator and the files named")
     );
     let index = Index::new(source, tokenizer, options.validation_share, parts);
     write_beside(work.path(), tokenizer, &index)?;
@@ -210,12 +212,15 @@ fn encode(batch: Batch, tokenizer: &Tokenizer, validation_share: f64) -> Result<
         if text.is_empty() {
             continue;
         }
-        let tokens = tokenizer.encode(text).with_context(|| place.clone())?;
+        let tokens = tokenizer.encode(text).map_err(anyhow::Error::from).with_context(|| place.clone())?;
         let largest = tokens.iter().max().copied().unwrap_or_default();
         ensure!(
             i64::from(largest) < tokenizer.vocab_size(),
-            "{place}: the tokenizer gave id {largest}, beyond its vocabulary of {}; set another dataset.tokenizer",
-            tokenizer.vocab_size()
+            UserError::failed(format!(
+                "{place}: the tokenizer gave id {largest}, beyond its vocabulary of {}",
+                tokenizer.vocab_size()
+            ))
+            .hint("set another dataset.tokenizer")
         );
         let held_out = fraction(text) < validation_share;
         let side = if held_out { &mut encoded.validation } else { &mut encoded.train };
@@ -283,10 +288,12 @@ impl Files {
             let ratio = expected as f64 / self.done.text_bytes as f64;
             format!(" of about {:.0}", written as f64 * ratio.max(1.0))
         });
-        anyhow::Error::new(error).context(format!(
-            "no room on the disk for {path}: {written} bytes{} were written; free room there or set --runs-dir",
-            whole.unwrap_or_default()
-        ))
+        anyhow::Error::new(error)
+            .context(format!(
+                "no room on the disk for {path}: {written} bytes{} were written",
+                whole.unwrap_or_default()
+            ))
+            .hint("free room there or set --runs-dir")
     }
 }
 

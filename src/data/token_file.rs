@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::error::UserError;
 use crate::torch::MappedU32;
 
 /// The tokens of one `.bin` file.
@@ -25,10 +26,12 @@ impl TokenFile {
         let tokens = MappedU32::new(&file).with_context(|| format!("mapping {}", path.display()))?;
         ensure!(
             tokens.len() as u64 == expected,
-            "{} holds {} tokens, but its index says {expected}: the file is damaged; prepare it again with `--force \
-             prepare`",
-            path.display(),
-            tokens.len()
+            UserError::failed(format!(
+                "{} holds {} tokens, but its index says {expected}: the file is damaged",
+                path.display(),
+                tokens.len()
+            ))
+            .hint("prepare it again with `--force prepare`")
         );
         Ok(Self { path: path.to_owned(), tokens })
     }

@@ -1,5 +1,6 @@
 //! A directory that appears whole, or not at all.
 
+use crate::error::Hint;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -21,13 +22,14 @@ impl WorkDir {
     /// Makes one for `out`, and deletes those that killed programs left there.
     pub(super) fn create(out: &Path) -> Result<Self> {
         let parent = parent(out);
-        let context = || format!("cannot write in {}; free room there or set --runs-dir", parent.display());
-        std::fs::create_dir_all(parent).with_context(context)?;
+        let context = || format!("cannot write in {}", parent.display());
+        let hint = "free room there or set --runs-dir";
+        std::fs::create_dir_all(parent).with_context(context).hint(hint)?;
         let prefix = format!(".{}.partial-", out.file_name().unwrap_or_default().to_string_lossy());
-        remove_abandoned(parent, &prefix).with_context(context)?;
-        let dir = builder(&prefix).tempdir_in(parent).with_context(context)?;
-        let lock = File::create(dir.path().join(LOCK)).with_context(context)?;
-        lock.lock().with_context(context)?;
+        remove_abandoned(parent, &prefix).with_context(context).hint(hint)?;
+        let dir = builder(&prefix).tempdir_in(parent).with_context(context).hint(hint)?;
+        let lock = File::create(dir.path().join(LOCK)).with_context(context).hint(hint)?;
+        lock.lock().with_context(context).hint(hint)?;
         Ok(Self { dir, _lock: lock })
     }
 

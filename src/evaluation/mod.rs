@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::distributed::Mesh;
+use crate::error::UserError;
 use crate::model::{Chain, Load, Routing, Sequences};
 
 /// Tokens that pass through the model at once. Fixed, because the grouping of rows decides the last bits of the sum.
@@ -65,8 +66,8 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     ensure!(
         tokens.len() > 1,
-        "there is nothing to predict in a text of {} tokens; give a longer one",
-        tokens.len()
+        UserError::failed(format!("there is nothing to predict in a text of {} tokens", tokens.len()))
+            .hint("give a longer one")
     );
     let limit = options.max_tokens.map_or(tokens.len(), |max| tokens.len().min(max as usize + 1));
     let _no_grad = tch::no_grad_guard();

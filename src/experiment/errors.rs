@@ -1,5 +1,6 @@
 //! What is wrong with an experiment, all of it at once, each problem with its place.
 
+use crate::error::{UserError, user_errors};
 use std::{fmt, iter};
 
 use miette::{
@@ -159,7 +160,13 @@ impl fmt::Display for ExperimentErrors {
     }
 }
 
-impl std::error::Error for ExperimentErrors {}
+impl From<ExperimentErrors> for UserError {
+    fn from(errors: ExperimentErrors) -> Self {
+        Self::wrong(errors)
+    }
+}
+
+user_errors!(ExperimentErrors);
 
 /// Problems (or warnings) with their snippets, a blank line between two.
 pub(super) fn render(problems: &[Problem], colour: bool) -> String {

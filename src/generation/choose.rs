@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use crate::error::UserError;
 use crate::kernels;
 
 /// How tokens are chosen.
@@ -43,7 +44,11 @@ impl Chooser {
     /// Logits that are not finite.
     pub fn choose(&mut self, logits: &[f32], decoding: &Decoding) -> Result<i64> {
         let max = kernels::max(logits);
-        ensure!(max.is_finite(), "the logits are not finite; sample from an earlier checkpoint (--step N)");
+        ensure!(
+            max.is_finite(),
+            UserError::failed("the logits are not finite")
+                .hint("sample from an earlier checkpoint (--step N)")
+        );
         if decoding.temperature == 0.0 {
             return Ok(logits.iter().position(|&logit| logit == max).unwrap_or_default() as i64);
         }
@@ -131,6 +136,7 @@ fn likeliest(likelihoods: &[f32], top_k: Option<u64>, top_p: Option<f64>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorReport;
 
     fn counts(decoding: &Decoding, logits: &[f32], draws: usize) -> Vec<usize> {
         let mut chooser = Chooser::new(decoding, 0);
@@ -221,7 +227,7 @@ mod tests {
         for temperature in [0.0, 1.0] {
             let error =
                 Chooser::new(&decoding(temperature), 0).choose(&[0.0, f32::NAN], &decoding(temperature));
-            assert!(error.unwrap_err().to_string().contains("earlier checkpoint"));
+            assert!(ErrorReport::of(error.unwrap_err()).hints[0].contains("earlier checkpoint"));
         }
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 use crate::distributed::Mesh;
+use crate::error::UserError;
 use crate::model::{BlockWeights, Chain, Rotation, Sequences, embed, feed_forward, project_queries};
 use crate::torch::slice;
 use cache::LayerCache;
@@ -38,7 +39,10 @@ pub fn generate(
     mut stop: impl FnMut(usize, &[i64]) -> bool,
     mut progress: impl FnMut(u64) -> Result<()>,
 ) -> Result<Vec<Vec<i64>>> {
-    ensure!(prompts.iter().all(|prompt| !prompt.tokens.is_empty()), "a prompt has no token; give it a word");
+    ensure!(
+        prompts.iter().all(|prompt| !prompt.tokens.is_empty()),
+        UserError::failed("a prompt has no token").hint("give it a word")
+    );
     let _no_grad = tch::no_grad_guard();
     let device = chain.device();
     let mut added = vec![Vec::new(); prompts.len()];

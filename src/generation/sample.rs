@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Decoding, Prompt, generate};
 use crate::data::Tokenizer;
 use crate::distributed::Mesh;
+use crate::error::UserError;
 use crate::experiment::Sample;
 use crate::model::Chain;
 
@@ -45,7 +46,8 @@ pub fn sample(
         }
         ensure!(
             tokens.iter().all(|&token| token < vocab),
-            "the prompt {text:?} has tokens beyond model.vocab_size = {vocab}; use the tokenizer of the training data"
+            UserError::failed(format!("the prompt {text:?} has tokens beyond model.vocab_size = {vocab}"))
+                .hint("use the tokenizer of the training data")
         );
         for _ in 0..sample.num_samples {
             prompts.push(Prompt { tokens: tokens.clone(), stream: prompts.len() as u64 });

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::TokenizerFiles;
+use crate::error::UserError;
 use crate::experiment::{LayerType, Model, RopeScaling};
 
 /// Whose names a directory uses.
@@ -33,8 +34,10 @@ pub(super) fn parse(config: &Value) -> Result<(Model, Dialect)> {
     let (model, dialect) = match object.get("model_type") {
         None if object.contains_key("num_experts") => (openai(&mut fields), Dialect::OpenAi),
         Some(Value::String(kind)) if kind == "gpt_oss" => (hugging_face(&mut fields), Dialect::HuggingFace),
-        None => bail!("it has no model_type; only gpt_oss is read"),
-        Some(other) => bail!("its model_type is {other}; only \"gpt_oss\" is read"),
+        None => bail!(UserError::failed("it has no model_type").hint("only weights of gpt_oss are read")),
+        Some(other) => bail!(
+            UserError::failed(format!("its model_type is {other}")).hint("only weights of gpt_oss are read")
+        ),
     };
     if model.num_key_value_heads > 0 && model.num_attention_heads % model.num_key_value_heads != 0 {
         fields.problem("num_key_value_heads", "does not divide num_attention_heads");
@@ -56,7 +59,10 @@ fn hugging_face(fields: &mut Fields) -> Model {
     if let Some(method) = fields.object.get("quantization_config").map(|config| &config["quant_method"])
         && method != "mxfp4"
     {
-        fields.problem("quantization_config", format!("has quant_method {method}; only \"mxfp4\" is read"));
+        fields.problem(
+            "quantization_config",
+            format!("has quant_method {method}, where only \"mxfp4\" is read"),
+        );
     }
     let experts_key = if fields.object.contains_key("num_experts_per_tok") {
         "num_experts_per_tok"
@@ -218,7 +224,7 @@ impl Fields<'_> {
             None if may_be_missing => {}
             None => self.problem(key, format!("is missing, where only {expected} is read")),
             Some(value) if *value == expected || (may_be_missing && value.is_null()) => {}
-            Some(value) => self.problem(key, format!("is {value}; only {expected} is read")),
+            Some(value) => self.problem(key, format!("is {value}, where only {expected} is read")),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{
     CONFIG, config,
     shards::{INDEX, SINGLE},
 };
+use crate::error::UserError;
 use crate::{
     experiment::{ExportDtype, Model},
     interrupt,
@@ -124,8 +125,10 @@ fn check_special_tokens(model: &Model, tokenizer: &TokenizerFiles) -> Result<()>
     let ids = tokenizer.eos_token_ids.iter().chain(&tokenizer.bos_token_id).chain(&tokenizer.pad_token_id);
     match ids.copied().find(|id| i64::from(*id) >= vocab_size) {
         Some(id) => bail!(
-            "the tokenizer's special token {id} is outside the model's vocabulary of {vocab_size}; export with the \
-             tokenizer that the model was trained with"
+            UserError::failed(format!(
+                "the tokenizer's special token {id} is outside the model's vocabulary of {vocab_size}"
+            ))
+            .hint("export with the tokenizer that the model was trained with")
         ),
         None => Ok(()),
     }
@@ -184,17 +187,17 @@ fn prepare_destination(out: &Path) -> Result<PathBuf> {
     // A linked directory is replaced where it lies; the link stays.
     let out = if out.exists() { out.canonicalize()? } else { out };
     let (Some(parent), Some(name)) = (out.parent(), out.file_name().and_then(|name| name.to_str())) else {
-        bail!("that is no name for a directory; choose another");
+        bail!(UserError::failed("that is no name for a directory").hint("choose another"));
     };
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     clear_leftovers(parent, name);
     if out.exists() {
-        ensure!(out.is_dir(), "a file is in the way; choose another directory");
+        ensure!(out.is_dir(), UserError::failed("a file is in the way").hint("choose another directory"));
         let foreign = foreign_files(&out)?;
         ensure!(
             foreign.is_empty(),
-            "it holds files that no export wrote ({}); choose another directory",
-            foreign.join(", ")
+            UserError::failed(format!("it holds files that no export wrote ({})", foreign.join(", ")))
+                .hint("choose another directory")
         );
     }
     Ok(out)
@@ -250,9 +253,12 @@ fn check_room(out: &Path, shards: &[Shard], tokenizer: &TokenizerFiles) -> Resul
         .with_context(|| format!("cannot ask for the free space of {}", parent.display()))?;
     ensure!(
         free >= needed,
-        "no room: it needs {}, and {} are free; free some space, or export elsewhere with --out",
-        indicatif::HumanBytes(needed),
-        indicatif::HumanBytes(free)
+        UserError::failed(format!(
+            "no room: it needs {}, and {} are free",
+            indicatif::HumanBytes(needed),
+            indicatif::HumanBytes(free)
+        ))
+        .hint("free some space, or export elsewhere with --out")
     );
     Ok(())
 }
@@ -293,7 +299,10 @@ fn converted(tensor: &Tensor, planned: &Planned) -> Result<Tensor> {
     let converted = tensor.to_kind(kind);
     // Only half precision has a smaller range than what training holds.
     if kind == Kind::Half && converted.isinf().any().int64_value(&[]) != 0 {
-        bail!("{name} has numbers beyond the range of f16; set export.dtype to \"bf16\"");
+        bail!(
+            UserError::failed(format!("{name} has numbers beyond the range of f16"))
+                .hint("set export.dtype to \"bf16\"")
+        );
     }
     Ok(converted)
 }

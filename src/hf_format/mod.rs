@@ -25,6 +25,7 @@ use tch::Tensor;
 
 pub use export::{ExportOptions, TokenizerFiles, export};
 
+use crate::error::Hint;
 use crate::{
     experiment::Model,
     model::{WeightSource, check_range},
@@ -54,12 +55,9 @@ impl HfDirectory {
 
     fn open_here(path: &Path) -> Result<Self> {
         let config_path = path.join(CONFIG);
-        let text = fs::read_to_string(&config_path).with_context(|| {
-            format!(
-                "{}; name a directory that holds {CONFIG} beside safetensors files",
-                config_path.display()
-            )
-        })?;
+        let text = fs::read_to_string(&config_path)
+            .with_context(|| format!("{}", config_path.display()))
+            .with_hint(|| format!("name a directory that holds {CONFIG} beside safetensors files"))?;
         let (model, dialect) = serde_json::from_str(&text)
             .map_err(anyhow::Error::from)
             .and_then(|config| config::parse(&config))

@@ -7,6 +7,7 @@ use half::bf16;
 use rayon::prelude::*;
 use tch::Tensor;
 
+use crate::error::UserError;
 use crate::torch;
 
 /// Values of a block.
@@ -46,7 +47,9 @@ impl Packed {
         let (blocks, scales) = (torch::bytes(&self.blocks), torch::bytes(&self.scales));
         assert_eq!(dense.len(), groups.len() * BLOCK_VALUES as usize * out_width);
         if scales.contains(&NAN_SCALE) {
-            bail!("a block has the scale that means NaN; download the weights again");
+            bail!(
+                UserError::failed("a block has the scale that means NaN").hint("download the weights again")
+            );
         }
         let table = table();
         // A thread fills whole rows of the result: 32 a group. Of each output's blocks it takes as many as fill a

@@ -12,6 +12,7 @@ use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use tch::Tensor;
 
+use crate::error::UserError;
 use crate::storage::{TensorFile, is_plain_name};
 
 /// Weights in one file.
@@ -50,7 +51,8 @@ impl Shards {
         };
         if paths.is_empty() {
             bail!(
-                "there is neither {SINGLE} nor {INDEX}; convert other formats with transformers' save_pretrained"
+                UserError::failed(format!("there is neither {SINGLE} nor {INDEX}"))
+                    .hint("convert other formats with transformers' save_pretrained")
             );
         }
         Self::of_files(&paths)
@@ -65,7 +67,10 @@ impl Shards {
         let missing: Vec<_> =
             names.iter().filter(|name| !directory.join(name).exists()).map(|name| name.as_str()).collect();
         if !missing.is_empty() {
-            bail!("files are missing: {}; download the directory again", missing.join(", "));
+            bail!(
+                UserError::failed(format!("files are missing: {}", missing.join(", ")))
+                    .hint("download the directory again")
+            );
         }
         let paths: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
         let shards = Self::of_files(&paths)?;
@@ -92,7 +97,10 @@ impl Shards {
             for name in file.tensors().keys() {
                 if let Some(other) = places.insert(name.clone(), i) {
                     let (one, two) = (files[other].path().display(), file.path().display());
-                    bail!("{name} is in both {one} and {two}; delete the file that does not belong");
+                    bail!(
+                        UserError::failed(format!("{name} is in both {one} and {two}"))
+                            .hint("delete the file that does not belong")
+                    );
                 }
             }
         }

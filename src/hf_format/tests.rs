@@ -111,7 +111,7 @@ fn all_problems_come_at_once() {
         "head_dim is missing",
         "hidden_size is \"wide\", not a whole number",
         "num_local_experts is -1",
-        "hidden_act is \"gelu\"; only \"silu\" is read",
+        "hidden_act is \"gelu\", where only \"silu\" is read",
         "layer_types has 1 entries for 24 layers",
         "rope_scaling.truncate is true",
         "rope_scaling.rope_type is \"linear\"",

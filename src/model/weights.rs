@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::error::UserError;
 use anyhow::{Result, ensure};
 use tch::{Device, Tensor};
 
@@ -54,9 +55,11 @@ pub trait WeightSource {
         let found = self.shape(&spec.name)?;
         ensure!(
             found == spec.shape,
-            "{} has shape {found:?}, but [model] says {:?}; make [model] match the weights",
-            spec.name,
-            spec.shape
+            UserError::failed(format!(
+                "{} has shape {found:?}, but [model] says {:?}",
+                spec.name, spec.shape
+            ))
+            .hint("make [model] match the weights")
         );
         Ok(())
     }
@@ -67,7 +70,8 @@ pub fn check_range(name: &str, shape: &[i64], range: &Range<i64>) -> Result<()> 
     let numel: i64 = shape.iter().product();
     ensure!(
         0 <= range.start && range.start <= range.end && range.end <= numel,
-        "elements {range:?} of {name} were asked for, which has shape {shape:?}; ask for no more than {numel}"
+        UserError::failed(format!("elements {range:?} of {name} were asked for, which has shape {shape:?}"))
+            .hint(format!("ask for no more than {numel}"))
     );
     Ok(())
 }

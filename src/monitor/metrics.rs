@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::error::{UserError, user_errors};
 use crate::run_dir::write_atomic;
 
 /// The metrics of one run, open for writing. Only the holder of the run's write lock may open it.
@@ -28,10 +29,9 @@ pub struct MetricsLine {
 }
 
 /// Why metrics cannot be read or written.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum MetricsError {
     /// A line before the last is not what was written.
-    #[error("{}:{line} is damaged (not a JSON object with a step); remove that line", .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -39,7 +39,6 @@ pub enum MetricsError {
         line: usize,
     },
     /// The system refuses.
-    #[error("cannot {action} {}; check the disk's room and permissions", .path.display())]
     Io {
         /// `read` or `write`.
         action: &'static str,
@@ -49,6 +48,24 @@ pub enum MetricsError {
         source: io::Error,
     },
 }
+
+impl From<MetricsError> for UserError {
+    fn from(error: MetricsError) -> Self {
+        match error {
+            MetricsError::Damaged { path, line } => {
+                Self::failed(format!("{}:{line} is damaged (not a JSON object with a step)", path.display()))
+                    .hint("remove that line")
+            }
+            MetricsError::Io { action, path, source } => {
+                Self::failed(format!("cannot {action} {}", path.display()))
+                    .hint("check the disk's room and permissions")
+                    .because(source)
+            }
+        }
+    }
+}
+
+user_errors!(MetricsError);
 
 impl MetricsLog {
     /// Opens the log of a run that goes on from the checkpoint of step `resume_at`, or from nothing, and removes in
@@ -172,6 +189,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::error::ErrorReport;
 
     fn fields(value: Value) -> Map<String, Value> {
         let Value::Object(fields) = value else { panic!("not an object: {value}") };
@@ -239,7 +257,7 @@ mod tests {
     fn damage_in_the_middle_is_named_and_does_not_stop_a_resume() {
         let (_dir, path) = file();
         fs::write(&path, "{\"step\":1}\n\0\0\0\n{\"loss\":2}\n{\"step\":4}\n").unwrap();
-        let error = MetricsLog::read(&path).unwrap_err().to_string();
+        let error = ErrorReport::of(MetricsLog::read(&path).unwrap_err()).to_string();
         assert!(error.contains("metrics.jsonl:2 is damaged"), "{error}");
         drop(MetricsLog::open(&path, Some(9)).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"{\"step\":1}\n{\"step\":4}\n");
@@ -248,7 +266,7 @@ mod tests {
     #[test]
     fn a_folder_in_the_way_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = MetricsLog::open(dir.path(), None).unwrap_err().to_string();
+        let error = ErrorReport::of(MetricsLog::open(dir.path(), None).unwrap_err()).to_string();
         assert!(error.starts_with(&format!("cannot read {}", dir.path().display())), "{error}");
     }
 

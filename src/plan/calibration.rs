@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::keys;
+use crate::error::Hint;
 use crate::experiment::Experiment;
 use crate::run_dir::{Host, RunsDir, write_json};
 
@@ -39,7 +40,8 @@ pub fn remember(experiment: &Experiment, runs: &RunsDir, tokens_per_second: f64)
     let folder = path.parent().unwrap_or(&path);
     fs::create_dir_all(folder)
         .and_then(|()| write_json(&path, &all))
-        .with_context(|| format!("cannot write {}; give another place with --runs-dir", path.display()))?;
+        .with_context(|| format!("cannot write {}", path.display()))
+        .hint("give another place with --runs-dir")?;
     Ok(calibration)
 }
 

@@ -1,16 +1,12 @@
 //! Why an experiment cannot be run as it is.
 
+use crate::error::{UserError, user_errors};
 use std::path::PathBuf;
 
 /// What the user has to change, in the experiment or on the command line.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum PlanError {
     /// The steps that an existing run has taken would have had another learning rate.
-    #[error(
-        "{}: train.steps {old} -> {new} changes the learning rate of steps already taken; set schedule.decay_steps, or \
-         start a run with model.init_from",
-        .run.display()
-    )]
     StepsRaised {
         /// The existing run.
         run: PathBuf,
@@ -20,11 +16,6 @@ pub enum PlanError {
         new: u64,
     },
     /// The run is further than it shall go.
-    #[error(
-        "{}: {taken} steps are taken already, more than train.steps = {asked}; set train.steps to {taken} or more, or \
-         start another run with --new",
-        .run.display()
-    )]
     AlreadyPast {
         /// The existing run.
         run: PathBuf,
@@ -34,11 +25,6 @@ pub enum PlanError {
         asked: u64,
     },
     /// A value that makes another run was to be changed in an existing one.
-    #[error(
-        "{key} decides the weights that a run comes to, and cannot change in {}; run the changed experiment as a run of \
-         its own, or start one from these weights with model.init_from",
-        .run.display()
-    )]
     OtherTrajectory {
         /// The existing run.
         run: PathBuf,
@@ -46,9 +32,6 @@ pub enum PlanError {
         key: String,
     },
     /// The text names more tokens than the model knows.
-    #[error(
-        "model.vocab_size is {set} and the tokenizer has {tokens} tokens; set it to {tokens} or more, or unset it"
-    )]
     VocabularyTooSmall {
         /// The experiment's.
         set: i64,
@@ -56,12 +39,44 @@ pub enum PlanError {
         tokens: i64,
     },
     /// A source of text is not there, or cannot be read.
-    #[error("cannot read the text of `{name}`")]
     Text {
         /// The source.
         name: String,
         /// Why.
-        #[source]
         cause: anyhow::Error,
     },
 }
+
+impl From<PlanError> for UserError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::StepsRaised { run, old, new } => Self::wrong(format!(
+                "{}: train.steps {old} -> {new} changes the learning rate of steps already taken",
+                run.display()
+            ))
+            .hint("set schedule.decay_steps, or start a run with model.init_from"),
+            PlanError::AlreadyPast { run, taken, asked } => Self::wrong(format!(
+                "{}: {taken} steps are taken already, more than train.steps = {asked}",
+                run.display()
+            ))
+            .hint(format!("set train.steps to {taken} or more, or start another run with --new")),
+            PlanError::OtherTrajectory { run, key } => Self::wrong(format!(
+                "{key} decides the weights that a run comes to, and cannot change in {}",
+                run.display()
+            ))
+            .hint(
+                "run the changed experiment as a run of its own, or start one from these \
+                 weights with model.init_from",
+            ),
+            PlanError::VocabularyTooSmall { set, tokens } => {
+                Self::wrong(format!("model.vocab_size is {set} and the tokenizer has {tokens} tokens"))
+                    .hint(format!("set it to {tokens} or more, or unset it"))
+            }
+            PlanError::Text { name, cause } => {
+                Self::wrong(format!("cannot read the text of `{name}`")).because(cause)
+            }
+        }
+    }
+}
+
+user_errors!(PlanError);

@@ -12,6 +12,7 @@ use super::stage::Stage;
 use super::staleness::{Freshness, Reason};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::Prepared;
+use crate::error::ErrorReport;
 use crate::experiment::{CheckpointChoice, Experiment, NamedCheckpoint};
 use crate::run_dir::{Manifest, RunDir, RunsDir};
 use crate::stages::OutputFile;
@@ -163,7 +164,7 @@ impl Graph {
                 return Ok(Some(Reason::OutputMissing(dir)));
             }
             if let Err(error) = Prepared::open(&dir) {
-                return Ok(Some(Reason::OutputDamaged { path: dir, what: format!("{error:#}") }));
+                return Ok(Some(Reason::OutputDamaged { path: dir, what: ErrorReport::of(error).summary() }));
             }
         }
         Ok(None)

@@ -12,6 +12,7 @@ use super::error::PlanError;
 use super::inputs::Inputs;
 use super::keys::{self, Key, KeyInputs};
 use crate::checkpoint::{self, Checkpoint};
+use crate::error::{ErrorReport, Hint};
 use crate::experiment::{Experiment, ScheduleKind};
 use crate::run_dir::{Manifest, RunDir, RunsDir};
 use crate::train::schedule;
@@ -113,19 +114,17 @@ fn known_runs(
     id: &str,
     is_wanted: impl Fn(&RunDir) -> bool,
 ) -> Result<Vec<(RunDir, Manifest)>> {
-    let listed = runs.list().with_context(|| {
-        format!(
-            "cannot read {}; check its permissions, or give another place with --runs-dir",
-            runs.root().display()
-        )
-    })?;
+    let listed = runs
+        .list()
+        .with_context(|| format!("cannot read {}", runs.root().display()))
+        .hint("check its permissions, or give another place with --runs-dir")?;
     let folder = runs.root().join(name);
     let mut known = Vec::new();
     for run in listed.into_iter().filter(|run| run.root().parent() == Some(&folder) && is_wanted(run)) {
         match Manifest::load(&run) {
             Ok(manifest) => known.push((run, manifest)),
             Err(error) if run.id().starts_with(id) => return Err(error.into()),
-            Err(error) => tracing::warn!("{error}"),
+            Err(error) => tracing::warn!("{}", ErrorReport::of(error)),
         }
     }
     Ok(known)

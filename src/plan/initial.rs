@@ -11,6 +11,7 @@ use super::pins::Pins;
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::sources::hub::{Hub, HubConfig, Pinned, Repository};
 use crate::data::sources::{Identity, Watch, digest_files};
+use crate::error::UserError;
 use crate::experiment::{self, Model};
 use crate::hf_format::HfDirectory;
 use crate::model::WeightSource;
@@ -51,7 +52,7 @@ impl Initial {
             Err(_) if named.split('/').count() == 2 && !named.starts_with(['/', '.', '~']) => {
                 Self::on_the_hub(named, runs, reach).with_context(context)
             }
-            Err(error) => Err(error).with_context(context),
+            Err(error) => Err(anyhow::Error::from(error).context(context())),
         }
     }
 
@@ -77,13 +78,22 @@ impl Initial {
         if path.join("manifest.json").is_file() {
             return Self::of_checkpoint(path);
         }
-        bail!("{} holds neither a run, a checkpoint nor a config.json; name one that does", path.display())
+        bail!(
+            UserError::failed(format!(
+                "{} holds neither a run, a checkpoint nor a config.json",
+                path.display()
+            ))
+            .hint("name one that does")
+        )
     }
 
     fn of_run(run: &RunDir) -> Result<Self> {
         match checkpoint::list(&run.checkpoints()).last() {
             Some((_, path)) => Self::of_checkpoint(path),
-            None => bail!("the run {} has no checkpoint yet; let it train first", run.root().display()),
+            None => bail!(
+                UserError::failed(format!("the run {} has no checkpoint yet", run.root().display()))
+                    .hint("let it train first")
+            ),
         }
     }
 
@@ -153,9 +163,8 @@ fn open_directory(path: &Path, model: &Model) -> Result<Box<dyn WeightSource>> {
     let differences = differences(directory.model(), model);
     ensure!(
         differences.is_empty(),
-        "[model] does not describe the weights in {}; set {}",
-        path.display(),
-        differences.join(", ")
+        UserError::failed(format!("[model] does not describe the weights in {}", path.display()))
+            .hint(format!("set {}", differences.join(", ")))
     );
     Ok(Box::new(directory))
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::data::sources::Identity;
+use crate::error::Hint;
 use crate::experiment::Hub;
 use crate::run_dir::{RunsDir, write_json};
 
@@ -51,9 +52,10 @@ impl Pins {
             return Ok(());
         }
         let folder = self.path.parent().unwrap_or(&self.path);
-        fs::create_dir_all(folder).and_then(|()| write_json(&self.path, &self.known)).with_context(|| {
-            format!("cannot write {}; give another place with --runs-dir", self.path.display())
-        })
+        fs::create_dir_all(folder)
+            .and_then(|()| write_json(&self.path, &self.known))
+            .with_context(|| format!("cannot write {}", self.path.display()))
+            .hint("give another place with --runs-dir")
     }
 }
 

@@ -60,7 +60,7 @@ fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<T> {
     match read.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
         Ok(samples) => Some(samples),
         Err(error) => {
-            tracing::warn!("{} is left out of the report ({error}); remove the file", path.display());
+            tracing::warn!("{} is left out of the report ({error})\nhint: remove the file", path.display());
             None
         }
     }

@@ -22,6 +22,7 @@
 //!   <name>/sweep/             the trials of a sweep
 //! ```
 
+use crate::error::{UserError, user_errors};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,12 +34,22 @@ pub struct RunDir {
 }
 
 /// A run directory cannot be made or written.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write to {}; give another place with --runs-dir, or free it", .path.display())]
+#[derive(Debug)]
 pub struct CreateError {
     path: PathBuf,
     source: io::Error,
 }
+
+impl From<CreateError> for UserError {
+    fn from(error: CreateError) -> Self {
+        let CreateError { path, source } = error;
+        Self::failed(format!("cannot write to {}", path.display()))
+            .hint("give another place with --runs-dir, or free it")
+            .because(source)
+    }
+}
+
+user_errors!(CreateError);
 
 impl RunDir {
     /// The run at `root`, which is `runs/<name>/<run id>`.
@@ -301,6 +312,7 @@ fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorReport;
 
     #[test]
     fn everything_lies_under_the_run() {
@@ -370,6 +382,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("tiny"), "a file, not a folder").unwrap();
         let error = RunsDir::new(dir.path()).run("tiny", "aa").create().unwrap_err();
-        assert!(error.to_string().contains("tiny/aa; give another place"), "{error}");
+        let report = ErrorReport::of(error);
+        assert!(
+            report.message.contains("tiny/aa") && report.hints[0].starts_with("give another place"),
+            "{report}"
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! content only tells others whom they wait for. Readers take no lock: every file that they read is replaced
 //! atomically or only grows.
 
+use crate::error::{UserError, user_errors};
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, Write};
@@ -49,14 +50,9 @@ impl fmt::Display for Holder {
 }
 
 /// Why a run directory cannot be written.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum LockError {
     /// Another process writes there.
-    #[error(
-        "{} is in use by {}; wait for it, stop it, or start a run of its own with --new",
-        .run.display(),
-        describe(.holder.as_ref())
-    )]
     InUse {
         /// The run directory.
         run: PathBuf,
@@ -64,7 +60,6 @@ pub enum LockError {
         holder: Option<Holder>,
     },
     /// The lock file cannot be opened, written or locked.
-    #[error("cannot lock {}; check that its file system is mounted, writable and knows file locks", .path.display())]
     Io {
         /// The lock file.
         path: PathBuf,
@@ -72,6 +67,22 @@ pub enum LockError {
         source: io::Error,
     },
 }
+
+impl From<LockError> for UserError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::InUse { run, holder } => {
+                Self::failed(format!("{} is in use by {}", run.display(), describe(holder.as_ref())))
+                    .hint("wait for it, stop it, or start a run of its own with --new")
+            }
+            LockError::Io { path, source } => Self::failed(format!("cannot lock {}", path.display()))
+                .hint("check that its file system is mounted, writable and knows file locks")
+                .because(source),
+        }
+    }
+}
+
+user_errors!(LockError);
 
 impl RunDir {
     /// Takes the run's write lock, which ends when the value is dropped or the process dies, and removes what a
@@ -163,6 +174,7 @@ fn describe(holder: Option<&Holder>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorReport;
 
     fn run() -> (tempfile::TempDir, RunDir) {
         let dir = tempfile::tempdir().unwrap();
@@ -179,9 +191,12 @@ mod tests {
         assert!(
             matches!(&error, LockError::InUse { holder: Some(holder), .. } if holder.pid == std::process::id())
         );
-        let text = error.to_string();
-        assert!(text.contains(&format!("in use by process {} on ", std::process::id())), "{text}");
-        assert!(text.ends_with("with --new"), "{text}");
+        let report = ErrorReport::of(error);
+        assert!(
+            report.message.contains(&format!("in use by process {} on ", std::process::id())),
+            "{report}"
+        );
+        assert!(report.hints[0].ends_with("with --new"), "{report}");
         drop(lock);
         run.lock_for_writing().unwrap();
     }
@@ -194,7 +209,7 @@ mod tests {
         let holder: Holder = serde_json::from_slice(&fs::read(run.lock()).unwrap()).unwrap();
         assert_eq!(holder.pid, std::process::id());
         fs::write(run.lock(), "damaged").unwrap();
-        assert!(run.lock_for_writing().unwrap_err().to_string().contains("in use by another process"));
+        assert!(matches!(run.lock_for_writing(), Err(LockError::InUse { holder: None, .. })));
         drop(lock);
     }
 
@@ -234,6 +249,6 @@ mod tests {
     #[test]
     fn a_missing_directory_is_named() {
         let error = RunDir::new("/nowhere/run").lock_for_writing().unwrap_err();
-        assert!(error.to_string().starts_with("cannot lock /nowhere/run/.lock"), "{error}");
+        assert!(ErrorReport::of(error).message.starts_with("cannot lock /nowhere/run/.lock"));
     }
 }

@@ -3,6 +3,7 @@
 //! The file is indented JSON whose last member, `digest`, is the BLAKE3 of every byte before that member. The digest
 //! is over bytes rather than values, so no parser's rounding of a number can make a good file look damaged.
 
+use crate::error::{ErrorReport, UserError, user_errors};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -103,26 +104,20 @@ pub struct Segment {
     pub finished: Option<DateTime<Utc>>,
     /// How it ended: `done`, `stopped` or an error's first line.
     pub exit: Option<String>,
+    /// What failed, where it ended so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
 }
 
 /// Why a manifest cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum ManifestError {
     /// There is none.
-    #[error("{} is not a run directory (it has no manifest.json); give a folder <name>/<run id>", .run.display())]
     Missing {
         /// The directory.
         run: PathBuf,
     },
     /// Its bytes are not those that were written.
-    #[error(
-        "{} is damaged ({what}); {}",
-        .path.display(),
-        match .previous {
-            Some(previous) => format!("the one before it is good: copy {} over it", previous.display()),
-            None => "start the experiment again with --new (what lies beside it is not touched)".into(),
-        }
-    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -132,7 +127,6 @@ pub enum ManifestError {
         previous: Option<PathBuf>,
     },
     /// A newer program wrote it.
-    #[error("{} has format {format}, this program knows up to {FORMAT}; use a newer oss-run", .path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -140,7 +134,6 @@ pub enum ManifestError {
         format: u32,
     },
     /// The system refuses to read or write it.
-    #[error("cannot {action} {}; check the disk's room and permissions", .path.display())]
     Io {
         /// `read` or `write`.
         action: &'static str,
@@ -150,6 +143,39 @@ pub enum ManifestError {
         source: io::Error,
     },
 }
+
+impl From<ManifestError> for UserError {
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::Missing { run } => {
+                Self::failed(format!("{} is not a run directory (it has no manifest.json)", run.display()))
+                    .hint("give a folder <name>/<run id>")
+            }
+            ManifestError::Damaged { path, what, previous } => {
+                Self::failed(format!("{} is damaged ({what})", path.display())).hint(match previous {
+                    Some(previous) => {
+                        format!("the one before it is good: copy {} over it", previous.display())
+                    }
+                    None => {
+                        "start the experiment again with --new (what lies beside it is not touched)".into()
+                    }
+                })
+            }
+            ManifestError::Newer { path, format } => Self::failed(format!(
+                "{} has format {format}, this program knows up to {FORMAT}",
+                path.display()
+            ))
+            .hint("use a newer oss-run"),
+            ManifestError::Io { action, path, source } => {
+                Self::failed(format!("cannot {action} {}", path.display()))
+                    .hint("check the disk's room and permissions")
+                    .because(source)
+            }
+        }
+    }
+}
+
+user_errors!(ManifestError);
 
 /// What stands between the digested bytes and the digest, and after it.
 const DIGEST_OPEN: &str = ",\n  \"digest\": \"";
@@ -321,7 +347,7 @@ mod tests {
         let (_dir, run) = run();
         let error = Manifest::load(&run).unwrap_err();
         assert!(matches!(error, ManifestError::Missing { .. }));
-        assert!(error.to_string().contains("not a run directory"), "{error}");
+        assert!(ErrorReport::of(error).message.contains("not a run directory"));
     }
 
     #[test]
@@ -330,7 +356,7 @@ mod tests {
         fs::write(run.manifest(), r#"{"format": 99, "anything": []}"#).unwrap();
         let error = Manifest::load(&run).unwrap_err();
         assert!(matches!(error, ManifestError::Newer { format: 99, .. }));
-        assert!(error.to_string().ends_with("use a newer oss-run"), "{error}");
+        assert_eq!(ErrorReport::of(error).hints, ["use a newer oss-run"]);
     }
 
     #[test]
@@ -339,7 +365,7 @@ mod tests {
         sample().save(&run).unwrap();
         let text = fs::read_to_string(run.manifest()).unwrap();
         fs::write(run.manifest(), text.replace("\"tiny\"", "\"huge\"")).unwrap();
-        let error = Manifest::load(&run).unwrap_err().to_string();
+        let error = ErrorReport::of(Manifest::load(&run).unwrap_err()).to_string();
         assert!(
             error.contains("manifest.json is damaged (its content does not match its digest)"),
             "{error}"
@@ -354,7 +380,7 @@ mod tests {
         first.save(&run).unwrap();
         Manifest { name: "second".into(), ..first.clone() }.save(&run).unwrap();
         fs::write(run.manifest(), "{").unwrap();
-        let error = Manifest::load(&run).unwrap_err().to_string();
+        let error = ErrorReport::of(Manifest::load(&run).unwrap_err()).to_string();
         assert!(error.ends_with("manifest.previous.json over it"), "{error}");
         // A damaged one never takes the place of the good one before it.
         first.save(&run).unwrap();

@@ -6,15 +6,26 @@ use std::path::{Path, PathBuf};
 
 use super::atomic::sync_dir;
 use super::{RunDir, RunsDir, WriteLock};
+use crate::error::{UserError, user_errors};
 use crate::storage::Sibling;
 
 /// A run or what is left of one cannot be removed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot remove {}; check its permissions, then let `oss-run gc` finish it", .path.display())]
+#[derive(Debug)]
 pub struct RemoveError {
     path: PathBuf,
     source: io::Error,
 }
+
+impl From<RemoveError> for UserError {
+    fn from(error: RemoveError) -> Self {
+        let RemoveError { path, source } = error;
+        Self::failed(format!("cannot remove {}", path.display()))
+            .hint("check its permissions, then let `oss-run gc` finish it")
+            .because(source)
+    }
+}
+
+user_errors!(RemoveError);
 
 impl RunDir {
     /// Deletes the run with everything in it, and its folder if it was the only run of its name.

@@ -1,5 +1,6 @@
 //! What the user's RUN means: a path, an id or a unique prefix of one, a name (its newest run), `name/id`, or `last`.
 
+use crate::error::{UserError, user_errors};
 use std::fs;
 use std::io;
 use std::path::{MAIN_SEPARATOR, PathBuf};
@@ -9,13 +10,11 @@ use chrono::{DateTime, Utc};
 use super::{Manifest, ManifestError, RunDir, RunsDir};
 
 /// Why a RUN names no run, or too many.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum ResolveError {
     /// A path to something that is no run.
-    #[error(transparent)]
-    NotARun(#[from] ManifestError),
+    NotARun(ManifestError),
     /// No run has this id or name.
-    #[error("there is no run {asked} in {}; {}", .runs.display(), suggest(.nearest.as_deref()))]
     NotFound {
         /// What was asked for.
         asked: String,
@@ -25,7 +24,6 @@ pub enum ResolveError {
         nearest: Option<String>,
     },
     /// More than one run has an id that begins so.
-    #[error("{asked} could be {}; give more of the id, or the name and the id as here", .candidates.join(" or "))]
     Ambiguous {
         /// What was asked for.
         asked: String,
@@ -33,13 +31,39 @@ pub enum ResolveError {
         candidates: Vec<String>,
     },
     /// The directory of all runs cannot be read.
-    #[error("cannot read {}; check its permissions, or give another place with --runs-dir", .runs.display())]
     Io {
         /// The directory of all runs.
         runs: PathBuf,
         /// What the system says.
         source: io::Error,
     },
+}
+
+impl From<ResolveError> for UserError {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::NotARun(error) => Self::from(error).as_wrong(),
+            ResolveError::NotFound { asked, runs, nearest } => {
+                Self::wrong(format!("there is no run {asked} in {}", runs.display()))
+                    .hint(suggest(nearest.as_deref()))
+            }
+            ResolveError::Ambiguous { asked, candidates } => {
+                Self::wrong(format!("{asked} could be {}", candidates.join(" or ")))
+                    .hint("give more of the id, or the name and the id as here")
+            }
+            ResolveError::Io { runs, source } => Self::wrong(format!("cannot read {}", runs.display()))
+                .hint("check its permissions, or give another place with --runs-dir")
+                .because(source),
+        }
+    }
+}
+
+user_errors!(ResolveError);
+
+impl From<ManifestError> for ResolveError {
+    fn from(error: ManifestError) -> Self {
+        Self::NotARun(error)
+    }
 }
 
 impl RunsDir {
@@ -123,6 +147,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::error::ErrorReport;
 
     /// Runs made an hour apart, in this order.
     fn runs(known: &[(&str, &str)]) -> (tempfile::TempDir, RunsDir) {
@@ -178,10 +203,10 @@ mod tests {
     fn an_ambiguous_prefix_lists_its_candidates() {
         let (_dir, runs) = runs(&[("tiny", "a1b2"), ("big", "a1ff")]);
         let error = runs.resolve("a1").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "a1 could be big/a1ff or tiny/a1b2; give more of the id, or the name and the id as here"
-        );
+        insta::assert_snapshot!(ErrorReport::of(error), @r"
+        a1 could be big/a1ff or tiny/a1b2
+        hint: give more of the id, or the name and the id as here
+        ");
         assert_eq!(runs.resolve("big/a1ff").unwrap().id(), "a1ff");
     }
 
@@ -195,9 +220,9 @@ mod tests {
     #[test]
     fn a_wrong_name_suggests_the_nearest() {
         let (_dir, runs) = runs(&[("quickstart", "a1b2")]);
-        let error = runs.resolve("quikstart").unwrap_err().to_string();
+        let error = ErrorReport::of(runs.resolve("quikstart").unwrap_err()).to_string();
         assert!(error.ends_with("did you mean quickstart?"), "{error}");
-        let error = runs.resolve("zzz").unwrap_err().to_string();
+        let error = ErrorReport::of(runs.resolve("zzz").unwrap_err()).to_string();
         assert!(error.ends_with("are those that exist"), "{error}");
         assert!(runs.resolve("").is_err());
         let (_dir, empty) = self::runs(&[]);
@@ -207,7 +232,7 @@ mod tests {
     #[test]
     fn a_path_without_a_run_is_not_taken_for_a_name() {
         let (_dir, runs) = runs(&[("tiny", "a1b2")]);
-        let error = runs.resolve("some/where").unwrap_err().to_string();
+        let error = ErrorReport::of(runs.resolve("some/where").unwrap_err()).to_string();
         assert!(error.starts_with("some/where is not a run directory"), "{error}");
     }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::data::sources::ReadOptions;
 use crate::data::{Batches, Prepared, TokenFile, Tokenizer};
+use crate::error::Hint;
 use crate::experiment::Experiment;
 use crate::plan::Graph;
 use crate::plan::inputs::digest_cache;
@@ -46,7 +47,8 @@ impl Data {
     /// # Errors
     /// It is not where the tokens are.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let (_, first) = self.sources.first().context("the experiment names no text; set dataset.builtin")?;
+        let (_, first) =
+            self.sources.first().context("the experiment names no text").hint("set dataset.builtin")?;
         first.tokenizer()
     }
 

@@ -9,6 +9,7 @@ use tch::Kind;
 use super::data::{self, Data};
 use super::trained::Trained;
 use crate::distributed::{Mesh, Shards};
+use crate::error::UserError;
 use crate::model::{Chain, Sequences};
 use crate::torch::guard;
 use crate::train::{GlobalBatch, compute_kind, device, set_up};
@@ -51,7 +52,7 @@ impl Trained {
     /// The tokenizer is gone or refuses the text, the text has no token, the checkpoint is damaged.
     pub fn logits(mut self, text: &str) -> Result<Logits> {
         let tokens = data::tokenizer(self.graph())?.encode(text)?;
-        ensure!(!tokens.is_empty(), "the text has no token; give it a word");
+        ensure!(!tokens.is_empty(), UserError::failed("the text has no token").hint("give it a word"));
         let prompt_tokens: Vec<i64> = tokens.into_iter().map(i64::from).collect();
         let experiment = self.experiment().clone();
         set_up(&experiment.train, experiment.run.deterministic, 1)?;

@@ -23,6 +23,7 @@ pub use resume::{Resuming, resume};
 pub use summary::{StageSummary, Summary};
 
 use crate::distributed::World;
+use crate::error::{Hint, UserError};
 use crate::experiment::{Provenance, Resolved};
 use crate::plan::{self, Choices, Freshness, Graph, PlannedStage, Reach, Stage};
 use crate::run_dir::RunsDir;
@@ -82,11 +83,13 @@ fn graph(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<Graph
     let experiment = plan::with_vocabulary(&resolved.experiment)?;
     let graph = plan::graph(experiment, runs, &options.choices, Reach::Hub(watch()));
     let unstarted = |error: Error| match is_stop(&error) {
-        true => error.context("stopped before the run began; start it again to go on"),
+        true => error.context("stopped before the run began").hint("start it again to go on"),
         false => error,
     };
     let Some(graph) = graph.map_err(unstarted)? else {
-        bail!("the hub did not tell what it has; check the network and HF_ENDPOINT");
+        bail!(
+            UserError::failed("the hub did not tell what it has").hint("check the network and HF_ENDPOINT")
+        );
     };
     Ok(graph)
 }

@@ -9,6 +9,7 @@ use super::compute;
 use super::trained::graph_of;
 use crate::checkpoint::Checkpoint;
 use crate::distributed::World;
+use crate::error::UserError;
 use crate::interrupt::Stopped;
 use crate::monitor;
 use crate::run_dir::RunDir;
@@ -105,8 +106,11 @@ pub fn same_directory(run: &RunDir, manifest: &str) -> Result<()> {
     let host = sysinfo::System::host_name().unwrap_or_default();
     ensure!(
         seen.as_deref() == Some(manifest),
-        "{host} does not see the run directory {} as rank 0 does; put --runs-dir on a file system that all machines share",
-        run.root().display()
+        UserError::failed(format!(
+            "{host} does not see the run directory {} as rank 0 does",
+            run.root().display()
+        ))
+        .hint("put --runs-dir on a file system that all machines share")
     );
     Ok(())
 }

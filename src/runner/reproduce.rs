@@ -13,6 +13,7 @@ use super::trained::graph_of;
 use super::{From, Options, walk};
 use crate::checkpoint;
 use crate::distributed::World;
+use crate::error::UserError;
 use crate::experiment::{Experiment, Provenance};
 use crate::interrupt;
 use crate::plan::identity::{self, Trajectory, steps_taken};
@@ -70,7 +71,13 @@ impl Reproduction {
         let taken = steps_taken(run);
         let steps = extent.steps.map_or(taken, |steps| steps.min(taken));
         if steps == 0 {
-            bail!("{} has not taken a step that could be compared; let it train first", run.root().display());
+            bail!(
+                UserError::failed(format!(
+                    "{} has not taken a step that could be compared",
+                    run.root().display()
+                ))
+                .hint("let it train first")
+            );
         }
         // One that is given by its path may be a reproduction itself.
         let runs = then.runs.reproductions();

@@ -8,6 +8,7 @@ use super::trained::runs_of;
 use super::watch::watch;
 use super::{From, Options, stale, walk};
 use crate::distributed::World;
+use crate::error::{Hint, UserError};
 use crate::experiment::{self, Experiment, Overrides, Provenance};
 use crate::plan::identity::{self, Identity, Trajectory, experiment_of};
 use crate::plan::inputs::{Inputs, Reach};
@@ -81,8 +82,11 @@ pub fn resume(resuming: &Resuming, options: &Options, world: &World) -> Result<s
 fn changed(run: &RunDir, manifest: &Manifest, set: &[String]) -> Result<(Experiment, Provenance)> {
     let Some(recorded) = experiment_of(manifest) else {
         bail!(
-            "{} holds an experiment that this program cannot read; use the one that made it",
-            run.manifest().display()
+            UserError::failed(format!(
+                "{} holds an experiment that this program cannot read",
+                run.manifest().display()
+            ))
+            .hint("use the one that made it")
         );
     };
     if set.is_empty() {
@@ -90,7 +94,7 @@ fn changed(run: &RunDir, manifest: &Manifest, set: &[String]) -> Result<(Experim
     }
     // The manifest is what counts, not an experiment.toml that somebody may have edited.
     let folder =
-        tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR to one with room")?;
+        tempfile::tempdir().context("cannot make a temporary folder").hint("set TMPDIR to one with room")?;
     let file = folder.path().join("experiment.toml");
     fs::write(&file, recorded.to_toml()?).with_context(|| format!("cannot write {}", file.display()))?;
     let overrides = Overrides { set: set.to_vec(), unset: Vec::new(), environment: false };
@@ -108,7 +112,8 @@ fn inputs(experiment: &Experiment, manifest: &Manifest, runs: &RunsDir) -> Resul
     match recorded {
         Some(recorded) if before.as_ref() == Some(&experiment.dataset.validation) => Ok(recorded),
         _ => Inputs::find(experiment, runs, Reach::Hub(watch()))?
-            .context("the hub did not tell what it has; check the network and HF_ENDPOINT"),
+            .context("the hub did not tell what it has")
+            .hint("check the network and HF_ENDPOINT"),
     }
 }
 

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use indicatif::BinaryBytes;
 
 use crate::checkpoint;
+use crate::error::UserError;
 use crate::experiment::Experiment;
 use crate::plan::disk::{Disk, disk};
 use crate::run_dir::{RunDir, free_bytes};
@@ -18,11 +19,13 @@ pub fn check(experiment: &Experiment, run: &RunDir) -> Result<()> {
     let Ok(free) = free_bytes(run.root()) else { return Ok(()) };
     if needed > free {
         bail!(
-            "not enough room in {}: checkpoints and export take {}, {} are free; free some, set checkpoint.keep_last \
-             lower, or give another place with --runs-dir",
-            run.root().display(),
-            BinaryBytes(needed),
-            BinaryBytes(free)
+            UserError::failed(format!(
+                "not enough room in {}: checkpoints and export take {}, {} are free",
+                run.root().display(),
+                BinaryBytes(needed),
+                BinaryBytes(free)
+            ))
+            .hint("free some, set checkpoint.keep_last lower, or give another place with --runs-dir")
         );
     }
     Ok(())

@@ -9,8 +9,8 @@ use serde_json::Value;
 use tch::Device;
 
 use super::From;
+use crate::error::{ErrorReport, Status};
 use crate::experiment::{Experiment, Provenance, SetBy};
-use crate::interrupt::Stopped;
 use crate::monitor;
 use crate::plan::graph::Graph;
 use crate::plan::identity::TRAJECTORY;
@@ -113,7 +113,7 @@ impl Session {
                 Err(error) if is_stop(error) => record.state = StageState::Stopped,
                 Err(error) => {
                     record.state = StageState::Failed;
-                    record.reason = Some(redact(&format!("{error:#}")));
+                    record.reason = Some(redact(&ErrorReport::from(error).summary()));
                 }
             }
         }
@@ -133,7 +133,10 @@ impl Session {
             segment.exit = Some(match outcome {
                 Ok(_) => "done".to_owned(),
                 Err(error) if is_stop(error) => "stopped".to_owned(),
-                Err(error) => redact(&error.to_string()),
+                Err(error) => {
+                    segment.error = Some(ErrorReport::from(error).map(redact));
+                    redact(&error.to_string())
+                }
             });
         }
         let saved = self.save();
@@ -158,7 +161,7 @@ pub fn started(wanted: &KeyInputs, reason: String) -> StageRecord {
 
 /// Whether an error is a stop on request.
 pub fn is_stop(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<Stopped>())
+    Status::of(error) == Status::Stopped
 }
 
 /// Who set each key that somebody set. A run that goes on keeps what it knew of keys that were not set anew.
@@ -211,5 +214,6 @@ pub fn segment_of(graph: &Graph, file: Option<&Path>) -> Segment {
         started: Utc::now(),
         finished: None,
         exit: None,
+        error: None,
     }
 }

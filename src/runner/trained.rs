@@ -15,6 +15,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::data::sources::{ReadOptions, SourceFiles};
 use crate::data::{PrepareOptions, Prepared, prepare_source};
 use crate::distributed::World;
+use crate::error::{Hint, UserError};
 use crate::experiment::{CheckpointChoice, Experiment, Export, NamedCheckpoint, Origin, Sample, Strategy};
 use crate::plan::graph::{FILES, best_step, checkpoint_at};
 use crate::plan::identity::{Identity, Trajectory, experiment_of};
@@ -55,7 +56,10 @@ impl Trained {
             (None, CheckpointChoice::Named(NamedCheckpoint::Last)) => newest(run)?,
             (None, CheckpointChoice::Named(NamedCheckpoint::Best)) => match best_step(run)? {
                 Some(step) => at(run, step)?,
-                None => bail!("no kept checkpoint is known to be the best; give one with --step"),
+                None => bail!(
+                    UserError::failed("no kept checkpoint is known to be the best")
+                        .hint("give one with --step")
+                ),
             },
         };
         Ok(Self { graph, checkpoint })
@@ -92,7 +96,7 @@ impl Trained {
     /// Nothing was held out, or the prepared data is gone.
     pub fn evaluate(self, world: &World) -> Result<Report> {
         let report = compute::evaluate(&self.graph, world, self.checkpoint)?;
-        report.context("this run held nothing out; give a text with --data FILE")
+        report.context("this run held nothing out").hint("give a text with --data FILE")
     }
 
     /// The loss on the documents of `file`, split and tokenised as prepare does.
@@ -108,8 +112,9 @@ impl Trained {
             .and_then(|files| files.documents(watch()))
             .map_err(unreadable)?;
         let tokenizer = data::tokenizer(&self.graph)?;
-        let folder =
-            tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR to one with room")?;
+        let folder = tempfile::tempdir()
+            .context("cannot make a temporary folder")
+            .hint("set TMPDIR to one with room")?;
         let dir = folder.path().join("tokens");
         let options = PrepareOptions {
             source: name.clone(),
@@ -188,14 +193,10 @@ pub fn runs_of(run: &RunDir) -> Result<RunsDir> {
 /// The manifest cannot be read.
 pub fn graph_of(run: &RunDir) -> Result<Graph> {
     let manifest = Manifest::load(run)?;
-    let unreadable = || {
-        format!(
-            "{} is of another version of this program; use the one that made it",
-            run.manifest().display()
-        )
-    };
-    let experiment = experiment_of(&manifest).with_context(unreadable)?;
-    let inputs = serde_json::from_value(manifest.inputs.clone()).with_context(unreadable)?;
+    let unreadable = || format!("{} is of another version of this program", run.manifest().display());
+    let hint = "use the one that made it";
+    let experiment = experiment_of(&manifest).with_context(unreadable).hint(hint)?;
+    let inputs = serde_json::from_value(manifest.inputs.clone()).with_context(unreadable).hint(hint)?;
     let trajectory = Trajectory { experiment: &experiment, inputs: &inputs }.key_inputs()?;
     let identity = Identity { run: run.clone(), manifest: Some(manifest), trajectory };
     Ok(Graph { experiment, inputs, identity, runs: runs_of(run)? })
@@ -204,19 +205,20 @@ pub fn graph_of(run: &RunDir) -> Result<Graph> {
 fn newest(run: &RunDir) -> Result<Checkpoint> {
     match checkpoint::list(&run.checkpoints()).last() {
         Some((_, path)) => Ok(Checkpoint::open(path)?),
-        None => bail!("{} has no checkpoint yet; let it train first", run.root().display()),
+        None => bail!(
+            UserError::failed(format!("{} has no checkpoint yet", run.root().display()))
+                .hint("let it train first")
+        ),
     }
 }
 
 fn at(run: &RunDir, step: u64) -> Result<Checkpoint> {
     let found = checkpoint_at(run, step)?;
-    found.with_context(|| {
-        let kept: Vec<String> =
-            checkpoint::list(&run.checkpoints()).iter().map(|(step, _)| step.to_string()).collect();
-        format!(
-            "{} has no checkpoint of step {step}; it has those of steps {}",
-            run.root().display(),
-            kept.join(", ")
-        )
-    })
+    found.with_context(|| format!("{} has no checkpoint of step {step}", run.root().display())).with_hint(
+        || {
+            let kept: Vec<String> =
+                checkpoint::list(&run.checkpoints()).iter().map(|(step, _)| step.to_string()).collect();
+            format!("it has those of steps {}", kept.join(", "))
+        },
+    )
 }

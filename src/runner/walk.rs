@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use serde_json::{Value, json};
 
 use super::compute;
@@ -15,6 +15,7 @@ use super::watch::watch;
 use super::{Options, room};
 use crate::checkpoint::{self, Checkpoint};
 use crate::distributed::World;
+use crate::error::{Hint, UserError};
 use crate::experiment::CheckpointChoice;
 use crate::interrupt::{self, Stopped};
 use crate::plan::graph::FILES;
@@ -34,7 +35,7 @@ type Outputs = BTreeMap<String, Value>;
 pub fn stages(session: &mut Session, options: &Options, world: &World) -> Result<Vec<StageSummary>> {
     let mut summaries = Vec::new();
     for stage in Stage::ALL.into_iter().filter(|stage| *stage <= options.until) {
-        interrupt::check().with_context(|| stopped(session.run(), &format!("before {stage}")))?;
+        interrupt::check().map_err(|stop| stopped(stop.into(), session.run(), &format!("before {stage}")))?;
         let forced = options.choices.force.contains(&stage);
         let freshness = if forced {
             Freshness::Stale { reason: Reason::Forced }
@@ -80,17 +81,18 @@ fn run_one(
         // Training says at which step.
         let says_where = stage == Stage::Train && error.chain().count() > 1;
         let place = if says_where { error.to_string() } else { format!("in {stage}") };
-        let what = stopped(session.run(), &place);
-        error.context(what)
+        stopped(error, session.run(), &place)
     });
     session.end(stage, outcome)
 }
 
-fn stopped(run: &RunDir, place: &str) -> String {
-    format!("stopped {place}; go on with `oss-run resume {}`", run.root().display())
+fn stopped(error: Error, run: &RunDir, place: &str) -> Error {
+    error
+        .context(format!("stopped {place}"))
+        .with_hint(|| format!("go on with `oss-run resume {}`", run.root().display()))
 }
 
-fn missing_checkpoint(graph: &Graph, stage: Stage) -> String {
+fn missing_checkpoint(graph: &Graph, stage: Stage) -> UserError {
     let kept: Vec<String> = checkpoint::list(&graph.identity.run.checkpoints())
         .iter()
         .map(|(step, _)| step.to_string())
@@ -102,10 +104,13 @@ fn missing_checkpoint(graph: &Graph, stage: Stage) -> String {
         }
         _ => format!("{stage}"),
     };
-    format!(
-        "{choice} asks for a checkpoint that is not there (kept are: {}); set export.checkpoint to one of these, or \
-         checkpoint.keep_every and checkpoint.keep_best to keep more",
+    UserError::failed(format!(
+        "{choice} asks for a checkpoint that is not there (kept are: {})",
         kept.join(", ")
+    ))
+    .hint(
+        "set export.checkpoint to one of these, or checkpoint.keep_every and \
+         checkpoint.keep_best to keep more",
     )
 }
 
@@ -133,8 +138,11 @@ fn check_tokens(session: &Session) -> Result<()> {
     let now = Data::open(&session.graph)?.digests().join(" ");
     match record {
         Some(then) if *then != now && steps_taken(session.run()) > 0 => bail!(
-            "the prepared tokens are not those that {} was trained on so far; start over with --force train, or with --new",
-            session.run().root().display()
+            UserError::failed(format!(
+                "the prepared tokens are not those that {} was trained on so far",
+                session.run().root().display()
+            ))
+            .hint("start over with --force train, or with --new")
         ),
         _ => Ok(()),
     }
@@ -169,7 +177,10 @@ fn run_train(session: &mut Session, stop_at_step: Option<u64>, world: &World) ->
         return Err(Stopped).with_context(|| format!("at step {} of {steps}", outcome.step));
     }
     let Some(last) = session.graph.checkpoint(CheckpointChoice::Step(steps))? else {
-        bail!("training ended without the checkpoint of step {steps}; look at {}", run.log(0).display());
+        bail!(
+            UserError::failed(format!("training ended without the checkpoint of step {steps}"))
+                .hint(format!("look at {}", run.log(0).display()))
+        );
     };
     let aside = run.replaced_checkpoints();
     if aside.exists() {
@@ -185,7 +196,7 @@ fn run_train(session: &mut Session, stop_at_step: Option<u64>, world: &World) ->
 fn last_checkpoint(graph: &Graph) -> Result<Checkpoint> {
     let steps = graph.experiment.train.steps;
     let checkpoint = graph.checkpoint(CheckpointChoice::Step(steps))?;
-    checkpoint.with_context(|| format!("there is no checkpoint of step {steps}; run the train stage"))
+    checkpoint.with_context(|| format!("there is no checkpoint of step {steps}")).hint("run the train stage")
 }
 
 fn run_evaluate(graph: &Graph, world: &World) -> Result<Outputs> {

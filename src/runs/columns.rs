@@ -7,6 +7,7 @@ use chrono::SecondsFormat;
 use serde_json::{Value, json};
 
 use super::overview::Overview;
+use crate::error::{UserError, user_errors};
 use crate::experiment::nearest;
 use crate::plan::table::{TABLE, role};
 
@@ -81,10 +82,9 @@ impl Fact {
 }
 
 /// A question that makes no sense.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum QueryError {
     /// No fact, key or metric has this name.
-    #[error("there is no column {asked}; {}", suggestion(.nearest.as_deref()))]
     Unknown {
         /// What was asked for.
         asked: String,
@@ -92,15 +92,10 @@ pub enum QueryError {
         nearest: Option<String>,
     },
     /// No comparison.
-    #[error(
-        "{0:?} compares nothing; write KEY=VALUE, or one of != < <= > >= between them, in quotes for the shell"
-    )]
     NoComparison(String),
     /// Less and greater are for numbers.
-    #[error("{0:?} compares with what is no number; < <= > >= take a number, = and != take anything")]
     NoNumber(String),
     /// No pattern of names.
-    #[error("{pattern:?} is no pattern ({what}); write one such as 'tiny*'")]
     NoPattern {
         /// What was given.
         pattern: String,
@@ -108,6 +103,25 @@ pub enum QueryError {
         what: String,
     },
 }
+
+impl From<QueryError> for UserError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Unknown { asked, nearest } => {
+                Self::wrong(format!("there is no column {asked}")).hint(suggestion(nearest.as_deref()))
+            }
+            QueryError::NoComparison(what) => Self::wrong(format!("{what:?} compares nothing"))
+                .hint("write KEY=VALUE, or one of != < <= > >= between them, in quotes for the shell"),
+            QueryError::NoNumber(what) => Self::wrong(format!("{what:?} compares with what is no number"))
+                .hint("< <= > >= take a number, = and != take anything"),
+            QueryError::NoPattern { pattern, what } => {
+                Self::wrong(format!("{pattern:?} is no pattern ({what})")).hint("write one such as 'tiny*'")
+            }
+        }
+    }
+}
+
+user_errors!(QueryError);
 
 fn suggestion(nearest: Option<&str>) -> String {
     match nearest {

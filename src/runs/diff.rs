@@ -145,7 +145,7 @@ fn data(manifest: &Manifest) -> Facts {
 fn surroundings(manifest: &Manifest) -> (Facts, Facts) {
     let last = manifest.segments.last().cloned().unwrap_or_default();
     let mut all = by_key(serde_json::to_value(&last).unwrap_or_default());
-    all.retain(|name, _| !["started", "finished", "exit"].contains(&name.as_str()));
+    all.retain(|name, _| !["started", "finished", "exit", "error"].contains(&name.as_str()));
     let is_code = |name: &str| name == "program" || name.starts_with("git.");
     all.into_iter().partition(|(name, _)| is_code(name))
 }

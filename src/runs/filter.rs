@@ -134,6 +134,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::error::ErrorReport;
     use crate::monitor::MetricsTail;
     use crate::run_dir::{Manifest, RunDir};
 
@@ -191,15 +192,37 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused_with_the_fix() {
-        let refused = |text: &str| text.parse::<Condition>().unwrap_err().to_string();
-        insta::assert_snapshot!(refused("optimizer.lr"), @r#""optimizer.lr" compares nothing; write KEY=VALUE, or one of != < <= > >= between them, in quotes for the shell"#);
-        insta::assert_snapshot!(refused("loss<small"), @r#""loss<small" compares with what is no number; < <= > >= take a number, = and != take anything"#);
-        let unknown = |word: &str| Column::parse(word).check(&[run()]).unwrap_err().to_string();
-        insta::assert_snapshot!(unknown("grad_nrom"), @"there is no column grad_nrom; did you mean grad_norm?");
-        insta::assert_snapshot!(unknown("optimiser.lr"), @"there is no column optimiser.lr; did you mean optimizer.lr?");
-        insta::assert_snapshot!(unknown("warmup_steps"), @"there is no column warmup_steps; did you mean schedule.warmup_steps?");
-        insta::assert_snapshot!(unknown("zzzzzzzz"), @"there is no column zzzzzzzz; there are id, name, state, step, steps, started, duration, size, labels, notes, directory, the keys of experiment files and the metrics");
-        insta::assert_snapshot!(pattern("a[").unwrap_err(), @r#""a[" is no pattern (invalid range pattern); write one such as 'tiny*'"#);
+        let refused = |text: &str| ErrorReport::of(text.parse::<Condition>().unwrap_err()).to_string();
+        insta::assert_snapshot!(refused("optimizer.lr"), @r#"
+        "optimizer.lr" compares nothing
+        hint: write KEY=VALUE, or one of != < <= > >= between them, in quotes for the shell
+        "#);
+        insta::assert_snapshot!(refused("loss<small"), @r#"
+        "loss<small" compares with what is no number
+        hint: < <= > >= take a number, = and != take anything
+        "#);
+        let unknown =
+            |word: &str| ErrorReport::of(Column::parse(word).check(&[run()]).unwrap_err()).to_string();
+        insta::assert_snapshot!(unknown("grad_nrom"), @r"
+        there is no column grad_nrom
+        hint: did you mean grad_norm?
+        ");
+        insta::assert_snapshot!(unknown("optimiser.lr"), @r"
+        there is no column optimiser.lr
+        hint: did you mean optimizer.lr?
+        ");
+        insta::assert_snapshot!(unknown("warmup_steps"), @r"
+        there is no column warmup_steps
+        hint: did you mean schedule.warmup_steps?
+        ");
+        insta::assert_snapshot!(unknown("zzzzzzzz"), @r"
+        there is no column zzzzzzzz
+        hint: there are id, name, state, step, steps, started, duration, size, labels, notes, directory, the keys of experiment files and the metrics
+        ");
+        insta::assert_snapshot!(ErrorReport::of(pattern("a[").unwrap_err()), @r#"
+        "a[" is no pattern (invalid range pattern)
+        hint: write one such as 'tiny*'
+        "#);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::overview::{bytes_in, listed};
 use super::used;
 use crate::data::sources::DigestCache;
+use crate::error::{Hint, UserError};
 use crate::plan::inputs::digest_cache;
 use crate::run_dir::{RunDir, RunsDir, is_unfinished, try_lock};
 use crate::stages::prepare::lock_file;
@@ -57,15 +58,16 @@ impl Collected {
 /// A folder cannot be read. What cannot be removed is told and passed over.
 pub fn collect(runs: &RunsDir, really: bool) -> Result<Collected> {
     let mut collector = Collector { runs, really, now: SystemTime::now(), collected: Collected::default() };
-    let unreadable = || format!("cannot read {}; check its permissions", runs.root().display());
-    collector.dry_runs().with_context(unreadable)?;
-    collector.half_removed().with_context(unreadable)?;
-    collector.unstarted().with_context(unreadable)?;
+    let unreadable = || format!("cannot read {}", runs.root().display());
+    let hint = "check its permissions";
+    collector.dry_runs().with_context(unreadable).hint(hint)?;
+    collector.half_removed().with_context(unreadable).hint(hint)?;
+    collector.unstarted().with_context(unreadable).hint(hint)?;
     for run in listed(runs)? {
         collector.run(&run);
     }
     collector.prepared()?;
-    collector.leftovers_of_prepare().with_context(unreadable)?;
+    collector.leftovers_of_prepare().with_context(unreadable).hint(hint)?;
     collector.digests();
     Ok(collector.collected)
 }
@@ -84,7 +86,7 @@ impl Collector<'_> {
         if self.really
             && let Err(error) = remove(path)
         {
-            tracing::warn!("cannot remove {}: {error}; check its permissions", path.display());
+            tracing::warn!("cannot remove {}: {error}\nhint: check its permissions", path.display());
             return;
         }
         self.collected.garbage.push(Garbage { what, path: path.to_owned(), bytes });
@@ -118,11 +120,12 @@ impl Collector<'_> {
         for run in self.runs.unstarted()? {
             if !run.in_use() && self.is_old(run.root()) && is_empty_run(&run) {
                 self.take("run that never started", run.root(), |_| {
-                    let lock = run.lock_for_writing().map_err(io::Error::other)?;
+                    let lock =
+                        run.lock_for_writing().map_err(|error| io::Error::other(UserError::from(error)))?;
                     if run.exists() {
                         return Err(io::Error::other("it has just been started"));
                     }
-                    run.remove(lock).map_err(io::Error::other)
+                    run.remove(lock).map_err(|error| io::Error::other(UserError::from(error)))
                 });
             }
         }
@@ -181,7 +184,7 @@ impl Collector<'_> {
             if needed.as_ref().is_none_or(|needed| needed.contains(&path)) {
                 if let Err(error) = fs::rename(&hidden, &path) {
                     tracing::warn!(
-                        "cannot put {} back: {error}; rename {}",
+                        "cannot put {} back: {error}\nhint: rename {}",
                         path.display(),
                         hidden.display()
                     );
@@ -190,7 +193,7 @@ impl Collector<'_> {
             }
             let bytes = bytes_in(&hidden);
             if let Err(error) = fs::remove_dir_all(&hidden) {
-                tracing::warn!("cannot remove {}: {error}; check its permissions", hidden.display());
+                tracing::warn!("cannot remove {}: {error}\nhint: check its permissions", hidden.display());
                 continue;
             }
             // While its lock is ours: see `try_lock`.
@@ -291,7 +294,7 @@ fn set_aside(unneeded: Vec<PathBuf>) -> Vec<Aside> {
         match fs::rename(&path, &hidden) {
             Ok(()) => aside.push(Aside { path, hidden, _lock: lock }),
             Err(error) => {
-                tracing::warn!("cannot remove {}: {error}; check its permissions", path.display());
+                tracing::warn!("cannot remove {}: {error}\nhint: check its permissions", path.display());
             }
         }
     }

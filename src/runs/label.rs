@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::error::{Hint, UserError, user_errors};
 use crate::plan::identity::experiment_of;
 use crate::run_dir::{Manifest, RunDir, write_atomic};
 
@@ -29,15 +30,24 @@ pub struct Marks {
 }
 
 /// A label that shall be taken away and is not there.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the run has no label {name}; {}",
-    if .known.is_empty() { "it has none".to_owned() } else { format!("it has {}", .known.join(", ")) }
-)]
+#[derive(Debug)]
 pub struct NoLabel {
     name: String,
     known: Vec<String>,
 }
+
+impl From<NoLabel> for UserError {
+    fn from(error: NoLabel) -> Self {
+        let NoLabel { name, known } = error;
+        Self::wrong(format!("the run has no label {name}")).hint(if known.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("it has {}", known.join(", "))
+        })
+    }
+}
+
+user_errors!(NoLabel);
 
 impl Marks {
     /// The marks of a run as its manifest has them.
@@ -70,9 +80,9 @@ pub fn label(run: &RunDir, change: &Change) -> Result<Marks> {
     if let Some(experiment) = experiment_of(&manifest) {
         let path = run.experiment_toml();
         let text = experiment.to_toml().context("cannot express the experiment as TOML")?;
-        write_atomic(&path, |out| out.write_all(text.as_bytes())).with_context(|| {
-            format!("cannot write {}; check the disk's room and permissions", path.display())
-        })?;
+        write_atomic(&path, |out| out.write_all(text.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))
+            .hint("check the disk's room and permissions")?;
     }
     manifest.save(run)?;
     Ok(Marks::of(&manifest))

@@ -11,10 +11,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::checkpoint;
+use crate::error::Hint;
 use crate::monitor::MetricsTail;
 use crate::plan::Stage;
 use crate::plan::keys::default_values;
-use crate::run_dir::{Manifest, ManifestError, RunDir, RunsDir, Segment, StageState};
+use crate::run_dir::{Manifest, RunDir, RunsDir, Segment, StageState};
 
 /// How a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -73,7 +74,7 @@ pub struct Overview {
     /// The run.
     pub run: RunDir,
     /// What the run is and what happened to it, or why that cannot be read.
-    pub manifest: Result<Manifest, ManifestError>,
+    pub manifest: Result<Manifest>,
     /// How it stands.
     pub state: State,
     /// Optimizer steps taken, as far as they were logged or saved.
@@ -86,7 +87,7 @@ impl Overview {
     /// Looks at `run` and at the last value of each of `metrics`. What cannot be read is left out, and a manifest that
     /// cannot be is kept as the error that it is.
     pub fn of(run: RunDir, metrics: &[&str]) -> Self {
-        let manifest = Manifest::load(&run);
+        let manifest = Manifest::load(&run).map_err(anyhow::Error::from);
         let tail = MetricsTail::read(&run.metrics(), metrics).unwrap_or_else(|error| {
             tracing::warn!("cannot read {}: {error}", run.metrics().display());
             MetricsTail::default()
@@ -190,12 +191,9 @@ impl Overview {
 /// # Errors
 /// The directory cannot be read.
 pub fn listed(runs: &RunsDir) -> Result<Vec<RunDir>> {
-    runs.list().with_context(|| {
-        format!(
-            "cannot read {}; check its permissions, or give another place with --runs-dir",
-            runs.root().display()
-        )
-    })
+    runs.list()
+        .with_context(|| format!("cannot read {}", runs.root().display()))
+        .hint("check its permissions, or give another place with --runs-dir")
 }
 
 /// Bytes of the files at and under `path`; what goes while we look does not count.

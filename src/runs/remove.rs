@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::overview::{Overview, State};
 use super::used;
+use crate::error::{UserError, user_errors};
 use crate::run_dir::{LockError, RunDir, WriteLock};
 
 /// Why a run is not removed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum Refused {
     /// Somebody writes to it.
-    #[error("{} is being written by {by}; stop that first", .run.display())]
     InUse {
         /// The run.
         run: PathBuf,
@@ -21,11 +21,6 @@ pub enum Refused {
         by: String,
     },
     /// Others started from its weights.
-    #[error(
-        "{} started from weights of {}; remove them first, or give --force: what they trained stays, but they cannot be \
-         trained over again",
-        .by.join(", "), .run.display()
-    )]
     StartedFrom {
         /// The run.
         run: PathBuf,
@@ -33,10 +28,6 @@ pub enum Refused {
         by: Vec<String>,
     },
     /// Nobody can know.
-    #[error(
-        "{} may have started from weights of {}: its manifest cannot be read; mend or remove it first, or give --force",
-        .by.join(", "), .run.display()
-    )]
     Unknown {
         /// The run.
         run: PathBuf,
@@ -44,6 +35,30 @@ pub enum Refused {
         by: Vec<String>,
     },
 }
+
+impl From<Refused> for UserError {
+    fn from(error: Refused) -> Self {
+        match error {
+            Refused::InUse { run, by } => {
+                Self::failed(format!("{} is being written by {by}", run.display())).hint("stop that first")
+            }
+            Refused::StartedFrom { run, by } => {
+                Self::failed(format!("{} started from weights of {}", by.join(", "), run.display())).hint(
+                    "remove them first, or give --force: what they trained stays, but they cannot \
+                     be trained over again",
+                )
+            }
+            Refused::Unknown { run, by } => Self::failed(format!(
+                "{} may have started from weights of {}: its manifest cannot be read",
+                by.join(", "),
+                run.display()
+            ))
+            .hint("mend or remove it first, or give --force"),
+        }
+    }
+}
+
+user_errors!(Refused);
 
 /// A run that may be removed. Nobody can begin to write to it while this lives.
 #[derive(Debug, Serialize)]

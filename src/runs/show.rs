@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::label::Marks;
 use super::overview::{Overview, State, bytes_in};
 use crate::checkpoint;
+use crate::error::ErrorReport;
 use crate::monitor::{MetricsLine, MetricsLog};
 use crate::plan::Stage;
 use crate::plan::graph::best_step;
@@ -133,7 +134,7 @@ impl Details {
         let seconds = overview.duration().map(|time| time.as_seconds_f64());
         let manifest = overview.manifest?;
         let lines = MetricsLog::read(&run.metrics()).unwrap_or_else(|error| {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", ErrorReport::of(error));
             Vec::new()
         });
         Ok(Self {

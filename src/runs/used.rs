@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 
 use super::overview::listed;
+use crate::error::Hint;
 use crate::plan::Stage;
 use crate::plan::identity::experiment_of;
 use crate::plan::inputs::Inputs;
@@ -31,14 +32,11 @@ impl Needs {
     /// Its manifest cannot be read, so that it might need anything.
     pub fn of(run: &RunDir, runs: &RunsDir) -> Result<Self> {
         let manifest = Manifest::load(run)?;
-        let unreadable = || {
-            format!(
-                "{} is of another version of this program; use the one that made it",
-                run.manifest().display()
-            )
-        };
-        let experiment = experiment_of(&manifest).with_context(unreadable)?;
-        let inputs: Inputs = serde_json::from_value(manifest.inputs.clone()).with_context(unreadable)?;
+        let unreadable = || format!("{} is of another version of this program", run.manifest().display());
+        let hint = "use the one that made it";
+        let experiment = experiment_of(&manifest).with_context(unreadable).hint(hint)?;
+        let inputs: Inputs =
+            serde_json::from_value(manifest.inputs.clone()).with_context(unreadable).hint(hint)?;
         let used = manifest.stages.get(Stage::Prepare.name()).map(|record| record.inputs.values().cloned());
         let would =
             inputs.prepared_sources(&experiment)?.into_iter().chain(inputs.prepared_validation(&experiment)?);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use super::OutputFile;
 use crate::checkpoint::Checkpoint;
 use crate::data::Tokenizer;
+use crate::error::Hint;
 use crate::experiment::{Experiment, Export, ExportFormat, parse_bytes};
 use crate::hf_format::{self, ExportOptions, TokenizerFiles};
 use crate::torch::guard;
@@ -33,9 +34,9 @@ pub struct Inputs<'a> {
 pub fn export(inputs: Inputs<'_>, root: &Path) -> Result<Vec<OutputFile>> {
     let Inputs { experiment, settings, mut checkpoint, tokenizer, out } = inputs;
     let ExportFormat::Hf = settings.format;
-    let max_shard_bytes = parse_bytes(&settings.max_shard_size).with_context(|| {
-        format!("export.max_shard_size = {:?} is no size; write it as 5GB or 512MiB", settings.max_shard_size)
-    })?;
+    let max_shard_bytes = parse_bytes(&settings.max_shard_size)
+        .with_context(|| format!("export.max_shard_size = {:?} is no size", settings.max_shard_size))
+        .hint("write it as 5GB or 512MiB")?;
     let options = ExportOptions { dtype: settings.dtype, max_shard_bytes };
     let ids = tokenizer.special_ids();
     let files = TokenizerFiles {

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::data::sources::{Documents, Identity, ReadOptions, SourceFiles, Watch};
 use crate::data::{Document, Index, PrepareOptions, Prepared, Tokenizer, prepare_source};
+use crate::error::{Hint, UserError};
 use crate::experiment::{Origin, TokenizerChoice};
 use crate::monitor::{Progress, Unit};
 use crate::run_dir::{try_lock, write_atomic, write_json};
@@ -92,9 +93,11 @@ fn documents(source: &Source<'_>, watch: Watch<'_>) -> Result<Documents> {
     let files = SourceFiles::resolve(&source.origin, &source.options, watch)?;
     ensure!(
         files.identity() == *source.identity,
-        "the text of source {} is no longer what this run was started with; bring it back, or run the experiment file \
-         again, which starts a run on the text as it is now",
-        source.name
+        UserError::failed(format!(
+            "the text of source {} is no longer what this run was started with",
+            source.name
+        ))
+        .hint("bring it back, or run the experiment file again, which starts a run on the text as it is now")
     );
     files.documents(watch)
 }
@@ -148,7 +151,8 @@ fn lock(dir: &Path, watch: Watch<'_>) -> Result<File> {
     let path = lock_file(dir);
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)
-        .with_context(|| format!("cannot make {}; give another place with --runs-dir", parent.display()))?;
+        .with_context(|| format!("cannot make {}", parent.display()))
+        .hint("give another place with --runs-dir")?;
     let mut told = false;
     loop {
         if let Some(file) = try_lock(&path).with_context(|| format!("cannot lock {}", path.display()))? {

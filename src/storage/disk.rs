@@ -143,7 +143,7 @@ pub(crate) fn swap_directory(disk: &Disk, complete: &Path, target: &Path) -> io:
     if let Some(aside) = aside
         && let Err(error) = disk.remove_dir_all(&aside)
     {
-        tracing::warn!("cannot remove {}: {error}; delete it by hand", aside.display());
+        tracing::warn!("cannot remove {}: {error}\nhint: delete it by hand", aside.display());
     }
     Ok(())
 }

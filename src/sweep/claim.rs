@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Hint;
 use crate::run_dir::{LockError, RunDir, SweepDir};
 
 /// A holder on another machine that has been silent for longer is dead.
@@ -43,8 +44,8 @@ impl Claim {
     /// The files cannot be opened, written or locked.
     pub fn take(dir: &SweepDir, run: &RunDir) -> Result<Option<Self>> {
         let path = dir.claim(&run.id());
-        let failed =
-            || format!("cannot lock {}; check that its file system knows file locks", path.display());
+        let failed = || format!("cannot lock {}", path.display());
+        let hint = "check that its file system knows file locks";
         // Not truncated: until the lock is ours, the content belongs to its holder.
         let file = OpenOptions::new()
             .read(true)
@@ -52,11 +53,12 @@ impl Claim {
             .create(true)
             .truncate(false)
             .open(&path)
-            .with_context(failed)?;
+            .with_context(failed)
+            .hint(hint)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(failed).hint(hint),
         }
         let now = Utc::now();
         let holder: Option<Holder> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());

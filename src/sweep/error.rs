@@ -1,18 +1,14 @@
 //! What is wrong with a sweep that its file alone does not show.
 
+use crate::error::{UserError, user_errors};
 use std::path::PathBuf;
 
 /// What the user has to change.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum SweepError {
     /// `skip` leaves nothing.
-    #[error("every combination is left out by [[sweep.skip]]; take a condition out")]
     AllSkipped,
     /// Draws repeat themselves.
-    #[error(
-        "the parameters have only {found} different combinations, and {wanted} are asked for; lower sweep.num_trials, or \
-         add values"
-    )]
     TooFew {
         /// How many were found.
         found: usize,
@@ -20,11 +16,6 @@ pub enum SweepError {
         wanted: u64,
     },
     /// Two trials would be one run.
-    #[error(
-        "the trials {first} and {second} are the same run ({}): what they differ in does not change what is trained; \
-         sweep over keys that do (see which keys each stage depends on in docs/run-directory.md)",
-        .run.display()
-    )]
     SameRun {
         /// Values of the one.
         first: String,
@@ -34,7 +25,6 @@ pub enum SweepError {
         run: PathBuf,
     },
     /// There are fewer GPUs than trials at once.
-    #[error("{parallel} trials at once do not fit {gpus} GPUs with {ranks} ranks each; set sweep.parallel to at most {}", (.gpus / .ranks).max(1))]
     TooParallel {
         /// Trials at once.
         parallel: u64,
@@ -44,13 +34,11 @@ pub enum SweepError {
         ranks: u64,
     },
     /// The file sweeps nothing.
-    #[error("{} has no [sweep] section; run it with `oss-run run`, or add one, as `oss-run init NAME --template sweep` writes it", .file.display())]
     NoSweep {
         /// The file.
         file: PathBuf,
     },
     /// There is no sweep of that name.
-    #[error("there is no sweep {name} ({} is missing); give the name of a folder that `oss-run sweep` made", .path.display())]
     Unknown {
         /// What was asked for.
         name: String,
@@ -58,6 +46,46 @@ pub enum SweepError {
         path: PathBuf,
     },
     /// A sweep under torchrun or SLURM.
-    #[error("a sweep starts its trials itself; start one process, without torchrun or srun")]
     Launched,
 }
+
+impl From<SweepError> for UserError {
+    fn from(error: SweepError) -> Self {
+        match error {
+            SweepError::AllSkipped => {
+                Self::wrong("every combination is left out by [[sweep.skip]]").hint("take a condition out")
+            }
+            SweepError::TooFew { found, wanted } => Self::wrong(format!(
+                "the parameters have only {found} different combinations, and {wanted} are \
+                 asked for"
+            ))
+            .hint("lower sweep.num_trials, or add values"),
+            SweepError::SameRun { first, second, run } => Self::wrong(format!(
+                "the trials {first} and {second} are the same run ({}): what they differ in \
+                 does not change what is trained",
+                run.display()
+            ))
+            .hint(
+                "sweep over keys that do (see which keys each stage depends on in \
+                 docs/run-directory.md)",
+            ),
+            SweepError::TooParallel { parallel, gpus, ranks } => Self::wrong(format!(
+                "{parallel} trials at once do not fit {gpus} GPUs with {ranks} ranks each"
+            ))
+            .hint(format!("set sweep.parallel to at most {}", (gpus / ranks).max(1))),
+            SweepError::NoSweep { file } => Self::wrong(format!("{} has no [sweep] section", file.display()))
+                .hint(
+                    "run it with `oss-run run`, or add one, as `oss-run init NAME --template \
+                     sweep` writes it",
+                ),
+            SweepError::Unknown { name, path } => {
+                Self::wrong(format!("there is no sweep {name} ({} is missing)", path.display()))
+                    .hint("give the name of a folder that `oss-run sweep` made")
+            }
+            SweepError::Launched => Self::wrong("a sweep starts its trials itself")
+                .hint("start one process, without torchrun or srun"),
+        }
+    }
+}
+
+user_errors!(SweepError);

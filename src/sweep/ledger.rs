@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Hint, UserError};
 use crate::experiment::Values;
 use crate::run_dir::SweepDir;
 
@@ -89,30 +90,27 @@ impl Ledger {
     /// # Errors
     /// The sweep's directory cannot be made or written; a line that is damaged.
     pub fn open(dir: &SweepDir) -> Result<Self> {
-        let place = || {
-            format!(
-                "cannot write to {}; give another place with --runs-dir, or free it",
-                dir.root().display()
-            )
-        };
+        let place = || format!("cannot write to {}", dir.root().display());
+        let hint = "give another place with --runs-dir, or free it";
         for folder in [dir.trials(), dir.logs(), dir.claims()] {
-            fs::create_dir_all(folder).with_context(place)?;
+            fs::create_dir_all(folder).with_context(place).hint(hint)?;
         }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(dir.lock())
-            .with_context(place)?;
-        lock.lock().with_context(|| {
-            format!("cannot lock {}; check that its file system knows file locks", dir.lock().display())
-        })?;
+            .with_context(place)
+            .hint(hint)?;
+        lock.lock()
+            .with_context(|| format!("cannot lock {}", dir.lock().display()))
+            .hint("check that its file system knows file locks")?;
         let path = dir.ledger();
         let text = read_or_empty(&path)?;
-        let file = OpenOptions::new().create(true).append(true).open(&path).with_context(place)?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).with_context(place).hint(hint)?;
         let whole = whole_lines(&text);
         if whole.len() < text.len() {
-            file.set_len(whole.len() as u64).with_context(place)?;
+            file.set_len(whole.len() as u64).with_context(place).hint(hint)?;
         }
         Ok(Self { file, _lock: lock, entries: parse(whole, &path)? })
     }
@@ -138,7 +136,8 @@ impl Ledger {
         self.file
             .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_data())
-            .context("cannot write the sweep's ledger; free some room")?;
+            .context("cannot write the sweep's ledger")
+            .hint("free some room")?;
         events.iter().for_each(|event| learn(&mut self.entries, event));
         Ok(())
     }
@@ -192,9 +191,8 @@ fn parse(text: &[u8], path: &Path) -> Result<BTreeMap<String, Entry>> {
         match serde_json::from_slice(line) {
             Ok(event) => learn(&mut entries, &event),
             Err(error) => bail!(
-                "{}:{} is damaged ({error}); bring the file back, or remove it to number the trials anew: their runs stay",
-                path.display(),
-                index + 1
+                UserError::failed(format!("{}:{} is damaged ({error})", path.display(), index + 1))
+                    .hint("bring the file back, or remove it to number the trials anew: their runs stay")
             ),
         }
     }

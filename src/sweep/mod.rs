@@ -176,6 +176,7 @@ fn share_out(parallel: u64, ranks: u64, gpus: u64, visible: Option<&str>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorReport;
 
     #[test]
     fn gpus_are_shared_out() {
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(gpus(1, 4, 8, None).unwrap(), [""], "one trial has all");
         assert_eq!(gpus(2, 2, 5, None).unwrap(), ["0,1", "2,3"]);
         assert_eq!(gpus(3, 1, 3, Some("4, 6,GPU-7")).unwrap(), ["4", "6", "GPU-7"]);
-        let error = gpus(3, 2, 4, None).unwrap_err().to_string();
+        let error = ErrorReport::of(gpus(3, 2, 4, None).unwrap_err()).to_string();
         assert!(error.ends_with("set sweep.parallel to at most 2"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::SweepError;
 
 use super::halving::better;
+use crate::error::{Hint, UserError};
 use crate::experiment::{Direction, SweepMetric, Values};
 use crate::run_dir::{RunsDir, SweepDir, write_atomic};
 
@@ -142,17 +143,22 @@ impl Results {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(SweepError::Unknown { name: name.to_owned(), path }.into());
             }
-            read => read.with_context(|| format!("cannot read {}; check its permissions", path.display()))?,
+            read => read
+                .with_context(|| format!("cannot read {}", path.display()))
+                .hint("check its permissions")?,
         };
         let row = |(index, line): (usize, &str)| {
-            serde_json::from_str::<Row>(line).with_context(|| {
-                format!("{}:{} is damaged; `oss-run sweep` writes the file again", path.display(), index + 1)
-            })
+            serde_json::from_str::<Row>(line)
+                .with_context(|| format!("{}:{} is damaged", path.display(), index + 1))
+                .hint("`oss-run sweep` writes the file again")
         };
         let rows = text.lines().enumerate().map(row).collect::<Result<Vec<_>>>()?;
         match rows.first() {
             Some(&Row { metric, direction, .. }) => Ok(Self::new(name.to_owned(), metric, direction, rows)),
-            None => bail!("{} is empty; `oss-run sweep` writes the file again", path.display()),
+            None => bail!(
+                UserError::failed(format!("{} is empty", path.display()))
+                    .hint("`oss-run sweep` writes the file again")
+            ),
         }
     }
 
@@ -227,6 +233,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::error::Status;
 
     fn row(trial: u64, state: State, step: u64, value: Option<f64>, lr: f64, seed: u64) -> Row {
         Row {
@@ -264,7 +271,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let runs = RunsDir::new(dir.path());
         let missing = Results::read(&runs, "a").unwrap_err();
-        assert!(missing.is::<SweepError>() && missing.to_string().starts_with("there is no sweep a ("));
+        assert_eq!(Status::of(&missing), Status::Wrong);
+        assert!(missing.to_string().starts_with("there is no sweep a ("), "{missing}");
         let sweep = runs.sweep("a");
         fs::create_dir_all(sweep.results().parent().unwrap()).unwrap();
         let rows = vec![row(1, State::Done, 10, Some(2.0), 0.1, 0), row(2, State::Failed, 5, None, 0.2, 0)];

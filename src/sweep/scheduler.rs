@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result};
 
 use super::claim::Claim;
 use super::halving::{Contender, Decision, decide, rungs};
@@ -12,6 +12,7 @@ use super::ledger::{Entry, Event, Ledger};
 use super::results::{Results, State};
 use super::worker::{End, Job, Worker};
 use super::{Plan, hparams};
+use crate::error::{ErrorReport, Hint};
 use crate::experiment::{Halving, OnFailure};
 use crate::interrupt::{self, Stopped};
 
@@ -88,10 +89,12 @@ impl Plan {
             }
             if stopping && workers.is_empty() {
                 match failure {
-                    Some(words) => bail!(
-                        "{words}\nthe sweep stops at the first failure, as sweep.on_failure says; fix it and add --retry-failed"
-                    ),
-                    None => return Err(Stopped.into()),
+                    Some(failed) => {
+                        return Err(failed
+                            .context("the sweep stops at the first failure, as sweep.on_failure says")
+                            .hint("add --retry-failed once that is mended"));
+                    }
+                    None => return Err(Stopped).hint("start the sweep again to go on"),
                 }
             }
             thread::sleep(PAUSE);
@@ -141,23 +144,23 @@ impl Plan {
         format!("trial {}", number.map_or_else(|| "?".to_owned(), |number| number.to_string()))
     }
 
-    /// Tells how a trial's process ended, and writes down a failure; its words.
+    /// Tells how a trial's process ended, and writes down a failure; which it is.
     fn settle(
         &self,
         worker: &Worker,
         end: End,
         stopping: bool,
         memory: &mut Memory,
-    ) -> Result<Option<String>> {
+    ) -> Result<Option<Error>> {
         let trial = &self.trials[worker.trial];
         let label = self.label(worker.trial);
         let step = trial.steps_taken();
         let place = format!("at step {step} of {}", trial.steps());
         let is_there = self.is_there(worker.trial)?;
         let how = match end {
-            End::Failed(words) => return self.fail(worker, &label, words).map(Some),
+            End::Failed(report) => return self.fail(worker, &label, report).map(Some),
             End::Killed(how) => {
-                tracing::warn!("{label} was {how} {place}");
+                tracing::warn!("{label} {how} {place}");
                 Some(how)
             }
             // At a rung, too, a trial stops on request.
@@ -181,18 +184,22 @@ impl Plan {
         if *starts < MOST_FRUITLESS_STARTS {
             return Ok(None);
         }
-        let words = how.unwrap_or_else(|| format!("it made no progress in {starts} starts"));
+        let message = match how {
+            Some(how) => format!("its process {how}"),
+            None => format!("it made no progress in {starts} starts"),
+        };
         memory.fruitless.remove(&worker.trial);
-        self.fail(worker, &label, words).map(Some)
+        let report = ErrorReport { message, causes: Vec::new(), hints: Vec::new() };
+        self.fail(worker, &label, report).map(Some)
     }
 
-    fn fail(&self, worker: &Worker, label: &str, words: String) -> Result<String> {
+    fn fail(&self, worker: &Worker, label: &str, report: ErrorReport) -> Result<Error> {
         let trial = &self.trials[worker.trial];
-        let told = format!("{label} ({trial}) failed: {words}");
-        tracing::warn!("{told}; it said more in {}", worker.log().display());
-        let failed = Event::Failed { id: trial.id(), error: words };
+        let failed = Event::Failed { id: trial.id(), error: report.summary() };
+        let error = report.into_error(format!("{label} ({trial}) failed")).into();
+        tracing::warn!("{}\nits log is {}", ErrorReport::from(&error), worker.log().display());
         Ledger::open(&self.dir)?.add(&[failed])?;
-        Ok(told)
+        Ok(error)
     }
 
     /// Whether a trial has come as far as it is to go now.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::SweepError;
 use super::trials::trials;
 use crate::data::sources::Watch;
+use crate::error::UserError;
 use crate::experiment::{self, Experiment, LastStage, Overrides, ScheduleKind, Sweep, SweepMetric, Values};
 use crate::interrupt;
 use crate::monitor::MetricsLog;
@@ -49,7 +50,10 @@ pub fn of(
         let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
         let graph = plan::graph(experiment, runs, &Choices::default(), Reach::Hub(watch))?;
         let Some(graph) = graph else {
-            anyhow::bail!("the hub did not tell what it has; check the network and HF_ENDPOINT");
+            anyhow::bail!(
+                UserError::failed("the hub did not tell what it has")
+                    .hint("check the network and HF_ENDPOINT")
+            );
         };
         let trial = Trial { values, graph };
         if let Some(first) = known.insert(trial.id(), trial.to_string()) {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -11,10 +11,11 @@ use anyhow::{Context, Result};
 
 use super::claim::Claim;
 use super::trial::Trial;
-use crate::distributed::{STOP, TIED};
+use crate::distributed::{How, STOP, TIED};
+use crate::error::{ErrorReport, Status};
 use crate::experiment::{ENVIRONMENT_PREFIX, LastStage};
 use crate::plan::Stage;
-use crate::run_dir::{RunsDir, SweepDir, write_atomic};
+use crate::run_dir::{Manifest, RunDir, RunsDir, SweepDir, write_atomic};
 
 /// What the process is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +41,9 @@ pub enum End {
     /// It stopped in order, with a checkpoint.
     Stopped,
     /// A signal ended it.
-    Killed(String),
-    /// It failed, with these words.
-    Failed(String),
+    Killed(How),
+    /// It failed, for this reason.
+    Failed(ErrorReport),
 }
 
 /// A process at work, and the claim that it works under. It ends with this value, and with this program.
@@ -56,7 +57,9 @@ pub struct Worker {
     claim: Claim,
     child: Child,
     log: PathBuf,
-    log_start: u64,
+    run: RunDir,
+    /// Starts of the run before this one.
+    starts: usize,
     asked_to_stop: bool,
 }
 
@@ -84,7 +87,7 @@ impl Worker {
         let log_path = dir.log(&id);
         let log = OpenOptions::new().create(true).append(true).open(&log_path);
         let log = log.with_context(|| format!("cannot write {}", log_path.display()))?;
-        let log_start = log.metadata().map_or(0, |log| log.len());
+        let starts = starts(trial.run());
         let program = std::env::current_exe().context("this program cannot find its own file")?;
         let child = command(&program, &file, job, trial.steps(), share, runs, log)
             .spawn()
@@ -96,7 +99,8 @@ impl Worker {
             claim,
             child,
             log: log_path,
-            log_start,
+            run: trial.run().clone(),
+            starts,
             asked_to_stop: false,
         })
     }
@@ -112,13 +116,16 @@ impl Worker {
     }
 
     fn end_of(&self, status: ExitStatus) -> End {
-        match (status.code(), status.signal()) {
-            (Some(0), _) => End::Done,
-            (Some(75), _) => End::Stopped,
-            (None, Some(signal)) => {
-                End::Killed(format!("killed by signal {signal} (out of memory? see dmesg)"))
-            }
-            _ => End::Failed(last_words(&self.log, self.log_start)),
+        let how = How::from(status);
+        match how.status() {
+            Some(Status::Done) => End::Done,
+            Some(Status::Stopped) => End::Stopped,
+            _ if matches!(how, How::Signal(_)) => End::Killed(how),
+            _ => End::Failed(recorded(&self.run, self.starts).unwrap_or_else(|| ErrorReport {
+                message: format!("its process {how} and recorded no reason"),
+                causes: Vec::new(),
+                hints: vec![format!("look at {}", self.log.display())],
+            })),
         }
     }
 
@@ -179,35 +186,46 @@ fn command(
     command
 }
 
-/// The last error in what the process said, in one line.
-fn last_words(log: &Path, start: u64) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let said = String::from_utf8_lossy(text.get(start as usize..).unwrap_or_default()).into_owned();
-    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let error = lines.iter().rposition(|line| line.starts_with("error: "));
-    let words = match error {
-        Some(at) => lines[at..].join("; "),
-        None => lines.last().map_or("it said nothing", |line| *line).to_owned(),
-    };
-    words.trim_start_matches("error: ").to_owned()
+/// Starts of a run that its manifest tells of.
+fn starts(run: &RunDir) -> usize {
+    Manifest::load(run).map_or(0, |manifest| manifest.segments.len())
+}
+
+/// Why the last start of `run` failed, as it has recorded itself; none unless it came after the first `before`.
+fn recorded(run: &RunDir, before: usize) -> Option<ErrorReport> {
+    let mut segments = Manifest::load(run).ok()?.segments;
+    if segments.len() > before { segments.pop()?.error } else { None }
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::Utc;
+    use serde_json::Value;
+
     use super::*;
+    use crate::run_dir::Segment;
 
     #[test]
-    fn the_last_error_of_this_start_is_told() {
+    fn why_a_trial_failed_is_what_its_own_start_recorded() {
         let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
-        fs::write(
-            &log,
-            "error: an old one\nrun a/b\nerror: train failed\n  because it is full\nfix: free some\n",
-        )
-        .unwrap();
-        assert_eq!(last_words(&log, 18), "train failed; because it is full; fix: free some");
-        assert_eq!(last_words(&log, 10_000), "it said nothing");
-        fs::write(&log, "\nsomething odd\n\n").unwrap();
-        assert_eq!(last_words(&log, 0), "something odd");
+        let run = RunDir::new(dir.path());
+        assert_eq!(recorded(&run, 0), None, "no manifest");
+        let failed = |message: &str| Segment {
+            started: Utc::now(),
+            error: Some(ErrorReport {
+                message: message.into(),
+                causes: vec!["it is full".into()],
+                hints: vec!["free some".into()],
+            }),
+            ..Segment::default()
+        };
+        let mut manifest = Manifest::new("0123456789", "tiny", Value::Null);
+        manifest.segments = vec![failed("an old one"), failed("train failed")];
+        manifest.save(&run).unwrap();
+        assert_eq!(recorded(&run, 1), manifest.segments[1].error);
+        assert_eq!(recorded(&run, 2), None, "nothing since");
+        manifest.segments.push(Segment { error: None, ..failed("") });
+        manifest.save(&run).unwrap();
+        assert_eq!(recorded(&run, 1), None, "its last start did not fail");
     }
 }

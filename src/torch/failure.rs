@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crate::error::UserError;
 use anyhow::{Result, anyhow};
 
 /// Runs tensor code and turns a panic of a libtorch operation into an error.
@@ -22,7 +23,9 @@ pub fn guard<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
             }
             if message.contains("out of memory") || message.contains("can't allocate memory") {
                 return Err(anyhow!(
-                    "out of memory; lower train.micro_batch_size, set train.recompute = true, or use bf16: {message}"
+                    UserError::failed("out of memory")
+                        .hint("lower train.micro_batch_size, set train.recompute = true, or use bf16")
+                        .because(anyhow!(message))
                 ));
             }
             Err(anyhow!("libtorch failed: {message}"))

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use tch::{Cuda, Device};
 
+use crate::error::UserError;
 use crate::experiment::Train;
 use crate::torch;
 
@@ -19,23 +20,33 @@ pub fn device(train: &Train, local_rank: usize) -> Result<Device> {
         name => match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
             Some(index) => index,
             None => {
-                bail!("train.device = {name:?} is no device; use \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"")
+                bail!(
+                    UserError::failed(format!("train.device = {name:?} is no device"))
+                        .hint("use \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"")
+                )
             }
         },
     };
     if !cfg!(feature = "cuda") {
         bail!(
-            "train.device = {:?}, but this oss-run was built without CUDA; rebuild with `CUDA=1 make build`, or set \
-             train.device = \"cpu\"",
-            train.device
+            UserError::failed(format!(
+                "train.device = {:?}, but this oss-run was built without CUDA",
+                train.device
+            ))
+            .hint("rebuild with `CUDA=1 make build`, or set train.device = \"cpu\"")
         );
     }
     let found = Cuda::device_count();
     if index as i64 >= found {
         bail!(
-            "train.device = {:?} needs device {index}, but libtorch sees {found} CUDA devices; check `nvidia-smi` and \
-             CUDA_VISIBLE_DEVICES, lower sharding.ranks, or set train.device = \"cpu\"",
-            train.device
+            UserError::failed(format!(
+                "train.device = {:?} needs device {index}, but libtorch sees {found} CUDA devices",
+                train.device
+            ))
+            .hint(
+                "check `nvidia-smi` and CUDA_VISIBLE_DEVICES, lower sharding.ranks, or set \
+                 train.device = \"cpu\""
+            )
         );
     }
     Ok(Device::Cuda(index))

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Flags, GlobalBatch, Trainer, device, set_up};
 use crate::checkpoint::{Writer, bytes_needed, write_rank};
 use crate::distributed::Mesh;
+use crate::error::UserError;
 use crate::experiment::{Experiment, NonFinite};
 use crate::model::{Initial, vocab_size};
 use crate::monitor::{forget_resident_peak, resident_bytes, resident_peak_bytes};
@@ -47,7 +48,11 @@ pub struct DryRun {
 /// No such rank; no room for the file.
 pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Result<DryRun> {
     let ranks = experiment.sharding.ranks;
-    ensure!(rank < ranks, "there is no rank {rank} among {ranks}; name one of 0..={}", ranks - 1);
+    ensure!(
+        rank < ranks,
+        UserError::failed(format!("there is no rank {rank} among {ranks}"))
+            .hint(format!("name one of 0..={}", ranks - 1))
+    );
     let mut experiment = experiment.clone();
     // Made-up weights give made-up losses, and some of these are not finite.
     experiment.train.non_finite = NonFinite::Skip;

@@ -6,6 +6,7 @@ use std::thread::{Builder, Scope};
 
 use anyhow::{Context, Result};
 
+use crate::error::Hint;
 use crate::torch::guard;
 
 /// Steps that the thread is ahead.
@@ -43,9 +44,9 @@ impl<T: Send> Feed<T> {
             }
         };
         let thread = Builder::new().name("batches".to_owned()).spawn_scoped(scope, run);
-        thread.context(
-            "starting the thread that reads batches; lower the number of processes on this machine",
-        )?;
+        thread
+            .context("cannot start the thread that reads batches")
+            .hint("lower the number of processes on this machine")?;
         Ok(Self { ready })
     }
 

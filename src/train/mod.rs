@@ -37,6 +37,7 @@ use anyhow::{Context, Result};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Batches, Tokenizer};
 use crate::distributed::{Mesh, World};
+use crate::error::Hint;
 use crate::evaluation::{self, evaluate};
 use crate::experiment::{Experiment, ScheduleKind};
 use crate::generation;
@@ -122,9 +123,11 @@ pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outc
         let saver = Saver::new(world, &mesh, &checkpoints);
         Run { inputs, mesh: &mesh, checkpoints: &checkpoints, trainer, watch, saver }.go()
     })
-    .with_context(|| match checkpoint::list(&checkpoints).last() {
-        Some((_, path)) => format!("training failed; the last good checkpoint is {}", path.display()),
-        None => "training failed before its first checkpoint".to_owned(),
+    .map_err(|error| match checkpoint::list(&checkpoints).last() {
+        Some((_, path)) => error
+            .context("training failed")
+            .hint(format!("the last good checkpoint is {}", path.display())),
+        None => error.context("training failed before its first checkpoint"),
     })
 }
 

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
 use crate::checkpoint::{Background, Entry, RankFile, Writer, bytes_needed, write_rank};
 use crate::distributed::{Mesh, World};
+use crate::error::ErrorReport;
 
 /// One rank's part in writing checkpoints.
 pub struct Saver<'a> {
@@ -40,7 +41,7 @@ impl<'a> Saver<'a> {
         self.complete()?;
         let (writer, folder) = self.begin(step, entries)?;
         let file = self.writes().then(|| write_rank(&folder, self.mesh.shard, self.mesh.shards, entries));
-        self.commit(writer, file.map(|file| file.map_err(|error| error.to_string())), &state)
+        self.commit(writer, file.map(|file| file.map_err(|error| ErrorReport::of(error).summary())), &state)
     }
 
     /// Copies this rank's `entries` and writes them while training goes on; [`Self::complete`] ends it.
@@ -72,7 +73,7 @@ impl<'a> Saver<'a> {
     /// As [`Self::save`].
     pub fn complete(&mut self) -> Result<()> {
         let Some(Begun { writer, state, file }) = self.begun.take() else { return Ok(()) };
-        let file = file.map(|file| file.wait().map_err(|error| error.to_string()));
+        let file = file.map(|file| file.wait().map_err(|error| ErrorReport::of(error).summary()));
         self.commit(writer, file, &state)
     }
 
@@ -98,7 +99,7 @@ impl<'a> Saver<'a> {
         let reports = self.world.gather(&file)?;
         let committed = writer.zip(reports).map(|(writer, reports)| {
             let reports = reports.into_iter().flatten().collect();
-            writer.commit(reports, state).map(drop).context("saving")
+            writer.commit(reports, state).map(drop).map_err(anyhow::Error::from)
         });
         self.world.agree(committed.unwrap_or(Ok(())))
     }

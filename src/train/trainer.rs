@@ -12,6 +12,7 @@ use super::unit::{Holding, Unit};
 use super::units::Units;
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::distributed::Mesh;
+use crate::error::UserError;
 use crate::experiment::{Experiment, NonFinite, Precision, Update};
 use crate::model::{Load, WeightSource};
 use crate::torch::{fetch, synchronize};
@@ -195,10 +196,13 @@ impl<'a> Trainer<'a> {
                 false => "set train.non_finite = \"skip\"",
             };
             bail!(
-                "step {}: the loss is {loss} and the gradient norm {grad_norm}, on the batch with digest {}; lower \
-                 optimizer.lr, look at the data, or {otherwise}",
-                self.progress.step + 1,
-                batch.digest()
+                UserError::failed(format!(
+                    "step {}: the loss is {loss} and the gradient norm {grad_norm}, on the batch \
+                     with digest {}",
+                    self.progress.step + 1,
+                    batch.digest()
+                ))
+                .hint(format!("lower optimizer.lr, look at the data, or {otherwise}"))
             );
         }
         let flags = Flags { stop: stop > 0.0, writing: writing > 0.0 };

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
 use super::trainer::{Progress as State, StepReport};
+use crate::error::Hint;
 use crate::evaluation::Evaluation;
 use crate::experiment::Experiment;
 use crate::generation::SampledText;
@@ -141,7 +142,8 @@ impl Watch {
 fn remove_samples_after(run_dir: &RunDir, step: u64) -> Result<()> {
     for (_, path) in run_dir.step_samples().into_iter().filter(|(written, _)| *written > step) {
         fs::remove_file(&path)
-            .with_context(|| format!("cannot remove {}; check its permissions", path.display()))?;
+            .with_context(|| format!("cannot remove {}", path.display()))
+            .hint("check its permissions")?;
     }
     Ok(())
 }

@@ -119,8 +119,8 @@ fn a_missing_experiment_names_the_nearest() {
     std::fs::create_dir(project.path("experiments")).unwrap();
     project.write("experiments/quickstart.toml", "");
     let ended = project.oss_run("run quikstart").ends_with(2);
-    let fix = "did you mean experiments/quickstart.toml?";
-    assert!(ended.stderr.trim_end().ends_with(fix), "{}", ended.stderr);
+    let hint = "\nhint: did you mean experiments/quickstart.toml?";
+    assert!(ended.stderr.trim_end().ends_with(hint), "{}", ended.stderr);
 }
 
 #[test]

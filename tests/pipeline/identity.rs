@@ -4,9 +4,9 @@ use crate::project::{Project, json, losses, weights};
 
 const STAGES: [&str; 5] = ["prepare", "train", "evaluate", "sample", "export"];
 
-/// The sentence that raising a derived schedule's steps is refused with.
-const REFUSED: &str = "changes the learning rate of steps already taken; set schedule.decay_steps, or start a run \
-                       with model.init_from";
+/// What raising a derived schedule's steps is refused with.
+const REFUSED: &str = "changes the learning rate of steps already taken\nhint: set schedule.decay_steps, or start a \
+                       run with model.init_from";
 
 #[test]
 fn the_same_experiment_again_is_fresh() {

@@ -63,14 +63,14 @@ fn runs_are_listed_as_they_stand() {
     let stopped = lines.iter().find(|line| line.starts_with(&stopped)).unwrap();
     assert!(stopped.contains("stopped") && stopped.contains("3/6"), "{stopped}");
 
-    for (arguments, fix) in [
-        ("--sort val_los", "there is no column val_los; did you mean val_loss?"),
+    for (arguments, words) in [
+        ("--sort val_los", "there is no column val_los\nhint: did you mean val_loss?"),
         ("--columns optimizer.rl", "did you mean optimizer.lr?"),
         ("--where grad_nrom<1", "did you mean grad_norm?"),
         ("--where lr", "write KEY=VALUE"),
     ] {
         let refused = project.oss_run(&format!("ls {arguments}")).ends_with(2);
-        assert!(refused.stderr.contains(fix), "{}", refused.stderr);
+        assert!(refused.stderr.contains(words), "{}", refused.stderr);
     }
 }
 
@@ -169,7 +169,7 @@ fn labels_given_afterwards_stay() {
     assert_eq!(json(&run.join("manifest.json"))["experiment"]["run"]["labels"]["good"], "no");
 
     let refused = project.oss_run("label last --remove draft").ends_with(2);
-    assert!(refused.stderr.contains("no label draft; it has good, paper, set"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("no label draft\nhint: it has good, paper, set"), "{}", refused.stderr);
     project.oss_run("label last paper").ends_with(2);
 }
 

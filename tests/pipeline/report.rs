@@ -57,7 +57,7 @@ fn a_run_under_way_and_one_that_failed_can_be_reported() {
     assert!(text.contains(">stopped<") && text.contains("of 6"), "{text}");
     assert!(!run.join("report.html").exists());
     let nowhere = project.oss_run("report last --out none/here.html").ends_with(1);
-    assert!(nowhere.stderr.contains("fix: give another place with --out"), "{}", nowhere.stderr);
+    assert!(nowhere.stderr.contains("hint: give another place with --out"), "{}", nowhere.stderr);
     project.oss_run("report nothing").ends_with(2);
     project.oss_run("report").ends_with(2);
 }

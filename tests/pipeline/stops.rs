@@ -18,7 +18,7 @@ fn a_pause_changes_nothing() {
     let project = Project::with(&cosine);
     let paused = project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
     assert!(
-        paused.stderr.contains("stopped at step 3 of 7; go on with `oss-run resume "),
+        paused.stderr.contains("stopped at step 3 of 7\nhint: go on with `oss-run resume "),
         "{}",
         paused.stderr
     );

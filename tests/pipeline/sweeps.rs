@@ -191,7 +191,8 @@ fn a_stopped_sweep_goes_on() {
 fn a_trial_that_fails_leaves_the_others_alone() {
     let project = Project::new();
     let sweep = |policy: &str| {
-        let text = "[sweep]\nbase = \"tiny.toml\"\n[sweep.parameters]\noptimizer.lr = [1e30, 1e-3]\n[[sweep.skip]]\noptimizer.lr = 7\n";
+        let text = "[sweep]\nbase = \"tiny.toml\"\n[sweep.parameters]\noptimizer.lr = [1e30, \
+                    1e-3]\n[[sweep.skip]]\noptimizer.lr = 7\n";
         project
             .write("lr.toml", &text.replace("[sweep]\n", &format!("[sweep]\non_failure = \"{policy}\"\n")));
     };
@@ -204,6 +205,17 @@ fn a_trial_that_fails_leaves_the_others_alone() {
         .collect();
     let states: Vec<&str> = states.values().map(String::as_str).collect();
     assert_eq!(states, ["done", "failed"]);
+    // Why is what the trial's own run has recorded, with its hint, and not what its process printed.
+    let rows = results(&project, "runs", "lr");
+    let failed = rows.iter().find(|row| row["state"] == "failed").unwrap();
+    let run = project.runs().into_iter().find(|run| run.ends_with(failed["run"].as_str().unwrap())).unwrap();
+    let error = &json(&run.join("manifest.json"))["segments"][0]["error"];
+    let told = failed["error"].as_str().unwrap();
+    assert!(told.starts_with(error["message"].as_str().unwrap()), "{told}");
+    assert!(told.ends_with(error["causes"].as_array().unwrap().last().unwrap().as_str().unwrap()), "{told}");
+    let hint = error["hints"][0].as_str().unwrap();
+    assert!(hint.starts_with("lower optimizer.lr"), "{hint}");
+    assert!(ended.stderr.contains(&format!("\nhint: {hint}\n")), "{}", ended.stderr);
     // It is not tried again by itself, and is when asked.
     let again = project.oss_run("sweep lr.toml").ends_with(1);
     assert!(!again.stderr.contains("to step"), "{}", again.stderr);

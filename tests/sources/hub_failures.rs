@@ -5,6 +5,7 @@ use std::net::TcpListener;
 
 use oss_run::data::sources::hub::{Hub, Repository, Token};
 use oss_run::data::sources::{HubConfig, SourceFiles, Watch};
+use oss_run::error::ErrorReport;
 use oss_run::experiment::{Hub as HubOrigin, Origin};
 
 use crate::fake_hub::{CANARY, COMMIT, FakeHub};
@@ -12,7 +13,7 @@ use crate::hub::{large, pin};
 use crate::options;
 
 fn check(error: &anyhow::Error, parts: &[&str]) {
-    let message = format!("{error:#} {error:?}");
+    let message = format!("{} {error:?}", ErrorReport::from(error));
     for part in parts {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }

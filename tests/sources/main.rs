@@ -9,6 +9,7 @@ mod local_failures;
 use std::path::Path;
 
 use oss_run::data::sources::{HubConfig, ReadOptions, SourceFiles, Watch};
+use oss_run::error::ErrorReport;
 use oss_run::experiment::{Dataset, Origin};
 
 /// Options that touch nothing outside `folder`.
@@ -17,10 +18,10 @@ fn options(folder: &Path) -> ReadOptions {
     ReadOptions { hub, ..ReadOptions::training(&Dataset::default(), None) }
 }
 
-/// The documents of `patterns`, or the whole text of the error that finding or reading them gives.
+/// The documents of `patterns`, or all that is told of the error that finding or reading them gives.
 fn read(patterns: &[String], options: &ReadOptions) -> Result<Vec<String>, String> {
     let resolved = SourceFiles::resolve(&Origin::Files(patterns), options, Watch::quiet());
     let documents = resolved.and_then(|source| source.documents(Watch::quiet()));
     let texts = documents.and_then(|documents| documents.map(|document| Ok(document?.text)).collect());
-    texts.map_err(|error| format!("{error:#}"))
+    texts.map_err(|error| ErrorReport::from(&error).to_string())
 }

@@ -1,5 +1,6 @@
 //! Many ranks, which threads stand for: one of them failing anywhere, files in each other's place, and agreement.
 
+use crate::error::ErrorReport;
 use std::{
     path::PathBuf,
     sync::{Barrier, Mutex},
@@ -39,7 +40,7 @@ fn save_on(disks: &[Disk], dir: &Path, step: u64) -> Result<PathBuf> {
         };
         let threads: Vec<_> = disks.iter().enumerate().map(write).collect();
         let report = |written: Result<RankFile>| {
-            let report = written.map_err(|error| error.to_string());
+            let report = written.map_err(|error| ErrorReport::of(error).summary());
             serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap()
         };
         threads.into_iter().map(|thread| report(thread.join().unwrap())).collect()
@@ -60,15 +61,15 @@ fn survive_a_rank(rank: usize, fault: Fault) -> usize {
         let mut disks = good_disks(3);
         disks[rank] = Disk { faults: Faults::at(number, fault).into() };
         let saved = save_on(&disks, dir.path(), 2);
-        let reached = disks[rank].faults.reached();
-        if let Err(error) = &saved {
-            let error = error.to_string();
+        let (reached, is_saved) = (disks[rank].faults.reached(), saved.is_ok());
+        if let Err(error) = saved {
+            let error = ErrorReport::of(error).to_string();
             assert!(reached, "{error}");
             assert!(rank == 0 || error.contains(&format!("rank {rank}: ")), "call {number}: {error}");
             assert_eq!(error.contains("rank 2"), rank == 2, "only those that failed: {error}");
         }
         let whole = list(dir.path());
-        assert!(whole.len() > saved.is_ok().into(), "call {number}: {:?}", names_in(dir.path()));
+        assert!(whole.len() > is_saved.into(), "call {number}: {:?}", names_in(dir.path()));
         for (step, path) in whole {
             let checkpoint = Checkpoint::open(&path).unwrap();
             checkpoint.verify().unwrap();
@@ -81,7 +82,7 @@ fn survive_a_rank(rank: usize, fault: Fault) -> usize {
         assert_holds(&latest(dir.path()).unwrap().unwrap(), 2);
         assert_eq!(names_in(dir.path()), ["step-00000001", "step-00000002"], "after call {number}");
         if !reached {
-            assert!(saved.is_ok());
+            assert!(is_saved);
             return number;
         }
     }
@@ -100,12 +101,13 @@ fn a_rank_that_fails_at_any_call_is_named_and_costs_only_that_checkpoint() {
 fn reports_that_do_not_belong_are_refused_by_rank() {
     let dir = tempfile::tempdir().unwrap();
     let write = |writer: &Writer, rank, ranks| {
-        write_rank(writer.folder(), rank, ranks, &held(1, rank, ranks)).map_err(|error| error.to_string())
+        write_rank(writer.folder(), rank, ranks, &held(1, rank, ranks))
+            .map_err(|error| ErrorReport::of(error).summary())
     };
     let refused = |reports: &dyn Fn(&Writer) -> Vec<Result<RankFile, String>>| {
         let writer = Writer::begin(dir.path(), 1, 0).unwrap();
         let reports = reports(&writer);
-        let error = writer.commit(reports, &state(1)).unwrap_err().to_string();
+        let error = ErrorReport::of(writer.commit(reports, &state(1)).unwrap_err()).to_string();
         assert_eq!(names_in(dir.path()), [""; 0]);
         error
     };
@@ -185,7 +187,7 @@ fn found_together(dir: &Path) -> Vec<Result<Option<u64>, String>> {
             scope.spawn(move || {
                 newest_whole(dir, candidates, (rank, 3), |mine| Ok::<_, Error>(meeting.agree(rank, mine)))
                     .map(|found| found.map(|checkpoint| checkpoint.step()))
-                    .map_err(|error| error.to_string())
+                    .map_err(|error| ErrorReport::of(error).summary())
             })
         };
         let threads: Vec<_> = (0..3).map(look).collect();
@@ -244,7 +246,8 @@ fn a_file_that_is_missing_swapped_or_of_another_save_is_named() {
         (1..=2).for_each(|step| save_pair(dir.path(), step));
         change(dir.path());
         let damaged = dir.path().join("step-00000002");
-        let error = Checkpoint::open(&damaged).and_then(|found| found.verify()).unwrap_err().to_string();
+        let error = ErrorReport::of(Checkpoint::open(&damaged).and_then(|found| found.verify()).unwrap_err())
+            .to_string();
         for part in ["step-00000002 is damaged", expected, "delete that directory"] {
             assert!(error.contains(part), "{part} is not in: {error}");
         }
@@ -294,7 +297,7 @@ fn a_background_file_is_what_was_held_when_it_started() {
         held.iter_mut().for_each(|entry| drop(entry.tensor.fill_(0)));
         background
     });
-    let reports = started.map(|file| file.wait().map_err(|error| error.to_string()));
+    let reports = started.map(|file| file.wait().map_err(|error| ErrorReport::of(error).summary()));
     let path = writer.commit(reports.into(), &state(4)).unwrap();
     assert_holds(&Checkpoint::open(&path).unwrap(), 4);
 }
@@ -307,7 +310,7 @@ fn a_background_file_reports_its_failure_and_one_that_is_dropped_leaves_nothing(
     let disk = Disk { faults: Faults::at(3, Fault::Full).into() };
     let background = Background::start_with(disk, writer.folder(), 0, 1, &entries(2)).unwrap();
     let error = background.wait().unwrap_err();
-    assert!(matches!(error, Error::Full { step: 2, .. }), "{error}");
+    assert!(matches!(error, Error::Full { step: 2, .. }), "{error:?}");
     drop(writer);
 
     let writer = Writer::begin(dir.path(), 2, 0).unwrap();

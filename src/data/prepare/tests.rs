@@ -5,6 +5,7 @@ use std::cell::Cell;
 use super::*;
 use crate::data::work_dir::LOCK;
 use crate::data::{Prepared, PreparedError};
+use crate::error::ErrorReport;
 use crate::experiment::TokenizerChoice;
 
 fn bytes() -> Tokenizer {
@@ -81,27 +82,29 @@ fn the_whole_source_may_be_held_out() {
     assert_eq!((index.train.documents, index.validation.documents), (0, 3));
     let prepared = Prepared::open(&dir.path().join("v")).unwrap();
     prepared.require_validation(5).unwrap();
-    let error = prepared.require_validation(6).unwrap_err().to_string();
+    let error = ErrorReport::from(&prepared.require_validation(6).unwrap_err());
     assert!(
-        error.contains("6 tokens, fewer than one window of train.sequence_length + 1 = 7; raise"),
+        error.message.ends_with("6 tokens, fewer than one window of train.sequence_length + 1 = 7"),
         "{error}"
     );
+    assert!(error.hints[0].starts_with("raise dataset.validation.share"), "{error}");
 }
 
 #[test]
 fn too_few_documents_to_hold_any_out_are_told_how_to_be_more() {
     let dir = tempfile::tempdir().unwrap();
-    for (texts, fix) in [
+    for (texts, hint) in [
         (
             &["one long text"][..],
-            "; its text is one document, which is held out whole or not at all; divide it by",
+            "its text is one document, which is held out whole or not at all: divide it by",
         ),
-        (&["a", "b", "c"], "; 0 of its 3 documents are held out; raise dataset.validation.share, divide"),
+        (&["a", "b", "c"], "0 of its 3 documents are held out: raise dataset.validation.share, divide"),
     ] {
         let out = dir.path().join(texts.len().to_string());
         prepare(documents(texts), &bytes(), &out, 0.001).unwrap();
-        let error = Prepared::open(&out).unwrap().require_validation(6).unwrap_err().to_string();
-        assert!(error.contains(fix), "{error}");
+        let error = Prepared::open(&out).unwrap().require_validation(6).unwrap_err();
+        let error = ErrorReport::from(&error);
+        assert!(error.hints[0].starts_with(hint), "{error}");
     }
 }
 
@@ -187,9 +190,10 @@ fn what_a_killed_program_left_is_removed_and_what_a_running_one_writes_is_not() 
 fn text_without_documents_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     for texts in [&[][..], &["", " \n"]] {
-        let error =
-            prepare(documents(texts), &bytes(), &dir.path().join("main"), 0.0).unwrap_err().to_string();
-        assert!(error.contains("the test's text has no text; check"), "{error}");
+        let error = prepare(documents(texts), &bytes(), &dir.path().join("main"), 0.0).unwrap_err();
+        let error = ErrorReport::from(&error);
+        assert_eq!(error.message, "the test's text has no text");
+        assert!(error.hints[0].starts_with("check dataset.text_field"), "{error}");
     }
 }
 
@@ -208,8 +212,9 @@ fn a_full_disk_says_how_much_is_missing() {
     files.done = PrepareProgress { documents: 1, text_bytes: 100, tokens: 30 };
     let train = Tokens { tokens: vec![1, 2], documents: 1, text_bytes: 2 };
     let error = files.push(&Encoded { train, ..Encoded::default() }).unwrap_err();
-    let error = files.explain(error, &options).to_string();
-    assert!(error.contains("120 bytes of about 1200 were written; free room"), "{error}");
+    let error = ErrorReport::from(&files.explain(error, &options));
+    assert!(error.message.ends_with("120 bytes of about 1200 were written"), "{error}");
+    assert_eq!(error.hints, ["free room there or set --runs-dir"]);
 }
 
 #[test]
@@ -224,8 +229,8 @@ fn damage_is_found_and_named() {
     let mut flipped = good.clone();
     flipped[4] ^= 1;
     std::fs::write(&train, &flipped).unwrap();
-    let error = Prepared::open(&out).unwrap().verify().unwrap_err().to_string();
-    assert!(error.contains("train.bin is damaged") && error.contains("--force prepare"), "{error}");
+    let error = Prepared::open(&out).unwrap().verify().unwrap_err();
+    assert!(matches!(&error, PreparedError::Damaged { path, .. } if *path == train), "{error:?}");
     std::fs::write(&train, &good[..good.len() - 1]).unwrap();
     assert!(matches!(Prepared::open(&out), Err(PreparedError::Damaged { .. })));
     std::fs::remove_file(&train).unwrap();
@@ -238,7 +243,7 @@ fn damage_is_found_and_named() {
         [("\"documents\": 1", "\"documents\": 2"), ("{", ""), ("\"format\": 1", "\"format\": 9")]
     {
         std::fs::write(&index, text.replacen(from, to, 1)).unwrap();
-        let error = Prepared::open(&out).unwrap_err().to_string();
+        let error = ErrorReport::of(Prepared::open(&out).unwrap_err()).to_string();
         assert!(error.contains("index.json") && error.contains("--force prepare"), "{error}");
     }
 }

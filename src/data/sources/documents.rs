@@ -15,6 +15,7 @@ use super::parquet::ParquetDocuments;
 use super::text::TextDocuments;
 use crate::data::Document;
 use crate::data::stories::Corpus;
+use crate::error::UserError;
 
 /// Documents of a source, in order; after an error it ends.
 ///
@@ -112,7 +113,10 @@ impl Files {
                 file.check_unchanged()?;
                 if !self.some {
                     let path = file.path().display();
-                    return Err(anyhow!("{path}: holds no documents; remove it from dataset.files"));
+                    return Err(anyhow!(
+                        UserError::failed(format!("{path}: holds no documents"))
+                            .hint("remove it from dataset.files")
+                    ));
                 }
             }
             self.some = false;

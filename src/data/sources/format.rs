@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::error::UserError;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -65,19 +66,22 @@ impl Format {
         } else if name.ends_with(".parquet") {
             Ok(Self::Parquet)
         } else {
-            bail!("{}: the format is not supported; give files that end in {SUPPORTED}", path.display())
+            bail!(
+                UserError::failed(format!("{}: the format is not supported", path.display()))
+                    .hint(format!("give files that end in {SUPPORTED}"))
+            )
         }
     }
 }
 
-/// What a file's first bytes say it is, where that is none of the plain text formats.
-pub fn known_binary(head: &[u8]) -> Option<&'static str> {
+/// What a file's first bytes say it is, where that is none of the plain text formats, and what to do about it.
+pub fn known_binary(head: &[u8]) -> Option<(&'static str, &'static str)> {
     match head {
-        [0x1f, 0x8b, ..] => Some("gzip data; let its name end in .gz"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("Zstandard data; let its name end in .zst"),
-        [b'P', b'A', b'R', b'1', ..] => Some("a Parquet file; let its name end in .parquet"),
+        [0x1f, 0x8b, ..] => Some(("gzip data", "let its name end in .gz")),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(("Zstandard data", "let its name end in .zst")),
+        [b'P', b'A', b'R', b'1', ..] => Some(("a Parquet file", "let its name end in .parquet")),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-            Some("UTF-16 text; convert it with `iconv -f UTF-16 -t UTF-8`")
+            Some(("UTF-16 text", "convert it with `iconv -f UTF-16 -t UTF-8`"))
         }
         _ => None,
     }
@@ -86,6 +90,7 @@ pub fn known_binary(head: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorReport;
 
     #[test]
     fn extensions_tell_the_format() {
@@ -96,7 +101,7 @@ mod tests {
         assert_eq!(of("b.jsonl.zst").unwrap(), Format::Jsonl(Compression::Zstd));
         assert_eq!(of("b.parquet").unwrap(), Format::Parquet);
         for name in ["b.csv", "b", "txt", "b.parquet.gz", "b.json", ".gz"] {
-            let message = of(name).unwrap_err().to_string();
+            let message = ErrorReport::of(of(name).unwrap_err()).to_string();
             assert!(message.contains(".jsonl") && message.contains(name), "{message}");
         }
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::lines::{self, Lines};
 use crate::data::Document;
+use crate::error::UserError;
 
 /// Documents of a `.jsonl` file. Lines of white space are skipped.
 pub struct JsonlDocuments {
@@ -35,7 +36,8 @@ impl JsonlDocuments {
             let too_long = |line| {
                 let place = lines::place(&self.path, line);
                 anyhow!(
-                    "{place}: the line is far longer than {megabytes} MiB; split its document into several"
+                    UserError::failed(format!("{place}: the line is far longer than {megabytes} MiB"))
+                        .hint("split its document into several")
                 )
             };
             let Some((number, line)) = self.lines.next(too_long)? else { return Ok(None) };
@@ -45,35 +47,45 @@ impl JsonlDocuments {
             let place = lines::place(&self.path, number);
             return match text_of(line, &self.field) {
                 Ok(text) if text.len() > self.max_document_bytes => Err(anyhow!(
-                    "{place}: the document is longer than {megabytes} MiB; split it into several"
+                    UserError::failed(format!("{place}: the document is longer than {megabytes} MiB"))
+                        .hint("split it into several")
                 )),
                 Ok(text) => Ok(Some(Document { text, place })),
-                Err(problem) => Err(anyhow!("{place}: {problem}")),
+                Err((problem, hint)) => {
+                    Err(UserError::failed(format!("{place}: {problem}")).hint(hint).into())
+                }
             };
         }
     }
 }
 
-fn text_of(line: &str, field: &str) -> Result<String, String> {
+fn text_of(line: &str, field: &str) -> Result<String, (String, &'static str)> {
     let mut parser = serde_json::Deserializer::from_str(line);
     let found = FieldOf(field).deserialize(&mut parser).and_then(|found| parser.end().map(|()| found));
     match found {
         Ok(Found::Text(text)) => Ok(text),
-        Ok(Found::Other(kind)) => Err(format!(
-            "the field `{field}` is {kind}, not a string; mend the line or set dataset.text_field"
+        Ok(Found::Other(kind)) => Err((
+            format!("the field `{field}` is {kind}, not a string"),
+            "mend the line or set dataset.text_field",
         )),
-        Ok(Found::Missing(names)) => Err(format!(
-            "no field `{field}` (found: {}); set dataset.text_field to the one that holds the text",
-            if names.is_empty() { "none".into() } else { names.join(", ") }
+        Ok(Found::Missing(names)) => Err((
+            format!(
+                "no field `{field}` (found: {})",
+                if names.is_empty() { "none".into() } else { names.join(", ") }
+            ),
+            "set dataset.text_field to the one that holds the text",
         )),
         // serde_json counts lines of its own input, which is one line here.
         Err(error) if error.is_data() => {
-            Err("this is not a JSON object; give one object a line, e.g. {\"text\": \"...\"}".into())
+            Err(("this is not a JSON object".into(), "give one object a line, e.g. {\"text\": \"...\"}"))
         }
-        Err(error) => Err(format!(
-            "broken JSON at column {} ({}); mend or remove the line",
-            error.column(),
-            error.to_string().split(" at line ").next().unwrap_or_default()
+        Err(error) => Err((
+            format!(
+                "broken JSON at column {} ({})",
+                error.column(),
+                error.to_string().split(" at line ").next().unwrap_or_default()
+            ),
+            "mend or remove the line",
         )),
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::error::UserError;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::format::{Compression, known_binary};
@@ -39,8 +40,8 @@ impl Lines {
         let mut raw = BufReader::with_capacity(BUFFER_BYTES, Counted { inner: file, bytes_read });
         let head = raw.fill_buf().with_context(|| format!("cannot read {}", path.display()))?;
         let found = known_binary(head).filter(|_| compression == Compression::None);
-        if let Some(found) = found {
-            bail!("{}: this is {found}", path.display());
+        if let Some((found, hint)) = found {
+            bail!(UserError::failed(format!("{}: this is {found}", path.display())).hint(hint));
         }
         let input: Box<dyn BufRead + Send> = match compression {
             Compression::None => Box::new(raw),
@@ -116,7 +117,14 @@ impl Lines {
 
     fn not_text(&self, what: &str, at: usize, fix: &str) -> anyhow::Error {
         let unpacked = if self.compression == Compression::None { "" } else { " of the decompressed text" };
-        anyhow!("{}: the line {what} (byte {}{unpacked}); {fix}", self.place(), self.offset + at as u64)
+        anyhow!(
+            UserError::failed(format!(
+                "{}: the line {what} (byte {}{unpacked})",
+                self.place(),
+                self.offset + at as u64
+            ))
+            .hint(fix)
+        )
     }
 
     fn damaged(&self, error: io::Error) -> anyhow::Error {
@@ -125,13 +133,13 @@ impl Lines {
             (Compression::None, _) => anyhow!(error).context(format!("cannot read {place}")),
             (packed, io::ErrorKind::UnexpectedEof) => {
                 anyhow!(
-                    "{place}: the {} data ends too early; fetch or compress the file again",
-                    packed.name()
+                    UserError::failed(format!("{place}: the {} data ends too early", packed.name()))
+                        .hint("fetch or compress the file again")
                 )
             }
             (packed, _) => anyhow!(
-                "{place}: this is not sound {} data ({error}); fetch or compress the file again",
-                packed.name()
+                UserError::failed(format!("{place}: this is not sound {} data ({error})", packed.name()))
+                    .hint("fetch or compress the file again")
             ),
         }
     }

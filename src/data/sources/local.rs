@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::error::UserError;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
@@ -52,15 +53,24 @@ impl LocalFile {
         let format = Format::of_path(path)?;
         let metadata = fs::metadata(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
-                anyhow!("{}: no such file; correct the name in dataset.files", path.display())
+                anyhow!(
+                    UserError::failed(format!("{}: no such file", path.display()))
+                        .hint("correct the name in dataset.files")
+                )
             }
             _ => anyhow!(error).context(format!("cannot look at {}", path.display())),
         })?;
         if metadata.is_dir() {
-            bail!("{0}: this is a directory; name its files, e.g. \"{0}/*.txt\"", path.display());
+            bail!(
+                UserError::failed(format!("{}: this is a directory", path.display()))
+                    .hint(format!("name its files, e.g. \"{}/*.txt\"", path.display()))
+            );
         }
         if metadata.len() == 0 {
-            bail!("{}: the file is empty; remove it from dataset.files or fetch it again", path.display());
+            bail!(
+                UserError::failed(format!("{}: the file is empty", path.display()))
+                    .hint("remove it from dataset.files or fetch it again")
+            );
         }
         Ok(Self { path: path.into(), format, stamp: Stamp::of(&metadata), blake3: String::new() })
     }
@@ -90,7 +100,10 @@ impl LocalFile {
         let metadata =
             fs::metadata(&self.path).with_context(|| format!("cannot look at {}", self.path.display()))?;
         if Stamp::of(&metadata) != self.stamp {
-            bail!("{}: the file changed while it was in use; run again", self.path.display());
+            bail!(
+                UserError::failed(format!("{}: the file changed while it was in use", self.path.display()))
+                    .hint("run again")
+            );
         }
         Ok(())
     }
@@ -100,7 +113,7 @@ impl LocalFile {
 /// at every file before hashing the first, so that a wrong name costs no time.
 pub fn resolve(patterns: &[String], digest_cache: Option<&Path>, watch: Watch<'_>) -> Result<Vec<LocalFile>> {
     if patterns.is_empty() {
-        bail!("dataset.files is empty; name at least one file");
+        bail!(UserError::failed("dataset.files is empty").hint("name at least one file"));
     }
     let mut seen = HashSet::new();
     let mut files = Vec::new();
@@ -121,7 +134,10 @@ pub fn resolve(patterns: &[String], digest_cache: Option<&Path>, watch: Watch<'_
 
 fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
     if pattern.contains('\0') {
-        bail!("dataset.files names {pattern:?}, which holds a NUL; correct the name");
+        bail!(
+            UserError::failed(format!("dataset.files names {pattern:?}, which holds a NUL"))
+                .hint("correct the name")
+        );
     }
     let literal = PathBuf::from(pattern);
     // A file whose very name holds `*` or `[` is that file.
@@ -129,7 +145,10 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
         return Ok(vec![literal]);
     }
     let matches = glob::glob(pattern).map_err(|error| {
-        anyhow!("dataset.files: the pattern {pattern:?} is malformed ({error}); correct it")
+        anyhow!(
+            UserError::failed(format!("dataset.files: the pattern {pattern:?} is malformed ({error})"))
+                .hint("correct it")
+        )
     })?;
     let mut paths = Vec::new();
     for path in matches {
@@ -142,7 +161,10 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
         }
     }
     if paths.is_empty() {
-        bail!("dataset.files: the pattern {pattern:?} matches no file; correct it or put the files there");
+        bail!(
+            UserError::failed(format!("dataset.files: the pattern {pattern:?} matches no file"))
+                .hint("correct it or put the files there")
+        );
     }
     paths.sort();
     Ok(paths)

@@ -26,6 +26,7 @@ pub use hub::HubConfig;
 pub use local::LocalFile;
 
 use crate::data::stories::{Corpus, TRAINING_SEED, VALIDATION_SEED, VALIDATION_STORIES};
+use crate::error::UserError;
 use crate::experiment::{Builtin, Dataset, Origin};
 
 /// Longest document that is read, in bytes of text.
@@ -171,7 +172,8 @@ impl SourceFiles {
     pub fn resolve(origin: &Origin<'_>, options: &ReadOptions, watch: Watch<'_>) -> Result<Self> {
         if options.separator.contains(['\n', '\r']) {
             bail!(
-                "dataset.separator holds a line break; set dataset.separator to a single line, \"\" for an empty one"
+                UserError::failed("dataset.separator holds a line break")
+                    .hint("set dataset.separator to a single line, \"\" for an empty one")
             );
         }
         let kind = match origin {

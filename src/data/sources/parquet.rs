@@ -14,6 +14,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::data::Document;
+use crate::error::UserError;
 
 /// Rows decoded at a time; small, because a row is a whole document.
 const BATCH_ROWS: usize = 64;
@@ -50,10 +51,14 @@ impl ParquetDocuments {
     ) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let reader = SerializedFileReader::new(file).map_err(|error| {
-            anyhow!("{}: truncated, or not a Parquet file ({error}); fetch it again", path.display())
+            anyhow!(
+                UserError::failed(format!("{}: truncated, or not a Parquet file ({error})", path.display()))
+                    .hint("fetch it again")
+            )
         })?;
-        let (column, nullable) = find_column(reader.metadata(), column)
-            .map_err(|problem| anyhow!("{}: {problem}", path.display()))?;
+        let (column, nullable) = find_column(reader.metadata(), column).map_err(|(problem, hint)| {
+            UserError::failed(format!("{}: {problem}", path.display())).hint(hint)
+        })?;
         Ok(Self {
             path: path.into(),
             reader,
@@ -85,22 +90,32 @@ impl ParquetDocuments {
         self.row += 1;
         let place = self.place();
         let Some(value) = value else {
-            bail!("{place}: the text is null; remove such rows, or set dataset.text_field to another column");
+            bail!(
+                UserError::failed(format!("{place}: the text is null"))
+                    .hint("remove such rows, or set dataset.text_field to another column")
+            );
         };
         if value.len() > self.max_document_bytes {
             let megabytes = self.max_document_bytes >> 20;
-            bail!("{place}: the document is longer than {megabytes} MiB; split it into several rows");
+            bail!(
+                UserError::failed(format!("{place}: the document is longer than {megabytes} MiB"))
+                    .hint("split it into several rows")
+            );
         }
         match String::from_utf8(value.data().to_vec()) {
             Ok(text) if text.contains('\0') => {
                 bail!(
-                    "{place}: the text holds a NUL, so this is binary data; set dataset.text_field to a text column"
+                    UserError::failed(format!("{place}: the text holds a NUL, so this is binary data"))
+                        .hint("set dataset.text_field to a text column")
                 )
             }
             Ok(text) => Ok(Some(Document { text, place })),
             Err(error) => bail!(
-                "{place}: the text is not UTF-8 (its byte {}); mend the row, or set dataset.text_field to a text column",
-                error.utf8_error().valid_up_to()
+                UserError::failed(format!(
+                    "{place}: the text is not UTF-8 (its byte {})",
+                    error.utf8_error().valid_up_to()
+                ))
+                .hint("mend the row, or set dataset.text_field to a text column")
             ),
         }
     }
@@ -122,8 +137,11 @@ impl ParquetDocuments {
             group.get_column_reader(self.column).map_err(damaged)?
         else {
             bail!(
-                "{}: the column's type changes between row groups; write the file again",
-                self.path.display()
+                UserError::failed(format!(
+                    "{}: the column's type changes between row groups",
+                    self.path.display()
+                ))
+                .hint("write the file again")
             );
         };
         drop(group);
@@ -143,7 +161,10 @@ impl ParquetDocuments {
         let (rows, _, _) = read.map_err(|error| self.damaged(error))?;
         if rows == 0 {
             let missing = self.left_in_group;
-            bail!("{}: {missing} rows are missing after this one; fetch the file again", self.place());
+            bail!(
+                UserError::failed(format!("{}: {missing} rows are missing after this one", self.place()))
+                    .hint("fetch the file again")
+            );
         }
         self.left_in_group -= rows as u64;
         let mut values = values.into_iter();
@@ -156,20 +177,23 @@ impl ParquetDocuments {
     }
 
     fn damaged(&self, error: parquet::errors::ParquetError) -> anyhow::Error {
-        anyhow!("{}: damaged after this row ({error}); fetch the file again", self.place())
+        anyhow!(
+            UserError::failed(format!("{}: damaged after this row ({error})", self.place()))
+                .hint("fetch the file again")
+        )
     }
 }
 
 /// Index of the column among the leaves, and whether it may hold nulls.
-fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, bool), String> {
+fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, bool), (String, &'static str)> {
     let schema = metadata.file_metadata().schema_descr();
     let Some((index, column)) =
         schema.columns().iter().enumerate().find(|(_, c)| c.path().string() == wanted)
     else {
         let names: Vec<_> = schema.columns().iter().map(|c| c.path().string()).collect();
-        return Err(format!(
-            "no column `{wanted}` (found: {}); set dataset.text_field to the one that holds the text",
-            names.join(", ")
+        return Err((
+            format!("no column `{wanted}` (found: {})", names.join(", ")),
+            "set dataset.text_field to the one that holds the text",
         ));
     };
     let textual = match column.logical_type_ref() {
@@ -177,17 +201,20 @@ fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, bool)
         Some(_) => false,
     };
     if column.physical_type() != Type::BYTE_ARRAY || column.max_rep_level() > 0 || !textual {
-        return Err(format!(
-            "the column `{wanted}` does not hold one string a row (its type is {}{}); set dataset.text_field to one \
-             that does",
-            if column.max_rep_level() > 0 { "a list of " } else { "" },
-            column.physical_type()
+        return Err((
+            format!(
+                "the column `{wanted}` does not hold one string a row (its type is {}{})",
+                if column.max_rep_level() > 0 { "a list of " } else { "" },
+                column.physical_type()
+            ),
+            "set dataset.text_field to one that does",
         ));
     }
     // A level under the maximum means a null at this or an outer level; only a flat column keeps the two apart simply.
     if column.max_def_level() > 1 {
-        return Err(format!(
-            "the column `{wanted}` is nested; set dataset.text_field to a column of the first level"
+        return Err((
+            format!("the column `{wanted}` is nested"),
+            "set dataset.text_field to a column of the first level",
         ));
     }
     Ok((index, column.max_def_level() == 1))

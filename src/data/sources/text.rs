@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 
 use super::lines::{self, Lines};
 use crate::data::Document;
+use crate::error::UserError;
 
 /// Documents of a text file.
 ///
@@ -103,8 +104,13 @@ fn part<'a>(line: &'a str, separator: &str) -> Part<'a> {
 
 fn over_limit(place: &str, separator: &str, max_document_bytes: usize) -> anyhow::Error {
     anyhow!(
-        "{place}: the document that starts here is longer than {} MiB; set dataset.separator (now {separator:?}) to \
-         the line that parts the documents, or split the text",
-        max_document_bytes >> 20
+        UserError::failed(format!(
+            "{place}: the document that starts here is longer than {} MiB",
+            max_document_bytes >> 20
+        ))
+        .hint(format!(
+            "set dataset.separator (now {separator:?}) to the line that parts the \
+             documents, or split the text"
+        ))
     )
 }

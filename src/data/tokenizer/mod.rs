@@ -16,25 +16,21 @@ use serde_json::{Value, json};
 use self::hugging_face::HuggingFace;
 use self::tiktoken::Encoding;
 use super::Document;
+use crate::error::{UserError, user_errors};
 use crate::experiment::TokenizerChoice;
 
 /// The end-of-text token of every vocabulary but foreign ones.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// What is wrong with a tokenizer, or with text given to it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum TokenizerError {
     /// No tokenizer has that name.
-    #[error(
-        "unknown tokenizer {name:?}; set dataset.tokenizer to {}, {{ train = N }} or the path of a tokenizer.json",
-        known_names().join(", ")
-    )]
     Unknown {
         /// The name.
         name: String,
     },
     /// The file cannot be read.
-    #[error("cannot read the tokenizer {}: {source}; set dataset.tokenizer to a tokenizer.json", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -42,11 +38,6 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// The file does not describe a tokenizer.
-    #[error(
-        "{} is not a usable tokenizer.json: {reason}; save it again with `tokenizers`, or set another \
-         dataset.tokenizer",
-        path.display()
-    )]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -54,24 +45,13 @@ pub enum TokenizerError {
         reason: String,
     },
     /// The vocabulary names no token that could close a document.
-    #[error(
-        "{} has no known end-of-text token; name it as \"eos_token\" in a tokenizer_config.json beside it",
-        path.display()
-    )]
     NoEndOfText {
         /// The file.
         path: PathBuf,
     },
     /// A vocabulary is asked for before it is learnt.
-    #[error(
-        "the vocabulary is learnt in prepare and not there yet; run `oss-run run EXPERIMENT.toml --until prepare`"
-    )]
     NotLearnt,
     /// The text repeats too little.
-    #[error(
-        "the text repeats too little for a vocabulary of {wanted} entries; set dataset.tokenizer = {{ train = \
-         {found} }} or less, or give more text"
-    )]
     TooFewEntries {
         /// Entries asked for.
         wanted: u32,
@@ -79,10 +59,6 @@ pub enum TokenizerError {
         found: u32,
     },
     /// A text is longer than can be encoded in one go.
-    #[error(
-        "a text of {bytes} bytes is more than the {limit} that this tokenizer takes at once; cut it into documents \
-         with dataset.separator"
-    )]
     TooLong {
         /// Its length in UTF-8.
         bytes: usize,
@@ -90,14 +66,53 @@ pub enum TokenizerError {
         limit: usize,
     },
     /// A foreign tokenizer refuses a text.
-    #[error(
-        "a text cannot be encoded: {reason}; remove it, or cut it into shorter documents with dataset.separator"
-    )]
     Encode {
         /// What the tokenizer says.
         reason: String,
     },
 }
+
+impl From<TokenizerError> for UserError {
+    fn from(error: TokenizerError) -> Self {
+        match error {
+            TokenizerError::Unknown { name } => {
+                Self::failed(format!("unknown tokenizer {name:?}")).hint(format!(
+                    "set dataset.tokenizer to {}, {{ train = N }} or the path of a tokenizer.json",
+                    known_names().join(", ")
+                ))
+            }
+            TokenizerError::Read { path, source } => {
+                Self::failed(format!("cannot read the tokenizer {}", path.display()))
+                    .hint("set dataset.tokenizer to a tokenizer.json")
+                    .because(source)
+            }
+            TokenizerError::Malformed { path, reason } => {
+                Self::failed(format!("{} is not a usable tokenizer.json: {reason}", path.display()))
+                    .hint("save it again with `tokenizers`, or set another dataset.tokenizer")
+            }
+            TokenizerError::NoEndOfText { path } => {
+                Self::failed(format!("{} has no known end-of-text token", path.display()))
+                    .hint("name it as \"eos_token\" in a tokenizer_config.json beside it")
+            }
+            TokenizerError::NotLearnt => {
+                Self::failed("the vocabulary is learnt in prepare and not there yet")
+                    .hint("run `oss-run run EXPERIMENT.toml --until prepare`")
+            }
+            TokenizerError::TooFewEntries { wanted, found } => {
+                Self::failed(format!("the text repeats too little for a vocabulary of {wanted} entries"))
+                    .hint(format!("set dataset.tokenizer = {{ train = {found} }} or less, or give more text"))
+            }
+            TokenizerError::TooLong { bytes, limit } => Self::failed(format!(
+                "a text of {bytes} bytes is more than the {limit} that this tokenizer takes at once"
+            ))
+            .hint("cut it into documents with dataset.separator"),
+            TokenizerError::Encode { reason } => Self::failed(format!("a text cannot be encoded: {reason}"))
+                .hint("remove it, or cut it into shorter documents with dataset.separator"),
+        }
+    }
+}
+
+user_errors!(TokenizerError);
 
 /// What the plan needs to know of a tokenizer before, or without, loading it.
 #[derive(Clone, Debug, PartialEq, Eq)]

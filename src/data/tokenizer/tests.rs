@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::ErrorReport;
 use crate::experiment::TrainTokenizer;
 
 /// A tokenizer and the one that the `tokenizers` crate builds from its `tokenizer.json`.
@@ -213,7 +214,7 @@ fn a_foreign_tokenizer_keeps_its_rules() {
     json["added_tokens"][0]["content"] = "<end>".into();
     std::fs::write(&path, json.to_string()).unwrap();
     let choice = TokenizerChoice::Named(path.display().to_string());
-    let error = Tokenizer::load(&choice).err().unwrap().to_string();
+    let error = ErrorReport::of(Tokenizer::load(&choice).err().unwrap()).to_string();
     assert!(error.contains("name it as \"eos_token\""), "{error}");
 
     let config = json!({ "eos_token": { "content": "<end>" } });
@@ -223,7 +224,7 @@ fn a_foreign_tokenizer_keeps_its_rules() {
     assert_eq!(tokenizer.encode("abc").unwrap().len(), 3);
     assert_eq!(tokenizer.decode(&[tokenizer.end_of_text()]), "<end>");
     assert_eq!(tokenizer.tokenizer_config(64)["eos_token"], "<end>");
-    let error = tokenizer.encode(&"a".repeat(17 << 20)).unwrap_err().to_string();
+    let error = ErrorReport::of(tokenizer.encode(&"a".repeat(17 << 20)).unwrap_err()).to_string();
     assert!(error.contains("dataset.separator"), "{error}");
 }
 
@@ -241,7 +242,7 @@ fn learning_is_deterministic_and_fills_the_vocabulary() {
         assert_eq!(learnt(350).unwrap().digest(), first.digest());
     }
     assert!(first.encode("back the core").unwrap().len() < 6);
-    let error = learnt(100_000).err().unwrap().to_string();
+    let error = ErrorReport::of(learnt(100_000).err().unwrap()).to_string();
     assert!(error.contains("train = "), "{error}");
 }
 
@@ -268,7 +269,7 @@ fn a_saved_vocabulary_loads_as_the_same_tokenizer() {
 
 #[test]
 fn wrong_choices_say_what_to_set() {
-    let message = |choice| Tokenizer::load(&choice).err().unwrap().to_string();
+    let message = |choice| ErrorReport::of(Tokenizer::load(&choice).err().unwrap()).to_string();
     assert!(message(TokenizerChoice::Named("gpt5".into())).contains("set dataset.tokenizer"));
     assert!(message(TokenizerChoice::Named("/none/tokenizer.json".into())).contains("cannot read"));
     assert!(message(TokenizerChoice::Train(TrainTokenizer { train: 300 })).contains("learnt in prepare"));

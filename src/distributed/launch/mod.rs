@@ -10,6 +10,7 @@ use std::thread;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::low_level::exit;
 
+use crate::error::Status;
 use crate::interrupt;
 
 pub use outcome::{Failure, How, Outcome};
@@ -93,7 +94,7 @@ pub fn tie_to_launcher() -> io::Result<()> {
             }
         }
         // At once: destructors might wait for ranks that are gone as well.
-        exit(1);
+        exit(Status::Failed.code());
     })?;
     Ok(())
 }

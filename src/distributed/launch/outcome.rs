@@ -1,16 +1,12 @@
 //! How a group of ranks ended, and which of them began it.
 
+use crate::error::Status;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use signal_hook::consts::{SIGABRT, SIGKILL};
 use signal_hook::low_level::signal_name;
-
-/// Exit status of a rank whose experiment or command line is wrong.
-const WRONG: i32 = 2;
-/// Exit status of a rank that stopped on request.
-const STOPPED: i32 = 75;
 
 /// How a group of ranks ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +51,16 @@ impl fmt::Display for Failure {
     }
 }
 
+impl How {
+    /// What the process said by its exit status, if it ended by itself and as this program does.
+    pub fn status(self) -> Option<Status> {
+        match self {
+            Self::Signal(_) => None,
+            Self::Status(code) => Status::from_code(code),
+        }
+    }
+}
+
 impl fmt::Display for How {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -73,7 +79,7 @@ impl From<ExitStatus> for How {
         // A process that has ended has one of the two.
         match status.signal() {
             Some(signal) => Self::Signal(signal),
-            None => Self::Status(status.code().unwrap_or(1)),
+            None => Self::Status(status.code().unwrap_or(Status::Failed.code())),
         }
     }
 }
@@ -91,7 +97,7 @@ pub(super) struct Ended {
 impl Ended {
     /// Whether the other ranks can go on to their own end.
     pub fn is_fine(&self) -> bool {
-        matches!(self.how, How::Status(0 | STOPPED))
+        matches!(self.how.status(), Some(Status::Done | Status::Stopped))
     }
 
     /// Ended by something outside the ranks, such as the system short of memory. An abort is not: native code calls
@@ -117,14 +123,14 @@ pub(super) fn judge(ended: &[Ended]) -> Verdict {
     if let Some((rank, _)) = violent {
         return Verdict::Failed(rank);
     }
-    if let Some((rank, _)) = failures().find(|(_, end)| end.how == How::Status(WRONG)) {
+    if let Some((rank, _)) = failures().find(|(_, end)| end.how.status() == Some(Status::Wrong)) {
         return Verdict::Wrong(rank);
     }
     let by_status = |end: &Ended| matches!(end.how, How::Status(_));
     if let Some((rank, _)) = failures().min_by_key(|(_, end)| (end.look, by_status(end))) {
         return Verdict::Failed(rank);
     }
-    let stopped = ended.iter().any(|end| end.how == How::Status(STOPPED));
+    let stopped = ended.iter().any(|end| end.how.status() == Some(Status::Stopped));
     if stopped { Verdict::Stopped } else { Verdict::Done }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
+use crate::error::UserError;
 use crate::experiment::{Backend, Sharding, Strategy};
 use crate::interrupt;
 use crate::torch::{ProcessGroup, Store, Transport};
@@ -220,7 +221,8 @@ fn shape(sharding: &Sharding, ranks: usize, ranks_here: usize) -> Result<(usize,
     };
     ensure!(
         ranks.is_multiple_of(shards),
-        "{ranks} ranks cannot be cut into replicas of {shards}; set sharding.ranks_per_replica to a divisor of {ranks}"
+        UserError::failed(format!("{ranks} ranks cannot be cut into replicas of {shards}"))
+            .hint(format!("set sharding.ranks_per_replica to a divisor of {ranks}"))
     );
     Ok((ranks / shards, shards))
 }

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::distributed::launch::is_launched;
+use crate::error::{UserError, user_errors};
 
 /// A rank's place among the ranks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +38,9 @@ pub struct Placement {
 }
 
 /// Variables that do not say where the rank stands.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlacementError {
     /// Some of the variables, and not all.
-    #[error(
-        "{} set, {} not; set what is missing, or unset {} to run alone",
-        are(.set),
-        are(.missing),
-        if .set.len() == 1 { "it" } else { "them all" }
-    )]
     Partial {
         /// Those that are set.
         set: Vec<&'static str>,
@@ -53,7 +48,6 @@ pub enum PlacementError {
         missing: Vec<&'static str>,
     },
     /// A variable that must go with those that are set.
-    #[error("{variable} is not set, though {because}; set it")]
     Missing {
         /// The variable.
         variable: &'static str,
@@ -61,7 +55,6 @@ pub enum PlacementError {
         because: String,
     },
     /// A value that cannot be.
-    #[error("{variable} is {value:?}; set it to {wanted}")]
     Invalid {
         /// The variable.
         variable: &'static str,
@@ -71,6 +64,27 @@ pub enum PlacementError {
         wanted: String,
     },
 }
+
+impl From<PlacementError> for UserError {
+    fn from(error: PlacementError) -> Self {
+        match error {
+            PlacementError::Partial { set, missing } => {
+                Self::wrong(format!("{} set, {} not", are(&set), are(&missing))).hint(format!(
+                    "set what is missing, or unset {} to run alone",
+                    if set.len() == 1 { "it" } else { "them all" }
+                ))
+            }
+            PlacementError::Missing { variable, because } => {
+                Self::wrong(format!("{variable} is not set, though {because}")).hint("set it")
+            }
+            PlacementError::Invalid { variable, value, wanted } => {
+                Self::wrong(format!("{variable} is {value:?}")).hint(format!("set it to {wanted}"))
+            }
+        }
+    }
+}
+
+user_errors!(PlacementError);
 
 /// `RANK and WORLD_SIZE are`.
 fn are(variables: &[&str]) -> String {
@@ -245,6 +259,7 @@ mod tests {
 
     use super::*;
     use crate::distributed::launch::LAUNCHED;
+    use crate::error::ErrorReport;
 
     fn of(variables: &[(&str, &str)]) -> Result<Option<Placement>, PlacementError> {
         Placement::of(&|name| {
@@ -300,7 +315,10 @@ mod tests {
     fn the_ranks_of_a_machine_may_be_left_out_where_they_are_certain() {
         let mut variables: Vec<_> =
             TORCHRUN.into_iter().filter(|(name, _)| *name != "LOCAL_WORLD_SIZE").collect();
-        insta::assert_snapshot!(of(&variables).unwrap_err(), @"LOCAL_WORLD_SIZE is not set, though LOCAL_RANK is 1 and the ranks meet on node1; set it");
+        insta::assert_snapshot!(ErrorReport::of(of(&variables).unwrap_err()), @r"
+        LOCAL_WORLD_SIZE is not set, though LOCAL_RANK is 1 and the ranks meet on node1
+        hint: set it
+        ");
         variables.push(("LOCAL_RANK", "0"));
         assert_eq!(of(&variables).unwrap().unwrap().local_world_size, 1);
         for loopback in ["localhost", "127.0.0.1", "::1"] {
@@ -312,9 +330,15 @@ mod tests {
     #[test]
     fn a_partial_set_lists_both_sides() {
         let error = of(&[("RANK", "0"), ("WORLD_SIZE", "2")]).unwrap_err();
-        insta::assert_snapshot!(error, @"RANK and WORLD_SIZE are set, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are not; set what is missing, or unset them all to run alone");
+        insta::assert_snapshot!(ErrorReport::of(error), @r"
+        RANK and WORLD_SIZE are set, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are not
+        hint: set what is missing, or unset them all to run alone
+        ");
         let error = of(&[("MASTER_ADDR", "a")]).unwrap_err();
-        insta::assert_snapshot!(error, @"MASTER_ADDR is set, RANK, WORLD_SIZE, LOCAL_RANK and MASTER_PORT are not; set what is missing, or unset it to run alone");
+        insta::assert_snapshot!(ErrorReport::of(error), @r"
+        MASTER_ADDR is set, RANK, WORLD_SIZE, LOCAL_RANK and MASTER_PORT are not
+        hint: set what is missing, or unset it to run alone
+        ");
     }
 
     #[test]
@@ -336,7 +360,10 @@ mod tests {
                 PlacementError::Invalid { variable, value: value.to_owned(), wanted: wanted.to_owned() };
             assert_eq!(torchrun(&[(variable, value)]), Err(expected), "{variable}={value}");
         }
-        insta::assert_snapshot!(torchrun(&[("RANK", "8")]).unwrap_err(), @r#"RANK is "8"; set it to a rank from 0 to 7, as WORLD_SIZE is 8"#);
+        insta::assert_snapshot!(ErrorReport::of(torchrun(&[("RANK", "8")]).unwrap_err()), @r#"
+        RANK is "8"
+        hint: set it to a rank from 0 to 7, as WORLD_SIZE is 8
+        "#);
     }
 
     proptest! {

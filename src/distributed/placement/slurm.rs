@@ -151,6 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::ErrorReport;
 
     const TASK: [(&str, &str); 8] = [
         ("SLURM_JOB_ID", "4242"),
@@ -217,10 +218,22 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
-        insta::assert_snapshot!(of(&[], &["SLURM_LOCALID"]).unwrap_err(), @"SLURM_LOCALID is not set, though this is a task of SLURM step 1; set it");
-        insta::assert_snapshot!(of(&[("SLURM_PROCID", "9")], &[]).unwrap_err(), @r#"SLURM_PROCID is "9"; set it to a rank from 0 to 6, as SLURM_STEP_NUM_TASKS is 7"#);
-        insta::assert_snapshot!(of(&[("SLURM_NODEID", "2")], &[]).unwrap_err(), @r#"SLURM_STEP_TASKS_PER_NODE is "4,3"; set it to the tasks of each node, such as 4(x2),3, up to that of node 2 (SLURM_NODEID)"#);
-        insta::assert_snapshot!(of(&[("SLURM_STEP_NODELIST", "gpu[")], &[]).unwrap_err(), @r#"SLURM_STEP_NODELIST is "gpu["; set it to a list of nodes such as node[01-04,7],login1, or set MASTER_ADDR"#);
+        insta::assert_snapshot!(ErrorReport::of(of(&[], &["SLURM_LOCALID"]).unwrap_err()), @r"
+        SLURM_LOCALID is not set, though this is a task of SLURM step 1
+        hint: set it
+        ");
+        insta::assert_snapshot!(ErrorReport::of(of(&[("SLURM_PROCID", "9")], &[]).unwrap_err()), @r#"
+        SLURM_PROCID is "9"
+        hint: set it to a rank from 0 to 6, as SLURM_STEP_NUM_TASKS is 7
+        "#);
+        insta::assert_snapshot!(ErrorReport::of(of(&[("SLURM_NODEID", "2")], &[]).unwrap_err()), @r#"
+        SLURM_STEP_TASKS_PER_NODE is "4,3"
+        hint: set it to the tasks of each node, such as 4(x2),3, up to that of node 2 (SLURM_NODEID)
+        "#);
+        insta::assert_snapshot!(ErrorReport::of(of(&[("SLURM_STEP_NODELIST", "gpu[")], &[]).unwrap_err()), @r#"
+        SLURM_STEP_NODELIST is "gpu["
+        hint: set it to a list of nodes such as node[01-04,7],login1, or set MASTER_ADDR
+        "#);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::gather::{Gatherer, Local};
 use super::layout::{Layout, Piece};
 use crate::distributed::mesh::Mesh;
+use crate::error::UserError;
 use crate::experiment::Model;
 use crate::model::{Role, WeightSource, Weights, compute_kind, in_int8, num_units, unit_parameters};
 
@@ -64,11 +65,12 @@ impl<'a> Shards<'a> {
     pub fn in_int8(self, model: &Model) -> Result<Self> {
         let Self { mesh, held } = self;
         let Held::Whole(units) = held else {
-            bail!("weights in 8 bits are held whole; use one rank (--ranks 1)");
+            bail!(UserError::failed("weights in 8 bits are held whole").hint("use one rank (--ranks 1)"));
         };
         ensure!(
             mesh.device() == Device::Cpu,
-            "weights in 8 bits are for a CPU; leave out --weights, or train with train.device = \"cpu\""
+            UserError::failed("weights in 8 bits are for a CPU")
+                .hint("leave out --weights, or train with train.device = \"cpu\"")
         );
         let of_unit = |(index, tensors): (usize, Vec<Tensor>)| -> Vec<Tensor> {
             let specs = unit_parameters(model, index);

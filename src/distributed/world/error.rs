@@ -1,25 +1,22 @@
 //! What can keep ranks from working together.
 
+use std::io;
+
+use crate::error::{ErrorReport, UserError, user_errors};
+
 /// Ranks that cannot work together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug)]
 pub enum WorldError {
     /// The address is taken.
-    #[error(
-        "rank 0 cannot listen on {host}:{port} ({cause}); another run may use it: set MASTER_PORT to a free port"
-    )]
     PortInUse {
         /// The address.
         host: String,
         /// The port.
         port: u16,
         /// What the system says.
-        cause: String,
+        cause: io::Error,
     },
     /// Nobody serves the store.
-    #[error(
-        "rank {rank} finds nobody at {host}:{port} within {seconds} s; check that rank 0 is running, and MASTER_ADDR, \
-         MASTER_PORT and the firewall, or raise sharding.timeout_seconds"
-    )]
     NoStore {
         /// Who asks.
         rank: usize,
@@ -31,9 +28,6 @@ pub enum WorldError {
         seconds: u64,
     },
     /// Some ranks did not come.
-    #[error(
-        "rank {rank} waited {seconds} s for {missing}; look at the logs of those, or raise sharding.timeout_seconds"
-    )]
     Absent {
         /// Who waits.
         rank: usize,
@@ -43,10 +37,6 @@ pub enum WorldError {
         seconds: u64,
     },
     /// A rank's number was taken.
-    #[error(
-        "two processes are rank {rank} of the run at {host}:{port}; another run uses the same address: set MASTER_PORT \
-         to another port"
-    )]
     Twice {
         /// The number.
         rank: usize,
@@ -56,7 +46,6 @@ pub enum WorldError {
         port: u16,
     },
     /// A rank differs from rank 0.
-    #[error("rank {rank} (process {pid} on {host}) has another {what} than rank 0; {fix}")]
     Different {
         /// The rank.
         rank: usize,
@@ -70,11 +59,43 @@ pub enum WorldError {
         fix: &'static str,
     },
     /// A rank gave up.
-    #[error("rank {rank} failed: {message}")]
     Failed {
         /// The rank.
         rank: usize,
         /// Its error.
-        message: String,
+        report: ErrorReport,
     },
 }
+
+impl From<WorldError> for UserError {
+    fn from(error: WorldError) -> Self {
+        match error {
+            WorldError::PortInUse { host, port, cause } => {
+                Self::failed(format!("rank 0 cannot listen on {host}:{port}"))
+                    .hint("another run may use it: set MASTER_PORT to a free port")
+                    .because(cause)
+            }
+            WorldError::NoStore { rank, host, port, seconds } => {
+                Self::failed(format!("rank {rank} finds nobody at {host}:{port} within {seconds} s")).hint(
+                    "check that rank 0 is running, and MASTER_ADDR, MASTER_PORT and the firewall, \
+                     or raise sharding.timeout_seconds",
+                )
+            }
+            WorldError::Absent { rank, missing, seconds } => {
+                Self::failed(format!("rank {rank} waited {seconds} s for {missing}"))
+                    .hint("look at the logs of those, or raise sharding.timeout_seconds")
+            }
+            WorldError::Twice { rank, host, port } => {
+                Self::failed(format!("two processes are rank {rank} of the run at {host}:{port}"))
+                    .hint("another run uses the same address: set MASTER_PORT to another port")
+            }
+            WorldError::Different { rank, pid, host, what, fix } => {
+                Self::failed(format!("rank {rank} (process {pid} on {host}) has another {what} than rank 0"))
+                    .hint(fix)
+            }
+            WorldError::Failed { rank, report } => report.into_error(format!("rank {rank} failed")),
+        }
+    }
+}
+
+user_errors!(WorldError);

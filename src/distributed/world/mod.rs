@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
@@ -19,6 +19,7 @@ use tch::Device;
 use super::launch::prefix;
 use super::mesh::{Mesh, Wiring, transport};
 use super::placement::Placement;
+use crate::error::{ErrorReport, Hint, UserError};
 use crate::experiment::Sharding;
 use crate::torch::Store;
 use hello::{Hello, judge};
@@ -154,7 +155,8 @@ impl World {
             interface: (self.size == self.local_size).then_some("lo"),
         };
         Mesh::open(sharding, (self.rank, self.size, self.local_size), device, &wiring)
-            .context("the ranks cannot connect to each other; look at the logs of the others")
+            .context("the ranks cannot connect to each other")
+            .hint("look at the logs of the others")
     }
 
     /// What the leader says (it gives `Some`). The others wait for it without limit, since the leader may have hours of
@@ -236,20 +238,20 @@ impl World {
         if self.size == 1 {
             return mine;
         }
-        let complaint = mine.as_ref().err().map(|error| format!("{error:#}"));
+        let complaint = mine.as_ref().err().map(ErrorReport::from);
         let complaints = self.all(&complaint)?;
-        let first = complaints.into_iter().enumerate().find_map(|(rank, text)| Some((rank, text?)));
+        let first = complaints.into_iter().enumerate().find_map(|(rank, report)| Some((rank, report?)));
         match (first, mine) {
             (None, mine) => mine,
             (Some((rank, _)), Err(error)) if rank == self.rank => Err(error),
-            (Some((rank, message)), _) => Err(WorldError::Failed { rank, message }.into()),
+            (Some((rank, report)), _) => Err(WorldError::Failed { rank, report }.into()),
         }
     }
 
     /// Tells the others, who may wait for a message, that this rank gives up.
     pub fn give_up(&self, error: &anyhow::Error) {
         if let Some(store) = &self.store {
-            let told = serde_json::to_vec(&(self.rank, format!("{error:#}")));
+            let told = serde_json::to_vec(&(self.rank, ErrorReport::from(error)));
             // The store may be gone for the same reason; then nobody waits any more.
             let _ = told.map_err(anyhow::Error::from).and_then(|told| store.set(FAILED, &told));
         }
@@ -297,18 +299,19 @@ impl World {
         let look = || store.get(key).context("rank 0, or what serves the ranks' store, is gone");
         let read = |text: Vec<u8>| {
             serde_json::from_slice(&text)
-                .with_context(|| format!("the message {key} cannot be read; are all ranks the same program?"))
+                .with_context(|| format!("the message {key} cannot be read"))
+                .hint("start the same program on every rank")
         };
         loop {
             if let Some(text) = look()? {
                 return read(text);
             }
             if let Some(text) = store.get(FAILED)?
-                && let Ok((rank, message)) = serde_json::from_slice(&text)
+                && let Ok((rank, report)) = serde_json::from_slice(&text)
                 && rank != self.rank
             {
                 // What it said before it gave up has come between the two looks, if it said anything.
-                return look()?.map_or_else(|| Err(WorldError::Failed { rank, message }.into()), read);
+                return look()?.map_or_else(|| Err(WorldError::Failed { rank, report }.into()), read);
             }
             if limit.is_some_and(|limit| start.elapsed() >= limit) {
                 let missing: Vec<String> = absent().iter().map(usize::to_string).collect();
@@ -335,13 +338,14 @@ fn open_store(placement: &Placement, timeout: Duration) -> Result<Store> {
         let listener = TcpListener::bind((address, *port)).map_err(|cause| WorldError::PortInUse {
             host: address.to_owned(),
             port: *port,
-            cause: cause.to_string(),
+            cause,
         })?;
         return Store::serve(listener, timeout);
     }
     Store::connect(host, *port, timeout).map_err(|cause| {
         let seconds = timeout.as_secs();
-        anyhow!(cause).context(WorldError::NoStore { rank: *rank, host: host.clone(), port: *port, seconds })
+        let (rank, host, port) = (*rank, host.clone(), *port);
+        UserError::from(WorldError::NoStore { rank, host, port, seconds }).because(cause).into()
     })
 }
 

@@ -1,4 +1,7 @@
+use anyhow::anyhow;
+
 use super::*;
+use crate::error::{ErrorReport, Hint};
 
 fn fingerprint(task: &str) -> Fingerprint {
     Fingerprint { program: "p".into(), task: task.into() }
@@ -75,10 +78,11 @@ fn one_rank_s_failure_is_everyone_s() {
         |world| {
             let world = world.unwrap();
             assert_eq!(world.agree(Ok(world.rank())).unwrap(), world.rank());
-            let mine = if world.rank() == 1 { Err(anyhow!("no room")) } else { Ok(()) };
-            let error = world.agree(mine).unwrap_err().to_string();
+            let mine = if world.rank() == 1 { Err(anyhow!("no room").hint("free some")) } else { Ok(()) };
+            let error = ErrorReport::of(world.agree(mine).unwrap_err());
             world.leave();
-            error
+            assert_eq!(error.hints, ["free some"], "hints travel with what they are for");
+            error.summary()
         },
     );
     assert_eq!(errors, ["rank 1 failed: no room", "no room", "rank 1 failed: no room"]);
@@ -97,7 +101,7 @@ fn a_rank_that_gives_up_is_not_waited_for() {
                 world.leave();
                 return String::new();
             }
-            let error = world.share::<u32>(None).unwrap_err().to_string();
+            let error = ErrorReport::of(world.share::<u32>(None).unwrap_err()).summary();
             world.leave();
             error
         },
@@ -116,8 +120,8 @@ fn ranks_that_differ_or_do_not_come_are_named() {
     assert!(errors.iter().all(|error| error.starts_with("rank 2 (process ")), "{errors:?}");
     let alone =
         World::join(&placement(0, 3, free_port()), &fingerprint("same"), Duration::from_secs(1)).unwrap_err();
-    assert_eq!(
-        alone.to_string(),
-        "rank 0 waited 1 s for ranks 1, 2; look at the logs of those, or raise sharding.timeout_seconds"
-    );
+    insta::assert_snapshot!(ErrorReport::of(alone), @r"
+    rank 0 waited 1 s for ranks 1, 2
+    hint: look at the logs of those, or raise sharding.timeout_seconds
+    ");
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -95,9 +95,7 @@ fn weights(original: &RunDir, again: &RunDir, steps: u64) -> Result<Option<Compa
         Some((*step, path, other))
     });
     let Some((step, then, now)) = common else { return Ok(None) };
-    let digest = |path| -> Result<String> {
-        Ok(Checkpoint::open(path).context("opening a checkpoint")?.weights_digest().to_owned())
-    };
+    let digest = |path| -> Result<String> { Ok(Checkpoint::open(path)?.weights_digest().to_owned()) };
     let (then, now) = (digest(then)?, digest(now)?);
     let short = |digest: &str| digest.get(..12).unwrap_or(digest).to_owned();
     let identical = then == now;

@@ -110,7 +110,7 @@ fn receive(
     let mut buffer = vec![0; BUFFER_BYTES];
     let file = subject.file.unwrap_or_default();
     loop {
-        (watch.keep_going)()?;
+        http::go_on(watch)?;
         let read = match body.read(&mut buffer) {
             Ok(0) => break,
             Ok(read) => read,

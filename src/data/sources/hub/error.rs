@@ -3,13 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
-use thiserror::Error;
+use crate::error::UserError;
 
 /// A failure of the hub or of its cache. No message holds the token or an address with a signature.
-#[derive(Debug, Error)]
+#[derive(Debug)]
 pub enum HubError {
+    /// The work was ended from outside; the error of `Watch::keep_going`.
+    Interrupted(anyhow::Error),
     /// A name that is refused before anything is asked.
-    #[error("the {what} {name:?} cannot be on the hub; {fix}")]
     Name {
         /// Kind of name.
         what: &'static str,
@@ -19,14 +20,8 @@ pub enum HubError {
         fix: &'static str,
     },
     /// An empty list of files.
-    #[error(
-        "hub.files is empty; name the files of the repository to read, or a pattern such as \"data/train-*.parquet\""
-    )]
     NoFiles,
     /// A pattern that no file of the repository matches.
-    #[error(
-        "the {repository} at commit {commit} has no file that matches {pattern:?} (it has: {found}); correct hub.files"
-    )]
     NoMatch {
         /// Label of the repository.
         repository: String,
@@ -38,12 +33,13 @@ pub enum HubError {
         found: String,
     },
     /// The environment's settings cannot work.
-    #[error("{0}")]
-    Config(String),
+    Config {
+        /// What is wrong with them.
+        what: &'static str,
+        /// What to do.
+        fix: &'static str,
+    },
     /// Offline, and not in the cache.
-    #[error(
-        "HF_HUB_OFFLINE is set and {what} is not in the cache {cache}; unset HF_HUB_OFFLINE, or bring the cache from a machine that has it"
-    )]
     Offline {
         /// What was wanted.
         what: String,
@@ -51,7 +47,6 @@ pub enum HubError {
         cache: PathBuf,
     },
     /// 401.
-    #[error("the hub wants to know who asks for {what} (401); {fix}")]
     Unauthorized {
         /// What was asked for.
         what: String,
@@ -59,9 +54,6 @@ pub enum HubError {
         fix: &'static str,
     },
     /// 403, or a repository behind a licence.
-    #[error(
-        "the hub refuses {what} (403); accept the licence at {page} and set HF_TOKEN to a token of that account that may read it"
-    )]
     Forbidden {
         /// What was asked for.
         what: String,
@@ -69,7 +61,6 @@ pub enum HubError {
         page: String,
     },
     /// 404.
-    #[error("the hub has no {what} (404); {fix}")]
     NotFound {
         /// What is not there.
         what: String,
@@ -77,7 +68,6 @@ pub enum HubError {
         fix: &'static str,
     },
     /// No connection.
-    #[error("cannot reach the hub at {endpoint} ({reason}); check the network and HF_ENDPOINT{cached}")]
     Unreachable {
         /// Address of the hub.
         endpoint: String,
@@ -87,9 +77,6 @@ pub enum HubError {
         cached: String,
     },
     /// A status that stayed bad.
-    #[error(
-        "the hub answers {status} for {what} (tried {tries} times); try again later, or set HF_ENDPOINT to a mirror"
-    )]
     Status {
         /// HTTP status.
         status: u16,
@@ -99,9 +86,6 @@ pub enum HubError {
         tries: u32,
     },
     /// The connection broke or fell silent, again and again.
-    #[error(
-        "the connection to the hub broke while fetching {what} ({reason}; tried {tries} times); run again, what has arrived is kept and resumed"
-    )]
     Broken {
         /// What was fetched.
         what: String,
@@ -111,7 +95,6 @@ pub enum HubError {
         tries: u32,
     },
     /// An answer that makes no sense.
-    #[error("the hub's answer for {what} {problem}; check HF_ENDPOINT, or try again later")]
     Answer {
         /// What was asked for.
         what: String,
@@ -119,9 +102,6 @@ pub enum HubError {
         problem: String,
     },
     /// The bytes are not those announced.
-    #[error(
-        "{what} arrived with wrong bytes ({problem}) and was discarded; run again, or set HF_ENDPOINT to another mirror if it happens again"
-    )]
     WrongBytes {
         /// What was fetched.
         what: String,
@@ -129,14 +109,74 @@ pub enum HubError {
         problem: String,
     },
     /// The cache cannot be used.
-    #[error(
-        "cannot use the hub's cache at {path} ({source}); make it writable with room to spare, or set HF_HOME to another folder"
-    )]
     Cache {
         /// The file or folder.
         path: PathBuf,
         /// Why.
-        #[source]
         source: io::Error,
     },
+}
+
+impl From<HubError> for anyhow::Error {
+    fn from(error: HubError) -> Self {
+        let known = match error {
+            HubError::Interrupted(error) => return error,
+            HubError::Name { what, name, fix } => {
+                UserError::failed(format!("the {what} {name:?} cannot be on the hub")).hint(fix)
+            }
+            HubError::NoFiles => UserError::failed("hub.files is empty").hint(
+                "name the files of the repository to read, or a pattern such as \
+                 \"data/train-*.parquet\"",
+            ),
+            HubError::NoMatch { repository, commit, pattern, found } => UserError::failed(format!(
+                "the {repository} at commit {commit} has no file that matches {pattern:?} (it \
+                 has: {found})"
+            ))
+            .hint("correct hub.files"),
+            HubError::Config { what, fix } => UserError::failed(what).hint(fix),
+            HubError::Offline { what, cache } => UserError::failed(format!(
+                "HF_HUB_OFFLINE is set and {what} is not in the cache {}",
+                cache.display()
+            ))
+            .hint("unset HF_HUB_OFFLINE, or bring the cache from a machine that has it"),
+            HubError::Unauthorized { what, fix } => {
+                UserError::failed(format!("the hub wants to know who asks for {what} (401)")).hint(fix)
+            }
+            HubError::Forbidden { what, page } => UserError::failed(format!("the hub refuses {what} (403)"))
+                .hint(format!(
+                    "accept the licence at {page} and set HF_TOKEN to a token of that account that \
+                     may read it"
+                )),
+            HubError::NotFound { what, fix } => {
+                UserError::failed(format!("the hub has no {what} (404)")).hint(fix)
+            }
+            HubError::Unreachable { endpoint, reason, cached } => {
+                UserError::failed(format!("cannot reach the hub at {endpoint} ({reason})"))
+                    .hint(format!("check the network and HF_ENDPOINT{cached}"))
+            }
+            HubError::Status { status, what, tries } => {
+                UserError::failed(format!("the hub answers {status} for {what} (tried {tries} times)"))
+                    .hint("try again later, or set HF_ENDPOINT to a mirror")
+            }
+            HubError::Broken { what, reason, tries } => UserError::failed(format!(
+                "the connection to the hub broke while fetching {what} ({reason}; tried \
+                 {tries} times)"
+            ))
+            .hint("run again, what has arrived is kept and resumed"),
+            HubError::Answer { what, problem } => {
+                UserError::failed(format!("the hub's answer for {what} {problem}"))
+                    .hint("check HF_ENDPOINT, or try again later")
+            }
+            HubError::WrongBytes { what, problem } => {
+                UserError::failed(format!("{what} arrived with wrong bytes ({problem}) and was discarded"))
+                    .hint("run again, or set HF_ENDPOINT to another mirror if it happens again")
+            }
+            HubError::Cache { path, source } => {
+                UserError::failed(format!("cannot use the hub's cache at {}", path.display()))
+                    .hint("make it writable with room to spare, or set HF_HOME to another folder")
+                    .because(source)
+            }
+        };
+        known.into()
+    }
 }

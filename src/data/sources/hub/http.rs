@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response, StatusCode, Uri};
 use ureq::{Agent, Body};
@@ -35,7 +34,7 @@ impl Subject<'_> {
 /// Why an attempt failed.
 pub enum Failure {
     /// Asking again would not help.
-    Final(anyhow::Error),
+    Final(HubError),
     /// It may work next time, after this wait if the hub named one.
     Passing { kind: Passing, wait: Option<Duration> },
 }
@@ -50,12 +49,6 @@ pub enum Passing {
 
 impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
-        Self::Final(error.into())
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
         Self::Final(error)
     }
 }
@@ -77,23 +70,26 @@ impl Client {
         let host =
             config.endpoint.parse::<Uri>().ok().and_then(|uri| Some((uri.scheme_str()?.to_string(), uri)));
         if !host.is_some_and(|(scheme, _)| scheme == "https" || scheme == "http") {
-            return Err(HubError::Config(
-                "HF_ENDPOINT is not an address; set it to one such as https://huggingface.co".into(),
-            ));
+            return Err(HubError::Config {
+                what: "HF_ENDPOINT is not an address",
+                fix: "set it to one such as https://huggingface.co",
+            });
         }
         if config.endpoint.contains('@') {
-            return Err(HubError::Config(
-                "HF_ENDPOINT holds a user name or password; set HF_TOKEN instead and leave it out".into(),
-            ));
+            return Err(HubError::Config {
+                what: "HF_ENDPOINT holds a user name or password",
+                fix: "set HF_TOKEN instead and leave it out",
+            });
         }
         if config
             .token
             .as_ref()
             .is_some_and(|token| !token.reveal().bytes().all(|byte| byte.is_ascii_graphic()))
         {
-            return Err(HubError::Config(
-                "HF_TOKEN holds characters that no token has; set it to the token alone".into(),
-            ));
+            return Err(HubError::Config {
+                what: "HF_TOKEN holds characters that no token has",
+                fix: "set it to the token alone",
+            });
         }
         let agent = |redirects: u32| {
             Agent::config_builder()
@@ -189,7 +185,8 @@ impl Client {
                     "the token of HF_TOKEN is not accepted: set HF_TOKEN to a valid token that may read it, and check \
                      the name"
                 } else {
-                    "check the name, and if the repository is private or gated set HF_TOKEN to a token that may read it"
+                    "check the name, and if the repository is private or gated set HF_TOKEN to a \
+                     token that may read it"
                 },
             },
             (404, Some("RevisionNotFound")) => HubError::NotFound {
@@ -225,10 +222,10 @@ impl Client {
         subject: &Subject<'_>,
         watch: Watch<'_>,
         mut attempt: impl FnMut(&mut bool) -> Result<T, Failure>,
-    ) -> Result<T> {
+    ) -> Result<T, HubError> {
         let mut tries = 0;
         loop {
-            (watch.keep_going)()?;
+            go_on(watch)?;
             let mut gained = false;
             let (kind, wait) = match attempt(&mut gained) {
                 Ok(value) => return Ok(value),
@@ -241,8 +238,7 @@ impl Client {
                 return Err(match kind {
                     Passing::Status(status) => HubError::Status { status, what, tries },
                     Passing::Broken(reason) => HubError::Broken { what, reason, tries },
-                }
-                .into());
+                });
             }
             let doubled = self.config.backoff.saturating_mul(1 << (tries - 1).min(6));
             pause(wait.unwrap_or(doubled.min(LONGEST_WAIT)), watch)?;
@@ -255,11 +251,16 @@ pub fn passing(reason: String) -> Failure {
     Failure::Passing { kind: Passing::Broken(reason), wait: None }
 }
 
+/// An early return where `watch` says that the work shall end.
+pub fn go_on(watch: Watch<'_>) -> Result<(), HubError> {
+    (watch.keep_going)().map_err(HubError::Interrupted)
+}
+
 /// Sleeps in slices, so that a request to stop is heard.
-pub fn pause(wait: Duration, watch: Watch<'_>) -> Result<()> {
+pub fn pause(wait: Duration, watch: Watch<'_>) -> Result<(), HubError> {
     let end = Instant::now() + wait;
     loop {
-        (watch.keep_going)()?;
+        go_on(watch)?;
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());

@@ -1,6 +1,5 @@
 //! What the hub announces of a file before it sends it: the commit, the size and the digest.
 
-use anyhow::Result;
 use ureq::http::{HeaderMap, StatusCode};
 
 use super::HubError;
@@ -36,7 +35,7 @@ pub fn ask(
     revision: &str,
     file: &str,
     watch: Watch<'_>,
-) -> Result<Metadata> {
+) -> Result<Metadata, HubError> {
     let subject = Subject { repository, revision, file: Some(file) };
     let wrong = |problem: &str| HubError::Answer { what: subject.label(), problem: problem.into() };
     client.persist(&subject, watch, |_| {

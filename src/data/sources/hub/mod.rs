@@ -101,7 +101,7 @@ impl Hub {
         let asked = self.revision_info(repository, revision, watch).map(|info| info.sha);
         let plain_file = some_file.filter(|file| !is_pattern(file));
         let found = match (asked.map_err(|error| self.with_cached_advice(repository, error)), plain_file) {
-            (Err(error), Some(file)) if matches!(error.downcast_ref(), Some(HubError::NotFound { .. })) => {
+            (Err(error), Some(file)) if matches!(error, HubError::NotFound { .. }) => {
                 metadata::ask(&self.client, repository, revision, file, watch)?.commit.ok_or(error)
             }
             (asked, _) => asked,
@@ -119,7 +119,7 @@ impl Hub {
         repository: &Repository,
         revision: &str,
         watch: Watch<'_>,
-    ) -> Result<RevisionInfo> {
+    ) -> Result<RevisionInfo, HubError> {
         let url = format!("{}/api/{}", self.client.config.endpoint, repository.at(revision).api_url());
         let subject = Subject { repository, revision, file: None };
         self.client.persist(&subject, watch, |_| {
@@ -138,14 +138,13 @@ impl Hub {
         })
     }
 
-    fn with_cached_advice(&self, repository: &Repository, error: anyhow::Error) -> anyhow::Error {
-        match (error.downcast::<HubError>(), self.remembered_commit(repository)) {
-            (Ok(HubError::Unreachable { endpoint, reason, .. }), Some(commit)) => {
+    fn with_cached_advice(&self, repository: &Repository, error: HubError) -> HubError {
+        match (error, self.remembered_commit(repository)) {
+            (HubError::Unreachable { endpoint, reason, .. }, Some(commit)) => {
                 let cached = format!(", or set HF_HUB_OFFLINE=1 to use commit {commit} from the cache");
-                HubError::Unreachable { endpoint, reason, cached }.into()
+                HubError::Unreachable { endpoint, reason, cached }
             }
-            (Ok(other), _) => other.into(),
-            (Err(other), _) => other,
+            (other, _) => other,
         }
     }
 
