@@ -17,7 +17,7 @@ use oss_run::{
         Experiment, ExportDtype, Model, Precision, Preset, StatePrecision, StoredWeights, Strategy, Update,
     },
     hf_format::{ExportOptions, HfDirectory, TokenizerFiles, export},
-    model::{Initial, WeightSource, num_units, parameters, unit_parameters},
+    model::{Initial, Parameter, WeightSource, num_units, parameters, unit_parameters},
     train::{Flags, GlobalBatch, Trainer},
 };
 use serde_json::json;
@@ -123,7 +123,7 @@ fn a_checkpoint_is_exported_and_read_back() {
     let mut exported = HfDirectory::open(&out).unwrap();
     for spec in parameters(&model) {
         let expected = source.load(&spec.name).unwrap().to_kind(Kind::BFloat16);
-        assert!(exported.load(&spec.name).unwrap().equal(&expected), "{}", spec.name);
+        assert!(exported.load(spec.parameter).unwrap().equal(&expected), "{}", spec.name);
     }
 }
 
@@ -144,7 +144,7 @@ impl Region {
                 for prefix in ["", "optimizer.exp_avg/", "optimizer.exp_avg_sq/"] {
                     let mut region = Self { slots: Vec::new(), len: 0 };
                     let specs = unit_parameters(model, unit);
-                    for spec in specs.into_iter().filter(|spec| spec.role.is_matrix() == matrices) {
+                    for spec in specs.into_iter().filter(|spec| spec.role().is_matrix() == matrices) {
                         region.slots.push((format!("{prefix}{}", spec.name), spec.shape.clone(), region.len));
                         region.len += (spec.numel() + 63) / 64 * 64;
                     }
@@ -212,9 +212,11 @@ fn any_number_of_ranks_reads_what_any_other_wrote() {
         .iter()
         .flat_map(|region| &region.slots)
         .map(|(name, shape, _)| {
-            let plain = name.rsplit('/').next().unwrap();
-            let noise = Tensor::randn(shape, (Kind::Float, Device::Cpu));
-            (name.clone(), if plain == name { weights.load(name).unwrap() } else { noise })
+            let tensor = match Parameter::from_name(name) {
+                Some(parameter) => weights.load(parameter).unwrap(),
+                None => Tensor::randn(shape, (Kind::Float, Device::Cpu)),
+            };
+            (name.clone(), tensor)
         })
         .collect();
     let counts = [1, 2, 3, 4, 8];

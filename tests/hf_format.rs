@@ -12,7 +12,7 @@ use oss_run::error::ErrorReport;
 use oss_run::{
     experiment::{ExportDtype, Model, Preset},
     hf_format::{ExportOptions, HfDirectory, TokenizerFiles, export},
-    model::{WeightSource, parameters},
+    model::{BlockParameter, Parameter, WeightSource, parameters},
 };
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use tch::{Device, Kind, Tensor};
@@ -36,8 +36,8 @@ impl Weights {
 }
 
 impl WeightSource for Weights {
-    fn load(&mut self, name: &str) -> anyhow::Result<Tensor> {
-        Ok(self.0[name].shallow_clone())
+    fn load(&mut self, parameter: Parameter) -> anyhow::Result<Tensor> {
+        Ok(self.0[&parameter.name()].shallow_clone())
     }
 }
 
@@ -86,13 +86,13 @@ fn both_released_layouts_give_what_transformers_reads() {
         let mut directory = HfDirectory::open(&golden(layout)).unwrap();
         let model = directory.model().clone();
         assert_eq!(model.intermediate_size, 64);
-        let names: Vec<String> = parameters(&model).into_iter().map(|spec| spec.name).collect();
-        assert_eq!(names.len(), expected.len());
-        for name in names {
-            let loaded = directory.load(&name).unwrap();
+        let specs = parameters(&model);
+        assert_eq!(specs.len(), expected.len());
+        for spec in specs {
+            let (loaded, expected) = (directory.load(spec.parameter).unwrap(), &expected[&spec.name]);
             assert_eq!(loaded.kind(), Kind::BFloat16);
-            assert_eq!(loaded.size(), expected[&name].size(), "{layout}: {name}");
-            assert!(loaded.equal(&expected[&name]), "{layout}: {name}");
+            assert_eq!(loaded.size(), expected.size(), "{layout}: {}", spec.name);
+            assert!(loaded.equal(expected), "{layout}: {}", spec.name);
         }
     }
 }
@@ -134,7 +134,7 @@ fn any_range_of_any_parameter_in_any_layout_is_that_part_of_the_whole() {
         for spec in parameters(&directory.model().clone()) {
             let name = &spec.name;
             directory.check_shape(&spec).unwrap();
-            let whole = directory.load(name).unwrap();
+            let whole = directory.load(spec.parameter).unwrap();
             assert!(whole.equal(&expected[name]) && whole.size() == spec.shape, "{layout}: {name}");
             let (flat, numel) = (whole.flatten(0, -1), spec.numel());
             // The ends, the first row or expert, the seam of two experts, one expert, and a part of one.
@@ -148,11 +148,11 @@ fn any_range_of_any_parameter_in_any_layout_is_that_part_of_the_whole() {
                 ranges.push((a.min(b), a.max(b)));
             }
             for (start, end) in ranges {
-                let part = directory.read(name, start..end).unwrap();
+                let part = directory.read(spec.parameter, start..end).unwrap();
                 assert_eq!(part.kind(), whole.kind());
                 assert!(part.equal(&flat.narrow(0, start, end - start)), "{layout}: {name} {start}..{end}");
             }
-            assert!(directory.read(name, 0..numel + 1).is_err());
+            assert!(directory.read(spec.parameter, 0..numel + 1).is_err());
         }
     }
 }
@@ -182,13 +182,14 @@ fn every_code_under_every_scale_is_what_transformers_computes() {
         head_dim: 8,
         ..Model::default()
     };
-    let down = "model.layers.0.mlp.experts.down_proj";
+    let parameter = Parameter::Block { layer: 0, parameter: BlockParameter::DownWeight };
+    let down = parameter.name();
     let mut stored: Vec<(String, Tensor)> = Weights::new(&shape).0.into_iter().collect();
-    stored.retain(|(name, _)| name != down);
+    stored.retain(|(name, _)| *name != down);
     stored.push((format!("{down}_blocks"), table["blocks"].shallow_clone()));
     stored.push((format!("{down}_scales"), table["scales"].shallow_clone()));
     Tensor::write_safetensors(&stored, dir.path().join("model.safetensors")).unwrap();
-    let loaded = HfDirectory::open(dir.path()).unwrap().load(down).unwrap();
+    let loaded = HfDirectory::open(dir.path()).unwrap().load(parameter).unwrap();
     assert!(loaded.equal(&table["dense"]));
 }
 
@@ -217,7 +218,7 @@ fn an_export_is_read_back_bit_for_bit_whole_or_in_shards() {
             let mut directory = HfDirectory::open(&out).unwrap();
             assert_eq!(directory.model(), &Model { preset: None, ..model.clone() });
             for (name, tensor) in &weights.0 {
-                let loaded = directory.load(name).unwrap();
+                let loaded = directory.load(Parameter::from_name(name).unwrap()).unwrap();
                 assert!(loaded.equal(&tensor.to_kind(kind)), "{name} as {dtype:?}");
             }
         }
@@ -251,7 +252,8 @@ fn an_export_replaces_only_what_an_export_wrote() {
     run(&mut first, &out, u64::MAX).unwrap();
     run(&mut second, &out, 1).unwrap();
     let norm = "model.norm.weight";
-    assert!(HfDirectory::open(&out).unwrap().load(norm).unwrap().equal(&second.0[norm]));
+    let exported = || HfDirectory::open(&out).unwrap().load(Parameter::FinalNorm).unwrap();
+    assert!(exported().equal(&second.0[norm]));
     assert!(!out.join("model.safetensors").exists());
 
     fs::write(out.join("notes.txt"), "mine").unwrap();
@@ -268,7 +270,7 @@ fn an_export_replaces_only_what_an_export_wrote() {
     let failed = message(run(&mut first, &out, 1).unwrap_err());
     assert!(failed.contains("model.norm.weight has shape [3], not [64]"), "{failed}");
     assert_eq!(names_in(dir.path()), ["export"]);
-    assert!(HfDirectory::open(&out).unwrap().load(norm).unwrap().equal(&second.0[norm]));
+    assert!(exported().equal(&second.0[norm]));
 }
 
 #[test]

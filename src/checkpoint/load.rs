@@ -17,7 +17,7 @@ use super::{
     rank_file::Origin,
 };
 use crate::{
-    model::WeightSource,
+    model::{Parameter, WeightSource},
     storage::{FileRecord, TensorFile, TensorFileError, kind_of},
     torch,
 };
@@ -189,16 +189,16 @@ impl Checkpoint {
 }
 
 impl WeightSource for Checkpoint {
-    fn load(&mut self, name: &str) -> anyhow::Result<Tensor> {
-        Ok(Self::load(self, name)?)
+    fn load(&mut self, parameter: Parameter) -> anyhow::Result<Tensor> {
+        Ok(Self::load(self, &parameter.name())?)
     }
 
-    fn read(&mut self, name: &str, range: Range<i64>) -> anyhow::Result<Tensor> {
-        Ok(Self::read(self, name, range)?)
+    fn read(&mut self, parameter: Parameter, range: Range<i64>) -> anyhow::Result<Tensor> {
+        Ok(Self::read(self, &parameter.name(), range)?)
     }
 
-    fn shape(&mut self, name: &str) -> anyhow::Result<Vec<i64>> {
-        Ok(self.record(name)?.shape.clone())
+    fn shape(&mut self, parameter: Parameter) -> anyhow::Result<Vec<i64>> {
+        Ok(self.record(&parameter.name())?.shape.clone())
     }
 }
 

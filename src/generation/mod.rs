@@ -12,7 +12,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::distributed::Mesh;
 use crate::error::UserError;
-use crate::model::{BlockWeights, Chain, Rotation, Sequences, embed, feed_forward, project_queries};
+use crate::model::{
+    BlockWeights, Chain, EMBEDDING_UNIT, Parameter, Rotation, Sequences, block_unit, embed, feed_forward,
+    project_queries,
+};
 use crate::torch::slice;
 use cache::LayerCache;
 use choose::Chooser;
@@ -132,10 +135,11 @@ impl<'a, 'b> Decoder<'a, 'b> {
     /// One more token of every live sequence, i64 `[B]`; logits after it, `[B, V]`.
     fn step(&mut self, tokens: &Tensor) -> Result<Tensor> {
         let Chain { model, weights, kind } = self.chain;
-        let mut x = embed(&weights.unit(0)?[0], tokens, *kind); // [B, D]
+        let embedding = &weights.unit(EMBEDDING_UNIT)?[Parameter::Embedding.index()];
+        let mut x = embed(embedding, tokens, *kind); // [B, D]
         let rotation = Rotation::new(model, &self.positions, *kind)?;
         for (layer, cache) in self.caches.iter_mut().enumerate() {
-            let block = BlockWeights::new(&weights.unit(layer + 1)?);
+            let block = BlockWeights::new(&weights.unit(block_unit(layer))?);
             let (q, k, v) = project_queries(model, &x, &block, &rotation);
             cache.append(&self.positions, &k, &v);
             let rows = cache.attend(&q, block.sinks(), &self.positions); // [B, H*C]

@@ -20,7 +20,7 @@ use crate::error::UserError;
 use crate::{
     experiment::{ExportDtype, Model},
     interrupt,
-    model::{ParameterSpec, WeightSource, parameters},
+    model::{Parameter, ParameterSpec, WeightSource, parameters},
     monitor::{Progress, Unit},
     run_dir,
     storage::{
@@ -137,12 +137,16 @@ fn check_special_tokens(model: &Model, tokenizer: &TokenizerFiles) -> Result<()>
 /// One weight file before it is written.
 struct Shard {
     name: String,
-    tensors: Vec<Planned>,
+    tensors: Vec<(Parameter, Planned)>,
 }
 
 impl Shard {
     fn data_bytes(&self) -> u64 {
-        self.tensors.iter().map(Planned::bytes).sum()
+        self.tensors.iter().map(|(_, planned)| planned.bytes()).sum()
+    }
+
+    fn planned(&self) -> Vec<Planned> {
+        self.tensors.iter().map(|(_, planned)| planned.clone()).collect()
     }
 }
 
@@ -153,16 +157,16 @@ fn plan_shards(model: &Model, options: &ExportOptions) -> Vec<Shard> {
         ExportDtype::F32 => Dtype::F32,
         ExportDtype::F16 => Dtype::F16,
     };
-    let mut groups: Vec<(u64, Vec<Planned>)> = Vec::new();
-    for ParameterSpec { name, shape, .. } in parameters(model) {
+    let mut groups: Vec<(u64, Vec<(Parameter, Planned)>)> = Vec::new();
+    for ParameterSpec { parameter, name, shape } in parameters(model) {
         let tensor = Planned { name, dtype, shape };
         let bytes = tensor.bytes();
         match groups.last_mut() {
             Some((total, tensors)) if *total + bytes <= options.max_shard_bytes => {
                 *total += bytes;
-                tensors.push(tensor);
+                tensors.push((parameter, tensor));
             }
-            _ => groups.push((bytes, vec![tensor])),
+            _ => groups.push((bytes, vec![(parameter, tensor)])),
         }
     }
     let count = groups.len();
@@ -175,7 +179,7 @@ fn plan_shards(model: &Model, options: &ExportOptions) -> Vec<Shard> {
 
 fn index(shards: &[Shard]) -> Value {
     let total: u64 = shards.iter().map(Shard::data_bytes).sum();
-    let places = shards.iter().flat_map(|shard| shard.tensors.iter().map(|t| (&t.name, &shard.name)));
+    let places = shards.iter().flat_map(|shard| shard.tensors.iter().map(|(_, t)| (&t.name, &shard.name)));
     let weight_map: BTreeMap<_, _> = places.collect();
     json!({ "metadata": { "total_size": total }, "weight_map": weight_map })
 }
@@ -245,7 +249,7 @@ fn clear_leftovers(parent: &Path, name: &str) {
 fn check_room(out: &Path, shards: &[Shard], tokenizer: &TokenizerFiles) -> Result<()> {
     let weights: u64 = shards
         .iter()
-        .map(|shard| header(&shard_metadata(), &shard.tensors).len() as u64 + shard.data_bytes())
+        .map(|shard| header(&shard_metadata(), &shard.planned()).len() as u64 + shard.data_bytes())
         .sum();
     let needed = weights + tokenizer.tokenizer_json.len() as u64 + SLACK_BYTES;
     let parent = out.parent().unwrap_or(out);
@@ -279,10 +283,10 @@ fn write_weights(
     let mut files = Vec::with_capacity(shards.len());
     for shard in shards {
         let path = folder.join(&shard.name);
-        let mut writer = TensorFileWriter::create(disk, path, &shard_metadata(), shard.tensors.clone())?;
-        for planned in &shard.tensors {
+        let mut writer = TensorFileWriter::create(disk, path, &shard_metadata(), shard.planned())?;
+        for (parameter, planned) in &shard.tensors {
             interrupt::check()?;
-            let tensor = source.load(&planned.name)?;
+            let tensor = source.load(*parameter)?;
             writer.write(&converted(&tensor, planned)?)?;
             progress.advance(planned.bytes());
         }

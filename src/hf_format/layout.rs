@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     experiment::Model,
-    model::{ParameterSpec, parameters},
+    model::{BlockParameter::*, Parameter, ParameterSpec, parameters},
 };
 
 /// How a parameter is made from what is stored.
@@ -79,13 +79,9 @@ fn floats(name: String, shape: &[i64]) -> Stored {
     Stored { name, shape: shape.to_vec(), content: Content::Floats }
 }
 
-fn is_expert_matrix(spec: &ParameterSpec) -> bool {
-    spec.name.ends_with("experts.gate_up_proj") || spec.name.ends_with("experts.down_proj")
-}
-
 fn hugging_face(spec: &ParameterSpec) -> Vec<Recipe> {
     let plain = Recipe::Plain(floats(spec.name.clone(), &spec.shape));
-    let packed = is_expert_matrix(spec).then(|| mxfp4(&spec.name, '_', &spec.shape)).flatten();
+    let packed = spec.parameter.is_expert_matrix().then(|| mxfp4(&spec.name, '_', &spec.shape)).flatten();
     [Some(plain), packed].into_iter().flatten().collect()
 }
 
@@ -105,54 +101,57 @@ fn mxfp4(name: &str, separator: char, shape: &[i64]) -> Option<Recipe> {
 }
 
 fn openai(spec: &ParameterSpec, model: &Model) -> Vec<Recipe> {
-    let name = &spec.name;
-    let Some((layer, rest)) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) else {
-        let stored = match name.as_str() {
-            "model.embed_tokens.weight" => "embedding.weight",
-            "model.norm.weight" => "norm.scale",
-            "lm_head.weight" => "unembedding.weight",
-            other => other,
-        };
-        return vec![Recipe::Plain(floats(stored.to_owned(), &spec.shape))];
-    };
-    let block = |part: &str| format!("block.{layer}.{part}");
-    if let Some((projection, part)) = rest.strip_prefix("self_attn.").and_then(|r| r.split_once("_proj."))
-        && projection != "o"
-    {
-        return vec![fused(block(&format!("attn.qkv.{part}")), projection, spec, model)];
+    let (name, shape) = (openai_name(spec.parameter), spec.shape.as_slice());
+    if spec.parameter.is_expert_matrix() {
+        let swapped = [shape[0], shape[2], shape[1]];
+        let packed = mxfp4(&name, '.', shape);
+        return packed.into_iter().chain([Recipe::Swapped(floats(name, &swapped))]).collect();
     }
-    if is_expert_matrix(spec) {
-        let stored =
-            block(if rest.ends_with("gate_up_proj") { "mlp.mlp1_weight" } else { "mlp.mlp2_weight" });
-        let swapped = [spec.shape[0], spec.shape[2], spec.shape[1]];
-        let packed = mxfp4(&stored, '.', &spec.shape);
-        return packed.into_iter().chain([Recipe::Swapped(floats(stored, &swapped))]).collect();
+    match fused_rows(spec.parameter, model) {
+        Some((rows, all)) => {
+            vec![Recipe::Rows(floats(name, &[[all].as_slice(), &shape[1..]].concat()), rows)]
+        }
+        None => vec![Recipe::Plain(floats(name, shape))],
     }
-    let stored = match rest {
-        "input_layernorm.weight" => block("attn.norm.scale"),
-        "self_attn.o_proj.weight" => block("attn.out.weight"),
-        "self_attn.o_proj.bias" => block("attn.out.bias"),
-        "self_attn.sinks" => block("attn.sinks"),
-        "post_attention_layernorm.weight" => block("mlp.norm.scale"),
-        "mlp.router.weight" => block("mlp.gate.weight"),
-        "mlp.router.bias" => block("mlp.gate.bias"),
-        "mlp.experts.gate_up_proj_bias" => block("mlp.mlp1_bias"),
-        "mlp.experts.down_proj_bias" => block("mlp.mlp2_bias"),
-        other => block(other),
-    };
-    vec![Recipe::Plain(floats(stored, &spec.shape))]
 }
 
-/// Rows of the fused projection, which stacks queries, keys and values.
-fn fused(stored: String, projection: &str, spec: &ParameterSpec, model: &Model) -> Recipe {
+/// The name that OpenAI's layout gives a parameter, or the fused one that holds it.
+fn openai_name(parameter: Parameter) -> String {
+    let (layer, parameter) = match parameter {
+        Parameter::Embedding => return "embedding.weight".to_owned(),
+        Parameter::LmHead => return "unembedding.weight".to_owned(),
+        Parameter::FinalNorm => return "norm.scale".to_owned(),
+        Parameter::Block { layer, parameter } => (layer, parameter),
+    };
+    let part = match parameter {
+        AttentionNorm => "attn.norm.scale",
+        QWeight | KWeight | VWeight => "attn.qkv.weight",
+        QBias | KBias | VBias => "attn.qkv.bias",
+        Sinks => "attn.sinks",
+        OWeight => "attn.out.weight",
+        OBias => "attn.out.bias",
+        MlpNorm => "mlp.norm.scale",
+        RouterWeight => "mlp.gate.weight",
+        RouterBias => "mlp.gate.bias",
+        GateUpWeight => "mlp.mlp1_weight",
+        GateUpBias => "mlp.mlp1_bias",
+        DownWeight => "mlp.mlp2_weight",
+        DownBias => "mlp.mlp2_bias",
+    };
+    format!("block.{layer}.{part}")
+}
+
+/// The rows of a parameter in OpenAI's fused projection, which stacks queries, keys and values, and the number of all its
+/// rows.
+fn fused_rows(parameter: Parameter, model: &Model) -> Option<(Range<i64>, i64)> {
     let queries = model.num_attention_heads * model.head_dim;
     let keys = model.num_key_value_heads * model.head_dim;
-    let start = match projection {
-        "q" => 0,
-        "k" => queries,
-        _ => queries + keys,
-    };
-    let mut shape = spec.shape.clone();
-    let rows = std::mem::replace(&mut shape[0], queries + 2 * keys);
-    Recipe::Rows(floats(stored, &shape), start..start + rows)
+    let all = queries + 2 * keys;
+    let Parameter::Block { parameter, .. } = parameter else { return None };
+    match parameter {
+        QWeight | QBias => Some((0..queries, all)),
+        KWeight | KBias => Some((queries..queries + keys, all)),
+        VWeight | VBias => Some((queries + keys..all, all)),
+        _ => None,
+    }
 }

@@ -28,7 +28,7 @@ pub use export::{ExportOptions, TokenizerFiles, export};
 use crate::error::Hint;
 use crate::{
     experiment::Model,
-    model::{WeightSource, check_range},
+    model::{Parameter, WeightSource, check_range},
 };
 use config::Dialect;
 use layout::Recipe;
@@ -43,8 +43,7 @@ pub struct HfDirectory {
     path: PathBuf,
     model: Model,
     shards: Shards,
-    /// By Hugging Face name.
-    recipes: HashMap<String, (Vec<i64>, Recipe)>,
+    recipes: HashMap<Parameter, (Vec<i64>, Recipe)>,
 }
 
 impl HfDirectory {
@@ -83,26 +82,27 @@ impl HfDirectory {
         [self.path.join(CONFIG)].into_iter().chain(weights).collect()
     }
 
-    fn parameter(&self, name: &str) -> Result<&(Vec<i64>, Recipe)> {
-        self.recipes.get(name).with_context(|| format!("{} has no parameter {name}", self.path.display()))
+    fn recipe(&self, parameter: Parameter) -> Result<&(Vec<i64>, Recipe)> {
+        let missing = || format!("{} has no parameter {}", self.path.display(), parameter.name());
+        self.recipes.get(&parameter).with_context(missing)
     }
 }
 
 impl WeightSource for HfDirectory {
-    fn load(&mut self, name: &str) -> Result<Tensor> {
-        let shape = self.shape(name)?;
-        Ok(self.read(name, 0..shape.iter().product())?.reshape(shape))
+    fn load(&mut self, parameter: Parameter) -> Result<Tensor> {
+        let shape = self.shape(parameter)?;
+        Ok(self.read(parameter, 0..shape.iter().product())?.reshape(shape))
     }
 
-    fn read(&mut self, name: &str, range: Range<i64>) -> Result<Tensor> {
-        let (shape, recipe) = self.parameter(name)?;
-        check_range(name, shape, &range)?;
+    fn read(&mut self, parameter: Parameter, range: Range<i64>) -> Result<Tensor> {
+        let (shape, recipe) = self.recipe(parameter)?;
+        check_range(parameter, shape, &range)?;
         assemble::read(&self.shards, shape, recipe, range)
-            .with_context(|| format!("cannot load {name} from {}", self.path.display()))
+            .with_context(|| format!("cannot load {} from {}", parameter.name(), self.path.display()))
     }
 
-    fn shape(&mut self, name: &str) -> Result<Vec<i64>> {
-        Ok(self.parameter(name)?.0.clone())
+    fn shape(&mut self, parameter: Parameter) -> Result<Vec<i64>> {
+        Ok(self.recipe(parameter)?.0.clone())
     }
 }
 
@@ -110,7 +110,11 @@ impl WeightSource for HfDirectory {
 const CONFIG: &str = "config.json";
 
 /// Picks each parameter's recipe by what is stored, and lists all that does not fit.
-fn choose(model: &Model, dialect: Dialect, shards: &Shards) -> Result<HashMap<String, (Vec<i64>, Recipe)>> {
+fn choose(
+    model: &Model,
+    dialect: Dialect,
+    shards: &Shards,
+) -> Result<HashMap<Parameter, (Vec<i64>, Recipe)>> {
     let mut problems = Vec::new();
     let mut chosen = HashMap::new();
     let mut unused = shards.names();
@@ -138,7 +142,7 @@ fn choose(model: &Model, dialect: Dialect, shards: &Shards) -> Result<HashMap<St
                 problems.push(format!("{} holds {}, which is not read there", stored.name, info.dtype));
             }
         }
-        chosen.insert(spec.name, (spec.shape, recipe.clone()));
+        chosen.insert(spec.parameter, (spec.shape, recipe.clone()));
     }
     problems.extend(unused.into_iter().map(|name| format!("{name} is no part of the model")));
     if problems.is_empty() {

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::rope::Rotation;
 use super::sdpa::{self, Visibility};
-use super::{linear, norm};
+use super::{Linear, linear, norm};
 use crate::experiment::Model;
 
 /// Weights of the attention half, or their gradients.
@@ -15,16 +15,16 @@ use crate::experiment::Model;
 pub struct Weights {
     /// `[D]`.
     pub norm: Tensor,
-    /// `[H*C, D]` and `[H*C]`.
-    pub q: (Tensor, Tensor),
-    /// `[K*C, D]` and `[K*C]`.
-    pub k: (Tensor, Tensor),
-    /// `[K*C, D]` and `[K*C]`.
-    pub v: (Tensor, Tensor),
+    /// D to H*C.
+    pub q: Linear,
+    /// D to K*C.
+    pub k: Linear,
+    /// D to K*C.
+    pub v: Linear,
     /// `[H]`.
     pub sinks: Tensor,
-    /// `[D, H*C]` and `[D]`.
-    pub out: (Tensor, Tensor),
+    /// H*C to D.
+    pub out: Linear,
 }
 
 /// What the backward pass needs beside the input; the normalised rows are cheaply made again.
@@ -70,7 +70,7 @@ pub fn forward(
     let (q, k, v) = project(model, &normalised, weights, rotation, batch);
     let attention = sdpa::forward(&q, &k, &v, &weights.sinks, visibility)?;
     let rows = attention.output.reshape([x.size()[0], -1]); // [N, H*C]
-    let y = linear::forward(&rows, &weights.out.0, &weights.out.1);
+    let y = linear::forward(&rows, &weights.out);
     Ok((y, Saved { norm, q, k, v, attention }))
 }
 
@@ -86,15 +86,14 @@ pub fn backward(
 ) -> Result<Tensor> {
     let tokens = x.size()[0];
     let rows = saved.attention.output.reshape([tokens, -1]);
-    let drows = linear::backward(grad, &rows, &weights.out.0, &mut grads.out.0, &mut grads.out.1);
+    let drows = linear::backward(grad, &rows, &weights.out, &mut grads.out);
     let qkv = (&saved.q, &saved.k, &saved.v);
     let doutput = drows.view_as(&saved.q);
     let [dq, dk, dv] =
         sdpa::backward(&doutput, qkv, &weights.sinks, &saved.attention, visibility, &mut grads.sinks)?;
     let normalised = norm::again(x, &weights.norm, &saved.norm);
-    let through = |grad: Tensor, weight: &(Tensor, Tensor), grads: &mut (Tensor, Tensor)| {
-        let grad = grad.reshape([tokens, -1]);
-        linear::backward(&grad, &normalised, &weight.0, &mut grads.0, &mut grads.1)
+    let through = |grad: Tensor, layer: &Linear, grads: &mut Linear| {
+        linear::backward(&grad.reshape([tokens, -1]), &normalised, layer, grads)
     };
     let dnormalised = through(rotation.apply_backward(&dq), &weights.q, &mut grads.q)
         + through(rotation.apply_backward(&dk), &weights.k, &mut grads.k)

@@ -8,7 +8,7 @@ use tch::Tensor;
 use super::rope::Rotation;
 use super::router::{self, Routing};
 use super::sdpa::Visibility;
-use super::{attention, experts, norm};
+use super::{BlockParameter, Linear, attention, experts, norm};
 use crate::experiment::{LayerType, Model};
 
 /// Weights of a block, or their gradients.
@@ -16,30 +16,32 @@ use crate::experiment::{LayerType, Model};
 pub struct Weights {
     pub(crate) attention: attention::Weights,
     norm: Tensor,
-    router: (Tensor, Tensor),
+    router: Linear,
     experts: experts::Weights,
 }
 
 impl Weights {
     /// Names a unit's tensors, which come in the order of [`super::unit_parameters`].
     pub fn new(tensors: &[Tensor]) -> Self {
-        let at = |index: usize| tensors[index].shallow_clone();
+        use BlockParameter::*;
+        let tensor = |parameter: BlockParameter| tensors[parameter.index()].shallow_clone();
+        let linear = |weight, bias| Linear { weight: tensor(weight), bias: tensor(bias) };
         Self {
             attention: attention::Weights {
-                norm: at(7),
-                q: (at(0), at(8)),
-                k: (at(1), at(9)),
-                v: (at(2), at(10)),
-                sinks: at(11),
-                out: (at(3), at(12)),
+                norm: tensor(AttentionNorm),
+                q: linear(QWeight, QBias),
+                k: linear(KWeight, KBias),
+                v: linear(VWeight, VBias),
+                sinks: tensor(Sinks),
+                out: linear(OWeight, OBias),
             },
-            norm: at(13),
-            router: (at(6), at(14)),
+            norm: tensor(MlpNorm),
+            router: linear(RouterWeight, RouterBias),
             experts: experts::Weights {
-                gate_up: at(4),
-                gate_up_bias: at(15),
-                down: at(5),
-                down_bias: at(16),
+                gate_up: tensor(GateUpWeight),
+                gate_up_bias: tensor(GateUpBias),
+                down: tensor(DownWeight),
+                down_bias: tensor(DownBias),
             },
         }
     }
@@ -53,8 +55,7 @@ impl Weights {
 
     /// The output projection of attention rows `[N, H*C]`, for decoding.
     pub fn project_out(&self, rows: &Tensor) -> Tensor {
-        let (weight, bias) = &self.attention.out;
-        super::linear::forward(rows, weight, bias)
+        super::linear::forward(rows, &self.attention.out)
     }
 }
 
@@ -169,9 +170,9 @@ impl Block<'_> {
             &grad_share,
             grad_probabilities,
             &normalised,
-            &weights.router.0,
+            &weights.router,
             &routing,
-            (&mut grads.router.0, &mut grads.router.1),
+            &mut grads.router,
         );
         let grad_normalised = through_experts + through_router;
         let grad_middle =
@@ -205,8 +206,7 @@ fn expert_half(
     chosen: Option<&Tensor>,
 ) -> Result<ExpertHalf> {
     let (middle, normalised, norm) = norm::add_forward(x, added, &weights.norm, model.rms_norm_eps);
-    let (weight, bias) = &weights.router;
-    let routing = router::forward(&normalised, weight, bias, model.num_experts_per_tok, chosen);
+    let routing = router::forward(&normalised, &weights.router, model.num_experts_per_tok, chosen);
     let (y, experts) =
         experts::forward(&middle, &normalised, &weights.experts, &routing, model.swiglu_limit)?;
     Ok(ExpertHalf { y, middle, norm, routing, experts })

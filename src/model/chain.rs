@@ -5,7 +5,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::{Activations, Block, BlockWeights, HeadWeights, Rotation, Weights, head, num_units};
+use super::{
+    Activations, Block, BlockWeights, EMBEDDING_UNIT, HeadWeights, Parameter, Rotation, Weights, block_unit,
+    head, head_unit,
+};
 use crate::experiment::Model;
 
 /// Sequences of one length that pass through the chain together.
@@ -54,10 +57,11 @@ impl Chain<'_> {
         mut seen: impl FnMut(i64, &Activations) -> Result<()>,
     ) -> Result<Tensor> {
         let (batch, length) = sequences.tokens.size2()?;
-        let mut x = embed(&self.weights.unit(0)?[0], &sequences.tokens, self.kind);
+        let embedding = &self.weights.unit(EMBEDDING_UNIT)?[Parameter::Embedding.index()];
+        let mut x = embed(embedding, &sequences.tokens, self.kind);
         let rotation = Rotation::consecutive(self.model, length, self.kind, x.device())?;
         for layer in 0..self.model.num_hidden_layers {
-            let weights = BlockWeights::new(&self.weights.unit(layer as usize + 1)?);
+            let weights = BlockWeights::new(&self.weights.unit(block_unit(layer as usize))?);
             let documents = sequences.documents.clone();
             let block = Block { model: self.model, layer, rotation: &rotation, documents, batch };
             let (y, activations) = block.forward(&x, &weights, None)?;
@@ -90,7 +94,7 @@ impl Chain<'_> {
     }
 
     fn head_weights(&self) -> Result<HeadWeights> {
-        Ok(HeadWeights::new(&self.weights.unit(num_units(self.model) - 1)?))
+        Ok(HeadWeights::new(&self.weights.unit(head_unit(self.model))?))
     }
 }
 
@@ -102,7 +106,7 @@ pub fn embed(matrix: &Tensor, tokens: &Tensor, kind: Kind) -> Tensor {
 /// Whether training can give unit `index` its matrices in f32 where the compute kind is another: it casts what it reads, which
 /// are the embedding's rows and, on the CPU, a tile of the head's. Blocks read theirs again and again.
 pub fn casts_what_it_reads(model: &Model, index: usize, kind: Kind, device: Device) -> bool {
-    index == 0 || (index + 1 == num_units(model) && kind == Kind::BFloat16 && device == Device::Cpu)
+    index == EMBEDDING_UNIT || (index == head_unit(model) && kind == Kind::BFloat16 && device == Device::Cpu)
 }
 
 /// Rotated queries `[B, H, C]`, keys and values `[B, K, C]` of one new row a sequence, for decoding: `x [B, D]` at the rotation's

@@ -77,15 +77,23 @@ pub fn losses(x: &Tensor, targets: &Tensor, matrix: &Tensor) -> Tensor {
     Tensor::cat(&parts, 0)
 }
 
+/// The gradient of the output matrix, which is summed up without zeroing it first.
+#[derive(Debug)]
+pub struct MatrixGradient {
+    /// `[V, D]`, f32 (f64 for f64).
+    pub sum: Tensor,
+    /// Whether `sum` holds something else, which the first gradient replaces.
+    pub is_stale: bool,
+}
+
 /// The summed loss as an f64 scalar tensor, and the gradient of `x` of that sum times `scale`; the matrix, which may be in f32,
-/// is cast to the kind of `x`. Its gradient is added to `grad_matrix` (f32, or f64 for f64), or replaces what is there where
-/// that `is_stale`.
+/// is cast to the kind of `x`, and its gradient added to `grad_matrix`.
 pub fn loss_and_gradient(
     x: &Tensor,
     targets: &Tensor,
     matrix: &Tensor,
     scale: f64,
-    (grad_matrix, mut is_stale): (&mut Tensor, bool),
+    grad_matrix: &mut MatrixGradient,
     scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
     let mut total = Tensor::zeros([], (Kind::Double, x.device()));
@@ -95,19 +103,19 @@ pub fn loss_and_gradient(
         let (rows, targets) = (x.narrow(0, start, len), targets.narrow(0, start, len));
         let (loss, grad_rows) = match x.kind() {
             Kind::Float if kernels::take(x) => {
-                tiled::<f32>(&rows, &targets, matrix, scale, (grad_matrix, is_stale), scratch)
+                tiled::<f32>(&rows, &targets, matrix, scale, grad_matrix, scratch)
             }
             Kind::BFloat16 if kernels::take(x) => {
-                tiled::<bf16>(&rows, &targets, matrix, scale, (grad_matrix, is_stale), scratch)
+                tiled::<bf16>(&rows, &targets, matrix, scale, grad_matrix, scratch)
             }
             _ => {
-                if is_stale {
-                    let _ = grad_matrix.zero_();
+                if grad_matrix.is_stale {
+                    let _ = grad_matrix.sum.zero_();
                 }
-                by_operations(&rows, &targets, matrix, scale, grad_matrix)
+                by_operations(&rows, &targets, matrix, scale, &mut grad_matrix.sum)
             }
         };
-        is_stale = false;
+        grad_matrix.is_stale = false;
         total += loss;
         grad.narrow(0, start, len).copy_(&grad_rows);
     }
@@ -147,7 +155,7 @@ fn tiled<T: Number>(
     targets: &Tensor,
     matrix: &Tensor,
     scale: f64,
-    (grad_matrix, is_stale): (&mut Tensor, bool),
+    grad_matrix: &mut MatrixGradient,
     scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
     let (n, vocab) = (rows.size()[0], matrix.size()[0]);
@@ -207,14 +215,14 @@ fn tiled<T: Number>(
             let rows = scaled_by(&max);
             scaled = (max, rows);
         }
-        let mut grad_weights = grad_matrix.narrow(0, start, len);
+        let mut grad_weights = grad_matrix.sum.narrow(0, start, len);
         let exponentials = exponentials.narrow(0, start, len);
-        match is_stale {
+        match grad_matrix.is_stale {
             true => product_into(&mut grad_weights, &exponentials, &scaled.1),
             false => accumulate_product(&mut grad_weights, &exponentials, &scaled.1),
         }
     }
-    let _ = grad_matrix.index_add_(0, targets, &(wide_rows * missed));
+    let _ = grad_matrix.sum.index_add_(0, targets, &(wide_rows * missed));
     (Tensor::from(loss), grad.to_kind(rows.kind()))
 }
 
@@ -271,21 +279,20 @@ mod tests {
         let _no_grad = tch::no_grad_guard();
         let start =
             Tensor::ones([vocab, 24], (if kind == Kind::Double { kind } else { Kind::Float }, Device::Cpu));
-        let mut seen_matrix = start.copy();
+        let mut added = MatrixGradient { sum: start.copy(), is_stale: false };
         let (seen, seen_x) = loss_and_gradient(
             &problem.x,
             &problem.targets,
             &problem.matrix,
             0.25,
-            (&mut seen_matrix, false),
+            &mut added,
             &mut LossScratch::default(),
         );
-        let mut replaced = seen_matrix.full_like(f64::NAN);
+        let mut replaced = MatrixGradient { sum: start.full_like(f64::NAN), is_stale: true };
         let Problem { x, targets, matrix } = &problem;
-        let _ =
-            loss_and_gradient(x, targets, matrix, 0.25, (&mut replaced, true), &mut LossScratch::default());
+        let _ = loss_and_gradient(x, targets, matrix, 0.25, &mut replaced, &mut LossScratch::default());
         assert!((seen.double_value(&[]) / loss - 1.0).abs() < tolerance, "{kind:?} loss {seen:?} {loss}");
-        let matrices = [seen_matrix - start, replaced].map(|seen| relative(&seen, &grad_matrix));
+        let matrices = [added.sum - start, replaced.sum].map(|seen| relative(&seen, &grad_matrix));
         let errors = [relative(&seen_x, &grad_x), matrices[0], matrices[1]];
         assert!(errors.iter().all(|&error| error < tolerance), "{kind:?}, {tokens} x {vocab}: {errors:?}");
         let sum = losses(&problem.x, &problem.targets, &problem.matrix).sum(Kind::Double).double_value(&[]);
@@ -315,9 +322,8 @@ mod tests {
     fn what_is_not_a_number_shows_in_the_loss() {
         let Problem { x, targets, matrix } = problem(9, 501, Kind::Float);
         let _ = matrix.get(77).fill_(f64::NAN);
-        let mut grad = matrix.zeros_like();
-        let (loss, _) =
-            loss_and_gradient(&x, &targets, &matrix, 1.0, (&mut grad, true), &mut LossScratch::default());
+        let mut grad = MatrixGradient { sum: matrix.zeros_like(), is_stale: true };
+        let (loss, _) = loss_and_gradient(&x, &targets, &matrix, 1.0, &mut grad, &mut LossScratch::default());
         assert!(loss.double_value(&[]).is_nan());
     }
 }

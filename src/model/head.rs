@@ -4,12 +4,12 @@
 
 use tch::Tensor;
 
-use super::cross_entropy::LossScratch;
+use super::cross_entropy::{LossScratch, MatrixGradient};
 use super::linear::wide_product;
-use super::{cross_entropy, norm};
+use super::{Parameter, cross_entropy, norm};
 use crate::experiment::Model;
 
-/// Weights of the head, or their gradients.
+/// Weights of the head.
 #[derive(Debug)]
 pub struct Weights {
     /// `[V, D]`.
@@ -19,12 +19,25 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Which of the unit's tensors is the matrix.
-    pub const MATRIX: usize = 0;
-
     /// Names a unit's tensors, which come in the order of [`super::unit_parameters`].
     pub fn new(tensors: &[Tensor]) -> Self {
-        Self { matrix: tensors[Self::MATRIX].shallow_clone(), norm: tensors[1].shallow_clone() }
+        let tensor = |parameter: Parameter| tensors[parameter.index()].shallow_clone();
+        Self { matrix: tensor(Parameter::LmHead), norm: tensor(Parameter::FinalNorm) }
+    }
+}
+
+/// Gradients of the head's weights.
+#[derive(Debug)]
+pub struct Gradients {
+    matrix: MatrixGradient,
+    norm: Tensor,
+}
+
+impl Gradients {
+    /// Names a unit's gradients, of which the matrix's are left over from before and the norm's zero.
+    pub fn new(tensors: &[Tensor]) -> Self {
+        let Weights { matrix, norm } = Weights::new(tensors);
+        Self { matrix: MatrixGradient { sum: matrix, is_stale: true }, norm }
     }
 }
 
@@ -41,14 +54,14 @@ pub fn losses(model: &Model, x: &Tensor, targets: &Tensor, weights: &Weights) ->
 }
 
 /// The summed loss of `targets` (i64 `[N]`) as an f64 scalar tensor, and the gradient of `x [N, D]` of that sum times
-/// `scale`; the weights' gradients are added to `grads`, of which the matrix's is replaced where it `is_stale`.
+/// `scale`; the weights' gradients are added to `grads`.
 pub fn loss_and_gradient(
     model: &Model,
     x: &Tensor,
     targets: &Tensor,
     weights: &Weights,
     scale: f64,
-    (grads, is_stale): (&mut Weights, bool),
+    grads: &mut Gradients,
     scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
     let (normalised, saved) = norm::forward(x, &weights.norm, model.rms_norm_eps);
@@ -57,7 +70,7 @@ pub fn loss_and_gradient(
         targets,
         &weights.matrix,
         scale,
-        (&mut grads.matrix, is_stale),
+        &mut grads.matrix,
         scratch,
     );
     (loss, norm::backward(&grad, None, x, &weights.norm, &saved, &mut grads.norm))

@@ -6,13 +6,13 @@
 
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::parameters::{Init, ParameterSpec};
+use super::parameters::{Init, Parameter, ParameterSpec};
 use super::weights::{WeightSource, check_range};
 use crate::experiment::Model;
 use crate::torch;
@@ -65,48 +65,46 @@ fn normal_pair(rng: &mut ChaCha8Rng) -> [f64; 2] {
 /// The initial weights of a model as a source of tensors.
 #[derive(Debug)]
 pub struct Initial {
-    specs: std::collections::HashMap<String, ParameterSpec>,
+    model: Model,
     seed: u64,
-    std: f64,
 }
 
 impl Initial {
     /// Initial weights of `model` under `seed`, with the model's `initializer_range`.
     pub fn new(model: &Model, seed: u64) -> Self {
-        let specs = super::parameters(model).into_iter().map(|spec| (spec.name.clone(), spec)).collect();
-        Self { specs, seed, std: model.initializer_range }
+        Self { model: model.clone(), seed }
     }
 
-    fn spec(&self, name: &str) -> Result<&ParameterSpec> {
-        self.specs.get(name).with_context(|| format!("the model has no parameter {name}"))
+    fn spec(&self, parameter: Parameter) -> Result<ParameterSpec> {
+        ensure!(parameter.is_in(&self.model), "the model has no parameter {}", parameter.name());
+        Ok(ParameterSpec::new(parameter, &self.model))
     }
 }
 
 impl WeightSource for Initial {
-    fn load(&mut self, name: &str) -> Result<Tensor> {
-        let spec = self.spec(name)?;
-        let (numel, shape) = (spec.numel(), spec.shape.clone());
-        Ok(self.read(name, 0..numel)?.reshape(shape))
+    fn load(&mut self, parameter: Parameter) -> Result<Tensor> {
+        let spec = self.spec(parameter)?;
+        Ok(self.read(parameter, 0..spec.numel())?.reshape(spec.shape))
     }
 
-    fn read(&mut self, name: &str, range: Range<i64>) -> Result<Tensor> {
-        let spec = self.spec(name)?;
-        check_range(name, &spec.shape, &range)?;
+    fn read(&mut self, parameter: Parameter, range: Range<i64>) -> Result<Tensor> {
+        let spec = self.spec(parameter)?;
+        check_range(parameter, &spec.shape, &range)?;
         let (shape, options) = ([range.end - range.start], (Kind::Float, Device::Cpu));
-        Ok(match spec.init {
+        Ok(match parameter.init() {
             Init::Zeros => Tensor::zeros(shape, options),
             Init::Ones => Tensor::ones(shape, options),
             Init::Normal => {
                 let mut tensor = Tensor::empty(shape, options);
                 let out = torch::slice_mut::<f32>(&mut tensor);
-                fill_normal(self.seed, name, self.std, range.start as usize, out);
+                fill_normal(self.seed, &spec.name, self.model.initializer_range, range.start as usize, out);
                 tensor
             }
         })
     }
 
-    fn shape(&mut self, name: &str) -> Result<Vec<i64>> {
-        Ok(self.spec(name)?.shape.clone())
+    fn shape(&mut self, parameter: Parameter) -> Result<Vec<i64>> {
+        Ok(self.spec(parameter)?.shape)
     }
 }
 
@@ -114,6 +112,7 @@ impl WeightSource for Initial {
 mod tests {
     use super::*;
     use crate::experiment::Preset;
+    use crate::model::BlockParameter;
 
     fn normal(seed: u64, name: &str, start: usize, len: usize) -> Vec<f32> {
         let mut out = vec![0.0; len];
@@ -135,20 +134,22 @@ mod tests {
         let mut source = Initial::new(&model, 3);
         for spec in crate::model::parameters(&model) {
             source.check_shape(&spec).unwrap();
-            let whole = source.load(&spec.name).unwrap();
+            let whole = source.load(spec.parameter).unwrap();
             assert_eq!(whole.size(), spec.shape);
             let numel = spec.numel();
             for (start, end) in [(0, numel), (0, 0), (numel, numel), (numel / 3, numel - 1), (1, numel / 2)] {
                 let (start, end) = (start.min(end), end);
-                let part = source.read(&spec.name, start..end).unwrap();
+                let part = source.read(spec.parameter, start..end).unwrap();
                 assert!(part.equal(&whole.flatten(0, -1).narrow(0, start, end - start)), "{}", spec.name);
             }
             for range in [-1..1, 0..numel + 1] {
-                let error = source.read(&spec.name, range).unwrap_err().to_string();
+                let error = source.read(spec.parameter, range).unwrap_err().to_string();
                 assert!(error.contains(&spec.name), "{error}");
             }
         }
-        assert!(source.read("model.extra", 0..1).is_err());
+        let layer = model.num_hidden_layers as usize;
+        let beyond = Parameter::Block { layer, parameter: BlockParameter::Sinks };
+        assert!(source.read(beyond, 0..1).is_err());
     }
 
     #[test]

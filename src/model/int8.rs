@@ -54,7 +54,7 @@ pub fn is_int8(matrix: &Tensor) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::linear::{forward, forward_each, grouped_product_into, wide_product};
+    use super::super::linear::{Linear, forward, forward_each, grouped_product_into, wide_product};
     use super::*;
     use crate::torch::Group;
     use tch::Device;
@@ -79,13 +79,15 @@ mod tests {
         // The last has more outputs than a tile.
         for (rows, width, out) in [(1, 40, 30), (17, 64, 50), (20, 2048, 700)] {
             let x = exact(&[rows, width]);
-            let layers = [out, out + 1].map(|out| (exact(&[out, width]), exact(&[1, out]).view([out])));
-            let packed = layers
-                .each_ref()
-                .map(|(weight, bias)| (in_int8(Role::Matrix, weight.shallow_clone()), bias.shallow_clone()));
+            let layers = [out, out + 1]
+                .map(|out| Linear { weight: exact(&[out, width]), bias: exact(&[1, out]).view([out]) });
+            let packed = layers.each_ref().map(|layer| Linear {
+                weight: in_int8(Role::Matrix, layer.weight.shallow_clone()),
+                bias: layer.bias.shallow_clone(),
+            });
             for (layer, packed) in layers.iter().zip(&packed) {
-                hold(&forward(&x, &packed.0, &packed.1), &forward(&x, &layer.0, &layer.1));
-                let [columns, packed] = [&layer.0, &packed.0].map(|matrix| matrix.transpose(0, 1));
+                hold(&forward(&x, packed), &forward(&x, layer));
+                let [columns, packed] = [layer, packed].map(|layer| layer.weight.transpose(0, 1));
                 hold(&wide_product(&x, &packed), &wide_product(&x, &columns));
             }
             let [seen, expected] = [&packed, &layers].map(|layers| forward_each(&x, layers.each_ref()));

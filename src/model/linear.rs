@@ -10,39 +10,43 @@ use super::wide_kind;
 use crate::kernels;
 use crate::torch::{Gemm, Group, Onto, gemm, gemm_each, gemm_grouped, has_gemm};
 
-/// `x [N, in]` times `weight [out, in]`, plus `bias [out]`.
-pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+/// Weights of a linear layer, or their gradients.
+#[derive(Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Tensor,
+    /// `[out]`.
+    pub bias: Tensor,
+}
+
+/// `x [N, in]` through a layer: `[N, out]`.
+pub fn forward(x: &Tensor, layer: &Linear) -> Tensor {
+    let Linear { weight, bias } = layer;
     let mut y = Tensor::empty([x.size()[0], weight.size()[0]], (x.kind(), x.device()));
     product_plus_into(&mut y, x, &weight.transpose(0, 1), bias);
     y
 }
 
 /// [`forward`] through several layers, side by side where the CPU can.
-pub fn forward_each<const L: usize>(x: &Tensor, layers: [&(Tensor, Tensor); L]) -> [Tensor; L] {
-    let is_int8 = layers.iter().any(|(weight, _)| is_int8(weight));
+pub fn forward_each<const L: usize>(x: &Tensor, layers: [&Linear; L]) -> [Tensor; L] {
+    let is_int8 = layers.iter().any(|layer| is_int8(&layer.weight));
     if is_int8 || !has_gemm(x) || kernels::takes_few_rows(x, x.size()[0]) {
-        return layers.map(|(weight, bias)| forward(x, weight, bias));
+        return layers.map(|layer| forward(x, layer));
     }
-    let columns = layers.map(|(weight, _)| weight.transpose(0, 1));
+    let columns = layers.map(|layer| layer.weight.transpose(0, 1));
     let mut ys =
-        layers.map(|(weight, _)| Tensor::empty([x.size()[0], weight.size()[0]], (x.kind(), x.device())));
+        layers.map(|layer| Tensor::empty([x.size()[0], layer.weight.size()[0]], (x.kind(), x.device())));
     let products = ys.iter_mut().zip(&columns).zip(layers);
-    let products = products.map(|((into, b), (_, bias))| Gemm { into, a: x, b, onto: Onto::Row(bias) });
+    let products = products.map(|((into, b), layer)| Gemm { into, a: x, b, onto: Onto::Row(&layer.bias) });
     gemm_each(&products.collect::<Vec<_>>());
     ys
 }
 
-/// The gradient of the input; those of weight and bias are added to `grad_weight` and `grad_bias` (f32).
-pub fn backward(
-    grad: &Tensor,
-    x: &Tensor,
-    weight: &Tensor,
-    grad_weight: &mut Tensor,
-    grad_bias: &mut Tensor,
-) -> Tensor {
-    accumulate_product(grad_weight, &grad.transpose(0, 1), x);
-    let _ = grad_bias.g_add_(&sum_rows(grad, grad_bias.kind()));
-    product(grad, weight)
+/// The gradient of the input; those of weight and bias are added to `grads` (f32).
+pub fn backward(grad: &Tensor, x: &Tensor, layer: &Linear, grads: &mut Linear) -> Tensor {
+    accumulate_product(&mut grads.weight, &grad.transpose(0, 1), x);
+    let _ = grads.bias.g_add_(&sum_rows(grad, grads.bias.kind()));
+    product(grad, &layer.weight)
 }
 
 /// `a @ b`.

@@ -25,14 +25,18 @@ mod weights;
 pub use block::{Activations, Block, Saved, Weights as BlockWeights, feed_forward};
 pub use chain::{Chain, Sequences, casts_what_it_reads, embed, project_queries};
 pub use cross_entropy::{LossScratch, logits_chunk_bytes};
-pub use head::{Weights as HeadWeights, logits, loss_and_gradient, losses};
+pub use head::{Gradients as HeadGradients, Weights as HeadWeights, logits, loss_and_gradient, losses};
 pub use init::{Initial, fill_normal};
 pub use int8::in_int8;
-pub use parameters::{Init, ParameterSpec, Role, num_units, parameters, unit_parameters, vocab_size};
+pub use parameters::{
+    BlockParameter, EMBEDDING_UNIT, Init, Parameter, ParameterSpec, Role, block_unit, head_unit, num_units,
+    parameters, unit_parameters, vocab_size,
+};
 pub use rope::{Rotation, inverse_frequencies};
 pub use router::{Load, Routing};
 pub use weights::{WeightSource, Weights, check_range};
 
+use linear::Linear;
 use tch::{Kind, Tensor};
 
 /// The kind that norms, softmaxes and routers compute in: f32, or f64 for f64 (which only tests use).

@@ -4,7 +4,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{linear, wide, wide_kind};
+use super::{Linear, linear, wide, wide_kind};
 use crate::kernels;
 
 /// Where the tokens of one layer go.
@@ -20,8 +20,8 @@ pub struct Routing {
 
 /// Rows `x [N, D]` to their routing. `chosen` reuses an earlier choice of experts instead of choosing again, so that
 /// recomputation cannot route differently.
-pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, active: i64, chosen: Option<&Tensor>) -> Routing {
-    let logits = linear::forward(&wide(x), weight, bias); // [N, E]
+pub fn forward(x: &Tensor, layer: &Linear, active: i64, chosen: Option<&Tensor>) -> Routing {
+    let logits = linear::forward(&wide(x), layer); // [N, E]
     if kernels::take(&logits) {
         let (experts, weights, probabilities) = kernels::route(&logits, active, chosen);
         return Routing { experts, weights, probabilities };
@@ -35,14 +35,14 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, active: i64, chosen: 
 }
 
 /// The gradient of `x`, from the gradient of the routing weights `[N, A]` and that of the probabilities `[E]`, which is
-/// the same for every token (the balancing loss is linear in their sum).
+/// the same for every token (the balancing loss is linear in their sum); the layer's are added to `grads`.
 pub fn backward(
     grad_weights: &Tensor,
     grad_probabilities: Option<&Tensor>,
     x: &Tensor,
-    weight: &Tensor,
+    layer: &Linear,
     routing: &Routing,
-    (grad_weight, grad_bias): (&mut Tensor, &mut Tensor),
+    grads: &mut Linear,
 ) -> Tensor {
     let chosen = softmax_backward(grad_weights, &routing.weights); // [N, A]
     // A token's experts differ, so the scatter adds at most one number to a place and its order is free.
@@ -50,7 +50,7 @@ pub fn backward(
     if let Some(grad) = grad_probabilities {
         grad_logits += softmax_backward(&grad.unsqueeze(0), &routing.probabilities);
     }
-    linear::backward(&grad_logits, &wide(x), weight, grad_weight, grad_bias).to_kind(x.kind())
+    linear::backward(&grad_logits, &wide(x), layer, grads).to_kind(x.kind())
 }
 
 fn softmax_backward(grad: &Tensor, output: &Tensor) -> Tensor {

@@ -6,7 +6,7 @@ use crate::error::UserError;
 use anyhow::{Result, ensure};
 use tch::{Device, Tensor};
 
-use super::ParameterSpec;
+use super::{Parameter, ParameterSpec};
 
 /// The weights of the chain, a unit at a time.
 ///
@@ -21,38 +21,38 @@ pub trait Weights {
     fn device(&self) -> Device;
 }
 
-/// Named tensors of a whole model in storage: a checkpoint, a Hugging Face directory, or an initialisation.
+/// The parameters of a whole model in storage: a checkpoint, a Hugging Face directory, or an initialisation.
 ///
 /// Only [`WeightSource::load`] makes a whole tensor. Where the others are derived from it, as for a source that holds its
 /// tensors in memory anyway, they cost as much; sources in storage read no more than they are asked for.
 pub trait WeightSource {
-    /// The tensor of that Hugging Face name, whole, on the CPU, in whatever float kind it is stored.
+    /// A parameter, whole, on the CPU, in whatever float kind it is stored.
     ///
     /// # Errors
-    /// An unknown name; storage that is damaged or cannot be read.
-    fn load(&mut self, name: &str) -> Result<Tensor>;
+    /// A parameter that is not there; storage that is damaged or cannot be read.
+    fn load(&mut self, parameter: Parameter) -> Result<Tensor>;
 
-    /// Flattened elements `range` of that tensor: 1-D, on the CPU, in the stored kind; bit for bit those of the whole.
+    /// Flattened elements `range` of a parameter: 1-D, on the CPU, in the stored kind; bit for bit those of the whole.
     ///
     /// # Errors
     /// As for the whole, and a range that leaves the tensor.
-    fn read(&mut self, name: &str, range: Range<i64>) -> Result<Tensor> {
-        let whole = self.load(name)?;
-        check_range(name, &whole.size(), &range)?;
+    fn read(&mut self, parameter: Parameter, range: Range<i64>) -> Result<Tensor> {
+        let whole = self.load(parameter)?;
+        check_range(parameter, &whole.size(), &range)?;
         Ok(whole.flatten(0, -1).narrow(0, range.start, range.end - range.start))
     }
 
-    /// The shape of that tensor.
+    /// The shape of a parameter.
     ///
     /// # Errors
-    /// An unknown name.
-    fn shape(&mut self, name: &str) -> Result<Vec<i64>> {
-        Ok(self.load(name)?.size())
+    /// A parameter that is not there.
+    fn shape(&mut self, parameter: Parameter) -> Result<Vec<i64>> {
+        Ok(self.load(parameter)?.size())
     }
 
     /// Refuses a parameter that is stored in another shape than `[model]` gives it.
     fn check_shape(&mut self, spec: &ParameterSpec) -> Result<()> {
-        let found = self.shape(&spec.name)?;
+        let found = self.shape(spec.parameter)?;
         ensure!(
             found == spec.shape,
             UserError::failed(format!(
@@ -66,12 +66,15 @@ pub trait WeightSource {
 }
 
 /// Refuses a range of flattened elements that a tensor of `shape` does not have.
-pub fn check_range(name: &str, shape: &[i64], range: &Range<i64>) -> Result<()> {
+pub fn check_range(parameter: Parameter, shape: &[i64], range: &Range<i64>) -> Result<()> {
     let numel: i64 = shape.iter().product();
     ensure!(
         0 <= range.start && range.start <= range.end && range.end <= numel,
-        UserError::failed(format!("elements {range:?} of {name} were asked for, which has shape {shape:?}"))
-            .hint(format!("ask for no more than {numel}"))
+        UserError::failed(format!(
+            "elements {range:?} of {} were asked for, which has shape {shape:?}",
+            parameter.name()
+        ))
+        .hint(format!("ask for no more than {numel}"))
     );
     Ok(())
 }

@@ -28,7 +28,7 @@ impl Disk {
 /// Room that a run takes up to its end, on any number of ranks; the model's `vocab_size` is set.
 pub fn disk(experiment: &Experiment) -> Disk {
     let numel = |parameter: &ParameterSpec| parameter.numel().unsigned_abs();
-    let sizes = parameters(&experiment.model).into_iter().map(|parameter| match parameter.role {
+    let sizes = parameters(&experiment.model).into_iter().map(|parameter| match parameter.role() {
         Role::Vocabulary => Regions { matrices: numel(&parameter), ..Regions::default() },
         Role::Matrix => Regions { matrices: numel(&parameter), of_blocks: numel(&parameter), rest: 0 },
         Role::Router | Role::Vector => Regions { rest: numel(&parameter), ..Regions::default() },

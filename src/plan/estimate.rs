@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use crate::experiment::{Experiment, LayerType, Model};
-use crate::model::{ParameterSpec, parameters};
+use crate::model::{BlockParameter, Parameter, parameters};
 
 /// Sizes and amounts of an experiment whose vocabulary is known.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,9 +65,9 @@ fn count(model: &Model) -> Parameters {
         norm: 0,
         head: 0,
     };
-    for parameter in parameters(model) {
-        let numel = parameter.numel();
-        *kind(&mut counted, &parameter) += numel;
+    for spec in parameters(model) {
+        let numel = spec.numel();
+        *kind(&mut counted, spec.parameter) += numel;
         counted.total += numel;
     }
     let visited = counted.experts / model.num_local_experts * model.num_experts_per_tok;
@@ -75,15 +75,21 @@ fn count(model: &Model) -> Parameters {
     counted
 }
 
-fn kind<'a>(counted: &'a mut Parameters, parameter: &ParameterSpec) -> &'a mut i64 {
-    let name = parameter.name.as_str();
-    match name {
-        "model.embed_tokens.weight" => &mut counted.embedding,
-        "lm_head.weight" => &mut counted.head,
-        _ if name.contains(".self_attn.") => &mut counted.attention,
-        _ if name.contains(".mlp.experts.") => &mut counted.experts,
-        _ if name.contains(".mlp.router.") => &mut counted.router,
-        _ => &mut counted.norm,
+fn kind(counted: &mut Parameters, parameter: Parameter) -> &mut i64 {
+    use BlockParameter::*;
+    let parameter = match parameter {
+        Parameter::Embedding => return &mut counted.embedding,
+        Parameter::LmHead => return &mut counted.head,
+        Parameter::FinalNorm => return &mut counted.norm,
+        Parameter::Block { parameter, .. } => parameter,
+    };
+    match parameter {
+        QWeight | KWeight | VWeight | OWeight | QBias | KBias | VBias | OBias | Sinks => {
+            &mut counted.attention
+        }
+        GateUpWeight | GateUpBias | DownWeight | DownBias => &mut counted.experts,
+        RouterWeight | RouterBias => &mut counted.router,
+        AttentionNorm | MlpNorm => &mut counted.norm,
     }
 }
 

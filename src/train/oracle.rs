@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Holding, MicroBatch, PassOptions, Unit, Units, forward_backward};
 use crate::distributed::Mesh;
 use crate::experiment::{LayerType, Model, Preset};
-use crate::model::{Load, Sequences, WeightSource, parameters};
+use crate::model::{Load, Parameter, Sequences, WeightSource, parameters};
 
 /// Random weights, large enough that clamps, sinks and biases matter.
 struct Random(std::collections::HashMap<String, Tensor>);
@@ -22,8 +22,8 @@ impl Random {
 }
 
 impl WeightSource for Random {
-    fn load(&mut self, name: &str) -> Result<Tensor> {
-        Ok(self.0[name].shallow_clone())
+    fn load(&mut self, parameter: Parameter) -> Result<Tensor> {
+        Ok(self.0[&parameter.name()].shallow_clone())
     }
 }
 

@@ -12,7 +12,10 @@ use tch::{Kind, Tensor};
 use super::units::Units;
 use crate::distributed::Mesh;
 use crate::experiment::Model;
-use crate::model::{self, Block, BlockWeights, HeadWeights, Load, Rotation, Sequences, embed};
+use crate::model::{
+    self, Block, BlockWeights, EMBEDDING_UNIT, HeadGradients, HeadWeights, Load, Parameter, Rotation,
+    Sequences, block_unit, embed, head_unit,
+};
 
 /// One micro-batch.
 #[derive(Debug)]
@@ -75,9 +78,9 @@ pub fn forward_backward(
         batch: micro.inputs.tokens.size()[0],
     };
     let layers = model.num_hidden_layers as usize;
-    let (embedding, first, head) = (0, 1, layers + 1);
+    let (embedding, first, head) = (EMBEDDING_UNIT, block_unit(0), head_unit(model));
 
-    let matrix = &units.weights(embedding)?[0];
+    let matrix = &units.weights(embedding)?[Parameter::Embedding.index()];
     units.expect(first)?;
     let mut rows: Vec<Tensor> =
         batch.iter().map(|micro| embed(matrix, &micro.inputs.tokens, options.kind)).collect(); // [N, D] each
@@ -100,19 +103,19 @@ pub fn forward_backward(
 
     let scale = options.loss_scale / tokens as f64;
     let weights = HeadWeights::new(&units.weights(head)?);
-    let mut grads = HeadWeights::new(&units.begin_gradients(head, Some(HeadWeights::MATRIX))?);
+    let mut grads = HeadGradients::new(&units.begin_gradients(head, Some(Parameter::LmHead))?);
     // The last block's weights are needed again next, and may still be there.
     units.expect(head - 1)?;
     let mut total = Tensor::zeros([], (Kind::Double, mesh.device()));
     let mut gradients = Vec::with_capacity(batch.len());
-    for (index, (x, micro)) in rows.into_iter().zip(batch).enumerate() {
+    for (x, micro) in rows.into_iter().zip(batch) {
         let (loss, grad) = model::loss_and_gradient(
             model,
             &x,
             &micro.targets,
             &weights,
             scale,
-            (&mut grads, index == 0),
+            &mut grads,
             units.loss_scratch(),
         );
         total += loss;
@@ -141,7 +144,7 @@ pub fn forward_backward(
         }
         units.end_gradients(first + layer)?;
     }
-    let mut matrix = units.begin_gradients(embedding, None)?.swap_remove(0);
+    let mut matrix = units.begin_gradients(embedding, None)?.swap_remove(Parameter::Embedding.index());
     for (grad, micro) in gradients.iter().zip(batch) {
         let _ = matrix.index_add_(0, &micro.inputs.tokens.flatten(0, -1), &grad.to_kind(matrix.kind()));
     }

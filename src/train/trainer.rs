@@ -118,7 +118,7 @@ impl<'a> Trainer<'a> {
         mesh: &'a Mesh,
     ) -> Result<Self> {
         let mut trainer = Self::new(experiment, &mut checkpoint, from_scratch, mesh)?;
-        trainer.units.slices_mut()?.iter_mut().try_for_each(|unit| unit.load_moments(&mut checkpoint))?;
+        trainer.units.slices_mut()?.iter_mut().try_for_each(|unit| unit.load_moments(&checkpoint))?;
         trainer.progress = serde_json::from_value(checkpoint.state().clone())
             .with_context(|| format!("the training state in {}", checkpoint.path().display()))?;
         Ok(trainer)

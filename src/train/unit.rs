@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::optimizer::{Keeping, Part, Region, Step, product_kind, shortened};
 use super::trainer::compute_kind;
-use crate::checkpoint::Entry;
+use crate::checkpoint::{Checkpoint, Entry};
 use crate::distributed::{Group, Layout, Local, Piece, fill};
 use crate::experiment::{Experiment, OptimizerKind, StatePrecision, StoredWeights, Update};
 use crate::model::{Role, WeightSource};
@@ -120,15 +120,15 @@ impl Unit {
         [(&self.matrices, of_matrices), (&self.rest, of_rest)]
     }
 
-    /// Reads the moments from `source`, by the names that [`Self::entries`] gives them.
-    pub fn load_moments(&mut self, source: &mut dyn WeightSource) -> Result<()> {
+    /// Reads the moments from `checkpoint`, by the names that [`Self::entries`] gives them.
+    pub fn load_moments(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         for (region, parts) in self.regions() {
             for (part, stored) in
                 parts.iter().flat_map(|part| region.state().into_iter().map(move |s| (part, s)))
             {
                 let held = part.range_by(stored.per);
                 let number = held.end - held.start;
-                let read = source.read(&stored.name(&part.name), held)?;
+                let read = checkpoint.read(&stored.name(&part.name), held)?;
                 stored.tensor.narrow(0, part.offset / stored.per, number).copy_(&read);
             }
         }
@@ -225,13 +225,13 @@ fn parts(layout: &Layout, shard: usize) -> [Vec<Part>; 2] {
         Part {
             name: spec.name.clone(),
             slot,
-            offset: if spec.role.is_matrix() { offset } else { offset - num_matrices },
+            offset: if spec.role().is_matrix() { offset } else { offset - num_matrices },
             len: range.end - range.start,
             first: range.start,
-            decays: spec.role != Role::Vector,
+            decays: spec.role() != Role::Vector,
         }
     };
-    let is_matrix = |part: &Part| layout.slots[part.slot].spec.role.is_matrix();
+    let is_matrix = |part: &Part| layout.slots[part.slot].spec.role().is_matrix();
     let (matrices, rest) = layout.pieces(shard).into_iter().map(part).partition(is_matrix);
     [matrices, rest]
 }

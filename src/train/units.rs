@@ -10,7 +10,7 @@ use super::unit::{Holding, Unit};
 use crate::distributed::{Gatherer, Layout, Mesh, Reducer};
 use crate::experiment::{Model, Update};
 use crate::model::{
-    HeadWeights, LossScratch, ParameterSpec, WeightSource, Weights, casts_what_it_reads, num_units,
+    LossScratch, Parameter, ParameterSpec, WeightSource, Weights, casts_what_it_reads, num_units,
 };
 
 /// The units in the chain's order, each with this rank's slice.
@@ -117,7 +117,7 @@ impl<'a> Units<'a> {
     ///
     /// # Errors
     /// Another rank is gone.
-    pub fn begin_gradients(&mut self, index: usize, replaced: Option<usize>) -> Result<Vec<Tensor>> {
+    pub fn begin_gradients(&mut self, index: usize, replaced: Option<Parameter>) -> Result<Vec<Tensor>> {
         // Training needs the memory again.
         self.head_matrix.take();
         let Unit { layout, gradient, .. } = &self.units[index];
@@ -211,7 +211,7 @@ impl Weights for Units<'_> {
     fn unit(&self, index: usize) -> Result<Vec<Tensor>> {
         let mut tensors = self.weights(index)?;
         if index + 1 == self.units.len() {
-            let matrix = &mut tensors[HeadWeights::MATRIX];
+            let matrix = &mut tensors[Parameter::LmHead.index()];
             let mut cast = self.head_matrix.borrow_mut();
             if matrix.kind() != self.kind {
                 *matrix = cast.get_or_insert_with(|| matrix.to_kind(self.kind)).shallow_clone();

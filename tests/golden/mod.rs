@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use oss_run::experiment::Model;
-use oss_run::model::WeightSource;
+use oss_run::model::{Parameter, WeightSource};
 use oss_run::torch::tensor_from_bytes;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
@@ -67,7 +67,8 @@ impl Golden {
 }
 
 impl WeightSource for Golden {
-    fn load(&mut self, name: &str) -> Result<Tensor> {
+    fn load(&mut self, parameter: Parameter) -> Result<Tensor> {
+        let name = parameter.name();
         self.find(&format!("weight/{name}")).with_context(|| format!("no weight is called {name}"))
     }
 }

@@ -26,7 +26,7 @@ pub struct Slot {
 
 impl Slot {
     fn is_matrix(&self) -> bool {
-        self.spec.role.is_matrix()
+        self.spec.role().is_matrix()
     }
 
     /// The parameter's matrices, `[N, in, out]` or the reverse, as a view of its whole region.
@@ -66,7 +66,7 @@ impl Layout {
         let shards = shards as i64;
         let mut layout = Self { slots: Vec::new(), matrices: 0, rest: 0, shards };
         for spec in unit_parameters(model, index) {
-            let region = if spec.role.is_matrix() { &mut layout.matrices } else { &mut layout.rest };
+            let region = if spec.role().is_matrix() { &mut layout.matrices } else { &mut layout.rest };
             let offset = *region;
             *region += round_up(spec.numel(), ALIGNMENT);
             layout.slots.push(Slot { spec, offset });
@@ -78,7 +78,7 @@ impl Layout {
 
     /// Elements of the blocks' matrices, padding included: those that Muon steps. A unit's matrices are all of them or none.
     pub fn matrices_of_blocks(&self) -> i64 {
-        let is_block = self.slots.iter().any(|slot| slot.spec.role == Role::Matrix);
+        let is_block = self.slots.iter().any(|slot| slot.spec.role() == Role::Matrix);
         if is_block { self.matrices } else { 0 }
     }
 

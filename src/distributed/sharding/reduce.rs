@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::layout::Layout;
 use crate::distributed::mesh::{Mesh, Pending};
+use crate::model::Parameter;
 
 /// Sums gradients while the computation goes on with the next unit, in two f32 buffers that take turns.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Reducer {
         mesh: &Mesh,
         layout: &Layout,
         slice: &Tensor,
-        replaced: Option<usize>,
+        replaced: Option<Parameter>,
     ) -> Result<Vec<Tensor>> {
         if mesh.shards == 1 {
             clear(layout, slice, replaced);
@@ -119,8 +120,8 @@ impl Reducer {
 }
 
 /// Zeroes a unit's gradients, but for those of the matrix `replaced`.
-fn clear(layout: &Layout, whole: &Tensor, replaced: Option<usize>) {
-    let kept = replaced.map(|slot| &layout.slots[slot]);
+fn clear(layout: &Layout, whole: &Tensor, replaced: Option<Parameter>) {
+    let kept = replaced.map(|parameter| &layout.slots[parameter.index()]);
     let (start, end) = kept.map_or((0, 0), |slot| (slot.offset, slot.offset + slot.spec.numel()));
     let _ = whole.narrow(0, 0, start).zero_();
     let _ = whole.narrow(0, end, whole.size()[0] - end).zero_();

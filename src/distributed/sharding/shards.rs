@@ -10,7 +10,9 @@ use super::layout::{Layout, Piece};
 use crate::distributed::mesh::Mesh;
 use crate::error::UserError;
 use crate::experiment::Model;
-use crate::model::{Role, WeightSource, Weights, compute_kind, in_int8, num_units, unit_parameters};
+use crate::model::{
+    Parameter, Role, WeightSource, Weights, compute_kind, in_int8, num_units, unit_parameters,
+};
 
 /// Weights that are read slice by slice and gathered unit by unit; on one rank, simply held.
 #[derive(Debug)]
@@ -74,9 +76,9 @@ impl<'a> Shards<'a> {
         );
         let of_unit = |(index, tensors): (usize, Vec<Tensor>)| -> Vec<Tensor> {
             let specs = unit_parameters(model, index);
-            let packed = specs.iter().zip(tensors).map(|(spec, tensor)| match index {
-                0 => tensor,
-                _ => in_int8(spec.role, tensor),
+            let packed = specs.iter().zip(tensors).map(|(spec, tensor)| match spec.parameter {
+                Parameter::Embedding => tensor,
+                parameter => in_int8(parameter.role(), tensor),
             });
             packed.collect()
         };
@@ -121,7 +123,7 @@ pub fn fill(
     }
     for Piece { slot, range, offset } in layout.pieces(shard) {
         let len = range.end - range.start;
-        let tensor = source.read(&layout.slots[slot].spec.name, range)?;
+        let tensor = source.read(layout.slots[slot].spec.parameter, range)?;
         place(offset, len).copy_(&tensor);
     }
     Ok(())
