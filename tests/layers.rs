@@ -12,16 +12,15 @@ use std::str::FromStr as _;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// From the top down. Layers of one row do not import each other.
-const LAYERS: [&[&str]; 18] = [
+const LAYERS: [&[&str]; 17] = [
     &["main"],
     &["cli"],
     &["report"],
     &["sweep"],
     &["runner", "runs"],
-    &["plan"],
     &["stages"],
-    &["train"],
-    &["evaluation", "generation"],
+    &["plan", "train"],
+    &["evaluation", "generation", "optimizer"],
     &["checkpoint", "hf_format"],
     &["distributed"],
     &["model", "data"],

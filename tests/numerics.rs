@@ -12,7 +12,8 @@ use oss_run::distributed::{Mesh, Shards};
 use oss_run::experiment::{Model, Optimizer};
 use oss_run::generation::{Decoding, Prompt, generate};
 use oss_run::model::{Chain, Load, Sequences, inverse_frequencies};
-use oss_run::train::{Holding, MicroBatch, PassOptions, PassResult, Step, Unit, Units, forward_backward};
+use oss_run::optimizer::{Step, StorageConfig};
+use oss_run::train::{MicroBatch, PassOptions, PassResult, Unit, Units, forward_backward};
 use tch::{Device, Kind, Tensor};
 
 const CASES: [&str; 4] = ["grouped", "ungrouped", "odd", "documents"];
@@ -56,7 +57,7 @@ fn mesh(device: Device) -> &'static Mesh {
 }
 
 fn units(model: &Model, golden: &mut Golden, device: Device) -> Units<'static> {
-    Units::load(model, golden, mesh(device), Holding::wide(Kind::Float)).unwrap()
+    Units::load(model, golden, mesh(device), &StorageConfig::f32(Kind::Float)).unwrap()
 }
 
 /// One pass over a case's batch; the units hold its gradients.

@@ -13,8 +13,7 @@ use super::staleness::{Freshness, Reason};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::Prepared;
 use crate::experiment::{CheckpointChoice, Experiment, NamedCheckpoint};
-use crate::run_dir::{Manifest, RunDir, RunsDir};
-use crate::stages::OutputFile;
+use crate::run_dir::{Manifest, OutputFile, RunDir, RunsDir};
 
 /// The stages of one run.
 #[derive(Clone, Debug)]

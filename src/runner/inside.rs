@@ -9,9 +9,9 @@ use tch::Kind;
 use super::data::{self, Data};
 use super::trained::Trained;
 use crate::distributed::{Mesh, Shards};
-use crate::model::{Chain, Sequences};
+use crate::model::{Chain, Sequences, matmul_kind};
 use crate::torch::guard;
-use crate::train::{GlobalBatch, compute_kind, device, set_up};
+use crate::train::{GlobalBatch, device, set_up};
 
 /// The sequences of one step.
 #[derive(Debug, Serialize)]
@@ -55,7 +55,7 @@ impl Trained {
         let prompt_tokens: Vec<i64> = tokens.into_iter().map(i64::from).collect();
         let experiment = self.experiment().clone();
         set_up(&experiment.train, experiment.run.deterministic, 1)?;
-        let (device, kind) = (device(&experiment.train, 0)?, compute_kind(experiment.train.precision));
+        let (device, kind) = (device(&experiment.train, 0)?, matmul_kind(experiment.train.precision));
         let logits = guard(|| {
             let _no_grad = tch::no_grad_guard();
             let mesh = Mesh::alone(device);

@@ -7,10 +7,10 @@ use crate::checkpoint::Checkpoint;
 use crate::distributed::World;
 use crate::evaluation::{self, Evaluation};
 use crate::experiment::Experiment;
-use crate::model::Chain;
+use crate::model::{Chain, matmul_kind};
 use crate::monitor::{Progress, Unit};
 use crate::torch::guard;
-use crate::train::{compute_kind, device, set_up};
+use crate::train::{device, set_up};
 
 /// What an evaluation reads.
 pub struct Inputs<'a> {
@@ -55,7 +55,7 @@ pub fn evaluate(inputs: Inputs<'_>) -> Result<Report> {
         inputs;
     let train = &experiment.train;
     set_up(train, experiment.run.deterministic, world.local_size())?;
-    let kind = compute_kind(train.precision);
+    let kind = matmul_kind(train.precision);
     let options = evaluation::Options {
         sequence_length: usize::try_from(train.sequence_length).context("train.sequence_length")?,
         max_tokens,

@@ -12,11 +12,11 @@ use crate::data::Tokenizer;
 use crate::distributed::World;
 use crate::experiment::{Experiment, Precision, Sample};
 use crate::generation::{self, SampledText};
-use crate::model::Chain;
+use crate::model::{Chain, matmul_kind};
 use crate::monitor::{Progress, Unit};
 use crate::run_dir::{RunDir, write_atomic, write_json};
 use crate::torch::guard;
-use crate::train::{compute_kind, device, set_up};
+use crate::train::{device, set_up};
 
 /// Numbers in which sampling holds the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +36,7 @@ impl Weights {
     /// Kind of the activations.
     fn kind(self, precision: Precision) -> Kind {
         match self {
-            Self::AsTrained | Self::Int8 => compute_kind(precision),
+            Self::AsTrained | Self::Int8 => matmul_kind(precision),
             Self::F32 => Kind::Float,
             Self::Bf16 => Kind::BFloat16,
         }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::{Holding, MicroBatch, PassOptions, Unit, Units, forward_backward};
+use super::{MicroBatch, PassOptions, Unit, Units, forward_backward};
 use crate::distributed::Mesh;
 use crate::experiment::{LayerType, Model, Preset};
 use crate::model::{Load, Sequences, WeightSource, parameters};
+use crate::optimizer::StorageConfig;
 
 /// Random weights, large enough that clamps, sinks and biases matter.
 struct Random(std::collections::HashMap<String, Tensor>);
@@ -148,7 +149,7 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
     }
 
     let mesh = Mesh::alone(Device::Cpu);
-    let mut units = Units::load(&model, &mut weights, &mesh, Holding::wide(Kind::Float)).unwrap();
+    let mut units = Units::load(&model, &mut weights, &mesh, &StorageConfig::f32(Kind::Float)).unwrap();
     for unit in units.slices_mut().unwrap() {
         // Training's buffers are f32; in f64 the formulas show without the rounding.
         for flat in [&mut unit.matrices.weights, &mut unit.rest.weights, &mut unit.gradient] {

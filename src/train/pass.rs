@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::experiment::Preset;
     use crate::model::{Initial, vocab_size};
-    use crate::train::Holding;
+    use crate::optimizer::StorageConfig;
     use tch::Device;
 
     /// The final norm makes rows of length sqrt(D), so logits have variance D*std^2, and the mean of exp of a normal
@@ -191,7 +191,7 @@ mod tests {
         };
         let mut source = Initial::new(&model, 5);
         let mesh = Mesh::alone(Device::Cpu);
-        let mut units = Units::load(&model, &mut source, &mesh, Holding::wide(Kind::Float)).unwrap();
+        let mut units = Units::load(&model, &mut source, &mesh, &StorageConfig::f32(Kind::Float)).unwrap();
         tch::manual_seed(1);
         let tokens = Tensor::randint(vocab_size(&model), [4, 65], (Kind::Int64, Device::Cpu));
         let batch = [MicroBatch {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::schedule;
 use super::trainer::Progress;
 use crate::checkpoint::{self, Checkpoint};
 use crate::distributed::World;
 use crate::experiment::{Experiment, ScheduleKind};
+use crate::optimizer::schedule;
 
 /// The newest whole checkpoint that leads to the experiment's target, the same on every rank; each verifies its share.
 ///

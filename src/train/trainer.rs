@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::batch::StagedBatch;
-use super::optimizer::{LossScale, Step, sum_of_squares};
 use super::pass::{PassOptions, PassResult, forward_backward};
-use super::schedule;
-use super::unit::{Holding, Unit};
+use super::unit::Unit;
 use super::units::Units;
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::distributed::Mesh;
-use crate::experiment::{Experiment, NonFinite, Precision, Update};
-use crate::model::{Load, WeightSource};
+use crate::experiment::{Experiment, NonFinite, Update};
+use crate::model::{Load, WeightSource, matmul_kind};
+use crate::optimizer::schedule::lr_multiplier;
+use crate::optimizer::{LossScale, Step, StorageConfig, sum_of_squares};
 use crate::torch::{fetch, synchronize};
 
 /// The checkpoint of the lowest validation loss.
@@ -96,7 +96,7 @@ impl<'a> Trainer<'a> {
         from_scratch: bool,
         mesh: &'a Mesh,
     ) -> Result<Self> {
-        let units = Units::load(&experiment.model, source, mesh, Holding::of(experiment))?;
+        let units = Units::load(&experiment.model, source, mesh, &StorageConfig::new(experiment))?;
         let progress = Progress {
             step: 0,
             applied: 0,
@@ -141,7 +141,7 @@ impl<'a> Trainer<'a> {
 
     /// The kind of the matrix products.
     pub fn kind(&self) -> Kind {
-        compute_kind(self.experiment.train.precision)
+        matmul_kind(self.experiment.train.precision)
     }
 
     /// One optimizer step on this rank's share of a batch. `flags` is asked once the backward pass is queued, on a GPU before
@@ -165,7 +165,7 @@ impl<'a> Trainer<'a> {
             balance_loss: self.balance_loss,
             loss_scale,
         };
-        let lr = optimizer.lr * schedule::share(&self.experiment.schedule, train.steps, self.progress.step);
+        let lr = optimizer.lr * lr_multiplier(&self.experiment.schedule, train.steps, self.progress.step);
         let (seed, applied) = (self.experiment.run.seed, self.progress.applied);
         let step_by = |divisor| Step::new(optimizer, lr, applied, divisor, seed, mesh.device());
         let in_backward = optimizer.update == Update::InBackward;
@@ -242,19 +242,10 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The kind of the matrix products in a precision.
-pub fn compute_kind(precision: Precision) -> Kind {
-    match precision {
-        Precision::F32 => Kind::Float,
-        Precision::Bf16 => Kind::BFloat16,
-        Precision::F16 => Kind::Half,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Model, Preset, StatePrecision, StoredWeights};
+    use crate::experiment::{Model, Precision, Preset, StatePrecision, StoredWeights};
     use crate::model::Initial;
     use crate::train::GlobalBatch;
     use tch::Device;

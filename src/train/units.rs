@@ -5,13 +5,13 @@ use std::cell::RefCell;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::optimizer::{Step, sum_of_squares};
-use super::unit::{Holding, Unit};
+use super::unit::Unit;
 use crate::distributed::{Gatherer, Layout, Mesh, Reducer};
 use crate::experiment::{Model, Update};
 use crate::model::{
     HeadWeights, LossScratch, ParameterSpec, WeightSource, Weights, casts_what_it_reads, num_units,
 };
+use crate::optimizer::{Step, StorageConfig, sum_of_squares};
 
 /// The units in the chain's order, each with this rank's slice.
 #[derive(Debug)]
@@ -47,29 +47,29 @@ impl<'a> Units<'a> {
         model: &Model,
         source: &mut dyn WeightSource,
         mesh: &'a Mesh,
-        holding: Holding,
+        storage: &StorageConfig,
     ) -> Result<Self> {
         let layouts: Vec<Layout> =
             (0..num_units(model)).map(|unit| Layout::new(model, unit, mesh.shards)).collect();
-        let gradients = gradients(&layouts, mesh, holding.update);
+        let gradients = gradients(&layouts, mesh, storage.update);
         let units = layouts
             .iter()
             .zip(gradients)
             .enumerate()
             .map(|(index, (layout, gradient))| {
-                let casts = casts_what_it_reads(model, index, holding.kind, mesh.device());
-                Unit::new(layout.clone(), mesh.shard, source, holding, gradient, casts)
+                let casts = casts_what_it_reads(model, index, storage.kind, mesh.device());
+                Unit::new(layout.clone(), mesh.shard, source, storage, gradient, casts)
             })
             .collect::<Result<_>>()?;
         let reducer = Reducer::new(&layouts, mesh.device());
-        let gatherer = RefCell::new(Gatherer::new(layouts, holding.kind, mesh.device()));
+        let gatherer = RefCell::new(Gatherer::new(layouts, storage.kind, mesh.device()));
         Ok(Self {
             mesh,
             units,
             gatherer,
             reducer,
             loss_scratch: LossScratch::default(),
-            kind: holding.kind,
+            kind: storage.kind,
             head_matrix: RefCell::new(None),
             updating: None,
         })
