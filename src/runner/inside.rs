@@ -11,7 +11,7 @@ use super::trained::Trained;
 use crate::distributed::{Mesh, Shards};
 use crate::model::{Chain, Sequences, matmul_kind};
 use crate::torch::guard;
-use crate::train::{GlobalBatch, device, set_up};
+use crate::train::{GlobalBatch, configure_torch, device};
 
 /// The sequences of one step.
 #[derive(Debug, Serialize)]
@@ -54,7 +54,7 @@ impl Trained {
         ensure!(!tokens.is_empty(), "the text has no token; give it a word");
         let prompt_tokens: Vec<i64> = tokens.into_iter().map(i64::from).collect();
         let experiment = self.experiment().clone();
-        set_up(&experiment.train, experiment.run.deterministic, 1)?;
+        configure_torch(&experiment.train, experiment.run.deterministic, 1)?;
         let (device, kind) = (device(&experiment.train, 0)?, matmul_kind(experiment.train.precision));
         let logits = guard(|| {
             let _no_grad = tch::no_grad_guard();

@@ -10,7 +10,7 @@ use crate::optimizer::{ParamGroup, ParamSlice, Region, Step, StorageConfig, Unit
 
 /// A rank's slice of one unit: flat buffers of whole blocks; on one rank, the whole unit.
 #[derive(Debug)]
-pub struct Unit {
+pub struct UnitShard {
     /// Where the parameters lie in the buffers below.
     pub layout: Layout,
     /// The matrices, `layout.matrices_of_shard()` elements.
@@ -30,7 +30,7 @@ pub struct Unit {
     shard: usize,
 }
 
-impl Unit {
+impl UnitShard {
     /// Slice `shard` of a unit with weights from `source` and empty optimizer state, on the device of `gradient`, which is
     /// flat and as long as the slice. With `casts`, the unit's passes take matrices as they are kept.
     pub fn new(

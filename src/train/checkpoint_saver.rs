@@ -9,7 +9,7 @@ use crate::checkpoint::{Background, Entry, RankFile, Writer, bytes_needed, write
 use crate::distributed::{Mesh, World};
 
 /// One rank's part in writing checkpoints.
-pub struct Saver<'a> {
+pub struct CheckpointSaver<'a> {
     world: &'a World,
     mesh: &'a Mesh,
     /// The run's checkpoints.
@@ -26,7 +26,7 @@ struct Begun {
     file: Option<Background>,
 }
 
-impl<'a> Saver<'a> {
+impl<'a> CheckpointSaver<'a> {
     /// Nothing written yet.
     pub fn new(world: &'a World, mesh: &'a Mesh, dir: &'a Path) -> Self {
         Self { world, mesh, dir, begun: None }
