@@ -110,7 +110,7 @@ pub enum OptimizerKind {
 
 /// What an optimizer expects of its hyperparameters.
 #[derive(Clone, Copy, Debug)]
-pub struct Expected {
+pub struct ExpectedHyperparameters {
     /// Decay of the momentum unless set; none where there is no momentum.
     pub momentum: Option<f64>,
     /// A peak learning rate above this has never trained a transformer.
@@ -119,10 +119,10 @@ pub struct Expected {
 
 impl OptimizerKind {
     /// What it expects of its hyperparameters.
-    pub fn expects(self) -> Expected {
+    pub fn expects(self) -> ExpectedHyperparameters {
         match self {
-            Self::Adamw => Expected { momentum: None, highest_lr: 1e-2 },
-            Self::Muon => Expected { momentum: Some(0.95), highest_lr: 1e-2 },
+            Self::Adamw => ExpectedHyperparameters { momentum: None, highest_lr: 1e-2 },
+            Self::Muon => ExpectedHyperparameters { momentum: Some(0.95), highest_lr: 1e-2 },
         }
     }
 }

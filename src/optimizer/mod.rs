@@ -1,10 +1,10 @@
 //! Optimizers: AdamW (arXiv:1711.05101), Muon, and what they share.
 //!
 //! * [`UpdateRule`] is what an optimizer is: what it keeps, communicates and needs, and its step. Each has a file of its own in
-//!   [`rules`], where the kind that an experiment names becomes one.
-//! * A [`Region`] is what a rule steps: flat buffers of weights and moments ([`moments`]) in the precisions of a
+//!   `rules`, where the kind that an experiment names becomes one.
+//! * A [`Region`] is what a rule steps: flat buffers of weights and moments (`moments`) in the precisions of a
 //!   [`StorageConfig`].
-//! * What is kept in fewer bits than f32 is widened, stepped, and rounded stochastically ([`stochastic`], [`blockwise`]).
+//! * What is kept in fewer bits than f32 is widened, stepped, and rounded stochastically (`stochastic`, `blockwise`).
 //! * [`schedule`] gives the learning rate of each step, [`LossScale`] the factor of f16's gradients.
 
 mod blockwise;

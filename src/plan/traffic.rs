@@ -11,7 +11,7 @@ use super::estimate::Estimate;
 use super::mesh::{Mesh, Regions, device, on_gpu, regions, uses_gloo};
 use super::pace::Pace;
 use crate::experiment::{Experiment, Precision};
-use crate::optimizer::StorageConfig;
+use crate::optimizer::{ParamGroup, StorageConfig};
 use crate::torch::element_bytes;
 
 const F32_BYTES: u64 = 4;
@@ -85,7 +85,7 @@ pub fn traffic(experiment: &Experiment) -> Traffic {
 /// Bytes of a unit that the optimizer's step gathers.
 fn gathered_by_the_optimizer(experiment: &Experiment, unit: Regions) -> u64 {
     let (storage, device) = (StorageConfig::new(experiment), device(&experiment.train));
-    let bytes = |(group, elements)| {
+    let bytes = |(group, elements): (ParamGroup, u64)| {
         let kind = storage.rule(group).gathered_kind(device);
         kind.map_or(0, |kind| elements * element_bytes(kind) as u64)
     };

@@ -131,8 +131,6 @@ fn orthogonal_step(region: &mut Region, param: &ParamSlice, stack: &Tensor, step
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
     use crate::experiment::{Optimizer, OptimizerKind, StatePrecision, StoredWeights};
     use crate::optimizer::storage::StorageConfig;

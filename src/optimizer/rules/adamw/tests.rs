@@ -75,7 +75,7 @@ impl Reference {
         Self { weights: numbers(&region.weights), moments: vec![[0.0; 2]; LEN as usize], count: 0 }
     }
 
-    fn update(&mut self, gradient: &Tensor, divisor: f64, clip: bool) {
+    fn step(&mut self, gradient: &Tensor, divisor: f64, clip: bool) {
         let Optimizer { betas: [beta1, beta2], eps, weight_decay, .. } = optimizer();
         self.count += 1;
         let gradient = numbers(gradient);
