@@ -9,10 +9,9 @@
 //! | [`report`] | what people read afterwards: one page about runs and sweeps |
 //! | [`sweep`] | many trials of one experiment |
 //! | [`runner`], [`runs`] | walks the plan; many runs: listed, compared, labelled, removed |
-//! | [`plan`] | experiment to stages, keys, staleness, estimates |
 //! | [`stages`] | prepare, train, evaluate, sample, export: one thin file each |
-//! | [`train`] | the chain driver, optimizer, schedule |
-//! | [`evaluation`], [`generation`] | used by the stages and inside training |
+//! | [`plan`], [`train`] | experiment to stages, keys, staleness, estimates; the training loop and the chain driver |
+//! | [`evaluation`], [`generation`], [`optimizer`] | used by the stages and inside training; AdamW, Muon, schedules |
 //! | [`checkpoint`], [`hf_format`] | our checkpoints; Hugging Face directories in and out |
 //! | [`distributed`] | where a rank stands, the launcher, process groups |
 //! | [`model`], [`data`] | attention, experts, rope, norm, loss, init; sources, tokenizer, token files, batches |
@@ -38,6 +37,7 @@ pub mod interrupt;
 pub mod kernels;
 pub mod model;
 pub mod monitor;
+pub mod optimizer;
 pub mod plan;
 pub mod report;
 pub mod run_dir;

@@ -12,7 +12,8 @@ use oss_run::distributed::{Mesh, Shards};
 use oss_run::experiment::{Model, Optimizer};
 use oss_run::generation::{Decoding, Prompt, generate};
 use oss_run::model::{Chain, Load, Sequences, inverse_frequencies};
-use oss_run::train::{Holding, MicroBatch, PassOptions, PassResult, Step, Unit, Units, forward_backward};
+use oss_run::optimizer::{Step, StorageConfig};
+use oss_run::train::{MicroBatch, PassOptions, PassResult, ShardedModel, UnitShard, forward_backward};
 use tch::{Device, Kind, Tensor};
 
 const CASES: [&str; 4] = ["grouped", "ungrouped", "odd", "documents"];
@@ -55,8 +56,8 @@ fn mesh(device: Device) -> &'static Mesh {
     Box::leak(Box::new(Mesh::alone(device)))
 }
 
-fn units(model: &Model, golden: &mut Golden, device: Device) -> Units<'static> {
-    Units::load(model, golden, mesh(device), Holding::wide(Kind::Float)).unwrap()
+fn load(model: &Model, golden: &mut Golden, device: Device) -> ShardedModel<'static> {
+    ShardedModel::load(model, golden, mesh(device), &StorageConfig::f32(Kind::Float)).unwrap()
 }
 
 /// One pass over a case's batch; the units hold its gradients.
@@ -65,13 +66,13 @@ fn pass(
     device: Device,
     micro_batch_size: usize,
     options: PassOptions,
-) -> (Units<'static>, PassResult) {
+) -> (ShardedModel<'static>, PassResult) {
     let model = model_of(golden);
-    let mut units = units(&model, golden, device);
+    let mut sharded = load(&model, golden, device);
     let (inputs, targets) = (golden.tensor("input_ids"), golden.tensor("targets"));
     let batch = micro_batches(&inputs, &targets, golden.separator(), micro_batch_size, device);
-    let result = forward_backward(&model, &mut units, &batch, options).unwrap();
-    (units, result)
+    let result = forward_backward(&model, &mut sharded, &batch, options).unwrap();
+    (sharded, result)
 }
 
 fn options() -> PassOptions {
@@ -79,9 +80,9 @@ fn options() -> PassOptions {
 }
 
 /// Holds every gradient to `expected`, by Hugging Face name. Where the true gradient is zero, ours must be tiny.
-fn compare_gradients(units: &Units<'_>, expected: impl Fn(&str) -> Tensor, label: &str) {
+fn compare_gradients(sharded: &ShardedModel<'_>, expected: impl Fn(&str) -> Tensor, label: &str) {
     let mut worst = (0.0, String::new());
-    for (spec, gradient) in units.views(Unit::gradients) {
+    for (spec, gradient) in sharded.views(UnitShard::gradients) {
         let expected = expected(&spec.name);
         let error = if expected.norm().double_value(&[]) == 0.0 {
             gradient.norm().double_value(&[])
@@ -121,13 +122,13 @@ fn loss_and_every_gradient_are_transformers() {
             for (micro_batch_size, recompute) in [(8, false), (1, true)] {
                 let mut golden = Golden::open(name);
                 let options = PassOptions { recompute, ..options() };
-                let (units, result) = pass(&mut golden, device, micro_batch_size, options);
+                let (sharded, result) = pass(&mut golden, device, micro_batch_size, options);
                 let label = format!("{name} on {device:?}, {micro_batch_size} at once");
                 let expected = golden.scalar("loss");
                 let loss = result.loss.double_value(&[]);
                 let error = (loss / expected - 1.0).abs();
                 assert!(error <= FORWARD, "{label}: loss {loss} is not {expected}");
-                compare_gradients(&units, |name| golden.tensor(&format!("gradient/{name}")), &label);
+                compare_gradients(&sharded, |name| golden.tensor(&format!("gradient/{name}")), &label);
             }
         }
     }
@@ -141,7 +142,7 @@ fn the_balancing_loss_and_its_gradients_are_transformers() {
         for name in CASES {
             let mut golden = Golden::open(name);
             let options = PassOptions { balance_loss: weight, ..options() };
-            let (units, result) = pass(&mut golden, device, 1, options);
+            let (sharded, result) = pass(&mut golden, device, 1, options);
             let expected = Vec::<f64>::try_from(golden.tensor("balance").to_kind(Kind::Double)).unwrap();
             for (layer, (load, expected)) in result.loads.iter().zip(&expected).enumerate() {
                 let error = (load.balance_loss() / expected - 1.0).abs();
@@ -158,7 +159,7 @@ fn the_balancing_loss_and_its_gradients_are_transformers() {
                     None => gradient,
                 }
             };
-            compare_gradients(&units, both, &format!("{name} on {device:?}, balanced"));
+            compare_gradients(&sharded, both, &format!("{name} on {device:?}, balanced"));
         }
     }
 }
@@ -206,18 +207,18 @@ fn adamw_with_clipping_is_torchs() {
         let mut golden = Golden::open("adamw");
         let model = model_of(&golden);
         let optimizer: Optimizer = serde_json::from_value(golden.case["optimizer"].clone()).unwrap();
-        let mut units = units(&model, &mut golden, device);
+        let mut sharded = load(&model, &mut golden, device);
         let (inputs, targets) = (golden.tensor("input_ids"), golden.tensor("targets"));
         for step in 0..inputs.size()[0] {
             let batch = micro_batches(&inputs.get(step), &targets.get(step), None, 1, device);
-            let result = forward_backward(&model, &mut units, &batch, options()).unwrap();
+            let result = forward_backward(&model, &mut sharded, &batch, options()).unwrap();
             let expected = golden.tensor("losses").double_value(&[step]);
             let loss = result.loss.double_value(&[]);
             let error = (loss / expected - 1.0).abs();
             assert!(error <= FORWARD, "step {step} on {device:?}: loss {loss} is not {expected}");
 
-            let norm = units
-                .slices()
+            let norm = sharded
+                .units()
                 .iter()
                 .map(|unit| unit.gradient.norm().double_value(&[]).powi(2))
                 .sum::<f64>()
@@ -228,12 +229,12 @@ fn adamw_with_clipping_is_torchs() {
 
             let divisor = norm / optimizer.clip_norm().unwrap();
             let step = Step::new(&optimizer, optimizer.lr, step as u64, divisor, 0, device);
-            for unit in units.slices_mut().unwrap() {
+            for unit in sharded.units_mut().unwrap() {
                 unit.step(&step, None, &mesh(device).reduce).unwrap();
             }
         }
         let mut worst: f64 = 0.0;
-        for (spec, weight) in units.views(Unit::weights) {
+        for (spec, weight) in sharded.views(UnitShard::weights) {
             let error = relative_error(&weight, &golden.tensor(&format!("final/{}", spec.name)));
             assert!(error <= FORWARD, "{} on {device:?} is off by {error:.1e} in the end", spec.name);
             worst = worst.max(error);

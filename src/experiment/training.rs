@@ -56,9 +56,9 @@ impl Default for Optimizer {
 }
 
 impl Optimizer {
-    /// Decay of Muon's momentum.
-    pub fn momentum(&self) -> f64 {
-        self.momentum.unwrap_or(0.95)
+    /// Decay of the momentum; none where the optimizer has none.
+    pub fn momentum(&self) -> Option<f64> {
+        self.kind.expects().momentum.map(|usual| self.momentum.unwrap_or(usual))
     }
 
     /// The global gradient norm to clip to; none where gradients are not clipped by it.
@@ -106,6 +106,25 @@ pub enum OptimizerKind {
     /// Steps along the nearest orthogonal matrix to the momentum, for the matrices of the blocks; AdamW for the embedding,
     /// the head, routers, norms, biases and sinks. It keeps one moment of the matrices instead of two.
     Muon,
+}
+
+/// What an optimizer expects of its hyperparameters.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpectedHyperparameters {
+    /// Decay of the momentum unless set; none where there is no momentum.
+    pub momentum: Option<f64>,
+    /// A peak learning rate above this has never trained a transformer.
+    pub highest_lr: f64,
+}
+
+impl OptimizerKind {
+    /// What it expects of its hyperparameters.
+    pub fn expects(self) -> ExpectedHyperparameters {
+        match self {
+            Self::Adamw => ExpectedHyperparameters { momentum: None, highest_lr: 1e-2 },
+            Self::Muon => ExpectedHyperparameters { momentum: Some(0.95), highest_lr: 1e-2 },
+        }
+    }
 }
 
 /// The learning rate over the steps.

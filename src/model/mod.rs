@@ -17,6 +17,7 @@ mod int8;
 mod linear;
 mod norm;
 mod parameters;
+mod precision;
 mod rope;
 mod router;
 mod sdpa;
@@ -32,6 +33,7 @@ pub use parameters::{
     BlockParameter, EMBEDDING_UNIT, Init, Parameter, ParameterSpec, Role, block_unit, head_unit, num_units,
     parameters, unit_parameters, vocab_size,
 };
+pub use precision::{matmul_kind, storage_kind};
 pub use rope::{Rotation, inverse_frequencies};
 pub use router::{Load, Routing};
 pub use weights::{WeightSource, Weights, check_range};

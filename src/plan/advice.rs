@@ -6,7 +6,8 @@
 use serde::Serialize;
 
 use super::estimate::Estimate;
-use crate::experiment::{Experiment, OptimizerKind};
+use crate::experiment::Experiment;
+use crate::optimizer::{ParamGroup, update_rule};
 
 /// One warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,8 +50,10 @@ const WANTED_ERROR: f64 = 0.03;
 /// Work that nobody wants to lose.
 const LONG_SECS: f64 = 2.0 * 3600.0;
 
-/// Below so many FLOPs the fits are not carried on, and of runs of so few nothing is said: they are toys.
+/// Fits are made between 1e17 and 2e19 FLOPs; below so many, what is usual changes little any more.
 const LEAST_FITTED: f64 = 1e15;
+
+/// Of runs of so few FLOPs nothing is said: they are toys.
 const TOY: f64 = 1e12;
 
 /// How far from the fits below still seems meant.
@@ -68,12 +71,10 @@ pub fn advice(experiment: &Experiment, estimate: &Estimate, known: &Known) -> Ve
     all
 }
 
-/// Peak learning rate and batch of pretraining runs of a compute budget C in FLOPs: 0.3118 C^-0.125 and 0.292 C^0.3271
-/// tokens (DeepSeek LLM, arXiv:2401.02954, section 3.1). Fitted to AdamW between 1e17 and 2e19 FLOPs; far below, what is
-/// usual changes little any more.
-fn usual(flops: f64) -> (f64, f64) {
-    let flops = flops.max(LEAST_FITTED);
-    (0.3118 * flops.powf(-0.125), 0.292 * flops.powf(0.3271))
+/// Tokens per step of pretraining runs of a compute budget C in FLOPs: 0.292 C^0.3271 (DeepSeek LLM, arXiv:2401.02954,
+/// section 3.1).
+fn usual_batch(flops: f64) -> f64 {
+    0.292 * flops.powf(0.3271)
 }
 
 fn rates(experiment: &Experiment, estimate: &Estimate, all: &mut Vec<Advice>) {
@@ -82,19 +83,21 @@ fn rates(experiment: &Experiment, estimate: &Estimate, all: &mut Vec<Advice>) {
     if model.init_from.is_some() || estimate.flops < TOY {
         return;
     }
-    let (lr, batch) = usual(estimate.flops);
-    let ratio = optimizer.lr / lr;
-    if optimizer.kind == OptimizerKind::Adamw && !(FAR_LR.0..=FAR_LR.1).contains(&ratio) {
-        let side = if ratio > 1.0 { "above" } else { "below" };
+    let flops = estimate.flops.max(LEAST_FITTED);
+    let rule = update_rule(optimizer.kind, ParamGroup::BlockMatrices);
+    let is_far = |lr: &f64| !(FAR_LR.0..=FAR_LR.1).contains(&(optimizer.lr / lr));
+    if let Some(lr) = rule.usual_lr(flops).filter(is_far) {
+        let side = if optimizer.lr > lr { "above" } else { "below" };
         all.push(Advice {
             key: "optimizer.lr",
             message: format!(
                 "a peak learning rate of {} is far {side} what runs of this size use",
                 optimizer.lr
             ),
-            fix: format!("about {lr:.0e} is usual for AdamW and {:.0e} FLOPs", estimate.flops),
+            fix: format!("about {lr:.0e} is usual for {} and {:.0e} FLOPs", rule.name(), estimate.flops),
         });
     }
+    let batch = usual_batch(flops);
     let ratio = estimate.tokens_per_step as f64 / batch;
     // A single sequence can be no smaller.
     if !(FAR_BATCH.0..=FAR_BATCH.1).contains(&ratio) && (ratio > 1.0 || train.global_batch_size > 1) {

@@ -14,8 +14,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::data::Prepared;
 use crate::error::ErrorReport;
 use crate::experiment::{CheckpointChoice, Experiment, NamedCheckpoint};
-use crate::run_dir::{Manifest, RunDir, RunsDir};
-use crate::stages::OutputFile;
+use crate::run_dir::{Manifest, OutputFile, RunDir, RunsDir};
 
 /// The stages of one run.
 #[derive(Clone, Debug)]

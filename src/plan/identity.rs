@@ -14,8 +14,8 @@ use super::keys::{self, Key, KeyInputs};
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::{ErrorReport, Hint};
 use crate::experiment::{Experiment, ScheduleKind};
+use crate::optimizer::schedule::lr_multiplier;
 use crate::run_dir::{Manifest, RunDir, RunsDir};
-use crate::train::schedule;
 
 /// The run that an experiment is.
 #[derive(Clone, Debug)]
@@ -172,10 +172,10 @@ pub fn continuable(run: &RunDir, experiment: &Experiment) -> Option<u64> {
 /// decay moves with the target.
 fn same_rates(experiment: &Experiment, target: u64, taken: u64) -> bool {
     let Experiment { schedule, train, .. } = experiment;
-    let share = |steps, step| schedule::share(schedule, steps, step);
+    let lr_at = |target, step| lr_multiplier(schedule, target, step);
     schedule.kind != ScheduleKind::Wsd
         || target == train.steps
-        || (0..taken).all(|step| share(target, step) == share(train.steps, step))
+        || (0..taken).all(|step| lr_at(target, step) == lr_at(train.steps, step))
 }
 
 /// Whether the end of the learning rate's decay follows from the number of steps.

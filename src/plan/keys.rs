@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::stage::Stage;
 use super::table::{Part, Role, role};
-use crate::experiment::{Experiment, LayerType, Optimizer, OptimizerKind, ScheduleKind};
+use crate::experiment::{Experiment, LayerType, Optimizer, ScheduleKind};
 
 /// A blake3 hash in lower-case hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -187,8 +187,7 @@ pub fn resolved_values(experiment: &Experiment) -> BTreeMap<String, Value> {
     if experiment.optimizer.clip_norm() == unset.clip_norm() {
         set("optimizer.max_grad_norm", None);
     }
-    if experiment.optimizer.momentum() == unset.momentum() || experiment.optimizer.kind != OptimizerKind::Muon
-    {
+    if experiment.optimizer.momentum() == unset.momentum() {
         set("optimizer.momentum", None);
     }
     let from_scratch = experiment.model.init_from.is_none();

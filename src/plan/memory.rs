@@ -1,20 +1,16 @@
 //! Memory of a rank, by what it holds. Weights, gradients and moments are exact; activations are counted from shapes.
 
 use serde::Serialize;
-use tch::Device;
 
 use super::activations::{self, Peak, precision_bytes};
-use super::mesh::{Mesh, Regions, on_gpu, regions};
+use super::mesh::{Mesh, Regions, device, on_gpu, regions};
 use super::stored::{self, F32_BYTES};
-use crate::experiment::{Experiment, OptimizerKind, StatePrecision, StoredWeights, Update};
-use crate::model::casts_what_it_reads;
-use crate::train::{SCRATCH, SCRATCH_BYTES, compute_kind};
+use crate::experiment::{Experiment, Update};
+use crate::model::{casts_what_it_reads, matmul_kind};
+use crate::optimizer::{RegionShape, StorageConfig};
 
 /// Units whose weights are gathered at once (one computes, the next arrives), and likewise gradients being reduced.
 const BUFFERS: u64 = 2;
-
-/// Bytes in use for each element that Muon works on at once: the momentum before and after, and copies in f32.
-const MUON_SCRATCH_BYTES: u64 = 24;
 
 /// Bytes that one rank needs, by what they hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -96,8 +92,7 @@ pub fn memory(experiment: &Experiment) -> Memory {
     let offloads = sharding.offload_optimizer && on_gpu(train);
     let offloaded = if offloads { optimizer } else { 0 };
     let batch = activations::activations(experiment, mesh.ranks());
-    let update = update_workspace(experiment, largest_matrices / mesh.shards)
-        .max(muon_workspace(experiment, largest(|unit| unit.of_blocks)));
+    let update = update_workspace(experiment, &units, mesh.shards);
     let (workspace, workspace_peak) =
         if update > batch.workspace { (update, Peak::Update) } else { (batch.workspace, batch.peak) };
     Memory {
@@ -105,8 +100,7 @@ pub fn memory(experiment: &Experiment) -> Memory {
         gradients,
         optimizer,
         compute_copy: if !is_sharded && bytes != stored::matrix_bytes(experiment) {
-            let kind = compute_kind(train.precision);
-            let device = if on_gpu(train) { Device::Cuda(0) } else { Device::Cpu };
+            let (kind, device) = (matmul_kind(train.precision), device(train));
             let is_copied = |unit: &usize| !casts_what_it_reads(&experiment.model, *unit, kind, device);
             (0..units.len()).filter(is_copied).map(|unit| units[unit].matrices * bytes).sum()
         } else {
@@ -123,30 +117,21 @@ pub fn memory(experiment: &Experiment) -> Memory {
     }
 }
 
-/// Bytes of the f32 copies that a step makes of weights and moments kept in fewer bits, at most `largest` elements at once.
-fn update_workspace(experiment: &Experiment, largest: u64) -> u64 {
-    let Experiment { optimizer, train, .. } = experiment;
-    if optimizer.state == StatePrecision::F32 && train.weights == StoredWeights::F32 {
-        return 0;
-    }
-    SCRATCH_BYTES.unsigned_abs() * largest.min(SCRATCH.unsigned_abs())
-}
-
-/// Bytes of a whole block's momentum and of the matrices of it, `of_block` elements, that are made orthogonal at once.
-fn muon_workspace(experiment: &Experiment, of_block: u64) -> u64 {
-    match experiment.optimizer.kind {
-        OptimizerKind::Adamw => 0,
-        OptimizerKind::Muon => {
-            let at_once = of_block.min(SCRATCH.unsigned_abs());
-            stored::ahead_bytes(experiment) * of_block + MUON_SCRATCH_BYTES * at_once
-        }
-    }
+/// Bytes that the optimizer needs at once, beside what is kept, for the region of `units` that needs most.
+fn update_workspace(experiment: &Experiment, units: &[Regions], shards: u64) -> u64 {
+    let (storage, device) = (StorageConfig::new(experiment), device(&experiment.train));
+    let bytes = |(group, elements)| {
+        storage.rule(group).scratch_bytes(&RegionShape { group, elements, shards, device, storage })
+    };
+    units.iter().flat_map(Regions::groups).map(bytes).max().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Model, Precision, Preset, Strategy};
+    use crate::experiment::{
+        Model, OptimizerKind, Precision, Preset, StatePrecision, StoredWeights, Strategy,
+    };
 
     const GIB: u64 = 1 << 30;
 

@@ -1,11 +1,12 @@
 //! How ranks form a mesh of replicas and shards, and what a rank of it holds of each unit.
 
 use serde::Serialize;
-use tch::Cuda;
+use tch::{Cuda, Device};
 
 use crate::distributed::Layout;
 use crate::experiment::{Backend, Model, Sharding, Strategy, Train};
 use crate::model::num_units;
+use crate::optimizer::ParamGroup;
 
 /// GPUs of the machines that hsdp is planned for where nobody says how many ranks share one.
 const USUAL_GPUS: u64 = 8;
@@ -47,7 +48,7 @@ impl Mesh {
 pub struct Regions {
     /// Matrices, which are cast to the training precision.
     pub matrices: u64,
-    /// Those of them that Muon steps.
+    /// Those of them that lie in blocks.
     pub of_blocks: u64,
     /// Router and vectors, which stay f32.
     pub rest: u64,
@@ -57,6 +58,15 @@ impl Regions {
     /// Both.
     pub fn elements(&self) -> u64 {
         self.matrices + self.rest
+    }
+
+    /// The elements of each group of parameters.
+    pub fn groups(&self) -> [(ParamGroup, u64); 3] {
+        [
+            (ParamGroup::BlockMatrices, self.of_blocks),
+            (ParamGroup::VocabularyMatrices, self.matrices - self.of_blocks),
+            (ParamGroup::Rest, self.rest),
+        ]
     }
 }
 
@@ -80,6 +90,11 @@ pub fn on_gpu(train: &Train) -> bool {
         "auto" => Cuda::is_available(),
         _ => true,
     }
+}
+
+/// A device of the kind that the model is trained on.
+pub fn device(train: &Train) -> Device {
+    if on_gpu(train) { Device::Cuda(0) } else { Device::Cpu }
 }
 
 /// Whether Gloo moves the tensors.

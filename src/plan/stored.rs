@@ -1,11 +1,8 @@
 //! Bytes of what training keeps between steps, by the precision that the experiment names.
 
-use tch::Device;
-
-use super::mesh::{Regions, on_gpu};
-use crate::experiment::{Experiment, OptimizerKind, StatePrecision, StoredWeights};
-use crate::torch::element_bytes;
-use crate::train::{BLOCK, product_kind};
+use super::mesh::Regions;
+use crate::experiment::{Experiment, StoredWeights};
+use crate::optimizer::StorageConfig;
 
 /// Bytes of an f32 number.
 pub const F32_BYTES: u64 = 4;
@@ -23,30 +20,16 @@ pub fn weights(experiment: &Experiment, regions: Regions) -> u64 {
     matrix_bytes(experiment) * regions.matrices + F32_BYTES * regions.rest
 }
 
-/// Bytes of the moments of `regions`: two of each element, or one where Muon steps.
+/// Bytes of what the optimizer keeps of `regions`.
 pub fn moments(experiment: &Experiment, regions: Regions) -> u64 {
-    let moment = |elements: u64| match experiment.optimizer.state {
-        StatePrecision::F32 => F32_BYTES * elements,
-        StatePrecision::Bf16 => 2 * elements,
-        // A code an element and a scale a block.
-        StatePrecision::EightBit => elements + F32_BYTES * elements.div_ceil(BLOCK.unsigned_abs()),
-    };
-    let of_matrices = match experiment.optimizer.kind {
-        OptimizerKind::Adamw => 2 * moment(regions.matrices),
-        OptimizerKind::Muon => 2 * moment(regions.matrices - regions.of_blocks) + moment(regions.of_blocks),
-    };
-    of_matrices + 2 * F32_BYTES * regions.rest
-}
-
-/// Bytes of an element of what Muon makes orthogonal.
-pub fn ahead_bytes(experiment: &Experiment) -> u64 {
-    let device = if on_gpu(&experiment.train) { Device::Cuda(0) } else { Device::Cpu };
-    element_bytes(product_kind(device)) as u64
+    let storage = StorageConfig::new(experiment);
+    regions.groups().into_iter().map(|(group, elements)| storage.state_bytes(group, elements)).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::{OptimizerKind, StatePrecision};
 
     #[test]
     fn bytes_by_hand() {

@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use super::activations::precision_bytes;
 use super::estimate::Estimate;
-use super::mesh::{Mesh, Regions, on_gpu, regions, uses_gloo};
+use super::mesh::{Mesh, Regions, device, on_gpu, regions, uses_gloo};
 use super::pace::Pace;
-use super::stored;
-use crate::experiment::{Experiment, OptimizerKind, Precision};
+use crate::experiment::{Experiment, Precision};
+use crate::optimizer::{ParamGroup, StorageConfig};
+use crate::torch::element_bytes;
 
 const F32_BYTES: u64 = 4;
 
@@ -28,7 +29,7 @@ const DEVICES: [(&str, f64, f64); 3] =
 /// Bytes that a rank sends in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Traffic {
-    /// Weights gathered from the shards, in both passes, and the momentum that Muon steps along.
+    /// Weights gathered from the shards, in both passes, and what the optimizer gathers.
     pub all_gather: u64,
     /// Gradients reduced to the rank that owns them, f32.
     pub reduce_scatter: u64,
@@ -65,13 +66,10 @@ pub fn traffic(experiment: &Experiment) -> Traffic {
     let others = mesh.shards - 1;
     let gathered: u64 = (0..units.len())
         .map(|index| {
-            let Regions { matrices, of_blocks, rest } = units[index];
-            let ahead = match experiment.optimizer.kind {
-                OptimizerKind::Adamw => 0,
-                OptimizerKind::Muon => of_blocks * stored::ahead_bytes(experiment),
-            };
-            let weights = times_gathered(index, units.len()) * (matrices * bytes + rest * F32_BYTES);
-            (weights + ahead) / mesh.shards * others
+            let unit = units[index];
+            let weights =
+                times_gathered(index, units.len()) * (unit.matrices * bytes + unit.rest * F32_BYTES);
+            (weights + gathered_by_the_optimizer(experiment, unit)) / mesh.shards * others
         })
         .sum();
     let shard = F32_BYTES * units.iter().map(Regions::elements).sum::<u64>() / mesh.shards;
@@ -82,6 +80,16 @@ pub fn traffic(experiment: &Experiment) -> Traffic {
         reduce_scatter: reductions * shard * others,
         all_reduce: (2 * shard * (mesh.replicas - 1)).div_ceil(mesh.replicas),
     }
+}
+
+/// Bytes of a unit that the optimizer's step gathers.
+fn gathered_by_the_optimizer(experiment: &Experiment, unit: Regions) -> u64 {
+    let (storage, device) = (StorageConfig::new(experiment), device(&experiment.train));
+    let bytes = |(group, elements): (ParamGroup, u64)| {
+        let kind = storage.rule(group).gathered_kind(device);
+        kind.map_or(0, |kind| elements * element_bytes(kind) as u64)
+    };
+    unit.groups().into_iter().map(bytes).sum()
 }
 
 /// How often a step gathers unit `index` of `units`. Blocks are gathered forward and backward, but the last is still
@@ -128,7 +136,7 @@ fn flops_per_step(experiment: &Experiment, estimate: &Estimate) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Backend, Model, Preset, Strategy};
+    use crate::experiment::{Backend, Model, OptimizerKind, Preset, Strategy};
     use crate::plan::estimate::estimate;
 
     /// Regions of two shards: 6656 and 0, twice 61440 and 3072, 6656 and 512.

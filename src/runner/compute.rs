@@ -13,7 +13,7 @@ use crate::plan::identity::steps_taken;
 use crate::stages::evaluate::{self, Report};
 use crate::stages::sample::{self, Samples, Weights};
 use crate::stages::train;
-use crate::train::{Held, Inputs, Outcome};
+use crate::train::{HeldOut, Inputs, Outcome};
 
 /// Trains the run of `graph`, whose tokens are prepared.
 ///
@@ -37,7 +37,8 @@ pub fn train(graph: &Graph, world: &World, stop_at_step: Option<u64>) -> Result<
     // The leader first, so that what has to be downloaded is downloaded once.
     let mine = world.agree(if world.is_leader() { open_initial() } else { Ok(None) })?;
     let initial = if world.is_leader() { mine } else { open_initial()? };
-    let validation = held.as_ref().map(|held| Held { tokens: held, bytes_per_token: held.bytes_per_token });
+    let validation =
+        held.as_ref().map(|held| HeldOut { tokens: held, bytes_per_token: held.bytes_per_token });
     let inputs = Inputs {
         experiment,
         world,

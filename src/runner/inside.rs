@@ -10,9 +10,9 @@ use super::data::{self, Data};
 use super::trained::Trained;
 use crate::distributed::{Mesh, Shards};
 use crate::error::UserError;
-use crate::model::{Chain, Sequences};
+use crate::model::{Chain, Sequences, matmul_kind};
 use crate::torch::guard;
-use crate::train::{GlobalBatch, compute_kind, device, set_up};
+use crate::train::{GlobalBatch, configure_torch, device};
 
 /// The sequences of one step.
 #[derive(Debug, Serialize)]
@@ -55,8 +55,8 @@ impl Trained {
         ensure!(!tokens.is_empty(), UserError::failed("the text has no token").hint("give it a word"));
         let prompt_tokens: Vec<i64> = tokens.into_iter().map(i64::from).collect();
         let experiment = self.experiment().clone();
-        set_up(&experiment.train, experiment.run.deterministic, 1)?;
-        let (device, kind) = (device(&experiment.train, 0)?, compute_kind(experiment.train.precision));
+        configure_torch(&experiment.train, experiment.run.deterministic, 1)?;
+        let (device, kind) = (device(&experiment.train, 0)?, matmul_kind(experiment.train.precision));
         let logits = guard(|| {
             let _no_grad = tch::no_grad_guard();
             let mesh = Mesh::alone(device);

@@ -20,10 +20,10 @@ use crate::experiment::{CheckpointChoice, Experiment, Export, NamedCheckpoint, O
 use crate::plan::graph::{FILES, best_step, checkpoint_at};
 use crate::plan::identity::{Identity, Trajectory, experiment_of};
 use crate::plan::{Graph, PlanError, keys};
-use crate::run_dir::{Manifest, RunDir, RunsDir, StageState};
+use crate::run_dir::{Manifest, OutputFile, RunDir, RunsDir, StageState};
 use crate::stages::evaluate::{self, Report};
+use crate::stages::export;
 use crate::stages::sample::{Samples, Weights};
-use crate::stages::{OutputFile, export};
 
 /// A run and one of its checkpoints.
 pub struct Trained {

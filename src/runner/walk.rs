@@ -21,9 +21,9 @@ use crate::interrupt::{self, Stopped};
 use crate::plan::graph::FILES;
 use crate::plan::identity::steps_taken;
 use crate::plan::{Freshness, Graph, Reason, Stage};
-use crate::run_dir::{RunDir, write_json};
+use crate::run_dir::{OutputFile, RunDir, write_json};
 use crate::stages::sample::Weights;
-use crate::stages::{OutputFile, export, prepare};
+use crate::stages::{export, prepare};
 
 /// What a stage made, by name.
 type Outputs = BTreeMap<String, Value>;

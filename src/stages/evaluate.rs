@@ -7,10 +7,10 @@ use crate::checkpoint::Checkpoint;
 use crate::distributed::World;
 use crate::evaluation::{self, Evaluation};
 use crate::experiment::Experiment;
-use crate::model::Chain;
+use crate::model::{Chain, matmul_kind};
 use crate::monitor::{Progress, Unit};
 use crate::torch::guard;
-use crate::train::{compute_kind, device, set_up};
+use crate::train::{configure_torch, device};
 
 /// What an evaluation reads.
 pub struct Inputs<'a> {
@@ -54,8 +54,8 @@ pub fn evaluate(inputs: Inputs<'_>) -> Result<Report> {
     let Inputs { experiment, world, mut checkpoint, tokens, bytes_per_token, max_tokens, end_of_text } =
         inputs;
     let train = &experiment.train;
-    set_up(train, experiment.run.deterministic, world.local_size())?;
-    let kind = compute_kind(train.precision);
+    configure_torch(train, experiment.run.deterministic, world.local_size())?;
+    let kind = matmul_kind(train.precision);
     let options = evaluation::Options {
         sequence_length: usize::try_from(train.sequence_length).context("train.sequence_length")?,
         max_tokens,

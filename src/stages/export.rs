@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::OutputFile;
 use crate::checkpoint::Checkpoint;
 use crate::data::Tokenizer;
 use crate::error::Hint;
 use crate::experiment::{Experiment, Export, ExportFormat, parse_bytes};
 use crate::hf_format::{self, ExportOptions, TokenizerFiles};
+use crate::run_dir::OutputFile;
 use crate::torch::guard;
 
 /// What an export reads.

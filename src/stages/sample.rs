@@ -12,11 +12,11 @@ use crate::data::Tokenizer;
 use crate::distributed::World;
 use crate::experiment::{Experiment, Precision, Sample};
 use crate::generation::{self, SampledText};
-use crate::model::Chain;
+use crate::model::{Chain, matmul_kind};
 use crate::monitor::{Progress, Unit};
 use crate::run_dir::{RunDir, write_atomic, write_json};
 use crate::torch::guard;
-use crate::train::{compute_kind, device, set_up};
+use crate::train::{configure_torch, device};
 
 /// Numbers in which sampling holds the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +36,7 @@ impl Weights {
     /// Kind of the activations.
     fn kind(self, precision: Precision) -> Kind {
         match self {
-            Self::AsTrained | Self::Int8 => compute_kind(precision),
+            Self::AsTrained | Self::Int8 => matmul_kind(precision),
             Self::F32 => Kind::Float,
             Self::Bf16 => Kind::BFloat16,
         }
@@ -76,7 +76,7 @@ pub struct Samples {
 /// A prompt that the tokenizer refuses, a damaged checkpoint, a stop on request.
 pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
     let Inputs { experiment, world, settings, mut checkpoint, weights, tokenizer } = inputs;
-    set_up(&experiment.train, experiment.run.deterministic, world.local_size())?;
+    configure_torch(&experiment.train, experiment.run.deterministic, world.local_size())?;
     let kind = weights.kind(experiment.train.precision);
     let device = device(&experiment.train, world.local_rank())?;
     let progress = Progress::new("sample", Some(settings.max_new_tokens), Unit::Tokens);

@@ -70,7 +70,7 @@ pub(super) fn checked(operation: &str, message: *mut c_char) -> Result<()> {
 
 /// The hyper-parameters of one AdamW step.
 #[derive(Clone, Copy, Debug)]
-pub struct AdamW {
+pub struct AdamWOptions {
     /// Decay of the moments.
     pub betas: [f64; 2],
     /// Decoupled weight decay.
@@ -92,7 +92,7 @@ pub fn fused_adamw(
     exp_avg_sq: &mut Tensor,
     step: &Tensor,
     lr: &Tensor,
-    hyper: AdamW,
+    hyper: AdamWOptions,
     grad_scale: Option<&Tensor>,
 ) -> Result<()> {
     let scale = grad_scale.map_or(null(), |tensor| tensor.as_ptr());

@@ -10,7 +10,7 @@ mod parallel;
 mod transfer;
 
 pub use bridge::{
-    AdamW, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
+    AdamWOptions, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
     fused_adamw, set_deterministic,
 };
 pub use bytes::{

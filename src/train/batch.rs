@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tch::{Device, Tensor};
 
-use super::pass::MicroBatch;
+use super::forward_backward::MicroBatch;
 use crate::data::Batches;
 use crate::experiment::Train;
 use crate::model::Sequences;
@@ -19,11 +19,11 @@ pub struct GlobalBatch {
 impl GlobalBatch {
     /// The samples of `step` (0 is the first), each of T + 1 tokens.
     pub fn of_step(batches: &Batches, train: &Train, step: u64) -> Self {
-        Self::share(batches, train, step, (0, 1))
+        Self::rank_slice(batches, train, step, (0, 1))
     }
 
     /// The part of the samples of `step` that rank `rank` of `ranks` passes through the model: neighbours in the batch.
-    pub fn share(batches: &Batches, train: &Train, step: u64, (rank, ranks): (usize, usize)) -> Self {
+    pub fn rank_slice(batches: &Batches, train: &Train, step: u64, (rank, ranks): (usize, usize)) -> Self {
         let count = train.global_batch_size as u64 / ranks as u64;
         let first = step * train.global_batch_size as u64 + rank as u64 * count;
         Self { rows: (first..first + count).map(|index| batches.sample(index)).collect() }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use tch::Device;
 
-use super::dry_run::made_up_batch;
-use super::{Flags, Trainer, device, set_up};
+use super::dry_run::random_batch;
+use super::{Flags, Trainer, configure_torch, device};
 use crate::distributed::Mesh;
 use crate::experiment::{Experiment, NonFinite};
 use crate::interrupt;
@@ -32,7 +32,7 @@ pub fn calibrate(experiment: &Experiment, budget: Duration) -> Result<f64> {
     let device = device(&experiment.train, 0)?;
     // The others, which are not played, would have their share of the cores.
     let ranks_here = if device == Device::Cpu { experiment.sharding.ranks as usize } else { 1 };
-    set_up(&experiment.train, experiment.run.deterministic, ranks_here)?;
+    configure_torch(&experiment.train, experiment.run.deterministic, ranks_here)?;
     let mesh = Mesh::pretended(&experiment.sharding, 0, device)?;
     guard(|| {
         let mut source = Initial::new(&experiment.model, experiment.run.seed);
@@ -41,7 +41,7 @@ pub fn calibrate(experiment: &Experiment, budget: Duration) -> Result<f64> {
         let began = Instant::now();
         for step in 0.. {
             interrupt::check()?;
-            let batch = made_up_batch(experiment, step).staged(&experiment.train, None, device)?;
+            let batch = random_batch(experiment, step).staged(&experiment.train, None, device)?;
             let start = Instant::now();
             let report = trainer.step(&batch, Flags::default)?;
             if step >= WARMUP_STEPS {

@@ -55,7 +55,7 @@ pub fn device(train: &Train, local_rank: usize) -> Result<Device> {
 /// Sets threads and, for `deterministic`, kernels that repeat bit for bit. The `ranks_here` ranks of this machine share its
 /// cores where neither the experiment nor `OMP_NUM_THREADS` says how many threads each has: ranks that took all of them
 /// would wait for each other.
-pub fn set_up(train: &Train, deterministic: bool, ranks_here: usize) -> Result<()> {
+pub fn configure_torch(train: &Train, deterministic: bool, ranks_here: usize) -> Result<()> {
     match train.threads {
         Some(threads) => tch::set_num_threads(threads as i32),
         None if ranks_here > 1 && std::env::var_os("OMP_NUM_THREADS").is_none() => {

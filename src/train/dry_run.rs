@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{Flags, GlobalBatch, Trainer, device, set_up};
+use super::{Flags, GlobalBatch, Trainer, configure_torch, device};
 use crate::checkpoint::{Writer, bytes_needed, write_rank};
 use crate::distributed::Mesh;
 use crate::error::UserError;
@@ -57,7 +57,7 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
     // Made-up weights give made-up losses, and some of these are not finite.
     experiment.train.non_finite = NonFinite::Skip;
     let experiment = &experiment;
-    set_up(&experiment.train, experiment.run.deterministic, 1)?;
+    configure_torch(&experiment.train, experiment.run.deterministic, 1)?;
     let device = device(&experiment.train, 0)?;
     let mesh = Mesh::pretended(&experiment.sharding, rank as usize, device)?;
     guard(|| {
@@ -68,7 +68,7 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
         let initialising_seconds = start.elapsed().as_secs_f64();
         let (initialised_bytes, initialising_peak_bytes) = (memory.held(), memory.take_peak());
         for step in 0..steps {
-            let batch = made_up_batch(experiment, step).staged(&experiment.train, None, device)?;
+            let batch = random_batch(experiment, step).staged(&experiment.train, None, device)?;
             trainer.step(&batch, Flags::default)?;
         }
         let training_peak_bytes = (steps > 0).then(|| memory.take_peak());
@@ -97,7 +97,7 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
 }
 
 /// A rank's share of a batch of random tokens.
-pub(super) fn made_up_batch(experiment: &Experiment, step: u64) -> GlobalBatch {
+pub(super) fn random_batch(experiment: &Experiment, step: u64) -> GlobalBatch {
     let Experiment { model, train, sharding, .. } = experiment;
     let rows = train.global_batch_size / sharding.ranks as i64;
     tch::manual_seed(step as i64);

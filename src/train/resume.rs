@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::schedule;
-use super::trainer::Progress;
+use super::progress::Progress;
 use crate::checkpoint::{self, Checkpoint};
 use crate::distributed::World;
 use crate::experiment::{Experiment, ScheduleKind};
+use crate::optimizer::schedule;
 
 /// The newest whole checkpoint that leads to the experiment's target, the same on every rank; each verifies its share.
 ///
@@ -16,14 +16,19 @@ use crate::experiment::{Experiment, ScheduleKind};
 ///
 /// # Errors
 /// There are checkpoints, and all are damaged.
-pub fn start_from(world: &World, dir: &Path, experiment: &Experiment) -> Result<Option<Checkpoint>> {
+pub fn checkpoint_to_resume(
+    world: &World,
+    dir: &Path,
+    experiment: &Experiment,
+) -> Result<Option<Checkpoint>> {
     let candidates = world.share(world.is_leader().then(|| checkpoint::candidates(dir)))?;
     let Some(newest) = newest_whole(world, dir, &candidates)? else { return Ok(None) };
-    if leads_to(&newest, experiment)? {
+    if can_reach_target(&newest, experiment)? {
         return Ok(Some(newest));
     }
     let suitable = |path: &PathBuf| {
-        Checkpoint::open(path).is_ok_and(|checkpoint| leads_to(&checkpoint, experiment).unwrap_or(false))
+        Checkpoint::open(path)
+            .is_ok_and(|checkpoint| can_reach_target(&checkpoint, experiment).unwrap_or(false))
     };
     let mine = || candidates.iter().filter(|path| suitable(path)).cloned().collect::<Vec<_>>();
     let earlier = world.share(world.is_leader().then(mine))?;
@@ -40,7 +45,7 @@ fn newest_whole(world: &World, dir: &Path, candidates: &[PathBuf]) -> Result<Opt
 ///
 /// # Errors
 /// Its training state cannot be read.
-pub fn leads_to(checkpoint: &Checkpoint, experiment: &Experiment) -> Result<bool> {
+pub fn can_reach_target(checkpoint: &Checkpoint, experiment: &Experiment) -> Result<bool> {
     let progress: Progress = serde_json::from_value(checkpoint.state().clone())
         .with_context(|| format!("the training state in {}", checkpoint.path().display()))?;
     let target = experiment.train.steps;

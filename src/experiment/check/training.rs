@@ -2,12 +2,9 @@
 
 use super::Findings;
 use crate::experiment::{
-    Backend, DEVICES, Experiment, Optimizer, OptimizerKind, Precision, Schedule, ScheduleKind, StoredWeights,
-    Strategy, Update, conform::not_one_of,
+    Backend, DEVICES, Experiment, Optimizer, Precision, Schedule, ScheduleKind, StoredWeights, Strategy,
+    Update, conform::not_one_of,
 };
-
-/// A peak learning rate above this has never trained a transformer with AdamW.
-const HIGHEST_SENSIBLE_LR: f64 = 1e-2;
 
 pub(super) fn optimizer(optimizer: &Optimizer, found: &mut Findings) {
     if let Some(index) = optimizer.betas.iter().position(|beta| *beta >= 1.0) {
@@ -15,19 +12,20 @@ pub(super) fn optimizer(optimizer: &Optimizer, found: &mut Findings) {
         let key = format!("optimizer.betas[{index}]");
         found.error(&[&key], message, "set both of optimizer.betas below 1, such as [0.9, 0.95]");
     }
-    match (optimizer.kind, optimizer.momentum) {
-        (OptimizerKind::Adamw, Some(_)) => {
+    let expected = optimizer.kind.expects();
+    match (expected.momentum, optimizer.momentum) {
+        (None, Some(_)) => {
             let keys = ["optimizer.momentum", "optimizer.kind"];
             let message = "AdamW's moments decay by `optimizer.betas`: `optimizer.momentum` does nothing";
             found.warning(&keys, message, "take it out, or set optimizer.kind = \"muon\"");
         }
-        (OptimizerKind::Muon, Some(1.0..)) => {
+        (Some(_), Some(1.0..)) => {
             let message = "a momentum that decays by 1 never moves";
             found.error(&["optimizer.momentum"], message, "set optimizer.momentum below 1, such as 0.95");
         }
         _ => {}
     }
-    if optimizer.lr > HIGHEST_SENSIBLE_LR {
+    if optimizer.lr > expected.highest_lr {
         let message = format!("`optimizer.lr` = {} is far above what AdamW bears", optimizer.lr);
         found.warning(&["optimizer.lr"], message, "most models train between 1e-5 and 1e-3");
     }

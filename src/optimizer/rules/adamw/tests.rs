@@ -3,14 +3,16 @@
 use tch::{Device, Kind, Tensor};
 
 use super::*;
-use crate::experiment::{OptimizerKind, StatePrecision};
+use crate::experiment::{Optimizer, StatePrecision, StoredWeights};
+use crate::optimizer::StorageConfig;
+use crate::optimizer::clip::clipped_lrs;
 
 const STEPS: u64 = 12;
 const LR: f64 = 3e-3;
 
 /// One parameter of 700 elements whose first is element 256 of it, behind a block of another one that does not decay.
-fn parts() -> Vec<Part> {
-    let part = |name: &str, slot, offset, len, first, decays| Part {
+fn parts() -> Vec<ParamSlice> {
+    let part = |name: &str, slot, offset, len, first, decays| ParamSlice {
         name: name.to_owned(),
         slot,
         offset,
@@ -32,7 +34,7 @@ fn flat(number: impl Fn(i64) -> f64) -> Tensor {
 /// A gradient with a steady part and a noisy one.
 fn gradient(step: u64) -> Tensor {
     // Not libtorch's generator, which other tests seed at the same time.
-    let draws = stochastic::Draws::new(9, step, "gradient").tensor(0, LEN, Device::Cpu);
+    let draws = Draws::new(9, step, "gradient").tensor(0, LEN, Device::Cpu);
     let noise = numbers(&(draws.to_kind(Kind::Double) / 2f64.powi(31)));
     flat(|i| 1e-3 * ((i % 17) as f64 - 5.0) + 4e-3 * noise[i as usize])
 }
@@ -41,17 +43,19 @@ fn optimizer() -> Optimizer {
     Optimizer { betas: [0.8, 0.9], weight_decay: 0.3, ..Optimizer::default() }
 }
 
-fn keeping(weights: Kind, state: StatePrecision) -> Keeping {
-    Keeping { weights, optimizer: OptimizerKind::Adamw, state, offload_moments: false }
+fn zeros(len: i64, weights: Kind, state: StatePrecision) -> Region {
+    let weights = if weights == Kind::Float { StoredWeights::F32 } else { StoredWeights::Bf16 };
+    let storage = StorageConfig { weights, state, ..StorageConfig::f32(Kind::Float) };
+    Region::zeros(len, ParamGroup::BlockMatrices, &storage, Device::Cpu)
 }
 
 fn region(weights: Kind, state: StatePrecision) -> Region {
-    let region = Region::zeros(LEN, keeping(weights, state), Device::Cpu);
+    let region = zeros(LEN, weights, state);
     region.weights.shallow_clone().copy_(&flat(|i| 0.02 * (i as f64 * 0.7).sin()));
     region
 }
 
-fn step(count: u64, divisor: f64) -> Step {
+fn nth_step(count: u64, divisor: f64) -> Step {
     Step::new(&optimizer(), LR, count, divisor, 5, Device::Cpu)
 }
 
@@ -76,14 +80,14 @@ impl Reference {
         self.count += 1;
         let gradient = numbers(gradient);
         let correct = |moment: f64, beta: f64| moment / (1.0 - beta.powi(self.count));
-        for Part { offset, len, decays, .. } in parts() {
-            let mut surprise = 0.0;
+        for ParamSlice { offset, len, decays, .. } in parts() {
+            let mut ratio = 0.0;
             for i in (offset..offset + len).map(|i| i as usize) {
                 let (g, [m, v]) = (gradient[i] / divisor, self.moments[i]);
                 self.moments[i] = [beta1 * m + (1.0 - beta1) * g, beta2 * v + (1.0 - beta2) * g * g];
-                surprise += g * g / correct(self.moments[i][1], beta2).max(eps * eps) / len as f64;
+                ratio += g * g / correct(self.moments[i][1], beta2).max(eps * eps) / len as f64;
             }
-            let lr = if clip { LR / surprise.sqrt().max(1.0) } else { LR };
+            let lr = if clip { LR / ratio.sqrt().max(1.0) } else { LR };
             for i in (offset..offset + len).map(|i| i as usize) {
                 let [m, v] = self.moments[i];
                 let decay = if decays { weight_decay } else { 0.0 };
@@ -101,10 +105,10 @@ impl Reference {
 }
 
 /// One step by the operations that GPUs take.
-fn step_by_tensors(region: &Region, gradient: &Tensor, step: &Step) {
+fn step_all_by_tensors(region: &Region, gradient: &Tensor, step: &Step) {
     for part in parts() {
         let mut moments = region.moments.narrow(0, LEN);
-        region.step_narrow(&gradient.copy(), &mut moments, &part, &step.lr, step).unwrap();
+        step_by_tensors(region, &gradient.copy(), &mut moments, &part, &step.lr, step).unwrap();
     }
 }
 
@@ -114,10 +118,10 @@ fn slices_and_tensors_step_alike() {
         let (mut by_slices, by_tensors) = (region(weights, state), region(weights, state));
         let (mut reference, start) = (Reference::new(&by_slices), numbers(&by_slices.weights));
         for count in 0..STEPS {
-            let (gradient, step) = (gradient(count), step(count, 2.5));
+            let (gradient, step) = (gradient(count), nth_step(count, 2.5));
             reference.step(&gradient, 2.5, false);
-            by_slices.step(&gradient.copy(), &parts(), &step, None).unwrap();
-            step_by_tensors(&by_tensors, &gradient, &step);
+            update(&mut by_slices, &gradient.copy(), &parts(), &step, None).unwrap();
+            step_all_by_tensors(&by_tensors, &gradient, &step);
             let apart = (&by_slices.weights - &by_tensors.weights).to_kind(Kind::Float).abs();
             // Where the last bits of f32 decide, a number goes up here and down there.
             let differ = apart.gt(1e-6).to_kind(Kind::Float).mean(None).double_value(&[]);
@@ -132,37 +136,37 @@ fn slices_and_tensors_step_alike() {
 fn slices_and_tensors_give_the_same_codes_and_bits() {
     use crate::torch::bytes;
     tch::manual_seed(4);
-    let draws = stochastic::Draws::new(1, 2, "w");
+    let draws = Draws::new(1, 2, "w");
     for state in [StatePrecision::Bf16, StatePrecision::EightBit] {
-        let moments = || moments::Moments::zeros(OptimizerKind::Adamw, state, LEN, Device::Cpu);
+        let moments = || Moments::zeros(AdamW.moments(), state, LEN, Device::Cpu);
         let (mut by_tensors, mut by_slices) = (moments(), moments());
         let noise = Tensor::randn([LEN], (Kind::Float, Device::Cpu)).exp();
         let wide = [Tensor::randn([LEN], (Kind::Float, Device::Cpu)) * &noise, noise.square()];
         by_tensors.store(&wide, &draws.tensor(300, LEN, Device::Cpu));
-        host::store(&mut by_slices, &wide, (draws, 300));
-        for (one, other) in by_tensors.stored().iter().zip(by_slices.stored()) {
+        adamw_cpu::store(&mut by_slices, &wide, (draws, 300));
+        for (one, other) in by_tensors.state().iter().zip(by_slices.state()) {
             assert_eq!(bytes(one.tensor), bytes(other.tensor), "{}", other.name("w"));
         }
-        for (one, other) in by_tensors.wide().into_iter().zip(host::load(&mut by_slices)) {
+        for (one, other) in by_tensors.wide::<2>().into_iter().zip(adamw_cpu::load(&mut by_slices)) {
             assert_eq!(Vec::<f32>::try_from(one).unwrap(), other);
         }
     }
 }
 
 #[test]
-fn slices_and_tensors_are_surprised_alike() {
+fn slices_and_tensors_find_the_same_rms_ratios() {
     for (weights, state, _) in WAYS {
         let mut region = region(weights, state);
-        region.step(&gradient(0), &parts(), &step(0, 1.0), None).unwrap();
-        let (gradient, step) = (gradient(1) * 2.0, step(1, 1.0));
+        update(&mut region, &gradient(0), &parts(), &nth_step(0, 1.0), None).unwrap();
+        let (gradient, step) = (gradient(1) * 2.0, nth_step(1, 1.0));
         for part in parts() {
             let len = (part.len + 255) / 256 * 256;
-            let by_slices = host::surprise(
+            let by_slices = adamw_cpu::rms_ratio(
                 &gradient.narrow(0, part.offset, len),
                 &mut region.moments.narrow(part.offset, len),
                 &step,
             );
-            let by_tensors = region.surprise_by_tensors(&gradient, &part, &step).double_value(&[]);
+            let by_tensors = rms_ratio_by_tensors(&region, &gradient, &part, &step).double_value(&[]);
             assert!((by_slices / by_tensors - 1.0).abs() < 1e-5, "{state:?}: {by_slices} and {by_tensors}");
         }
     }
@@ -176,13 +180,13 @@ fn error(weights: Kind, state: StatePrecision, clip: bool, size: impl Fn(u64) ->
     for count in 0..STEPS {
         let gradient = gradient(count) * size(count);
         reference.step(&gradient, divisor, clip);
-        let step = step(count, divisor);
+        let step = nth_step(count, divisor);
         let lrs = clip.then(|| {
             let sums = Tensor::zeros([2], (Kind::Double, Device::Cpu));
-            region.add_surprise(&gradient, &parts(), &step, &sums);
-            shortened(&step, &sums, &Tensor::from_slice(&[100.0, 700.0]))
+            AdamW.add_rms_ratios(&region, &gradient, &parts(), &step, &sums);
+            clipped_lrs(&step, &sums, &Tensor::from_slice(&[100.0, 700.0]))
         });
-        region.step(&gradient.copy(), &parts(), &step, lrs.as_ref()).unwrap();
+        update(&mut region, &gradient.copy(), &parts(), &step, lrs.as_ref()).unwrap();
     }
     reference.error(&region, &start)
 }
@@ -213,9 +217,9 @@ fn gradients_that_grow_shorten_their_steps() {
     // The test would pass without clipping if nothing were to clip.
     let mut region = region(Kind::Float, StatePrecision::F32);
     let sums = Tensor::zeros([2], (Kind::Double, Device::Cpu));
-    region.step(&gradient(0), &parts(), &step(0, 1.0), None).unwrap();
-    region.add_surprise(&(gradient(0) * 1.5), &parts(), &step(1, 1.0), &sums);
-    let lrs = numbers(&shortened(&step(1, 1.0), &sums, &Tensor::from_slice(&[100.0, 700.0])));
+    update(&mut region, &gradient(0), &parts(), &nth_step(0, 1.0), None).unwrap();
+    AdamW.add_rms_ratios(&region, &(gradient(0) * 1.5), &parts(), &nth_step(1, 1.0), &sums);
+    let lrs = numbers(&clipped_lrs(&nth_step(1, 1.0), &sums, &Tensor::from_slice(&[100.0, 700.0])));
     assert!(lrs.iter().all(|lr| *lr < 0.9 * LR), "{lrs:?}");
 }
 
@@ -225,12 +229,12 @@ fn where_nothing_clips_nothing_changes() {
         let [mut plain, mut clipped] = [0; 2].map(|_| region(weights, state));
         for count in 0..STEPS {
             let shrinking = gradient(0) * 0.8f64.powi(count as i32);
-            let step = step(count, 1.0);
+            let step = nth_step(count, 1.0);
             let sums = Tensor::zeros([2], (Kind::Double, Device::Cpu));
-            clipped.add_surprise(&shrinking, &parts(), &step, &sums);
-            let lrs = shortened(&step, &sums, &Tensor::from_slice(&[100.0, 700.0]));
-            clipped.step(&shrinking.copy(), &parts(), &step, Some(&lrs)).unwrap();
-            plain.step(&shrinking, &parts(), &step, None).unwrap();
+            AdamW.add_rms_ratios(&clipped, &shrinking, &parts(), &step, &sums);
+            let lrs = clipped_lrs(&step, &sums, &Tensor::from_slice(&[100.0, 700.0]));
+            update(&mut clipped, &shrinking.copy(), &parts(), &step, Some(&lrs)).unwrap();
+            update(&mut plain, &shrinking, &parts(), &step, None).unwrap();
         }
         assert!(plain.weights.equal(&clipped.weights), "{weights:?} weights, {state:?} state");
     }
@@ -240,19 +244,19 @@ fn where_nothing_clips_nothing_changes() {
 fn a_slice_is_stepped_as_that_part_of_the_whole() {
     for (weights, state, _) in WAYS {
         let mut whole = region(weights, state);
-        let mut slice = Region::zeros(512, keeping(weights, state), Device::Cpu);
+        let mut slice = zeros(512, weights, state);
         slice.weights.shallow_clone().copy_(&whole.weights.narrow(0, 512, 512));
-        let part = Part { offset: 0, len: 444, first: 512, ..parts().remove(1) };
+        let part = ParamSlice { offset: 0, len: 444, first: 512, ..parts().remove(1) };
         for count in 0..STEPS {
-            slice
-                .step(
-                    &gradient(count).narrow(0, 512, 512),
-                    std::slice::from_ref(&part),
-                    &step(count, 1.0),
-                    None,
-                )
-                .unwrap();
-            whole.step(&gradient(count), &parts(), &step(count, 1.0), None).unwrap();
+            update(
+                &mut slice,
+                &gradient(count).narrow(0, 512, 512),
+                std::slice::from_ref(&part),
+                &nth_step(count, 1.0),
+                None,
+            )
+            .unwrap();
+            update(&mut whole, &gradient(count), &parts(), &nth_step(count, 1.0), None).unwrap();
         }
         assert!(slice.weights.equal(&whole.weights.narrow(0, 512, 512)), "{weights:?}, {state:?}");
         assert_eq!(
@@ -271,7 +275,7 @@ fn bf16_weights_follow_steps_too_small_for_them() {
         // 1e-4 a step, where bf16 has steps of 4e-3 below 1.
         let step =
             Step::new(&Optimizer { weight_decay: 0.0, ..optimizer() }, 1e-4, count, 1.0, 5, Device::Cpu);
-        region.step(&flat(|_| 1.0), &parts(), &step, None).unwrap();
+        update(&mut region, &flat(|_| 1.0), &parts(), &step, None).unwrap();
     }
     let mean = region.weights.narrow(0, 256, 700).mean(Kind::Double).double_value(&[]);
     assert!((mean - 0.99).abs() < 3e-4, "{mean}");

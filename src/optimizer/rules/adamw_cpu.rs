@@ -1,18 +1,18 @@
 //! The step of weights and moments in few bits on the CPU: one pass over memory instead of thirty operations of libtorch.
 //!
 //! A block of 256 elements at a time is widened into the nearest cache, stepped and rounded back. Draws, codes and
-//! roundings are those of [`super::stochastic`] and [`super::blockwise`], to the bit. Sums have a fixed order, whatever the
+//! roundings are those of [`stochastic`](crate::optimizer::stochastic) and [`blockwise`](crate::optimizer::blockwise), to the bit. Sums have a fixed order, whatever the
 //! threads.
 
 use half::bf16;
 use multiversion::multiversion;
 use tch::{Kind, Tensor};
 
-use super::Step;
-use super::blockwise::{BLOCK, Coding, LEAST_SCALE};
-use super::moments::Moments;
-use super::stochastic::{Draws, Noise};
-use crate::torch::{AdamW, bytes_mut, parallel_each, shares, slice, slice_mut};
+use crate::optimizer::blockwise::{BLOCK, Coding, LEAST_SCALE};
+use crate::optimizer::moments::Moments;
+use crate::optimizer::step::Step;
+use crate::optimizer::stochastic::{Draws, Noise};
+use crate::torch::{AdamWOptions, bytes_mut, parallel_each, shares, slice, slice_mut};
 
 const LEN: usize = BLOCK as usize;
 
@@ -25,7 +25,7 @@ const LANES: usize = 16;
 type Block = [f32; LEN];
 
 /// Numbers as they are kept, whole blocks.
-pub enum Kept<'a> {
+pub enum StoredSlice<'a> {
     /// In f32.
     F32(&'a mut [f32]),
     /// In bf16.
@@ -34,7 +34,7 @@ pub enum Kept<'a> {
     Codes(Coding, &'a mut [u8], &'a mut [f32]),
 }
 
-impl<'a> Kept<'a> {
+impl<'a> StoredSlice<'a> {
     /// The numbers of a contiguous tensor, f32 or bf16 `[n]`.
     pub fn floats(tensor: &'a mut Tensor) -> Self {
         match tensor.kind() {
@@ -189,7 +189,7 @@ struct Factors {
 
 impl Factors {
     fn new(step: &Step, lr: f64, decays: bool) -> Self {
-        let AdamW { betas: [beta1, beta2], weight_decay, eps } = step.hyper(decays);
+        let AdamWOptions { betas: [beta1, beta2], weight_decay, eps } = step.hyper(decays);
         let correction = |beta: f64| 1.0 - beta.powf(step.count as f64);
         Self {
             beta1: beta1 as f32,
@@ -215,10 +215,10 @@ fn adamw(weights: &mut Block, gradient: &[f32], exp_avg: &mut Block, exp_avg_sq:
 
 /// One thread's blocks.
 struct Task<'a> {
-    weights: Kept<'a>,
+    weights: StoredSlice<'a>,
     gradient: &'a [f32],
-    exp_avg: Kept<'a>,
-    exp_avg_sq: Kept<'a>,
+    exp_avg: StoredSlice<'a>,
+    exp_avg_sq: StoredSlice<'a>,
     /// The parameter's element that comes first.
     first: i64,
 }
@@ -272,8 +272,8 @@ pub fn step(
 ) {
     let factors = Factors::new(step, lr, decays);
     let gradient: &[f32] = slice(gradient);
-    let [exp_avg, exp_avg_sq] = moments.kept();
-    let mut rest = Task { weights: Kept::floats(weights), gradient, exp_avg, exp_avg_sq, first };
+    let [exp_avg, exp_avg_sq] = moments.slices();
+    let mut rest = Task { weights: StoredSlice::floats(weights), gradient, exp_avg, exp_avg_sq, first };
     let mut tasks = Vec::new();
     for share in shares(gradient.len() / LEN, LEAST_SHARE) {
         let (task, after) = rest.split_at(share.len());
@@ -284,7 +284,7 @@ pub fn step(
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn surprises(gradient: &[f32], exp_avg_sq: &Kept, f: Factors, into: &mut [f64]) {
+fn rms_ratios(gradient: &[f32], exp_avg_sq: &StoredSlice, f: Factors, into: &mut [f64]) {
     let mut v = [0.0; LEN];
     let (correction, least) = (f.root * f.root, f.eps * f.eps);
     for ((block, gradient), into) in gradient.chunks_exact(LEN).enumerate().zip(into) {
@@ -301,11 +301,11 @@ fn surprises(gradient: &[f32], exp_avg_sq: &Kept, f: Factors, into: &mut [f64]) 
     }
 }
 
-/// The sum over whole blocks of g^2 / v, as [`super::Region::add_surprise`] defines it.
-pub fn surprise(gradient: &Tensor, moments: &mut Moments, step: &Step) -> f64 {
+/// The sum over whole blocks of g^2 / v, as [`UpdateRule::add_rms_ratios`](crate::optimizer::UpdateRule::add_rms_ratios) defines it.
+pub fn rms_ratio(gradient: &Tensor, moments: &mut Moments, step: &Step) -> f64 {
     let factors = Factors::new(step, 0.0, false);
     let gradient: &[f32] = slice(gradient);
-    let [_, exp_avg_sq] = moments.kept();
+    let [_, exp_avg_sq] = moments.slices();
     let mut sums = vec![0.0; gradient.len() / LEN];
     let (mut rest, mut rest_sums, mut tasks) = ((gradient, exp_avg_sq), sums.as_mut_slice(), Vec::new());
     for share in shares(gradient.len() / LEN, LEAST_SHARE) {
@@ -315,7 +315,7 @@ pub fn surprise(gradient: &Tensor, moments: &mut Moments, step: &Step) -> f64 {
         tasks.push((gradient, exp_avg_sq, into));
         (rest, rest_sums) = ((more, more_sq), more_sums);
     }
-    parallel_each(tasks, |(gradient, exp_avg_sq, into)| surprises(gradient, &exp_avg_sq, factors, into));
+    parallel_each(tasks, |(gradient, exp_avg_sq, into)| rms_ratios(gradient, &exp_avg_sq, factors, into));
     sums.iter().sum()
 }
 
@@ -323,7 +323,7 @@ pub fn surprise(gradient: &Tensor, moments: &mut Moments, step: &Step) -> f64 {
 #[cfg(test)]
 pub fn store(moments: &mut Moments, wide: &[Tensor; 2], (draws, first): (Draws, i64)) {
     let noises = [Noise::FirstMoment, Noise::SecondMoment];
-    for ((mut kept, wide), noise) in moments.kept().into_iter().zip(wide).zip(noises) {
+    for ((mut kept, wide), noise) in moments.slices::<2>().into_iter().zip(wide).zip(noises) {
         for (block, numbers) in slice::<f32>(wide).chunks_exact(LEN).enumerate() {
             let (mut from, mut drawn) = ([0.0; LEN], [0; LEN]);
             from.copy_from_slice(numbers);
@@ -336,11 +336,11 @@ pub fn store(moments: &mut Moments, wide: &[Tensor; 2], (draws, first): (Draws, 
 /// What is kept, in f32: a part of [`step`], for tests.
 #[cfg(test)]
 pub fn load(moments: &mut Moments) -> [Vec<f32>; 2] {
-    moments.kept().map(|kept| {
+    moments.slices().map(|kept| {
         let blocks = match &kept {
-            Kept::F32(all) => all.len() / LEN,
-            Kept::Bf16(all) => all.len() / LEN,
-            Kept::Codes(_, _, scales) => scales.len(),
+            StoredSlice::F32(all) => all.len() / LEN,
+            StoredSlice::Bf16(all) => all.len() / LEN,
+            StoredSlice::Codes(_, _, scales) => scales.len(),
         };
         let mut wide = vec![0.0; blocks * LEN];
         for (block, into) in wide.chunks_exact_mut(LEN).enumerate() {

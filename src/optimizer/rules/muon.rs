@@ -1,4 +1,4 @@
-//! Muon (Keller Jordan, kellerjordan.github.io/posts/muon) for a region of matrices: steps along the orthogonal matrix that
+//! Muon (Keller Jordan, kellerjordan.github.io/posts/muon) for the matrices of blocks: steps along the orthogonal matrix that
 //! is nearest to the momentum, so that all directions of a matrix are learnt at one speed.
 //!
 //! Steps are as long as AdamW's (arXiv:2502.16982, section 2.2): an orthogonal matrix of R x C has a root mean square of
@@ -9,74 +9,131 @@
 //! made orthogonal, and each does so with the matrices that its slice touches.
 
 use anyhow::Result;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::Step;
-use super::newton_schulz::orthogonalised;
-use super::region::{Part, Region, SCRATCH};
-use super::stochastic::{Draws, Noise, round_to_bf16};
-use crate::torch;
+use super::newton_schulz::{orthogonalised, product_kind};
+use crate::optimizer::blockwise::Coding;
+use crate::optimizer::moments::MomentSpec;
+use crate::optimizer::region::{ParamSlice, Region, SCRATCH};
+use crate::optimizer::step::Step;
+use crate::optimizer::stochastic::{Draws, Noise, round_to_bf16};
+use crate::optimizer::update_rule::{ParamGroup, RegionShape, UnitStep, UpdateRule};
+use crate::torch::element_bytes;
 
 /// The root mean square of AdamW's usual updates.
 const RMS: f64 = 0.2;
 
-impl Region {
-    /// Averages `gradient`, f32 and flat like the region, into the momentum, and writes the momentum as it will be if the same
-    /// gradient follows (Nesterov's) to `ahead`, flat like the region.
-    pub fn average(&mut self, gradient: &Tensor, parts: &[Part], step: &Step, ahead: &Tensor) -> Result<()> {
-        let device = self.weights.device();
-        let decay = step.optimizer.momentum();
-        let moments = self.moments.map(|tensor| torch::send(tensor, device));
-        for part in parts {
-            let draws = Draws::new(step.seed, step.count, &part.name);
-            for (offset, len, first) in part.pieces() {
-                let fresh = (gradient.narrow(0, offset, len) / &step.divisor).g_mul_scalar_(1.0 - decay);
-                let mut moments = moments.narrow(offset, len);
-                let mut momentum = moments.wide_first();
-                let _ = momentum.g_mul_scalar_(decay).g_add_(&fresh);
-                if !moments.are_wide() {
-                    moments.store_first(&momentum, &draws.tensor(first, len, device));
-                }
-                ahead.narrow(0, offset, len).copy_(&(&momentum * decay + fresh));
-            }
-        }
-        self.bring_home(&moments)
+/// Bytes in use for each element that is worked on at once: the momentum before and after, and copies in f32.
+const SCRATCH_BYTES: u64 = 24;
+
+/// Steps along the nearest orthogonal matrix to the momentum.
+#[derive(Debug)]
+pub struct Muon;
+
+impl UpdateRule for Muon {
+    fn name(&self) -> &'static str {
+        "Muon"
     }
 
-    /// Moves the weights of `part` along the nearest orthogonal matrices to those of `stack`, `[N, R, C]`, which is all of the
-    /// part's parameter.
-    pub fn step_along(&mut self, part: &Part, stack: &Tensor, step: &Step) {
-        let [_, rows, columns] = stack.size()[..] else { unreachable!("a stack of matrices") };
-        let (area, end) = (rows * columns, part.first + part.len);
-        let lr = step.lr.double_value(&[]);
-        let length = RMS * (rows.max(columns) as f64).sqrt() * lr;
-        let kept = 1.0 - lr * step.hyper(part.decays).weight_decay;
-        let draws = Draws::new(step.seed, step.count, &part.name);
-        let at_once = (SCRATCH / area).max(1);
-        let last = (end + area - 1) / area;
-        for matrix in (part.first / area..last).step_by(at_once as usize) {
-            let count = at_once.min(last - matrix);
-            let directions = orthogonalised(&stack.narrow(0, matrix, count)).reshape(-1);
-            let (from, to) = (part.first.max(matrix * area), end.min((matrix + count) * area));
-            let mut change = directions.narrow(0, from - matrix * area, to - from).to_kind(Kind::Float);
-            let mut weights = self.weights.narrow(0, part.offset + from - part.first, to - from);
-            let mut wide = weights.to_kind(Kind::Float);
-            let _ = wide.g_mul_scalar_(kept).g_sub_(&change.g_mul_scalar_(length));
-            if weights.kind() != Kind::Float {
-                let draws = draws.tensor(from, to - from, weights.device());
-                round_to_bf16(&wide, &draws, Noise::Weight, &mut weights);
+    fn updates(&self, group: ParamGroup) -> bool {
+        group == ParamGroup::BlockMatrices
+    }
+
+    fn moments(&self) -> &'static [MomentSpec] {
+        &[MomentSpec { name: "exp_avg", coding: Coding::First }]
+    }
+
+    fn gathered_kind(&self, device: Device) -> Option<Kind> {
+        Some(product_kind(device))
+    }
+
+    /// The momentum of the whole region, and of the matrices in it that are made orthogonal at once.
+    fn scratch_bytes(&self, region: &RegionShape) -> u64 {
+        let momentum = element_bytes(product_kind(region.device)) as u64 * region.elements;
+        let at_once = region.elements.min(SCRATCH.unsigned_abs());
+        region.widened_bytes().max(momentum + SCRATCH_BYTES * at_once)
+    }
+
+    fn step(
+        &self,
+        region: &mut Region,
+        gradient: &Tensor,
+        params: &[ParamSlice],
+        unit: UnitStep<'_>,
+    ) -> Result<()> {
+        let UnitStep { step, layout, shard, row, .. } = unit;
+        let kind = product_kind(gradient.device());
+        let whole = Tensor::empty([layout.matrices], (kind, gradient.device()));
+        let slice = gradient.size()[0];
+        let own = whole.narrow(0, slice * shard as i64, slice);
+        update_momentum(region, gradient, params, step, &own)?;
+        row.all_gather(&whole, "the momentum of a block")?.wait()?;
+        for param in params {
+            orthogonal_step(region, param, &layout.slots[param.slot].stack_in(&whole), step);
+        }
+        Ok(())
+    }
+}
+
+/// Averages `gradient`, f32 and flat like the region, into the momentum, and writes the momentum as it will be if the same
+/// gradient follows (Nesterov's) to `ahead`, flat like the region.
+fn update_momentum(
+    region: &mut Region,
+    gradient: &Tensor,
+    params: &[ParamSlice],
+    step: &Step,
+    ahead: &Tensor,
+) -> Result<()> {
+    let device = region.weights.device();
+    let decay = step.optimizer.momentum().unwrap_or_else(|| unreachable!("Muon has a momentum"));
+    let moments = region.moments_there();
+    for param in params {
+        let draws = Draws::new(step.seed, step.count, &param.name);
+        for (offset, len, first) in param.pieces() {
+            let fresh = (gradient.narrow(0, offset, len) / &step.divisor).g_mul_scalar_(1.0 - decay);
+            let mut moments = moments.narrow(offset, len);
+            let [mut momentum] = moments.wide();
+            let _ = momentum.g_mul_scalar_(decay).g_add_(&fresh);
+            if !moments.are_wide() {
+                moments.store(&[momentum.shallow_clone()], &draws.tensor(first, len, device));
             }
+            ahead.narrow(0, offset, len).copy_(&(&momentum * decay + fresh));
+        }
+    }
+    region.bring_home(&moments)
+}
+
+/// Moves the weights of `param` along the nearest orthogonal matrices to those of `stack`, `[N, R, C]`, which is all of the
+/// slice's parameter.
+fn orthogonal_step(region: &mut Region, param: &ParamSlice, stack: &Tensor, step: &Step) {
+    let [_, rows, columns] = stack.size()[..] else { unreachable!("a stack of matrices") };
+    let (area, end) = (rows * columns, param.first + param.len);
+    let lr = step.lr.double_value(&[]);
+    let length = RMS * (rows.max(columns) as f64).sqrt() * lr;
+    let kept = 1.0 - lr * step.hyper(param.decays).weight_decay;
+    let draws = Draws::new(step.seed, step.count, &param.name);
+    let at_once = (SCRATCH / area).max(1);
+    let last = (end + area - 1) / area;
+    for matrix in (param.first / area..last).step_by(at_once as usize) {
+        let count = at_once.min(last - matrix);
+        let directions = orthogonalised(&stack.narrow(0, matrix, count)).reshape(-1);
+        let (from, to) = (param.first.max(matrix * area), end.min((matrix + count) * area));
+        let mut change = directions.narrow(0, from - matrix * area, to - from).to_kind(Kind::Float);
+        let mut weights = region.weights.narrow(0, param.offset + from - param.first, to - from);
+        let mut wide = weights.to_kind(Kind::Float);
+        let _ = wide.g_mul_scalar_(kept).g_sub_(&change.g_mul_scalar_(length));
+        if weights.kind() != Kind::Float {
+            let draws = draws.tensor(from, to - from, weights.device());
+            round_to_bf16(&wide, &draws, Noise::Weight, &mut weights);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
-    use crate::experiment::{Optimizer, OptimizerKind, StatePrecision};
-    use crate::train::optimizer::Keeping;
+    use crate::experiment::{Optimizer, OptimizerKind, StatePrecision, StoredWeights};
+    use crate::optimizer::storage::StorageConfig;
 
     const LR: f64 = 1e-2;
     const STEPS: u64 = 4;
@@ -87,12 +144,12 @@ mod tests {
     const LEN: i64 = 1792;
 
     /// What elements `from..to` of the region hold, in a region of their own.
-    fn parts(from: i64, to: i64) -> Vec<Part> {
+    fn parts(from: i64, to: i64) -> Vec<ParamSlice> {
         let part = |slot: usize| {
             let [offset, numel] = [OFFSETS[slot], SHAPES[slot].iter().product()];
             let [start, end] = [from.max(offset), to.min(offset + numel)];
             let (name, decays) = (format!("w{slot}"), true);
-            Part { name, slot, offset: start - from, len: end - start, first: start - offset, decays }
+            ParamSlice { name, slot, offset: start - from, len: end - start, first: start - offset, decays }
         };
         (0..2).map(part).filter(|part| part.len > 0).collect()
     }
@@ -107,8 +164,10 @@ mod tests {
     }
 
     fn region(from: i64, to: i64, weights: Kind, state: StatePrecision) -> Region {
-        let keeping = Keeping { weights, optimizer: OptimizerKind::Muon, state, offload_moments: false };
-        let region = Region::zeros(to - from, keeping, Device::Cpu);
+        let weights = if weights == Kind::Float { StoredWeights::F32 } else { StoredWeights::Bf16 };
+        let wide = StorageConfig::f32(Kind::Float);
+        let storage = StorageConfig { weights, optimizer: OptimizerKind::Muon, state, ..wide };
+        let region = Region::zeros(to - from, ParamGroup::BlockMatrices, &storage, Device::Cpu);
         region.weights.shallow_clone().copy_(&(noise(0, "weights") * 0.1).narrow(0, from, to - from));
         region
     }
@@ -119,20 +178,25 @@ mod tests {
         let bounds: Vec<(i64, i64)> = starts.iter().copied().zip(ends).collect();
         let mut slices: Vec<Region> =
             bounds.iter().map(|(from, to)| region(*from, *to, weights, state)).collect();
-        let optimizer = Optimizer { momentum: Some(0.9), weight_decay: 0.3, ..Optimizer::default() };
+        let optimizer = Optimizer {
+            kind: OptimizerKind::Muon,
+            momentum: Some(0.9),
+            weight_decay: 0.3,
+            ..Optimizer::default()
+        };
         for count in 0..STEPS {
             let step = Step::new(&optimizer, LR, count, 2.0, 5, Device::Cpu);
             let gradient = noise(count, "gradient") * 1e-3;
             let ahead = Tensor::empty([LEN], (Kind::Float, Device::Cpu));
             for ((from, to), slice) in bounds.iter().zip(&mut slices) {
                 let [gradient, ahead] = [&gradient, &ahead].map(|flat| flat.narrow(0, *from, to - from));
-                slice.average(&gradient, &parts(*from, *to), &step, &ahead).unwrap();
+                update_momentum(slice, &gradient, &parts(*from, *to), &step, &ahead).unwrap();
             }
             for ((from, to), slice) in bounds.iter().zip(&mut slices) {
                 for part in parts(*from, *to) {
                     let numel = SHAPES[part.slot].iter().product();
                     let stack = ahead.narrow(0, OFFSETS[part.slot], numel).view(SHAPES[part.slot]);
-                    slice.step_along(&part, &stack, &step);
+                    orthogonal_step(slice, &part, &stack, &step);
                 }
             }
         }

@@ -1,8 +1,8 @@
-//! How large gradients are, and what becomes of steps that they surprise.
+//! How large gradients are, and the learning rates of updates that are clipped by them.
 
 use tch::{Device, Kind, Tensor};
 
-use super::Step;
+use super::step::Step;
 use crate::kernels;
 
 /// The longest piece whose norm is taken at once: BLAS counts in 32 bits.
@@ -30,7 +30,7 @@ pub fn sum_of_squares(gradient: &Tensor) -> Tensor {
 /// whole tensors on any number of ranks.
 ///
 /// On a GPU the rates stay there, f32 as its fused step wants them, so that nothing waits for it.
-pub fn shortened(step: &Step, sums: &Tensor, counts: &Tensor) -> Tensor {
+pub fn clipped_lrs(step: &Step, sums: &Tensor, counts: &Tensor) -> Tensor {
     let rms = (sums / counts).sqrt();
     let ones = rms.ones_like();
     let lrs = rms.where_self(&rms.gt(1.0 + ROUNDING), &ones).reciprocal() * step.lr.double_value(&[]);

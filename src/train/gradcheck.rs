@@ -5,10 +5,11 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::{Holding, MicroBatch, PassOptions, Unit, Units, forward_backward};
+use super::{MicroBatch, PassOptions, ShardedModel, UnitShard, forward_backward};
 use crate::distributed::Mesh;
 use crate::experiment::{LayerType, Model, Preset};
 use crate::model::{Load, Parameter, Sequences, WeightSource, parameters};
+use crate::optimizer::StorageConfig;
 
 /// Random weights, large enough that clamps, sinks and biases matter.
 struct Random(std::collections::HashMap<String, Tensor>);
@@ -148,14 +149,15 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
     }
 
     let mesh = Mesh::alone(Device::Cpu);
-    let mut units = Units::load(&model, &mut weights, &mesh, Holding::wide(Kind::Float)).unwrap();
-    for unit in units.slices_mut().unwrap() {
+    let mut sharded =
+        ShardedModel::load(&model, &mut weights, &mesh, &StorageConfig::f32(Kind::Float)).unwrap();
+    for unit in sharded.units_mut().unwrap() {
         // Training's buffers are f32; in f64 the formulas show without the rounding.
         for flat in [&mut unit.matrices.weights, &mut unit.rest.weights, &mut unit.gradient] {
             *flat = flat.to_kind(kind);
         }
     }
-    for (spec, mut view) in units.views(Unit::weights) {
+    for (spec, mut view) in sharded.views(UnitShard::weights) {
         view.copy_(&weights.0[&spec.name]);
     }
     let batch: Vec<MicroBatch> = (0..b / micro)
@@ -174,11 +176,11 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
         })
         .collect();
     let options = PassOptions { kind, recompute, balance_loss: balance_weight, loss_scale: 1.0 };
-    let result = forward_backward(&model, &mut units, &batch, options).unwrap();
+    let result = forward_backward(&model, &mut sharded, &batch, options).unwrap();
     let [seen, expected] = [&result.loss, &loss].map(|loss| loss.double_value(&[]));
     assert!((seen - expected).abs() < tolerance, "loss {seen} against {expected}");
     assert!((Load::mean_balance_loss(&result.loads) - balance.double_value(&[])).abs() < tolerance);
-    let seen: Vec<_> = units.views(Unit::gradients).collect();
+    let seen: Vec<_> = sharded.views(UnitShard::gradients).collect();
     assert_eq!(seen.len(), specs.len());
     for ((spec, seen), wanted) in seen.into_iter().zip(wanted) {
         let error = f64::try_from((seen - &wanted).norm() / wanted.norm()).unwrap();

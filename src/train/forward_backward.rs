@@ -9,7 +9,7 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::units::Units;
+use super::sharded_model::ShardedModel;
 use crate::distributed::Mesh;
 use crate::experiment::Model;
 use crate::model::{
@@ -61,11 +61,11 @@ pub struct PassResult {
 /// Another rank is gone.
 pub fn forward_backward(
     model: &Model,
-    units: &mut Units<'_>,
+    sharded: &mut ShardedModel<'_>,
     batch: &[MicroBatch],
     options: PassOptions,
 ) -> Result<PassResult> {
-    let mesh = units.mesh();
+    let mesh = sharded.mesh();
     let here: i64 = batch.iter().map(|micro| micro.targets.size()[0]).sum();
     let tokens = here * mesh.ranks() as i64;
     let length = batch[0].inputs.tokens.size()[1];
@@ -80,15 +80,15 @@ pub fn forward_backward(
     let layers = model.num_hidden_layers as usize;
     let (embedding, first, head) = (EMBEDDING_UNIT, block_unit(0), head_unit(model));
 
-    let matrix = &units.weights(embedding)?[Parameter::Embedding.index()];
-    units.expect(first)?;
+    let matrix = &sharded.weights(embedding)?[Parameter::Embedding.index()];
+    sharded.prefetch(first)?;
     let mut rows: Vec<Tensor> =
         batch.iter().map(|micro| embed(matrix, &micro.inputs.tokens, options.kind)).collect(); // [N, D] each
     let mut kept = Vec::with_capacity(layers);
     let mut loads = Vec::with_capacity(layers);
     for layer in 0..layers {
-        let weights = BlockWeights::new(&units.weights(first + layer)?);
-        units.expect(first + layer + 1)?;
+        let weights = BlockWeights::new(&sharded.weights(first + layer)?);
+        sharded.prefetch(first + layer + 1)?;
         let mut load = Load::empty(model.num_local_experts, &weights.sinks().detach());
         let mut layer_kept = Vec::with_capacity(batch.len());
         for (x, micro) in rows.iter_mut().zip(batch) {
@@ -102,10 +102,10 @@ pub fn forward_backward(
     sum_loads(mesh, &mut loads)?;
 
     let scale = options.loss_scale / tokens as f64;
-    let weights = HeadWeights::new(&units.weights(head)?);
-    let mut grads = HeadGradients::new(&units.begin_gradients(head, Some(Parameter::LmHead))?);
+    let weights = HeadWeights::new(&sharded.weights(head)?);
+    let mut grads = HeadGradients::new(&sharded.begin_gradients(head, Some(Parameter::LmHead))?);
     // The last block's weights are needed again next, and may still be there.
-    units.expect(head - 1)?;
+    sharded.prefetch(head - 1)?;
     let mut total = Tensor::zeros([], (Kind::Double, mesh.device()));
     let mut gradients = Vec::with_capacity(batch.len());
     for (x, micro) in rows.into_iter().zip(batch) {
@@ -116,40 +116,40 @@ pub fn forward_backward(
             &weights,
             scale,
             &mut grads,
-            units.loss_scratch(),
+            sharded.loss_scratch(),
         );
         total += loss;
         gradients.push(grad);
     }
     let mut result = PassResult { loss: total / tokens as f64, loads, tokens, squares: None };
-    if units.is_updated_in_backward() {
+    if sharded.is_updated_in_backward() {
         let loss = result.loss.unsqueeze(0).copy();
         mesh.everyone.all_reduce(&loss, "losses")?.wait()?;
         if !loss.double_value(&[0]).is_finite() {
             return Ok(result);
         }
     }
-    units.end_gradients(head)?;
+    sharded.end_gradients(head)?;
 
     let balance_weight = options.loss_scale * options.balance_loss / layers as f64;
     for (layer, layer_kept) in kept.into_iter().enumerate().rev() {
-        let weights = BlockWeights::new(&units.weights(first + layer)?);
-        let mut grads = BlockWeights::new(&units.begin_gradients(first + layer, None)?);
+        let weights = BlockWeights::new(&sharded.weights(first + layer)?);
+        let mut grads = BlockWeights::new(&sharded.begin_gradients(first + layer, None)?);
         if layer > 0 {
-            units.expect(first + layer - 1)?;
+            sharded.prefetch(first + layer - 1)?;
         }
         let balance = (balance_weight != 0.0).then(|| result.loads[layer].balance_gradient(balance_weight));
         for ((grad, micro), (x, saved)) in gradients.iter_mut().zip(batch).zip(layer_kept) {
             *grad = block(layer, micro).backward(grad, &x, &weights, saved, balance.as_ref(), &mut grads)?;
         }
-        units.end_gradients(first + layer)?;
+        sharded.end_gradients(first + layer)?;
     }
-    let mut matrix = units.begin_gradients(embedding, None)?.swap_remove(Parameter::Embedding.index());
+    let mut matrix = sharded.begin_gradients(embedding, None)?.swap_remove(Parameter::Embedding.index());
     for (grad, micro) in gradients.iter().zip(batch) {
         let _ = matrix.index_add_(0, &micro.inputs.tokens.flatten(0, -1), &grad.to_kind(matrix.kind()));
     }
-    units.end_gradients(embedding)?;
-    result.squares = units.finish_gradients()?;
+    sharded.end_gradients(embedding)?;
+    result.squares = sharded.finish_gradients()?;
     Ok(result)
 }
 
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::experiment::Preset;
     use crate::model::{Initial, vocab_size};
-    use crate::train::Holding;
+    use crate::optimizer::StorageConfig;
     use tch::Device;
 
     /// The final norm makes rows of length sqrt(D), so logits have variance D*std^2, and the mean of exp of a normal
@@ -194,7 +194,8 @@ mod tests {
         };
         let mut source = Initial::new(&model, 5);
         let mesh = Mesh::alone(Device::Cpu);
-        let mut units = Units::load(&model, &mut source, &mesh, Holding::wide(Kind::Float)).unwrap();
+        let mut sharded =
+            ShardedModel::load(&model, &mut source, &mesh, &StorageConfig::f32(Kind::Float)).unwrap();
         tch::manual_seed(1);
         let tokens = Tensor::randint(vocab_size(&model), [4, 65], (Kind::Int64, Device::Cpu));
         let batch = [MicroBatch {
@@ -203,7 +204,7 @@ mod tests {
         }];
         let options = PassOptions { kind: Kind::Float, recompute: false, balance_loss: 0.0, loss_scale: 1.0 };
         let _no_grad = tch::no_grad_guard();
-        let seen = forward_backward(&model, &mut units, &batch, options).unwrap().loss.double_value(&[]);
+        let seen = forward_backward(&model, &mut sharded, &batch, options).unwrap().loss.double_value(&[]);
         let expected = 2003f64.ln() + 2880.0 * 0.02f64.powi(2) / 2.0;
         assert!((seen / expected - 1.0).abs() < 0.01, "{seen}, not {expected}");
     }

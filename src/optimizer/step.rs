@@ -1,47 +1,25 @@
-//! AdamW (arXiv:1711.05101) and Muon ([`muon`]) on flat buffers, whatever the precision of weights and moments.
-//!
-//! Where weights and moments are f32, libtorch's fused step works on them in place. Otherwise elements are widened a piece
-//! at a time, stepped in f32, and rounded at random back into what is kept ([`stochastic`], [`blockwise`]): by operations of
-//! libtorch on any device ([`region`]), and in one pass on the CPU ([`host`]).
-
-mod blockwise;
-mod clip;
-mod host;
-mod loss_scale;
-mod moments;
-mod muon;
-mod newton_schulz;
-mod region;
-mod stochastic;
-
-#[cfg(test)]
-mod tests;
-
-pub use blockwise::BLOCK;
-pub use clip::{shortened, sum_of_squares};
-pub use loss_scale::LossScale;
-pub use newton_schulz::product_kind;
-pub use region::{Keeping, Part, Region, SCRATCH, SCRATCH_BYTES};
+//! What one optimizer step is for every parameter.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::experiment::Optimizer;
-use crate::torch::AdamW;
+use crate::torch::AdamWOptions;
 
 /// What one optimizer step is for every parameter.
 #[derive(Debug)]
 pub struct Step {
-    optimizer: Optimizer,
+    /// The hyperparameters.
+    pub(super) optimizer: Optimizer,
     /// Learning rate, f64 on the CPU.
-    lr: Tensor,
+    pub(super) lr: Tensor,
     /// t: 1 for the first step.
-    count: u64,
+    pub(super) count: u64,
     /// The same, f32 on the weights' device.
-    count_there: Tensor,
+    pub(super) count_there: Tensor,
     /// Divides every gradient, f32 on the weights' device.
-    divisor: Tensor,
-    /// Of the random rounding.
-    seed: u64,
+    pub(super) divisor: Tensor,
+    /// Of the stochastic rounding.
+    pub(super) seed: u64,
 }
 
 impl Step {
@@ -67,8 +45,9 @@ impl Step {
         }
     }
 
-    fn hyper(&self, decays: bool) -> AdamW {
+    /// AdamW's hyperparameters for a parameter whose weights decay, or do not.
+    pub(super) fn hyper(&self, decays: bool) -> AdamWOptions {
         let Optimizer { betas, weight_decay, eps, .. } = self.optimizer;
-        AdamW { betas, weight_decay: if decays { weight_decay } else { 0.0 }, eps }
+        AdamWOptions { betas, weight_decay: if decays { weight_decay } else { 0.0 }, eps }
     }
 }

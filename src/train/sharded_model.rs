@@ -5,19 +5,19 @@ use std::cell::RefCell;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::optimizer::{Step, sum_of_squares};
-use super::unit::{Holding, Unit};
+use super::unit_shard::UnitShard;
 use crate::distributed::{Gatherer, Layout, Mesh, Reducer};
 use crate::experiment::{Model, Update};
 use crate::model::{
     LossScratch, Parameter, ParameterSpec, WeightSource, Weights, casts_what_it_reads, num_units,
 };
+use crate::optimizer::{Step, StorageConfig, sum_of_squares};
 
 /// The units in the chain's order, each with this rank's slice.
 #[derive(Debug)]
-pub struct Units<'a> {
+pub struct ShardedModel<'a> {
     mesh: &'a Mesh,
-    units: Vec<Unit>,
+    units: Vec<UnitShard>,
     gatherer: RefCell<Gatherer>,
     reducer: Reducer,
     loss_scratch: LossScratch,
@@ -38,7 +38,7 @@ struct Updating {
     squares: Tensor,
 }
 
-impl<'a> Units<'a> {
+impl<'a> ShardedModel<'a> {
     /// This rank's slices of the weights of `source`, with empty optimizer state.
     ///
     /// # Errors
@@ -47,29 +47,29 @@ impl<'a> Units<'a> {
         model: &Model,
         source: &mut dyn WeightSource,
         mesh: &'a Mesh,
-        holding: Holding,
+        storage: &StorageConfig,
     ) -> Result<Self> {
         let layouts: Vec<Layout> =
             (0..num_units(model)).map(|unit| Layout::new(model, unit, mesh.shards)).collect();
-        let gradients = gradients(&layouts, mesh, holding.update);
+        let gradients = gradients(&layouts, mesh, storage.update);
         let units = layouts
             .iter()
             .zip(gradients)
             .enumerate()
             .map(|(index, (layout, gradient))| {
-                let casts = casts_what_it_reads(model, index, holding.kind, mesh.device());
-                Unit::new(layout.clone(), mesh.shard, source, holding, gradient, casts)
+                let casts = casts_what_it_reads(model, index, storage.kind, mesh.device());
+                UnitShard::new(layout.clone(), mesh.shard, source, storage, gradient, casts)
             })
             .collect::<Result<_>>()?;
         let reducer = Reducer::new(&layouts, mesh.device());
-        let gatherer = RefCell::new(Gatherer::new(layouts, holding.kind, mesh.device()));
+        let gatherer = RefCell::new(Gatherer::new(layouts, storage.kind, mesh.device()));
         Ok(Self {
             mesh,
             units,
             gatherer,
             reducer,
             loss_scratch: LossScratch::default(),
-            kind: holding.kind,
+            kind: storage.kind,
             head_matrix: RefCell::new(None),
             updating: None,
         })
@@ -81,7 +81,7 @@ impl<'a> Units<'a> {
     }
 
     /// This rank's slices.
-    pub fn slices(&self) -> &[Unit] {
+    pub fn units(&self) -> &[UnitShard] {
         &self.units
     }
 
@@ -89,7 +89,7 @@ impl<'a> Units<'a> {
     ///
     /// # Errors
     /// Something was still arriving, and another rank is gone.
-    pub fn slices_mut(&mut self) -> Result<&mut [Unit]> {
+    pub fn units_mut(&mut self) -> Result<&mut [UnitShard]> {
         self.gatherer.get_mut().invalidate()?;
         self.head_matrix.take();
         Ok(&mut self.units)
@@ -99,12 +99,12 @@ impl<'a> Units<'a> {
     ///
     /// # Errors
     /// Another rank is gone.
-    pub fn expect(&self, index: usize) -> Result<()> {
+    pub fn prefetch(&self, index: usize) -> Result<()> {
         self.gatherer.borrow_mut().expect(self.mesh, index, || self.units[index].local())
     }
 
     /// The tensors that a unit's passes take in training, in the order of its parameters. They stay valid until the unit
-    /// after the next is expected.
+    /// after the next is prefetched.
     ///
     /// # Errors
     /// Another rank is gone.
@@ -120,7 +120,7 @@ impl<'a> Units<'a> {
     pub fn begin_gradients(&mut self, index: usize, replaced: Option<Parameter>) -> Result<Vec<Tensor>> {
         // Training needs the memory again.
         self.head_matrix.take();
-        let Unit { layout, gradient, .. } = &self.units[index];
+        let UnitShard { layout, gradient, .. } = &self.units[index];
         self.reducer.begin(self.mesh, layout, gradient, replaced)
     }
 
@@ -142,7 +142,7 @@ impl<'a> Units<'a> {
     pub fn end_gradients(&mut self, index: usize) -> Result<()> {
         // The sum before this one went on while this unit computed.
         self.take_step()?;
-        let Unit { layout, gradient, .. } = &self.units[index];
+        let UnitShard { layout, gradient, .. } = &self.units[index];
         self.reducer.end(self.mesh, layout, gradient, index)?;
         let Some(updating) = &mut self.updating else { return Ok(()) };
         updating.in_flight = Some(index);
@@ -182,7 +182,10 @@ impl<'a> Units<'a> {
     ///
     /// # Panics
     /// On one rank of several that share the units.
-    pub fn views(&self, regions: fn(&Unit) -> [Tensor; 2]) -> impl Iterator<Item = (&ParameterSpec, Tensor)> {
+    pub fn views(
+        &self,
+        regions: fn(&UnitShard) -> [Tensor; 2],
+    ) -> impl Iterator<Item = (&ParameterSpec, Tensor)> {
         assert_eq!(self.mesh.shards, 1, "a slice has no whole parameters");
         self.units.iter().flat_map(move |unit| {
             let [matrices, rest] = regions(unit);
@@ -207,7 +210,7 @@ fn gradients(layouts: &[Layout], mesh: &Mesh, update: Update) -> Vec<Tensor> {
     }
 }
 
-impl Weights for Units<'_> {
+impl Weights for ShardedModel<'_> {
     fn unit(&self, index: usize) -> Result<Vec<Tensor>> {
         let mut tensors = self.weights(index)?;
         if index + 1 == self.units.len() {
@@ -218,7 +221,7 @@ impl Weights for Units<'_> {
             }
         }
         // Whoever walks the chain comes to the next unit next, and begins again after the last.
-        self.expect((index + 1) % self.units.len())?;
+        self.prefetch((index + 1) % self.units.len())?;
         Ok(tensors)
     }
 

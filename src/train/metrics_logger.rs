@@ -8,20 +8,21 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
-use super::trainer::{Progress as State, StepReport};
+use super::progress::Progress;
+use super::train_step::StepReport;
 use crate::error::Hint;
 use crate::evaluation::Evaluation;
 use crate::experiment::Experiment;
 use crate::generation::SampledText;
 use crate::model::Load;
-use crate::monitor::{HParam, Progress, Recorder, Unit, resident_peak_bytes, tag};
+use crate::monitor::{self, HParam, Recorder, Unit, resident_peak_bytes, tag};
 use crate::run_dir::RunDir;
 use crate::torch::cuda_peak_bytes;
 
 /// The logs of one run.
-pub struct Watch {
+pub struct MetricsLogger {
     recorder: Recorder,
-    bar: Progress,
+    bar: monitor::Progress,
     device: Device,
     flops_per_token: f64,
     every_steps: u64,
@@ -35,7 +36,7 @@ struct Interval {
     tokens: i64,
 }
 
-impl Watch {
+impl MetricsLogger {
     /// Opens the logs of `run_dir`, cut back to the step that training goes on from; it computes on `device`.
     pub fn open(
         run_dir: &RunDir,
@@ -49,7 +50,7 @@ impl Watch {
         recorder.tensorboard().hparams(&hparams(experiment)?, &[&tag("loss"), &tag("val_loss")]);
         Ok(Self {
             recorder,
-            bar: Progress::resumed("train", Some(experiment.train.steps), Unit::Steps, step),
+            bar: monitor::Progress::resumed("train", Some(experiment.train.steps), Unit::Steps, step),
             device,
             flops_per_token,
             every_steps: experiment.log.every_steps,
@@ -59,8 +60,8 @@ impl Watch {
     }
 
     /// A step was done: the bar moves, and every so often a line is written.
-    pub fn step(&mut self, state: &State, report: &StepReport) -> Result<()> {
-        let step = state.step;
+    pub fn log_step(&mut self, progress: &Progress, report: &StepReport) -> Result<()> {
+        let step = progress.step;
         self.interval.tokens += report.tokens;
         self.bar.set_position(step);
         if step != 1 && step != self.last_step && !step.is_multiple_of(self.every_steps) {
@@ -88,14 +89,14 @@ impl Watch {
         if report.skipped {
             line.insert("skipped".into(), json!(true));
         }
-        if state.loss_scale.scale != 1.0 {
-            line.insert("loss_scale".into(), json!(state.loss_scale.scale));
+        if progress.loss_scale.scale != 1.0 {
+            line.insert("loss_scale".into(), json!(progress.loss_scale.scale));
         }
         Ok(self.recorder.record(step, &line)?)
     }
 
     /// An evaluation after `step`.
-    pub fn evaluation(&mut self, step: u64, evaluation: &Evaluation, bytes_per_token: f64) -> Result<()> {
+    pub fn log_evaluation(&mut self, step: u64, evaluation: &Evaluation, bytes_per_token: f64) -> Result<()> {
         let line = fields([
             ("val_loss", json!(evaluation.loss)),
             ("val_perplexity", json!(evaluation.perplexity)),
@@ -109,7 +110,7 @@ impl Watch {
     }
 
     /// Samples after `step`.
-    pub fn samples(&mut self, step: u64, samples: &[SampledText]) {
+    pub fn log_samples(&mut self, step: u64, samples: &[SampledText]) {
         for (index, sample) in samples.iter().enumerate() {
             let text = format!("**{}**{}", sample.prompt, sample.text);
             self.recorder.tensorboard().text(&format!("samples/{index}"), step, &text);
@@ -128,7 +129,7 @@ impl Watch {
     }
 
     /// A checkpoint was written.
-    pub fn saved(&mut self) {
+    pub fn log_checkpoint(&mut self) {
         self.restart_interval();
     }
 

@@ -49,7 +49,7 @@ pub fn orthogonalised(stack: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::optimizer::stochastic::Draws;
+    use crate::optimizer::stochastic::Draws;
 
     /// Numbers of -1..1, f64.
     fn noise(shape: [i64; 3], name: &str) -> Tensor {

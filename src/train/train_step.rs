@@ -1,56 +1,21 @@
-//! A model in training: its units, how far it is, and one step.
+//! A model in training, and one step of it.
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::batch::StagedBatch;
-use super::optimizer::{LossScale, Step, sum_of_squares};
-use super::pass::{PassOptions, PassResult, forward_backward};
-use super::schedule;
-use super::unit::{Holding, Unit};
-use super::units::Units;
+use super::forward_backward::{PassOptions, PassResult, forward_backward};
+use super::progress::{Due, Progress};
+use super::sharded_model::ShardedModel;
+use super::unit_shard::UnitShard;
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::distributed::Mesh;
 use crate::error::UserError;
-use crate::experiment::{Experiment, NonFinite, Precision, Update};
-use crate::model::{Load, WeightSource};
+use crate::experiment::{Experiment, NonFinite, Update};
+use crate::model::{Load, WeightSource, matmul_kind};
+use crate::optimizer::schedule::lr_multiplier;
+use crate::optimizer::{LossScale, Step, StorageConfig, sum_of_squares};
 use crate::torch::{fetch, synchronize};
-
-/// The checkpoint of the lowest validation loss.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Best {
-    /// Its step.
-    pub step: u64,
-    /// Its loss, nats a token.
-    pub val_loss: f64,
-}
-
-/// Work that a step still owes when a checkpoint was written early.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Due {
-    /// The step's evaluation.
-    pub evaluate: bool,
-    /// The step's samples.
-    pub sample: bool,
-}
-
-/// What a checkpoint holds beside tensors.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Steps done, which is also the number of batches used.
-    pub step: u64,
-    /// Optimizer steps among them: those not skipped.
-    pub applied: u64,
-    /// f16's loss scale.
-    pub loss_scale: LossScale,
-    /// The best evaluation so far.
-    pub best: Option<Best>,
-    /// Work that the last step still owes.
-    pub due: Due,
-    /// `train.steps` when this was written: a wsd decay belongs to one target.
-    pub target_steps: u64,
-}
 
 /// What one step did.
 #[derive(Debug)]
@@ -83,7 +48,7 @@ pub struct Flags {
 /// A model in training.
 pub struct Trainer<'a> {
     experiment: &'a Experiment,
-    units: Units<'a>,
+    model: ShardedModel<'a>,
     /// How far it is.
     pub progress: Progress,
     balance_loss: f64,
@@ -97,7 +62,7 @@ impl<'a> Trainer<'a> {
         from_scratch: bool,
         mesh: &'a Mesh,
     ) -> Result<Self> {
-        let units = Units::load(&experiment.model, source, mesh, Holding::of(experiment))?;
+        let sharded = ShardedModel::load(&experiment.model, source, mesh, &StorageConfig::new(experiment))?;
         let progress = Progress {
             step: 0,
             applied: 0,
@@ -107,7 +72,7 @@ impl<'a> Trainer<'a> {
             target_steps: experiment.train.steps,
         };
         let balance_loss = experiment.train.balance_loss(from_scratch);
-        Ok(Self { experiment, units, progress, balance_loss })
+        Ok(Self { experiment, model: sharded, progress, balance_loss })
     }
 
     /// The state that `checkpoint` holds, whatever the ranks that wrote it.
@@ -118,7 +83,7 @@ impl<'a> Trainer<'a> {
         mesh: &'a Mesh,
     ) -> Result<Self> {
         let mut trainer = Self::new(experiment, &mut checkpoint, from_scratch, mesh)?;
-        trainer.units.slices_mut()?.iter_mut().try_for_each(|unit| unit.load_moments(&checkpoint))?;
+        trainer.model.units_mut()?.iter_mut().try_for_each(|unit| unit.load_moments(&checkpoint))?;
         trainer.progress = serde_json::from_value(checkpoint.state().clone())
             .with_context(|| format!("the training state in {}", checkpoint.path().display()))?;
         Ok(trainer)
@@ -128,21 +93,21 @@ impl<'a> Trainer<'a> {
     /// is kept.
     pub fn entries(&self) -> Vec<Entry> {
         // Moments that live on the host may still be on their way there.
-        synchronize(self.units.mesh().device());
-        match self.units.mesh().replica {
-            0 => self.units.slices().iter().flat_map(|unit| unit.entries()).collect(),
+        synchronize(self.model.mesh().device());
+        match self.model.mesh().replica {
+            0 => self.model.units().iter().flat_map(|unit| unit.entries()).collect(),
             _ => Vec::new(),
         }
     }
 
-    /// The units and what they are now.
-    pub fn units(&self) -> &Units<'a> {
-        &self.units
+    /// The model and what it is now.
+    pub fn model(&self) -> &ShardedModel<'a> {
+        &self.model
     }
 
     /// The kind of the matrix products.
     pub fn kind(&self) -> Kind {
-        compute_kind(self.experiment.train.precision)
+        matmul_kind(self.experiment.train.precision)
     }
 
     /// One optimizer step on this rank's share of a batch. `flags` is asked once the backward pass is queued, on a GPU before
@@ -157,7 +122,7 @@ impl<'a> Trainer<'a> {
     pub fn step(&mut self, batch: &StagedBatch, flags: impl Fn() -> Flags) -> Result<StepReport> {
         let _no_grad = tch::no_grad_guard();
         let Experiment { model, optimizer, train, .. } = self.experiment;
-        let mesh = self.units.mesh();
+        let mesh = self.model.mesh();
         mesh.at_step(self.progress.step + 1);
         let loss_scale = self.progress.loss_scale.scale;
         let options = PassOptions {
@@ -166,32 +131,32 @@ impl<'a> Trainer<'a> {
             balance_loss: self.balance_loss,
             loss_scale,
         };
-        let lr = optimizer.lr * schedule::share(&self.experiment.schedule, train.steps, self.progress.step);
+        let lr = optimizer.lr * lr_multiplier(&self.experiment.schedule, train.steps, self.progress.step);
         let (seed, applied) = (self.experiment.run.seed, self.progress.applied);
         let step_by = |divisor| Step::new(optimizer, lr, applied, divisor, seed, mesh.device());
         let in_backward = optimizer.update == Update::InBackward;
         if in_backward {
-            self.units.update_in_backward(step_by(loss_scale));
+            self.model.update_in_backward(step_by(loss_scale));
         }
-        let pass = forward_backward(model, &mut self.units, &batch.micro_batches(), options)?;
+        let pass = forward_backward(model, &mut self.model, &batch.micro_batches(), options)?;
         let (numbers, loads) = self.sum_and_fetch(&pass, flags())?;
         let [loss, squares, stop, writing] = numbers;
         let grad_norm = squares.sqrt() / loss_scale;
         let finite = loss.is_finite() && grad_norm.is_finite();
         let overflow = loss.is_finite() && self.progress.loss_scale.update(!finite);
-        let is_spoilt = in_backward && loss.is_finite() && !finite;
+        let is_corrupted = in_backward && loss.is_finite() && !finite;
         if finite {
             if !in_backward {
                 let shrink = optimizer.clip_norm().map_or(1.0, |clip| (grad_norm / clip).max(1.0));
                 let step = step_by(shrink * loss_scale);
-                self.units
-                    .slices_mut()?
+                self.model
+                    .units_mut()?
                     .iter_mut()
                     .try_for_each(|unit| unit.step(&step, None, &mesh.reduce))?;
             }
             self.progress.applied += 1;
-        } else if is_spoilt || (!overflow && train.non_finite == NonFinite::Stop) {
-            let otherwise = match is_spoilt {
+        } else if is_corrupted || (!overflow && train.non_finite == NonFinite::Stop) {
+            let otherwise = match is_corrupted {
                 true => "set optimizer.update = \"step\", which sees the norm before it changes the weights",
                 false => "set train.non_finite = \"skip\"",
             };
@@ -214,7 +179,7 @@ impl<'a> Trainer<'a> {
     /// What the host looks at in a step, in one copy from the device: the sums over the ranks of loss, squares of the
     /// gradients, and both flags; and the loads.
     fn sum_and_fetch(&self, pass: &PassResult, flags: Flags) -> Result<([f64; 4], Vec<Load>)> {
-        let mesh = self.units.mesh();
+        let mesh = self.model.mesh();
         let number = |number: f64| Tensor::full([], number, (Kind::Double, mesh.device()));
         let [stop, writing] = [flags.stop, flags.writing].map(|flag| number(f64::from(u8::from(flag))));
         // Replicas hold the same gradients: the first one's count.
@@ -238,27 +203,18 @@ impl<'a> Trainer<'a> {
             (Some(squares), _) => squares.shallow_clone(),
             (None, Update::InBackward) => pass.loss.full_like(f64::NAN),
             (None, Update::Step) => {
-                let squares = |unit: &Unit| sum_of_squares(&unit.gradient);
-                let all: Vec<Tensor> = self.units.slices().iter().map(squares).collect();
+                let squares = |unit: &UnitShard| sum_of_squares(&unit.gradient);
+                let all: Vec<Tensor> = self.model.units().iter().map(squares).collect();
                 Tensor::stack(&all, 0).sum(Kind::Double)
             }
         }
     }
 }
 
-/// The kind of the matrix products in a precision.
-pub fn compute_kind(precision: Precision) -> Kind {
-    match precision {
-        Precision::F32 => Kind::Float,
-        Precision::Bf16 => Kind::BFloat16,
-        Precision::F16 => Kind::Half,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Model, Preset, StatePrecision, StoredWeights};
+    use crate::experiment::{Model, Precision, Preset, StatePrecision, StoredWeights};
     use crate::model::Initial;
     use crate::train::GlobalBatch;
     use tch::Device;
@@ -282,8 +238,8 @@ mod tests {
         trainer.entries().into_iter().map(|entry| (entry.name, entry.tensor.copy())).collect()
     }
 
-    /// A good step, then one that `spoil` prepares: it has to leave weights and moments alone.
-    fn check_skipped(experiment: &Experiment, spoil: impl Fn(&mut Trainer<'_>)) -> (StepReport, Progress) {
+    /// A good step, then one that `corrupt` prepares: it has to leave weights and moments alone.
+    fn check_skipped(experiment: &Experiment, corrupt: impl Fn(&mut Trainer<'_>)) -> (StepReport, Progress) {
         let mesh = Mesh::alone(Device::Cpu);
         let mut source = Initial::new(&experiment.model, 5);
         let mut trainer = Trainer::new(experiment, &mut source, true, &mesh).unwrap();
@@ -293,20 +249,20 @@ mod tests {
         assert!(!good.skipped && !good.flags.stop);
         assert!(before.iter().zip(&after_one).any(|((_, before), (_, after))| before != after));
 
-        spoil(&mut trainer);
-        let spoilt = kept(&trainer);
+        corrupt(&mut trainer);
+        let corrupted = kept(&trainer);
         let report = trainer.step(&batch(experiment, 1), || Flags { stop: true, writing: false }).unwrap();
         assert!(report.skipped);
         assert_eq!(report.flags, Flags { stop: true, writing: false });
-        for ((name, before), (_, after)) in spoilt.iter().zip(&kept(&trainer)) {
-            // NaN where `spoil` has put it too.
+        for ((name, before), (_, after)) in corrupted.iter().zip(&kept(&trainer)) {
+            // NaN where `corrupt` has put it too.
             assert!(before.isclose(after, 0.0, 0.0, true).all().int64_value(&[]) == 1, "{name}");
         }
         (report, trainer.progress)
     }
 
-    fn spoil_a_weight(trainer: &mut Trainer<'_>) {
-        let head = trainer.units.slices_mut().unwrap().last_mut().unwrap();
+    fn corrupt_a_weight(trainer: &mut Trainer<'_>) {
+        let head = trainer.model.units_mut().unwrap().last_mut().unwrap();
         let _ = head.rest.weights.narrow(0, 0, 1).fill_(f64::INFINITY);
     }
 
@@ -320,7 +276,7 @@ mod tests {
                     let train = &mut experiment.train;
                     (train.precision, train.weights) = (Precision::Bf16, StoredWeights::Bf16);
                 }
-                let (report, progress) = check_skipped(&experiment, spoil_a_weight);
+                let (report, progress) = check_skipped(&experiment, corrupt_a_weight);
                 assert!(!report.loss.is_finite() && !report.grad_norm.is_finite(), "{report:?}");
                 assert_eq!((progress.step, progress.applied), (2, 1));
             }

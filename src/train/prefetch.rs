@@ -1,4 +1,4 @@
-//! What the next steps need, made ready by a thread while this one computes.
+//! What the next steps need, prefetched by a thread while this one computes.
 
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -15,16 +15,16 @@ const DEPTH: usize = 2;
 /// The reader's end of a thread that makes one thing a step, in the order of the steps. The thread ends after the last step
 /// or a failure, or soon after this is dropped.
 #[derive(Debug)]
-pub struct Feed<T> {
+pub struct Prefetcher<T> {
     ready: Receiver<Result<T>>,
 }
 
-impl<T: Send> Feed<T> {
+impl<T: Send> Prefetcher<T> {
     /// Starts the thread: `make` is called for each of `steps`.
     ///
     /// # Errors
     /// No thread to be had.
-    pub fn open<'scope>(
+    pub fn spawn<'scope>(
         scope: &'scope Scope<'scope, '_>,
         steps: Range<u64>,
         make: impl Fn(u64) -> Result<T> + Send + 'scope,
@@ -54,7 +54,7 @@ impl<T: Send> Feed<T> {
     ///
     /// # Errors
     /// It could not be made; or the steps are over.
-    pub fn take(&self) -> Result<T> {
+    pub fn next(&self) -> Result<T> {
         self.ready.recv().context("no batch follows: the thread that reads them has ended")?
     }
 }
@@ -93,16 +93,16 @@ mod tests {
         let batches = Batches::new(sources.to_vec(), 3, 8).unwrap();
         let (share, end) = ((1, 2), Some(4));
         let staged =
-            |step| GlobalBatch::share(&batches, &train, step, share).staged(&train, end, Device::Cpu);
+            |step| GlobalBatch::rank_slice(&batches, &train, step, share).staged(&train, end, Device::Cpu);
         for first in [0, 1, 5, 40] {
-            let fed = thread::scope(|scope| {
-                let feed = Feed::open(scope, first..first + 7, staged).unwrap();
-                (0..7).map(|_| feed.take().unwrap()).collect::<Vec<_>>()
+            let prefetched = thread::scope(|scope| {
+                let prefetcher = Prefetcher::spawn(scope, first..first + 7, staged).unwrap();
+                (0..7).map(|_| prefetcher.next().unwrap()).collect::<Vec<_>>()
             });
-            for (step, fed) in (first..).zip(fed) {
-                let rows = GlobalBatch::share(&batches, &train, step, share).into_rows();
-                assert_eq!(fed.digest(), GlobalBatch::from_rows(rows.clone()).digest(), "step {step}");
-                let micro_batches = fed.micro_batches();
+            for (step, staged) in (first..).zip(prefetched) {
+                let rows = GlobalBatch::rank_slice(&batches, &train, step, share).into_rows();
+                assert_eq!(staged.digest(), GlobalBatch::from_rows(rows.clone()).digest(), "step {step}");
+                let micro_batches = staged.micro_batches();
                 assert_eq!(micro_batches.len(), 2, "3 rows of a rank, 2 at once");
                 let seen: Vec<Vec<i64>> = (micro_batches.iter())
                     .flat_map(|micro| {
@@ -129,8 +129,8 @@ mod tests {
                 begun.send(step).unwrap();
                 Ok(step)
             };
-            let feed = Feed::open(scope, 10..u64::MAX, make).unwrap();
-            assert_eq!([feed.take().unwrap(), feed.take().unwrap()], [10, 11]);
+            let prefetcher = Prefetcher::spawn(scope, 10..u64::MAX, make).unwrap();
+            assert_eq!([prefetcher.next().unwrap(), prefetcher.next().unwrap()], [10, 11]);
             for step in 10..12 + DEPTH as u64 {
                 assert_eq!(steps.recv_timeout(PATIENCE), Ok(step), "made before it is asked for");
             }
@@ -143,19 +143,19 @@ mod tests {
     fn a_failure_reaches_the_step_that_it_belongs_to() {
         thread::scope(|scope| {
             let make = |step| if step == 1 { bail!("a hole in the disk") } else { Ok(step) };
-            let feed = Feed::open(scope, 0..5, make).unwrap();
-            assert_eq!(feed.take().unwrap(), 0);
-            assert_eq!(feed.take().unwrap_err().to_string(), "a hole in the disk");
-            assert!(feed.take().unwrap_err().to_string().starts_with("no batch follows"));
+            let prefetcher = Prefetcher::spawn(scope, 0..5, make).unwrap();
+            assert_eq!(prefetcher.next().unwrap(), 0);
+            assert_eq!(prefetcher.next().unwrap_err().to_string(), "a hole in the disk");
+            assert!(prefetcher.next().unwrap_err().to_string().starts_with("no batch follows"));
         });
     }
 
     #[test]
     fn after_the_last_step_there_is_nothing() {
         thread::scope(|scope| {
-            let feed = Feed::open(scope, 3..4, Ok).unwrap();
-            assert_eq!(feed.take().unwrap(), 3);
-            assert!(feed.take().is_err());
+            let prefetcher = Prefetcher::spawn(scope, 3..4, Ok).unwrap();
+            assert_eq!(prefetcher.next().unwrap(), 3);
+            assert!(prefetcher.next().is_err());
         });
     }
 }

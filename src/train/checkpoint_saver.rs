@@ -10,7 +10,7 @@ use crate::distributed::{Mesh, World};
 use crate::error::ErrorReport;
 
 /// One rank's part in writing checkpoints.
-pub struct Saver<'a> {
+pub struct CheckpointSaver<'a> {
     world: &'a World,
     mesh: &'a Mesh,
     /// The run's checkpoints.
@@ -27,7 +27,7 @@ struct Begun {
     file: Option<Background>,
 }
 
-impl<'a> Saver<'a> {
+impl<'a> CheckpointSaver<'a> {
     /// Nothing written yet.
     pub fn new(world: &'a World, mesh: &'a Mesh, dir: &'a Path) -> Self {
         Self { world, mesh, dir, begun: None }

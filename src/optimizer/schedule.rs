@@ -2,11 +2,11 @@
 
 use crate::experiment::{Schedule, ScheduleKind};
 
-/// The learning rate of `step` (0 is the first) as a share of the peak, in a run of `steps` steps.
+/// The learning rate of `step` (0 is the first) as a fraction of the peak, in a run of `steps` steps.
 ///
 /// Warm-up is linear and reaches the peak after `warmup_steps`. cosine (arXiv:1608.03983, without restarts) and linear
 /// end at `decay_steps`; wsd (arXiv:2404.06395) decays linearly over the last `decay_steps`.
-pub fn share(schedule: &Schedule, steps: u64, step: u64) -> f64 {
+pub fn lr_multiplier(schedule: &Schedule, steps: u64, step: u64) -> f64 {
     let warmup = schedule.warmup_steps;
     if step < warmup {
         return (step + 1) as f64 / warmup as f64;
@@ -50,35 +50,35 @@ mod tests {
 
     #[test]
     fn warm_up_is_linear_and_never_zero() {
-        close(share(&schedule(ScheduleKind::Cosine), 100, 0), 0.1);
-        close(share(&schedule(ScheduleKind::Cosine), 100, 9), 1.0);
-        close(share(&schedule(ScheduleKind::Cosine), 100, 10), 1.0);
+        close(lr_multiplier(&schedule(ScheduleKind::Cosine), 100, 0), 0.1);
+        close(lr_multiplier(&schedule(ScheduleKind::Cosine), 100, 9), 1.0);
+        close(lr_multiplier(&schedule(ScheduleKind::Cosine), 100, 10), 1.0);
     }
 
     #[test]
     fn each_shape_at_its_middle_and_end() {
-        close(share(&schedule(ScheduleKind::Cosine), 110, 60), 0.55);
-        close(share(&schedule(ScheduleKind::Cosine), 110, 110), 0.1);
-        close(share(&schedule(ScheduleKind::Linear), 110, 60), 0.55);
-        close(share(&schedule(ScheduleKind::Linear), 110, 500), 0.1);
-        close(share(&schedule(ScheduleKind::Constant), 110, 109), 1.0);
-        close(share(&schedule(ScheduleKind::Wsd), 100, 79), 1.0);
-        close(share(&schedule(ScheduleKind::Wsd), 100, 80), 1.0);
-        close(share(&schedule(ScheduleKind::Wsd), 100, 90), 0.55);
+        close(lr_multiplier(&schedule(ScheduleKind::Cosine), 110, 60), 0.55);
+        close(lr_multiplier(&schedule(ScheduleKind::Cosine), 110, 110), 0.1);
+        close(lr_multiplier(&schedule(ScheduleKind::Linear), 110, 60), 0.55);
+        close(lr_multiplier(&schedule(ScheduleKind::Linear), 110, 500), 0.1);
+        close(lr_multiplier(&schedule(ScheduleKind::Constant), 110, 109), 1.0);
+        close(lr_multiplier(&schedule(ScheduleKind::Wsd), 100, 79), 1.0);
+        close(lr_multiplier(&schedule(ScheduleKind::Wsd), 100, 80), 1.0);
+        close(lr_multiplier(&schedule(ScheduleKind::Wsd), 100, 90), 0.55);
     }
 
     #[test]
     fn a_run_longer_than_its_decay_stays_at_the_least() {
         let schedule = Schedule { decay_steps: Some(50), ..schedule(ScheduleKind::Cosine) };
-        close(share(&schedule, 100, 50), 0.1);
-        close(share(&schedule, 100, 99), 0.1);
+        close(lr_multiplier(&schedule, 100, 50), 0.1);
+        close(lr_multiplier(&schedule, 100, 99), 0.1);
     }
 
     #[test]
     fn raising_the_steps_of_wsd_keeps_what_came_before_the_decay() {
         let schedule = schedule(ScheduleKind::Wsd);
         for step in 0..decay_start(&schedule, 100) {
-            close(share(&schedule, 100, step), share(&schedule, 300, step));
+            close(lr_multiplier(&schedule, 100, step), lr_multiplier(&schedule, 300, step));
         }
     }
 }

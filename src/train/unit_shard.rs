@@ -1,0 +1,172 @@
+//! One unit of the chain as a rank holds it in training: its slice of weights, gradients and optimizer state.
+
+use anyhow::Result;
+use tch::Tensor;
+
+use crate::checkpoint::{Checkpoint, Entry};
+use crate::distributed::{Group, Layout, Local, Piece, fill};
+use crate::model::{Role, WeightSource};
+use crate::optimizer::{ParamGroup, ParamSlice, Region, Step, StorageConfig, UnitStep, clipped_lrs};
+
+/// A rank's slice of one unit: flat buffers of whole blocks; on one rank, the whole unit.
+#[derive(Debug)]
+pub struct UnitShard {
+    /// Where the parameters lie in the buffers below.
+    pub layout: Layout,
+    /// The matrices, `layout.matrices_of_shard()` elements.
+    pub matrices: Region,
+    /// Everything else, f32, `layout.rest_of_shard()` elements.
+    pub rest: Region,
+    /// Gradients of both, one after the other, f32. Another unit's may lie in the same memory.
+    pub gradient: Tensor,
+    /// The matrices in the compute kind, where they are not kept in it, the unit is whole and wants them so; a slice is cast on
+    /// its way to the others instead.
+    compute: Option<Tensor>,
+    /// What the two regions hold.
+    params: [Vec<ParamSlice>; 2],
+    /// Elements of each parameter, f64, on the device.
+    counts: Tensor,
+    /// Which slice this is.
+    shard: usize,
+}
+
+impl UnitShard {
+    /// Slice `shard` of a unit with weights from `source` and empty optimizer state, on the device of `gradient`, which is
+    /// flat and as long as the slice. With `casts`, the unit's passes take matrices as they are kept.
+    pub fn new(
+        layout: Layout,
+        shard: usize,
+        source: &mut dyn WeightSource,
+        storage: &StorageConfig,
+        gradient: Tensor,
+        casts: bool,
+    ) -> Result<Self> {
+        let device = gradient.device();
+        let (num_matrices, num_rest) = (layout.matrices_of_shard(), layout.rest_of_shard());
+        let matrices = Region::zeros(num_matrices, ParamGroup::of_matrices(&layout), storage, device);
+        let rest = Region::zeros(num_rest, ParamGroup::Rest, storage, device);
+        fill(&layout, shard, source, |offset, len| match offset - num_matrices {
+            offset_in_rest @ 0.. => rest.weights.narrow(0, offset_in_rest, len),
+            _ => matrices.weights.narrow(0, offset, len),
+        })?;
+        let is_whole = num_matrices == layout.matrices;
+        let is_cast = storage.kind != matrices.weights.kind() && is_whole && !casts;
+        let compute = is_cast.then(|| matrices.weights.to_kind(storage.kind));
+        let params = params(&layout, shard);
+        let counts: Vec<f64> = layout.slots.iter().map(|slot| slot.spec.numel() as f64).collect();
+        let counts = Tensor::from_slice(&counts).to_device(device);
+        Ok(Self { layout, matrices, rest, gradient, compute, params, counts, shard })
+    }
+
+    /// Both regions and what lies in them.
+    fn regions(&self) -> [(&Region, &[ParamSlice]); 2] {
+        let [of_matrices, of_rest] = &self.params;
+        [(&self.matrices, of_matrices), (&self.rest, of_rest)]
+    }
+
+    /// Reads the moments from `checkpoint`, by the names that [`Self::entries`] gives them.
+    pub fn load_moments(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        for (region, params) in self.regions() {
+            for (param, stored) in
+                params.iter().flat_map(|param| region.state().into_iter().map(move |s| (param, s)))
+            {
+                let held = param.range_by(stored.per);
+                let number = held.end - held.start;
+                let read = checkpoint.read(&stored.name(&param.name), held)?;
+                stored.tensor.narrow(0, param.offset / stored.per, number).copy_(&read);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a checkpoint keeps of this slice.
+    pub fn entries(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for (region, params) in self.regions() {
+            for param in params {
+                let spec = &self.layout.slots[param.slot].spec;
+                let mut keep = |name: String, shape: Vec<i64>, flat: &Tensor, per: i64| {
+                    let range = param.range_by(per);
+                    let tensor = flat.narrow(0, param.offset / per, range.end - range.start);
+                    entries.push(Entry { name, shape, range, tensor });
+                };
+                keep(spec.name.clone(), spec.shape.clone(), &region.weights, 1);
+                for stored in region.state() {
+                    let shape = match stored.per {
+                        1 => spec.shape.clone(),
+                        per => vec![(spec.numel() + per - 1) / per],
+                    };
+                    keep(stored.name(&spec.name), shape, stored.tensor, stored.per);
+                }
+            }
+        }
+        entries
+    }
+
+    /// The slice that the forward and backward passes gather, or use as it is where it is the whole.
+    pub fn local(&self) -> Local {
+        let matrices = self.compute.as_ref().unwrap_or(&self.matrices.weights).shallow_clone();
+        Local { matrices, rest: self.rest.weights.shallow_clone() }
+    }
+
+    /// One step by [`Self::gradient`], which is used up, of the ranks of `row`, who share the unit. `lrs` are the learning rates
+    /// of the parameters where they differ.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub fn step(&mut self, step: &Step, lrs: Option<&Tensor>, row: &Group) -> Result<()> {
+        let [of_matrices, of_rest] = self.gradients();
+        let [matrices, rest] = &self.params;
+        let unit = UnitStep { step, lrs, layout: &self.layout, shard: self.shard, row };
+        self.matrices.step(&of_matrices, matrices, unit)?;
+        self.rest.step(&of_rest, rest, unit)?;
+        if let Some(compute) = &mut self.compute {
+            compute.copy_(&self.matrices.weights);
+        }
+        Ok(())
+    }
+
+    /// The same with the update of each parameter clipped by its root mean square, as the ranks of `row`, who share the unit,
+    /// find it together.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub fn step_clipped(&mut self, step: &Step, row: &Group) -> Result<()> {
+        let sums = self.counts.zeros_like();
+        for ((region, params), gradient) in self.regions().into_iter().zip(self.gradients()) {
+            region.add_rms_ratios(&gradient, params, step, &sums);
+        }
+        row.all_reduce(&sums, "the update norms of a unit")?.wait()?;
+        self.step(step, Some(&clipped_lrs(step, &sums, &self.counts)), row)
+    }
+
+    /// The gradients of both regions.
+    pub fn gradients(&self) -> [Tensor; 2] {
+        let (matrices, rest) = (self.layout.matrices_of_shard(), self.layout.rest_of_shard());
+        [self.gradient.narrow(0, 0, matrices), self.gradient.narrow(0, matrices, rest)]
+    }
+
+    /// The weights of both regions.
+    pub fn weights(&self) -> [Tensor; 2] {
+        [self.matrices.weights.shallow_clone(), self.rest.weights.shallow_clone()]
+    }
+}
+
+/// What lies in the two regions of a slice.
+fn params(layout: &Layout, shard: usize) -> [Vec<ParamSlice>; 2] {
+    let num_matrices = layout.matrices_of_shard();
+    let param = |Piece { slot, range, offset }: Piece| {
+        let spec = &layout.slots[slot].spec;
+        ParamSlice {
+            name: spec.name.clone(),
+            slot,
+            offset: if spec.role().is_matrix() { offset } else { offset - num_matrices },
+            len: range.end - range.start,
+            first: range.start,
+            decays: spec.role() != Role::Vector,
+        }
+    };
+    let is_matrix = |param: &ParamSlice| layout.slots[param.slot].spec.role().is_matrix();
+    let (matrices, rest) = layout.pieces(shard).into_iter().map(param).partition(is_matrix);
+    [matrices, rest]
+}
