@@ -79,8 +79,11 @@ pub fn forward_backward(
 
     let matrix = &units.weights(embedding)?[0];
     units.expect(first)?;
-    let mut rows: Vec<Tensor> =
-        batch.iter().map(|micro| embed(matrix, &micro.inputs.tokens, options.kind)).collect(); // [N, D] each
+    let embedded = |(index, micro): (usize, &MicroBatch)| {
+        tracing::trace!(unit = embedding, micro_batch = index, "forward");
+        embed(matrix, &micro.inputs.tokens, options.kind)
+    };
+    let mut rows: Vec<Tensor> = batch.iter().enumerate().map(embedded).collect(); // [N, D] each
     let mut kept = Vec::with_capacity(layers);
     let mut loads = Vec::with_capacity(layers);
     for layer in 0..layers {
@@ -88,7 +91,8 @@ pub fn forward_backward(
         units.expect(first + layer + 1)?;
         let mut load = Load::empty(model.num_local_experts, &weights.sinks().detach());
         let mut layer_kept = Vec::with_capacity(batch.len());
-        for (x, micro) in rows.iter_mut().zip(batch) {
+        for (index, (x, micro)) in rows.iter_mut().zip(batch).enumerate() {
+            tracing::trace!(unit = first + layer, micro_batch = index, "forward");
             let (y, activations) = block(layer, micro).forward(x, &weights, None)?;
             load.add(activations.routing());
             layer_kept.push((std::mem::replace(x, y), activations.keep(options.recompute)));
@@ -106,6 +110,7 @@ pub fn forward_backward(
     let mut total = Tensor::zeros([], (Kind::Double, mesh.device()));
     let mut gradients = Vec::with_capacity(batch.len());
     for (index, (x, micro)) in rows.into_iter().zip(batch).enumerate() {
+        tracing::trace!(unit = head, micro_batch = index, "loss");
         let (loss, grad) = model::loss_and_gradient(
             model,
             &x,
@@ -136,13 +141,17 @@ pub fn forward_backward(
             units.expect(first + layer - 1)?;
         }
         let balance = (balance_weight != 0.0).then(|| result.loads[layer].balance_gradient(balance_weight));
-        for ((grad, micro), (x, saved)) in gradients.iter_mut().zip(batch).zip(layer_kept) {
+        for (index, ((grad, micro), (x, saved))) in
+            gradients.iter_mut().zip(batch).zip(layer_kept).enumerate()
+        {
+            tracing::trace!(unit = first + layer, micro_batch = index, "backward");
             *grad = block(layer, micro).backward(grad, &x, &weights, saved, balance.as_ref(), &mut grads)?;
         }
         units.end_gradients(first + layer)?;
     }
     let mut matrix = units.begin_gradients(embedding, None)?.swap_remove(0);
-    for (grad, micro) in gradients.iter().zip(batch) {
+    for (index, (grad, micro)) in gradients.iter().zip(batch).enumerate() {
+        tracing::trace!(unit = embedding, micro_batch = index, "backward");
         let _ = matrix.index_add_(0, &micro.inputs.tokens.flatten(0, -1), &grad.to_kind(matrix.kind()));
     }
     units.end_gradients(embedding)?;
