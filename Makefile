@@ -12,7 +12,7 @@ PYTHON ?= python3
 FEATURES = $$(scripts/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test interop bench bench-gpu doctor install lint check-cuda clean
+.PHONY: help setup build quickstart test figures interop bench bench-gpu doctor install lint check-cuda clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ quickstart: build ## from nothing to a small trained model, with samples, in min
 
 test: setup ## every test
 	cargo test --release $(FEATURES)
+
+figures: setup ## draw the figures of docs/explained from what the program does; `make test` compares them
+	UPDATE_FIGURES=1 cargo test --release $(FEATURES) --test figures
 
 interop: build $(VENV)/ready ## hold models, logs, reports and ranks to transformers, tensorboard, Chromium, torchrun
 	$(VENV)/bin/python interop/run.py

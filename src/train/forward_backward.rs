@@ -82,8 +82,11 @@ pub fn forward_backward(
 
     let matrix = &sharded.weights(embedding)?[Parameter::Embedding.index()];
     sharded.prefetch(first)?;
-    let mut rows: Vec<Tensor> =
-        batch.iter().map(|micro| embed(matrix, &micro.inputs.tokens, options.kind)).collect(); // [N, D] each
+    let embedded = |(index, micro): (usize, &MicroBatch)| {
+        tracing::trace!(unit = embedding, micro_batch = index, "forward");
+        embed(matrix, &micro.inputs.tokens, options.kind)
+    };
+    let mut rows: Vec<Tensor> = batch.iter().enumerate().map(embedded).collect(); // [N, D] each
     let mut kept = Vec::with_capacity(layers);
     let mut loads = Vec::with_capacity(layers);
     for layer in 0..layers {
@@ -91,7 +94,8 @@ pub fn forward_backward(
         sharded.prefetch(first + layer + 1)?;
         let mut load = Load::empty(model.num_local_experts, &weights.sinks().detach());
         let mut layer_kept = Vec::with_capacity(batch.len());
-        for (x, micro) in rows.iter_mut().zip(batch) {
+        for (index, (x, micro)) in rows.iter_mut().zip(batch).enumerate() {
+            tracing::trace!(unit = first + layer, micro_batch = index, "forward");
             let (y, activations) = block(layer, micro).forward(x, &weights, None)?;
             load.add(activations.routing());
             layer_kept.push((std::mem::replace(x, y), activations.keep(options.recompute)));
@@ -108,7 +112,8 @@ pub fn forward_backward(
     sharded.prefetch(head - 1)?;
     let mut total = Tensor::zeros([], (Kind::Double, mesh.device()));
     let mut gradients = Vec::with_capacity(batch.len());
-    for (x, micro) in rows.into_iter().zip(batch) {
+    for (index, (x, micro)) in rows.into_iter().zip(batch).enumerate() {
+        tracing::trace!(unit = head, micro_batch = index, "loss");
         let (loss, grad) = model::loss_and_gradient(
             model,
             &x,
@@ -139,13 +144,17 @@ pub fn forward_backward(
             sharded.prefetch(first + layer - 1)?;
         }
         let balance = (balance_weight != 0.0).then(|| result.loads[layer].balance_gradient(balance_weight));
-        for ((grad, micro), (x, saved)) in gradients.iter_mut().zip(batch).zip(layer_kept) {
+        for (index, ((grad, micro), (x, saved))) in
+            gradients.iter_mut().zip(batch).zip(layer_kept).enumerate()
+        {
+            tracing::trace!(unit = first + layer, micro_batch = index, "backward");
             *grad = block(layer, micro).backward(grad, &x, &weights, saved, balance.as_ref(), &mut grads)?;
         }
         sharded.end_gradients(first + layer)?;
     }
     let mut matrix = sharded.begin_gradients(embedding, None)?.swap_remove(Parameter::Embedding.index());
-    for (grad, micro) in gradients.iter().zip(batch) {
+    for (index, (grad, micro)) in gradients.iter().zip(batch).enumerate() {
+        tracing::trace!(unit = embedding, micro_batch = index, "backward");
         let _ = matrix.index_add_(0, &micro.inputs.tokens.flatten(0, -1), &grad.to_kind(matrix.kind()));
     }
     sharded.end_gradients(embedding)?;

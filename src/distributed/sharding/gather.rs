@@ -52,6 +52,7 @@ impl Gatherer {
         if mesh.shards == 1 || self.holding(unit).is_some() {
             return Ok(());
         }
+        tracing::trace!(unit, "gather begins");
         let place = 1 - self.in_use;
         let layout = &self.layouts[unit];
         let (matrices, rest) = (layout.matrices, layout.rest);
@@ -103,6 +104,7 @@ impl Gatherer {
         for pending in buffer.arriving.drain(..) {
             pending.wait()?;
         }
+        tracing::trace!(unit, "gathered");
         Ok(self.layouts[unit].cut(&buffer.matrices, &buffer.rest))
     }
 

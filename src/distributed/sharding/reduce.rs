@@ -71,6 +71,7 @@ impl Reducer {
         if mesh.shards == 1 {
             return self.replicate(mesh, slice, unit);
         }
+        tracing::trace!(unit, "reduction begins");
         let Some(buffer) = &mut self.buffers[self.in_use] else { unreachable!("`begin` came before") };
         let (matrices, rest) = (layout.matrices, layout.rest);
         let (own_matrices, own_rest) = (layout.matrices_of_shard(), layout.rest_of_shard());
@@ -105,7 +106,10 @@ impl Reducer {
             pending.wait()?;
         }
         match buffer.slice.take() {
-            Some((slice, unit)) => self.replicate(mesh, &slice, unit),
+            Some((slice, unit)) => {
+                tracing::trace!(unit, "reduced");
+                self.replicate(mesh, &slice, unit)
+            }
             None => Ok(()),
         }
     }
