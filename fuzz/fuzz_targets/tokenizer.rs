@@ -1,18 +1,14 @@
 //! `tokenizer.json`: loaded, described, and used on a text.
 #![no_main]
 
-use std::panic;
-
 use libfuzzer_sys::fuzz_target;
 use oss_run::data::Tokenizer;
-use oss_run_fuzz::Scratch;
+use oss_run_fuzz::{Scratch, only_escaping_panics_count};
 
 const TEXT: &str = "One day, a \u{e9}tude\u{301} of 1,234 <|endoftext|> 猫 don't\n\n \tstopped.";
 
 fuzz_target!(
-    // The crate `tokenizers` panics on some files and texts, which the reader turns into an error: only a panic that
-    // leaves the reader counts.
-    init: panic::set_hook(Box::new(|_| ())),
+    init: only_escaping_panics_count(),
     |data: &[u8]| {
         thread_local!(static SCRATCH: Scratch = Scratch::new());
         let path = SCRATCH.with(|scratch| scratch.write("tokenizer.json", data));
