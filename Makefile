@@ -6,13 +6,15 @@ MAKEFLAGS += --no-print-directory
 PREFIX ?= $(HOME)/.local
 PROGRAM := target/release/oss-run
 VENV := .venv-interop
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 60
 # Has torch with CUDA and, for the peer, transformers.
 PYTHON ?= python3
 # Evaluated in recipes, after the set-up: `--features cuda` when libtorch has its CUDA half.
 FEATURES = $$(scripts/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test figures interop bench bench-gpu doctor install lint check-cuda clean
+.PHONY: help setup build quickstart test figures interop fuzz bench bench-gpu doctor install dist lint check-cuda clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,13 +30,16 @@ quickstart: build ## from nothing to a small trained model, with samples, in min
 	@echo 'curves: pip install tensorboard && tensorboard --logdir runs' >&2
 
 test: setup ## every test
-	cargo test --release $(FEATURES)
+	cargo test $(FEATURES)
 
 figures: setup ## draw the figures of docs/explained from what the program does; `make test` compares them
-	UPDATE_FIGURES=1 cargo test --release $(FEATURES) --test figures
+	UPDATE_FIGURES=1 cargo test $(FEATURES) --test figures
 
 interop: build $(VENV)/ready ## hold models, logs, reports and ranks to transformers, tensorboard, Chromium, torchrun
 	$(VENV)/bin/python interop/run.py
+
+fuzz: setup ## every fuzz target for FUZZ_SECONDS (60)
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 bench: build $(VENV)/ready ## training and decoding beside transformers; text, checkpoints, ranks, memory
 	$(VENV)/bin/python benches/run.py
@@ -48,10 +53,15 @@ doctor: ## what this machine has, lacks, and how to fix it
 install: build ## put the program and its libraries under PREFIX (~/.local)
 	@scripts/install.sh "$(DESTDIR)$(PREFIX)"
 
-lint: setup ## formatting, clippy and documentation, warnings denied
+dist: setup ## a relocatable tarball and a Python wheel of program and libraries, with digests
+	@scripts/dist.sh
+	@scripts/check-dist.sh
+
+lint: setup ## formatting, clippy, documentation and dependencies, warnings denied
 	cargo fmt --check
-	cargo clippy --release --all-targets $(FEATURES) -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps $(FEATURES)
+	cargo clippy --all-targets $(FEATURES) -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps $(FEATURES)
+	@scripts/deny.sh
 
 check-cuda: setup ## compile and link the feature `cuda`, GPU or not
 	@scripts/check-cuda.sh

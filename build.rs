@@ -12,6 +12,7 @@ const HEADERS: [&str; 2] = ["src/torch/guarded.hpp", "src/torch/declarations"];
 fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
+    println!("cargo::rerun-if-env-changed=OSS_RUN_DIST");
     for source in BRIDGE.iter().chain(&HEADERS) {
         println!("cargo::rerun-if-changed={source}");
     }
@@ -120,14 +121,15 @@ fn link(libtorch: &Path, cuda: Option<&Cuda>) {
     println!("cargo::rustc-link-lib=torch_cpu");
     println!("cargo::rustc-link-lib=c10");
     link_openmp(&lib_dir);
-    // An installed program carries its libraries; one in target/ uses those that it was built with.
+    // An installed program carries its libraries; one in target/ uses those that it was built with. What `make dist`
+    // builds names no path of this machine.
     run_path(Path::new("$ORIGIN/../lib/oss-run"));
-    run_path(&lib_dir);
+    local_run_path(&lib_dir);
     if let Some(cuda) = cuda {
         println!("cargo::rustc-link-search=native={}", cuda.lib_dir.display());
         println!("cargo::rustc-link-lib=c10_cuda");
         println!("cargo::rustc-link-lib=dylib:+verbatim={}", cuda.runtime);
-        run_path(&cuda.lib_dir);
+        local_run_path(&cuda.lib_dir);
         // libtorch_cuda registers its kernels when it is loaded, and nothing calls it by name: without this the
         // linker would drop it as unused.
         for argument in ["-Wl,--no-as-needed", "-ltorch_cuda", "-Wl,--as-needed"] {
@@ -152,4 +154,10 @@ fn link_openmp(lib_dir: &Path) {
 
 fn run_path(directory: &Path) {
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", directory.display());
+}
+
+fn local_run_path(directory: &Path) {
+    if env::var_os("OSS_RUN_DIST").is_none() {
+        run_path(directory);
+    }
 }

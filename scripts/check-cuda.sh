@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 libtorch="$(python3 scripts/libtorch_wheels.py cuda-link)/torch"
 # Nothing here runs, so nothing is optimised; a target directory of its own keeps the CPU build as it is.
 LIBTORCH="$libtorch" cargo build --bins --features cuda --target-dir target/cuda \
-    --config 'profile.dev.package."*".opt-level=0' --config 'profile.dev.incremental=false'
+    --config 'profile.dev.opt-level=0' --config 'profile.dev.package."*".opt-level=0' \
+    --config 'profile.dev.incremental=false'
 
 program=target/cuda/debug/oss-run
 if ! LC_ALL=C readelf --dynamic "$program" | grep -q 'NEEDED.*libtorch_cuda\.so'; then

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# usage: scripts/install.sh PREFIX
-# Copies the built program to PREFIX/bin and the libraries that it loads to PREFIX/lib/oss-run, where it looks first:
-# the result needs neither this repository nor the user's cache.
+# usage: scripts/install.sh PREFIX [PROGRAM]
+# Copies the built program (target/release/oss-run unless told) to PREFIX/bin and the libraries that it loads to
+# PREFIX/lib/oss-run, where it looks first: the result needs neither this repository nor the user's cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 prefix="$1"
+program="${2:-target/release/oss-run}"
 libtorch="$(realpath "${LIBTORCH:-.libtorch/torch}")"
 
 libraries="$prefix/lib/oss-run"
@@ -24,7 +25,7 @@ cp LICENSE "$partial/"
 chmod 755 "$partial"
 rm -rf "$libraries"
 mv "$partial" "$libraries"
-install -m 755 target/release/oss-run "$prefix/bin/.oss-run.new"
+install -m 755 "$program" "$prefix/bin/.oss-run.new"
 mv "$prefix/bin/.oss-run.new" "$prefix/bin/oss-run"
 
 if LC_ALL=C ldd "$prefix/bin/oss-run" | grep 'not found' >&2; then

@@ -34,7 +34,7 @@ previous="$(readlink .libtorch || true)"
 if [[ $previous != "$directory" ]]; then
     # torch-sys compares the path of libtorch, which stays the same, and would keep what it built for the other set.
     if [[ -n $previous ]]; then
-        for profile in dev release; do
+        for profile in dev release dist; do
             cargo clean --quiet --profile "$profile" -p torch-sys -p oss-run
         done
     fi

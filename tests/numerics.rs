@@ -1,6 +1,6 @@
 //! oss-run against numbers that transformers and torch made: `golden/make_goldens.py` says how, and what a file holds.
 //!
-//! `cargo test --release --test numerics -- --nocapture` shows how far off they are.
+//! `cargo test --test numerics -- --nocapture` shows how far off they are.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![expect(clippy::print_stdout, reason = "how far off the numbers are is worth reading")]

@@ -68,6 +68,10 @@ impl TensorRecord {
 
     /// Why the pieces do not cover the tensor exactly once; none when they do.
     fn gap(&self) -> Option<String> {
+        let counted = |numel: i64, dim: &i64| (*dim >= 0).then(|| numel.checked_mul(*dim))?;
+        let Some(numel) = self.shape.iter().try_fold(1, counted) else {
+            return Some(format!("{} has the shape {:?}", self.name, self.shape));
+        };
         let mut end = 0;
         for piece in &self.pieces {
             if piece.start != end || piece.end < piece.start {
@@ -77,7 +81,6 @@ impl TensorRecord {
             }
             end = piece.end;
         }
-        let numel = self.numel();
         (end != numel).then(|| format!("{} has {end} of its {numel} elements", self.name))
     }
 }

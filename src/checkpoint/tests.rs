@@ -340,16 +340,31 @@ fn a_fault_while_pruning_leaves_what_is_kept() {
     }
 }
 
+/// Saves step 1 and puts `new` in place of `old` in its manifest, with the digest that fits.
+fn with_manifest(dir: &Path, old: &str, new: &str) -> Result<Checkpoint> {
+    save_step(dir, 1);
+    let path = dir.join("step-00000001");
+    let text = fs::read_to_string(path.join("manifest.json")).unwrap();
+    let (body, _) = text.rsplit_once(",\"digest\"").unwrap();
+    assert!(body.contains(old), "{body}");
+    let body = body.replacen(old, new, 1);
+    let digest = blake3::hash(body.as_bytes()).to_hex();
+    fs::write(path.join("manifest.json"), format!("{body},\"digest\":\"{digest}\"}}\n")).unwrap();
+    Checkpoint::open(&path)
+}
+
 #[test]
 fn a_newer_format_is_refused_as_such() {
     let dir = tempfile::tempdir().unwrap();
-    save_step(dir.path(), 1);
-    let path = dir.path().join("step-00000001");
-    let text = fs::read_to_string(path.join("manifest.json")).unwrap();
-    let (body, _) = text.rsplit_once(",\"digest\"").unwrap();
-    let body = body.replacen("\"format\":1", "\"format\":99", 1);
-    let digest = blake3::hash(body.as_bytes()).to_hex();
-    fs::write(path.join("manifest.json"), format!("{body},\"digest\":\"{digest}\"}}\n")).unwrap();
-    let error = Checkpoint::open(&path).unwrap_err();
+    let error = with_manifest(dir.path(), "\"format\":1", "\"format\":99").unwrap_err();
     assert!(matches!(error, Error::Newer { format: 99, .. }), "{error:?}");
+}
+
+#[test]
+fn a_shape_that_no_tensor_has_is_damage() {
+    for shape in ["[-3,-4]", "[4294967296,4294967296]", "[0,-1]"] {
+        let dir = tempfile::tempdir().unwrap();
+        let error = with_manifest(dir.path(), "\"shape\":[3,4]", &format!("\"shape\":{shape}")).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    }
 }

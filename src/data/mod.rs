@@ -1,6 +1,7 @@
 //! Text to tokens to batches.
 
 mod batches;
+mod caught;
 mod document;
 mod index;
 mod permutation;

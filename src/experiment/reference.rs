@@ -13,7 +13,7 @@ const INTRODUCTION: &str = "\
 # The experiment file
 
 Every key that an experiment file may hold. This page is generated from the types that read the file
-(`OSS_RUN_BLESS=1 cargo test --release --test experiment_file` writes it again); `oss-run schema` prints the same as a
+(`OSS_RUN_BLESS=1 cargo test --test experiment_file` writes it again); `oss-run schema` prints the same as a
 JSON Schema, which editors with a TOML language server use for completion and checks.
 
 Values come in layers, weakest first: the defaults below, the files named by a top-level `extends = \"base.toml\"` (or a

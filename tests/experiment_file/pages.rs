@@ -1,6 +1,6 @@
 //! What is generated from the types and kept in the repository is current.
 //!
-//! `OSS_RUN_BLESS=1 cargo test --release --test experiment_file` writes the files again.
+//! `OSS_RUN_BLESS=1 cargo test --test experiment_file` writes the files again.
 
 use std::{env, fs, path::Path};
 
@@ -16,7 +16,7 @@ fn assert_current(name: &str, generated: &str) {
     assert!(
         kept == generated,
         "{name} is not what the types give; write it again with \
-         `OSS_RUN_BLESS=1 cargo test --release --test experiment_file`"
+         `OSS_RUN_BLESS=1 cargo test --test experiment_file`"
     );
 }
 

@@ -1,12 +1,12 @@
 //! Tokenizers described by a Hugging Face `tokenizer.json`, the learnt ones included.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::Value;
 
 use super::{END_OF_TEXT, TokenizerError, byte_level, segments::segments, tiktoken};
+use crate::data::caught::caught;
 
 /// Names under which published tokenizers keep their end of text. They come before the `eos_token` of
 /// `tokenizer_config.json`, which for chat models is the end of a turn.
@@ -40,14 +40,16 @@ impl HuggingFace {
     /// Takes the text of a `tokenizer.json`; `path` is for messages, `declared` its `eos_token` if known.
     pub(super) fn parse(json: String, declared: Option<&str>, path: &Path) -> Result<Self, TokenizerError> {
         let malformed = |reason: String| TokenizerError::Malformed { path: path.into(), reason };
-        let mut inner = tokenizers::Tokenizer::from_bytes(json.as_bytes())
+        let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()))
+            .map_err(&malformed)?
             .map_err(|error| malformed(error.to_string()))?;
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         inner.with_padding(None);
         // Special-token strings inside a document are text.
         inner.set_encode_special_tokens(true);
         let largest = inner.get_vocab(true).into_values().max();
-        let vocab_size = largest.ok_or_else(|| malformed("its vocabulary is empty".into()))? + 1;
+        let largest = largest.ok_or_else(|| malformed("its vocabulary is empty".into()))?;
+        let vocab_size = largest.checked_add(1).ok_or_else(|| malformed(format!("it has the id {largest}")))?;
         let end_of_text = END_OF_TEXT_NAMES
             .into_iter()
             .chain(declared)
@@ -78,20 +80,20 @@ impl HuggingFace {
     }
 
     fn encode_whole(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        // The crate's regex engine panics on text that needs too many steps.
-        let encoded = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, false)));
-        match encoded {
+        match caught(|| self.inner.encode_fast(text, false)) {
             Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
             Ok(Err(error)) => Err(TokenizerError::Encode { reason: error.to_string() }),
+            // The crate's regex engine gives up on text that needs too many steps.
             Err(_) => Err(TokenizerError::Encode { reason: "its pattern gave up on this text".into() }),
         }
     }
 
     /// Text of `tokens`, special tokens spelt out; ids outside the vocabulary are skipped.
     pub(super) fn decode(&self, tokens: &[u32]) -> String {
-        self.inner.decode(tokens, false).unwrap_or_else(|_| {
-            tokens.iter().filter_map(|&id| self.inner.id_to_token(id)).collect::<Vec<_>>().concat()
-        })
+        match caught(|| self.inner.decode(tokens, false)) {
+            Ok(Ok(text)) => text,
+            _ => tokens.iter().filter_map(|&id| self.inner.id_to_token(id)).collect::<Vec<_>>().concat(),
+        }
     }
 
     /// The id of a special token.

@@ -281,6 +281,27 @@ fn wrong_choices_say_what_to_set() {
     );
 }
 
+/// Found by fuzzing: the crate panics on a decoder that it cannot read, and ids went up to the last number.
+#[test]
+fn damaged_files_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let whole: Value = serde_json::from_str(&named_tokenizer("bytes").hugging_face_json()).unwrap();
+    let load = |text: String| {
+        std::fs::write(&path, text).unwrap();
+        Tokenizer::from_file(&path).err()
+    };
+    let text = whole.to_string();
+    let torn = text.replacen("\"decoder\":{\"type\":\"ByteLevel\",", "\"decoder\":{\"type\":\"ByteLevel\",\"t\":", 1);
+    assert_ne!(torn, text);
+    let mut last_id = whole;
+    last_id["model"]["vocab"]["!"] = u32::MAX.into();
+    for damaged in [torn, last_id.to_string()] {
+        assert!(matches!(load(damaged), Some(TokenizerError::Malformed { .. })));
+    }
+    assert!(load(text).is_none());
+}
+
 #[test]
 fn facts_need_no_table() {
     for encoding in &tiktoken::ENCODINGS {

@@ -1,0 +1,26 @@
+//! A run's `manifest.json`: as it is, and with the digest that makes its content count.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use oss_run::run_dir::{Manifest, RunDir};
+use oss_run_fuzz::Scratch;
+
+/// What stands in front of the digest, and after it.
+const DIGEST_OPEN: &[u8] = b",\n  \"digest\": \"";
+const DIGEST_CLOSE: &[u8] = b"\"\n}\n";
+
+fuzz_target!(|data: &[u8]| {
+    thread_local!(static SCRATCH: Scratch = Scratch::new());
+    SCRATCH.with(|scratch| {
+        let run = RunDir::new(scratch.path());
+        scratch.write("manifest.json", data);
+        let _ = Manifest::load(&run);
+        let end = data.windows(DIGEST_OPEN.len()).rposition(|window| window == DIGEST_OPEN);
+        let body = &data[..end.unwrap_or(data.len())];
+        let digest = blake3::hash(body).to_hex();
+        scratch.write("manifest.json", &[body, DIGEST_OPEN, digest.as_bytes(), DIGEST_CLOSE].concat());
+        let Ok(manifest) = Manifest::load(&run) else { return };
+        manifest.save(&run).expect("the temporary directory can be written");
+        assert_eq!(Manifest::load(&run).expect("what was saved loads"), manifest);
+    });
+});

@@ -1,0 +1,60 @@
+//! What the targets share: files for readers that take a path.
+
+use std::fs;
+use std::panic;
+use std::path::{Path, PathBuf};
+
+use oss_run::data::sources::{ReadOptions, SourceFiles, Watch};
+use oss_run::experiment::{Dataset, Origin};
+use tempfile::TempDir;
+
+/// A directory that lives as long as the target and is written over with every input. `scripts/fuzz.sh` points `TMPDIR`
+/// to memory, and removes what a crash leaves.
+pub struct Scratch(TempDir);
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory can be made"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, bytes).expect("the temporary directory can be written");
+        path
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Longest document that the targets accept: small, so that a compressed kilobyte cannot take all the time.
+const MAX_DOCUMENT_BYTES: usize = 1 << 20;
+/// Documents that are read of one input.
+const MAX_DOCUMENTS: usize = 4096;
+
+/// Reads a file as `dataset.files` would be; its documents are text, in whose place an error may stand.
+pub fn read_documents(path: &Path) {
+    let options = ReadOptions {
+        max_document_bytes: MAX_DOCUMENT_BYTES,
+        ..ReadOptions::training(&Dataset::default(), None)
+    };
+    let pattern = [path.to_str().expect("temporary names are UTF-8").to_owned()];
+    let Ok(source) = SourceFiles::resolve(&Origin::Files(&pattern), &options, Watch::quiet()) else { return };
+    let Ok(documents) = source.documents(Watch::quiet()) else { return };
+    for document in documents.take(MAX_DOCUMENTS).map_while(Result::ok) {
+        assert!(document.text.len() <= MAX_DOCUMENT_BYTES && !document.text.contains('\0'));
+    }
+}
+
+/// Some crates panic on damaged files, which the readers turn into errors. libFuzzer's hook would end the process at any
+/// panic; with this one only those count that leave a reader.
+pub fn only_escaping_panics_count() {
+    panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+}

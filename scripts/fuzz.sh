@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# usage: scripts/fuzz.sh SECONDS [TARGET...]
+# Builds the fuzz targets (all, unless some are named), runs each for SECONDS, and fails if one found something: a panic,
+# an abort, an allocation over 1 GiB, 2 GiB in all, or an input that takes 10 seconds.
+# FUZZ_JOBS (the number of cores) run at once. What is learnt goes to FUZZ_CORPUS (fuzz/corpus), the logs beside the
+# findings to fuzz/artifacts.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds="$1"
+shift
+targets=("$@")
+((${#targets[@]})) || targets=(fuzz/fuzz_targets/*.rs)
+corpus="${FUZZ_CORPUS:-fuzz/corpus}"
+
+if ! cargo fuzz --version >/dev/null 2>&1; then
+    cargo install --locked cargo-fuzz
+fi
+# The same versions as the program's, plus what only fuzzing needs.
+cp Cargo.lock fuzz/Cargo.lock
+# Coverage and sanitizers are flags of nightly compilers, which a stable one takes in this mode.
+RUSTC_BOOTSTRAP=1 cargo fuzz build
+
+libtorch="$(realpath "${LIBTORCH:-.libtorch/torch}")"
+export LD_LIBRARY_PATH="$libtorch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+# Readers take paths: the files of a target lie in memory.
+TMPDIR="$(mktemp -d /dev/shm/oss-run-fuzz.XXXXXX)"
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+
+binaries=fuzz/target/x86_64-unknown-linux-gnu/release
+fuzz() {
+    mkdir -p "$corpus/$1" "fuzz/artifacts/$1"
+    "$binaries/$1" -max_total_time="$seconds" -timeout=10 -malloc_limit_mb=1024 -rss_limit_mb=2048 -detect_leaks=0 \
+        -print_final_stats=1 -artifact_prefix="fuzz/artifacts/$1/" "$corpus/$1" "fuzz/seeds/$1" \
+        >"fuzz/artifacts/$1/log" 2>&1 || touch "fuzz/artifacts/$1/failed"
+}
+
+for target in "${targets[@]}"; do
+    while (($(jobs -rp | wc -l) >= ${FUZZ_JOBS:-$(nproc)})); do
+        wait -n
+    done
+    name="$(basename "$target" .rs)"
+    rm -f "fuzz/artifacts/$name/failed"
+    fuzz "$name" &
+done
+wait
+
+failed=()
+for target in "${targets[@]}"; do
+    name="$(basename "$target" .rs)"
+    log="fuzz/artifacts/$name/log"
+    if [[ -e fuzz/artifacts/$name/failed ]]; then
+        failed+=("$name")
+        tail -n 40 "$log" >&2
+    fi
+    runs="$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
+    coverage="$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -n 1 || true)"
+    echo "$name: ${runs:-unknown} runs, ${coverage:-no coverage}"
+done
+if ((${#failed[@]})); then
+    echo "error: findings in ${failed[*]}; the inputs lie in fuzz/artifacts, see fuzz/README.md" >&2
+    exit 1
+fi
