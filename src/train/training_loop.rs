@@ -17,6 +17,7 @@ use super::train_step::{Flags, StepReport, Trainer};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Batches, Tokenizer};
 use crate::distributed::{Mesh, World};
+use crate::error::Hint;
 use crate::evaluation::{self, evaluate};
 use crate::experiment::{Experiment, ScheduleKind};
 use crate::generation;
@@ -106,9 +107,11 @@ pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outc
         let saver = CheckpointSaver::new(world, &mesh, &checkpoints);
         TrainingLoop { inputs, mesh: &mesh, checkpoints: &checkpoints, trainer, logger, saver }.run()
     })
-    .with_context(|| match checkpoint::list(&checkpoints).last() {
-        Some((_, path)) => format!("training failed; the last good checkpoint is {}", path.display()),
-        None => "training failed before its first checkpoint".to_owned(),
+    .map_err(|error| match checkpoint::list(&checkpoints).last() {
+        Some((_, path)) => {
+            error.context("training failed").hint(format!("the last good checkpoint is {}", path.display()))
+        }
+        None => error.context("training failed before its first checkpoint"),
     })
 }
 
