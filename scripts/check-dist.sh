@@ -9,7 +9,7 @@ sha256sum --check --quiet SHA256SUMS
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
-for n in {1..200}; do echo "On day $n the cat found a small red ball and went home."; done >"$scratch/text.txt"
+for n in {1..200}; do printf "On day %d the cat found a small red ball and went home.\n<|endoftext|>\n" "$n"; done >"$scratch/text.txt"
 cat >"$scratch/tiny.toml" <<'TOML'
 [dataset]
 files = ["text.txt"]

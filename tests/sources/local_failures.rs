@@ -119,6 +119,9 @@ fn broken_parquet_files() {
     damaged[4..30].fill(0xee);
     fs::write(&path, damaged).unwrap();
     check_path(&path, &["row 0", "damaged"], |_| ());
+    // Found by fuzzing: the crate panics on a column that begins before the file.
+    fs::write(&path, include_bytes!("negative_offset.parquet")).unwrap();
+    check_path(&path, &["row 0", "damaged"], |_| ());
 }
 
 #[test]

@@ -10,10 +10,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use parquet::basic::{LogicalType, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::data::Document;
+use crate::data::caught::caught;
 use crate::error::UserError;
 
 /// Rows decoded at a time; small, because a row is a whole document.
@@ -50,7 +52,7 @@ impl ParquetDocuments {
         bytes_read: Arc<AtomicU64>,
     ) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        let reader = SerializedFileReader::new(file).map_err(|error| {
+        let reader = sound(|| SerializedFileReader::new(file)).map_err(|error| {
             anyhow!(
                 UserError::failed(format!("{}: truncated, or not a Parquet file ({error})", path.display()))
                     .hint("fetch it again")
@@ -129,12 +131,12 @@ impl ParquetDocuments {
             return Ok(false);
         }
         let damaged = |error| self.damaged(error);
-        let group = self.reader.get_row_group(self.next_group).map_err(damaged)?;
+        let group = sound(|| self.reader.get_row_group(self.next_group)).map_err(damaged)?;
         let metadata = group.metadata();
         let rows = u64::try_from(metadata.num_rows()).unwrap_or(0);
         let bytes = u64::try_from(metadata.compressed_size()).unwrap_or(0);
         let ColumnReader::ByteArrayColumnReader(column) =
-            group.get_column_reader(self.column).map_err(damaged)?
+            sound(|| group.get_column_reader(self.column)).map_err(damaged)?
         else {
             bail!(
                 UserError::failed(format!(
@@ -157,7 +159,8 @@ impl ParquetDocuments {
         let mut values = Vec::with_capacity(BATCH_ROWS);
         let mut levels = Vec::with_capacity(BATCH_ROWS);
         let wanted = BATCH_ROWS.min(usize::try_from(self.left_in_group).unwrap_or(BATCH_ROWS));
-        let read = column.read_records(wanted, self.nullable.then_some(&mut levels), None, &mut values);
+        let read =
+            sound(|| column.read_records(wanted, self.nullable.then_some(&mut levels), None, &mut values));
         let (rows, _, _) = read.map_err(|error| self.damaged(error))?;
         if rows == 0 {
             let missing = self.left_in_group;
@@ -176,12 +179,17 @@ impl ParquetDocuments {
         Ok(())
     }
 
-    fn damaged(&self, error: parquet::errors::ParquetError) -> anyhow::Error {
+    fn damaged(&self, error: ParquetError) -> anyhow::Error {
         anyhow!(
             UserError::failed(format!("{}: damaged after this row ({error})", self.place()))
                 .hint("fetch the file again")
         )
     }
+}
+
+/// What the crate reads; it panics on some damaged files.
+fn sound<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
 /// Index of the column among the leaves, and whether it may hold nulls.

@@ -49,7 +49,8 @@ impl HuggingFace {
         inner.set_encode_special_tokens(true);
         let largest = inner.get_vocab(true).into_values().max();
         let largest = largest.ok_or_else(|| malformed("its vocabulary is empty".into()))?;
-        let vocab_size = largest.checked_add(1).ok_or_else(|| malformed(format!("it has the id {largest}")))?;
+        let vocab_size =
+            largest.checked_add(1).ok_or_else(|| malformed(format!("it has the id {largest}")))?;
         let end_of_text = END_OF_TEXT_NAMES
             .into_iter()
             .chain(declared)

@@ -292,7 +292,11 @@ fn damaged_files_are_errors() {
         Tokenizer::from_file(&path).err()
     };
     let text = whole.to_string();
-    let torn = text.replacen("\"decoder\":{\"type\":\"ByteLevel\",", "\"decoder\":{\"type\":\"ByteLevel\",\"t\":", 1);
+    let torn = text.replacen(
+        "\"decoder\":{\"type\":\"ByteLevel\",",
+        "\"decoder\":{\"type\":\"ByteLevel\",\"t\":",
+        1,
+    );
     assert_ne!(torn, text);
     let mut last_id = whole;
     last_id["model"]["vocab"]["!"] = u32::MAX.into();
