@@ -21,7 +21,7 @@
 //! | [`experiment`] | the file: types, layers, presets, validation |
 //! | [`storage`] | directories that appear whole or not at all, and the safetensors files in them |
 //! | [`kernels`] | loops over the elements of tensors on the CPU |
-//! | [`torch`], [`interrupt`] | the only unsafe code: libtorch operations missing from tch; SIGINT and SIGTERM |
+//! | [`torch`], [`interrupt`] | libtorch operations missing from tch, the memory of tensors; SIGINT and SIGTERM |
 
 pub mod checkpoint;
 pub mod cli;

@@ -8,7 +8,7 @@ use super::host::Kept;
 use super::stochastic::{Noise, round_to_bf16};
 use crate::checkpoint::OPTIMIZER_PREFIX;
 use crate::experiment::{OptimizerKind, StatePrecision};
-use crate::torch::copy_async;
+use crate::torch::{Slices, copy_async};
 
 /// One moment of `n` elements.
 #[derive(Debug)]
@@ -84,10 +84,10 @@ impl Moment {
         }
     }
 
-    fn kept(&mut self) -> Kept<'_> {
+    fn kept<'a>(&'a mut self, slices: &'a Slices) -> Kept<'a> {
         match self {
-            Self::Floats(floats) => Kept::floats(floats),
-            Self::Codes(Codes { coding, codes, scales }) => Kept::codes(*coding, codes, scales),
+            Self::Floats(floats) => Kept::floats(slices, floats),
+            Self::Codes(Codes { coding, codes, scales }) => Kept::codes(slices, *coding, codes, scales),
         }
     }
 
@@ -167,11 +167,11 @@ impl Moments {
     }
 
     /// Both as slices, on the CPU.
-    pub fn kept(&mut self) -> [Kept<'_>; 2] {
+    pub fn kept<'a>(&'a mut self, slices: &'a Slices) -> [Kept<'a>; 2] {
         let Self { exp_avg, exp_avg_sq: Some(exp_avg_sq) } = self else {
             unreachable!("AdamW keeps both moments")
         };
-        [exp_avg.kept(), exp_avg_sq.kept()]
+        [exp_avg.kept(slices), exp_avg_sq.kept(slices)]
     }
 
     /// The tensors that checkpoints keep.
