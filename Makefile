@@ -14,7 +14,7 @@ PYTHON ?= python3
 FEATURES = $$(scripts/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test figures interop fuzz bench bench-gpu doctor install dist lint check-cuda clean
+.PHONY: help setup build quickstart test figures interop fuzz bench bench-gpu doctor install dist lint check-cuda sanitize clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ lint: setup ## formatting, clippy, documentation and dependencies, warnings deni
 
 check-cuda: setup ## compile and link the feature `cuda`, GPU or not
 	@scripts/check-cuda.sh
+
+sanitize: setup ## the tests of unsafe code under AddressSanitizer
+	@scripts/sanitize.sh
 
 clean: ## remove what was built here; runs and the user's cache stay
 	rm -rf target $(VENV)

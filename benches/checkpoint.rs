@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use oss_run::checkpoint::{Background, Checkpoint, Entry, Writer, bytes_needed, write_rank};
+use oss_run::torch::{copy_bytes, element_bytes};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -110,8 +111,12 @@ fn load(path: &Path) -> Result<()> {
 
 fn write_plainly(path: &Path, entries: &[Entry]) -> Result<()> {
     let mut file = File::create(path)?;
-    for entry in entries {
-        for chunk in oss_run::torch::bytes(&entry.tensor).chunks(CHUNK_BYTES) {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    for Entry { tensor, .. } in entries {
+        let len = tensor.numel() * element_bytes(tensor.kind());
+        for start in (0..len).step_by(CHUNK_BYTES) {
+            let chunk = &mut buffer[..CHUNK_BYTES.min(len - start)];
+            copy_bytes(tensor, start, chunk);
             file.write_all(chunk)?;
         }
     }

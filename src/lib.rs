@@ -20,7 +20,7 @@
 //! | [`experiment`] | the file: types, layers, presets, validation |
 //! | [`storage`] | directories that appear whole or not at all, and the safetensors files in them |
 //! | [`kernels`] | loops over the elements of tensors on the CPU |
-//! | [`torch`] | the only unsafe code: libtorch operations missing from tch |
+//! | [`torch`] | libtorch operations missing from tch, the memory of tensors |
 //! | [`error`] | what goes wrong, with what to do about it as data; exit statuses |
 //! | [`interrupt`] | SIGINT and SIGTERM |
 

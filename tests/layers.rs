@@ -1,4 +1,4 @@
-//! The layers of `src`: each imports only those below it, stages do not know each other, and only `torch` is unsafe.
+//! The layers of `src`: each imports only those below it, stages do not know each other, and only `torch` and kernels are unsafe.
 //!
 //! Source files are read as tokens, so comments and strings do not count, and code inside macros does.
 
@@ -33,6 +33,9 @@ const LAYERS: [&[&str]; 20] = [
     &["error"],
     &["interrupt"],
 ];
+
+/// What may be unsafe: the wrapper of libtorch, and loops over tensors, which ask it for slices.
+const UNSAFE: [&str; 3] = ["src/torch", "src/kernels", "src/optimizer/rules/adamw_cpu.rs"];
 
 /// How a file names the crate's root: from inside, and from the program.
 const CRATE: [&str; 2] = ["crate", "oss_run"];
@@ -77,15 +80,15 @@ fn a_stage_does_not_know_its_siblings() {
 }
 
 #[test]
-fn only_torch_is_unsafe() {
-    for file in source_files().iter().filter(|file| !file.starts_with("src/torch")) {
+fn only_torch_and_kernels_are_unsafe() {
+    for file in source_files().iter().filter(|file| !UNSAFE.iter().any(|path| file.starts_with(path))) {
         let mut lines = Vec::new();
         walk(tokens(file), &mut |tree| {
             if matches!(tree, TokenTree::Ident(word) if word == "unsafe") {
                 lines.push(tree.span().start().line);
             }
         });
-        assert!(lines.is_empty(), "{} is unsafe on lines {lines:?}: move that to src/torch", file.display());
+        assert!(lines.is_empty(), "{} is unsafe on lines {lines:?}: move that to {UNSAFE:?}", file.display());
     }
 }
 

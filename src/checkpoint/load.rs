@@ -9,7 +9,7 @@ use std::{
 
 use rayon::prelude::*;
 use serde_json::Value;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::{
     Error, Result,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     model::{Parameter, WeightSource},
     storage::{FileRecord, TensorFile, TensorFileError, kind_of},
-    torch,
+    torch::{OwnedTensor, element_bytes},
 };
 
 /// An open checkpoint. While it lives, pruning leaves the checkpoint alone.
@@ -158,8 +158,8 @@ impl Checkpoint {
             return Err(Error::NotHeld { path: self.path.clone(), what });
         }
         let kind = kind_of(tensor.dtype).unwrap_or_else(|| unreachable!("open refuses {:?}", tensor.dtype));
-        let mut out = Tensor::empty([range.end - range.start], (kind, Device::Cpu));
-        let mut rest = torch::bytes_mut(&mut out);
+        let mut out = OwnedTensor::empty(&[range.end - range.start], kind);
+        let mut rest = out.bytes_mut();
         for piece in &tensor.pieces {
             let (start, end) = (range.start.max(piece.start), range.end.min(piece.end));
             if start >= end {
@@ -168,7 +168,7 @@ impl Checkpoint {
             let file = &self.files[&piece.file];
             let info = &file.tensors()[&piece.key];
             let elements = (start - piece.start) as usize..(end - piece.start) as usize;
-            let (bytes, left) = rest.split_at_mut(elements.len() * torch::element_bytes(kind));
+            let (bytes, left) = rest.split_at_mut(elements.len() * element_bytes(kind));
             rest = left;
             let whole = end - start == piece.end - piece.start;
             let mut hasher = blake3::Hasher::new();
@@ -178,7 +178,7 @@ impl Checkpoint {
                 return Err(Error::Damaged { path: self.path.clone(), what });
             }
         }
-        Ok(out)
+        Ok(out.into_tensor())
     }
 
     /// A whole tensor in its shape, of the stored kind, on the CPU, checked against its digest.

@@ -16,7 +16,7 @@ use crate::model::{
     BlockWeights, Chain, EMBEDDING_UNIT, Parameter, Rotation, Sequences, block_unit, embed, feed_forward,
     project_queries,
 };
-use crate::torch::slice;
+use crate::torch::OwnedTensor;
 use cache::LayerCache;
 use choose::Chooser;
 
@@ -56,8 +56,9 @@ pub fn generate(
     let mut live: Vec<usize> = (0..prompts.len()).collect();
     for count in 1..=decoding.max_new_tokens {
         let vocab = logits.size()[1] as usize;
-        let logits_on_host = logits.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
-        let rows = slice::<f32>(&logits_on_host).chunks_exact(vocab);
+        let on_host = { logits }.to_device(Device::Cpu).to_kind(Kind::Float);
+        let on_host = OwnedTensor::new(on_host);
+        let rows = on_host.slice::<f32>().chunks_exact(vocab);
         let choices = live.iter().zip(rows).map(|(&index, row)| choosers[index].choose(row, decoding));
         let chosen = choices.collect::<Result<_>>()?;
         let mut still = Vec::new();

@@ -11,7 +11,8 @@ use super::{
     mxfp4::{BLOCK_BYTES, BLOCK_VALUES, Packed},
     shards::Shards,
 };
-use crate::{storage::kind_of, torch};
+use crate::storage::kind_of;
+use crate::torch::OwnedTensor;
 
 /// Flattened elements `range` of the parameter of that shape: 1-D, on the CPU, in the stored kind; bf16 for 4-bit blocks.
 pub(super) fn read(shards: &Shards, shape: &[i64], recipe: &Recipe, range: Range<i64>) -> Result<Tensor> {
@@ -95,16 +96,17 @@ fn mxfp4(
 ) -> Result<Tensor> {
     let Experts { in_width, out_width } = experts;
     let width = in_width / BLOCK_VALUES;
-    let mut out = Tensor::empty([range.end - range.start], (Kind::BFloat16, Device::Cpu));
+    let mut out = OwnedTensor::empty(&[range.end - range.start], Kind::BFloat16);
     if range.is_empty() {
-        return Ok(out);
+        return Ok(out.into_tensor());
     }
-    let values: &mut [bf16] = bytemuck::cast_slice_mut(torch::bytes_mut(&mut out));
+    let values = out.slice_mut::<bf16>();
     for Part { expert, elements, offset } in experts.parts(range) {
         let one = |stored: &Stored, size: i64| shards.read(&stored.name, expert * size..(expert + 1) * size);
         let packed = Packed {
-            blocks: one(blocks, out_width * width * BLOCK_BYTES)?.view([out_width, width, BLOCK_BYTES]),
-            scales: one(scales, out_width * width)?.view([out_width, width]),
+            blocks: OwnedTensor::new(one(blocks, out_width * width * BLOCK_BYTES)?),
+            scales: OwnedTensor::new(one(scales, out_width * width)?),
+            out_width: out_width as usize,
         };
         let rows = experts.rows(&elements);
         let groups = rows.start / BLOCK_VALUES..(rows.end - 1) / BLOCK_VALUES + 1;
@@ -123,5 +125,5 @@ fn mxfp4(
         };
         dequantised.with_context(|| format!("expert {expert}"))?;
     }
-    Ok(out)
+    Ok(out.into_tensor())
 }

@@ -5,10 +5,9 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use half::bf16;
 use rayon::prelude::*;
-use tch::Tensor;
 
 use crate::error::UserError;
-use crate::torch;
+use crate::torch::OwnedTensor;
 
 /// Values of a block.
 pub(super) const BLOCK_VALUES: i64 = 32;
@@ -28,9 +27,10 @@ const NAN_SCALE: u8 = 255;
 /// One expert's matrix as it is stored, both on the CPU.
 pub(super) struct Packed {
     /// u8 [out, in/32, 16].
-    pub blocks: Tensor,
+    pub blocks: OwnedTensor,
     /// u8 [out, in/32].
-    pub scales: Tensor,
+    pub scales: OwnedTensor,
+    pub out_width: usize,
 }
 
 impl Packed {
@@ -42,9 +42,9 @@ impl Packed {
     /// # Panics
     /// When `dense` is not as large as those rows.
     pub(super) fn dequantise(&self, groups: Range<usize>, dense: &mut [bf16]) -> Result<()> {
-        let (out_width, width) = self.scales.size2()?;
-        let (out_width, width) = (out_width as usize, width as usize);
-        let (blocks, scales) = (torch::bytes(&self.blocks), torch::bytes(&self.scales));
+        let (blocks, scales) = (self.blocks.slice::<u8>(), self.scales.slice::<u8>());
+        let out_width = self.out_width;
+        let width = scales.len() / out_width;
         assert_eq!(dense.len(), groups.len() * BLOCK_VALUES as usize * out_width);
         if scales.contains(&NAN_SCALE) {
             bail!(
@@ -83,17 +83,22 @@ fn table() -> Vec<[bf16; 16]> {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, Kind};
+    use tch::Tensor;
 
     use super::*;
+
+    fn owned(bytes: &[u8]) -> OwnedTensor {
+        OwnedTensor::new(Tensor::from_slice(bytes))
+    }
 
     #[test]
     fn codes_scales_and_axes() {
         // Two outputs, one block each: all codes in order under 2^1, then all ones (code 2) under 2^-127.
         let ascending: Vec<u8> = (0..16).map(|i| (((2 * i + 1) % 16) << 4) | ((2 * i) % 16)).collect();
         let packed = Packed {
-            blocks: torch::tensor_from_bytes(&[ascending, vec![0x22; 16]].concat(), &[2, 1, 16], Kind::Uint8),
-            scales: torch::tensor_from_bytes(&[128, 0], &[2, 1], Kind::Uint8),
+            blocks: owned(&[ascending, vec![0x22; 16]].concat()),
+            scales: owned(&[128, 0]),
+            out_width: 2,
         };
         let mut dense = vec![bf16::ZERO; 64];
         packed.dequantise(0..1, &mut dense).unwrap();
@@ -109,10 +114,7 @@ mod tests {
         let byte = |i: i64| (i * 37 % 251) as u8;
         let blocks: Vec<u8> = (0..out_width * groups * BLOCK_BYTES).map(byte).collect();
         let scales: Vec<u8> = (0..out_width * groups).map(|i| 100 + byte(i) / 8).collect();
-        let packed = Packed {
-            blocks: torch::tensor_from_bytes(&blocks, &[out_width, groups, BLOCK_BYTES], Kind::Uint8),
-            scales: torch::tensor_from_bytes(&scales, &[out_width, groups], Kind::Uint8),
-        };
+        let packed = Packed { blocks: owned(&blocks), scales: owned(&scales), out_width: out_width as usize };
         let rows = |groups: Range<usize>| {
             let mut dense = vec![bf16::ZERO; groups.len() * (BLOCK_VALUES * out_width) as usize];
             packed.dequantise(groups, &mut dense).unwrap();
@@ -126,8 +128,7 @@ mod tests {
 
     #[test]
     fn a_nan_scale_is_refused() {
-        let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Uint8, Device::Cpu));
-        let packed = Packed { blocks: zeros(&[1, 1, 16]), scales: zeros(&[1, 1]) + 255 };
+        let packed = Packed { blocks: owned(&[0; 16]), scales: owned(&[NAN_SCALE]), out_width: 1 };
         let error = packed.dequantise(0..1, &mut [bf16::ZERO; 32]).unwrap_err();
         assert!(error.to_string().contains("NaN"));
     }

@@ -9,10 +9,13 @@ use tch::{Kind, Tensor};
 use super::Number;
 use super::exp::exp;
 use super::rows::{Rows, sum};
-use crate::torch::{bytes, bytes_mut, element_bytes, i64_slice, parallel_each, slice, slice_mut};
+use crate::torch::{Slices, element_bytes, parallel_each};
 
 /// Puts one key and one value of each sequence and head, `[B, K, C]`, into their slots of a cache (`[B, K, S, C]` each, and the
 /// position that each slot holds, i64 `[B, S]`): position p goes to slot p % S.
+///
+/// # Panics
+/// When a part of the cache shares memory with another or with what is put there.
 pub fn append(
     (keys, values, held): (&mut Tensor, &mut Tensor, &mut Tensor),
     positions: &Tensor,
@@ -20,17 +23,20 @@ pub fn append(
 ) {
     let size = keys.size();
     let [kv_heads, slots, dim] = [size[1], size[2], size[3]].map(|n| n as usize);
-    let positions = i64_slice(positions);
+    let new = [new_keys, new_values].map(Tensor::contiguous);
+    // SAFETY: until the loops are over, nothing but them touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let positions = slices.of::<i64>(positions);
     let slot_of = |sequence: usize| positions[sequence] as usize % slots;
-    for (cache, new) in [(keys, new_keys), (values, new_values)] {
+    for (cache, new) in [keys, values].into_iter().zip(&new) {
         let bytes_of_row = dim * element_bytes(cache.kind());
-        let new = new.contiguous();
-        for (row, new) in bytes(&new).chunks_exact(bytes_of_row).enumerate() {
+        let cache = slices.bytes_of_mut(cache);
+        for (row, new) in slices.bytes_of(new).chunks_exact(bytes_of_row).enumerate() {
             let start = (row * slots + slot_of(row / kv_heads)) * bytes_of_row;
-            bytes_mut(cache)[start..][..bytes_of_row].copy_from_slice(new);
+            cache[start..][..bytes_of_row].copy_from_slice(new);
         }
     }
-    let held = slice_mut::<i64>(held);
+    let held = slices.of_mut::<i64>(held);
     for (sequence, position) in positions.iter().enumerate() {
         held[sequence * slots + slot_of(sequence)] = *position;
     }
@@ -63,12 +69,14 @@ fn by_kind<T: Number>(
     let group = q.size()[1] as usize / kv_heads;
     let q = q.contiguous();
     let mut y = Tensor::empty([size[0], (kv_heads * group * dim) as i64], (q.kind(), q.device()));
-    let (keys, values, sinks) = (slice::<T>(keys), slice::<T>(values), slice::<f32>(sinks));
-    let (held, positions) = (i64_slice(held), i64_slice(positions));
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let (keys, values, sinks) = (slices.of::<T>(keys), slices.of::<T>(values), slices.of::<f32>(sinks));
+    let (held, positions) = (slices.of::<i64>(held), slices.of::<i64>(positions));
     let width = group * dim;
     let rows = Rows::new(batch * kv_heads, slots * width);
-    let tasks = rows.ranges().zip(rows.cut(slice::<T>(&q), width));
-    let tasks = tasks.zip(rows.cut_mut(slice_mut::<T>(&mut y), width)).collect();
+    let tasks = rows.ranges().zip(rows.cut(slices.of::<T>(&q), width));
+    let tasks = tasks.zip(rows.cut_mut(slices.of_mut::<T>(&mut y), width)).collect();
     parallel_each(tasks, |((range, q), y)| {
         let mut scores = vec![0.0; slots];
         for ((row, q), y) in range.zip(q.chunks_exact(width)).zip(y.chunks_exact_mut(width)) {

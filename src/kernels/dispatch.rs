@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Number;
 use super::rows::Rows;
-use crate::torch::{i64_slice, parallel_each, slice, slice_mut};
+use crate::torch::{Slices, parallel_each};
 
 /// `base [N, D]` plus each token's rows, weighted: `rows [R, D]`, of which those of a token are `place` (i64 `[N*A]`), with
 /// `weights` (f32 `[N, A]`; 1 where there are none).
@@ -33,18 +33,19 @@ fn combine_rows<T: Number>(
     active: usize,
 ) -> Tensor {
     let width = rows.size()[1] as usize;
-    let place = i64_slice(place);
-    let tokens = place.len() / active;
-    let ones = vec![1.0; place.len()];
-    let weights = weights.map_or(ones.as_slice(), slice::<f32>);
+    let tokens = place.numel() / active;
+    let ones = vec![1.0; place.numel()];
     let mut y = match base {
         Some(base) => base.copy(),
         None => Tensor::zeros([tokens as i64, width as i64], (rows.kind(), Device::Cpu)),
     };
-    let source = slice::<T>(rows);
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let (place, source) = (slices.of::<i64>(place), slices.of::<T>(rows));
+    let weights = weights.map_or(ones.as_slice(), |weights| slices.of::<f32>(weights));
     let parts = Rows::new(tokens, active * width);
     let choices = parts.cut(place, active).zip(parts.cut(weights, active));
-    let tasks = choices.zip(parts.cut_mut(slice_mut::<T>(&mut y), width)).collect();
+    let tasks = choices.zip(parts.cut_mut(slices.of_mut::<T>(&mut y), width)).collect();
     parallel_each(tasks, |((place, weights), y)| add_choices(source, place, weights, active, width, y));
     y
 }

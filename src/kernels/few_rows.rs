@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::Number;
 use super::rows::Rows;
-use crate::torch::{fetch_ahead, has_few_rows_gemm, parallel_each, shares, slice, slice_mut};
+use crate::torch::{Slices, fetch_ahead, has_few_rows_gemm, parallel_each, shares};
 
 /// Rows up to which this beats a product of matrices.
 pub const FEW: i64 = 4;
@@ -40,6 +40,9 @@ pub fn few_rows(x: &Tensor, matrix: &Tensor) -> bool {
 }
 
 /// `into [b, out] = x [b, in] @ matrix [in, out]`, plus `bias` (f32 `[out]`), summed in f32; `into` is f32 or as the factors.
+///
+/// # Panics
+/// When `into` shares memory with another.
 pub fn few_rows_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
     match x.kind() {
         Kind::BFloat16 => by_kind::<bf16>(into, x, matrix, bias),
@@ -50,36 +53,41 @@ pub fn few_rows_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Op
 fn by_kind<T: Number>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
     let (count, width) = (x.size()[0] as usize, x.size()[1] as usize);
     let out = matrix.size()[1] as usize;
-    let wide: Vec<f32> = slice::<T>(x).iter().map(|x| x.wide()).collect();
+    let turned = matrix.transpose(0, 1);
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let wide: Vec<f32> = slices.of::<T>(x).iter().map(|x| x.wide()).collect();
     let mut sums = match into.kind() {
         Kind::Float => Vec::new(),
         _ => vec![0.0; count * out],
     };
-    let y = if sums.is_empty() { slice_mut::<f32>(into) } else { &mut sums };
-    match bias {
-        Some(bias) => y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(slice(bias))),
+    let (y, narrowed) = match into.kind() {
+        Kind::Float => (slices.of_mut::<f32>(into), None),
+        _ => (sums.as_mut_slice(), Some(slices.of_mut::<T>(into))),
+    };
+    match bias.map(|bias| slices.of::<f32>(bias)) {
+        Some(bias) => y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias)),
         None => y.fill(0.0),
     }
-    let turned = matrix.transpose(0, 1);
     let parts = shares(out, LEAST_ELEMENTS.div_ceil(width.max(1)));
     // Each thread has its columns of every row of the result.
     let tasks: Vec<_> = parts.iter().cloned().zip(columns_of(y, out, &parts)).collect();
     if turned.is_contiguous() {
-        let columns = slice::<T>(&turned);
+        let columns = slices.of::<T>(&turned);
         parallel_each(tasks, |(share, mut y)| {
             dots(&wide, &columns[share.start * width..share.end * width], &mut y);
         });
     } else {
-        let rows = slice::<T>(matrix);
+        let rows = slices.of::<T>(matrix);
         parallel_each(tasks, |(share, mut y)| {
             for (x, y) in wide.chunks_exact(width).zip(&mut y) {
                 add_scaled(x, rows, share.start, y);
             }
         });
     }
-    if !sums.is_empty() {
+    if let Some(into) = narrowed {
         let parts = Rows::new(count * out, 1);
-        let tasks = parts.cut(&sums, 1).zip(parts.cut_mut(slice_mut::<T>(into), 1)).collect();
+        let tasks = parts.cut(&sums, 1).zip(parts.cut_mut(into, 1)).collect();
         parallel_each(tasks, |(sums, into)| narrow(sums, into));
     }
 }

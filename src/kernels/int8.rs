@@ -9,9 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::Number;
 use super::few_rows::{LANES, LEAST_ELEMENTS, columns_of, halved};
 use super::rows::Rows;
-use crate::torch::{
-    SCALE_BYTES, fetch_ahead, has_int8_gemm, int8_gemm, parallel_each, shares, slice, slice_mut,
-};
+use crate::torch::{SCALE_BYTES, Slices, fetch_ahead, has_int8_gemm, int8_gemm, parallel_each, shares};
 
 /// Rows up to which widening the matrix for each beats a product of matrices in floats.
 pub const FEW: i64 = 16;
@@ -21,40 +19,38 @@ const AHEAD: usize = 4096;
 
 /// `into [b, out] = x [b, in] @ matrix^T`, with `matrix` i8 `[out, in + 4]`, plus `bias` (f32 `[out]`), summed in f32; `x` is f32 or
 /// bf16, and `into` f32 or as `x`.
+///
+/// # Panics
+/// When `into` shares memory with another.
 pub fn int8_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
-    let (count, width) = (x.size()[0] as usize, x.size()[1] as usize);
-    let out = matrix.size()[0] as usize;
-    if has_int8_gemm() && into.is_contiguous() {
-        return int8_gemm(into, &x.to_kind(Kind::Float).contiguous(), matrix, bias);
+    let x = x.to_kind(Kind::Float).contiguous();
+    if into.is_contiguous() && has_int8_gemm() {
+        return int8_gemm(into, &x, matrix, bias);
     }
-    let x = widened(x);
-    let mut sums = match into.kind() {
-        Kind::Float if into.is_contiguous() => None,
-        _ => Some(vec![0.0; count * out]),
-    };
-    let y = sums.as_deref_mut().unwrap_or_else(|| slice_mut::<f32>(into));
-    match bias {
-        Some(bias) => y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(slice(bias))),
+    if into.is_contiguous() && into.kind() == Kind::Float {
+        return widened_product(into, &x, matrix, bias);
+    }
+    let mut sums = Tensor::empty([x.size()[0], matrix.size()[0]], (Kind::Float, Device::Cpu));
+    widened_product(&mut sums, &x, matrix, bias);
+    into.copy_(&sums);
+}
+
+/// The same of f32 alone, all contiguous.
+fn widened_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
+    let (width, out) = (x.size()[1] as usize, matrix.size()[0] as usize);
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let (x, matrix, y) = (slices.of::<f32>(x), slices.of::<i8>(matrix), slices.of_mut::<f32>(into));
+    match bias.map(|bias| slices.of::<f32>(bias)) {
+        Some(bias) => y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias)),
         None => y.fill(0.0),
     }
     let parts = shares(out, LEAST_ELEMENTS.div_ceil(width.max(1)));
     let bytes_of_row = width + SCALE_BYTES;
-    let matrix = slice::<i8>(matrix);
     let tasks: Vec<_> = parts.iter().cloned().zip(columns_of(y, out, &parts)).collect();
     parallel_each(tasks, |(share, mut y)| {
-        dots(&x, &matrix[share.start * bytes_of_row..share.end * bytes_of_row], &mut y);
+        dots(x, &matrix[share.start * bytes_of_row..share.end * bytes_of_row], &mut y);
     });
-    if let Some(sums) = sums {
-        into.copy_(&Tensor::from_slice(&sums).view_as(into));
-    }
-}
-
-fn widened(x: &Tensor) -> Vec<f32> {
-    let x = x.contiguous();
-    match x.kind() {
-        Kind::BFloat16 => slice::<bf16>(&x).iter().map(|x| x.wide()).collect(),
-        _ => slice::<f32>(&x).to_vec(),
-    }
 }
 
 /// The scale that a row ends with.
@@ -106,9 +102,12 @@ fn encode<T: Number>(numbers: &[T], row: &mut [i8]) {
 pub fn to_int8(matrix: &Tensor) -> Tensor {
     let (out, width) = (matrix.size()[0], matrix.size()[1] as usize);
     let mut packed = Tensor::empty([out, (width + SCALE_BYTES) as i64], (Kind::Int8, Device::Cpu));
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let codes = slices.of_mut(&mut packed);
     match matrix.kind() {
-        Kind::BFloat16 => encode_rows(slice::<bf16>(matrix), width, slice_mut(&mut packed)),
-        _ => encode_rows(slice::<f32>(matrix), width, slice_mut(&mut packed)),
+        Kind::BFloat16 => encode_rows(slices.of::<bf16>(matrix), width, codes),
+        _ => encode_rows(slices.of::<f32>(matrix), width, codes),
     }
     packed
 }
@@ -129,8 +128,10 @@ pub fn from_int8(matrix: &Tensor) -> Tensor {
     let width = bytes_of_row - SCALE_BYTES;
     let mut wide = Tensor::empty([out, width as i64], (Kind::Float, Device::Cpu));
     let rows = Rows::new(out as usize, width);
-    let tasks = rows.cut(slice::<i8>(matrix), bytes_of_row);
-    let tasks = tasks.zip(rows.cut_mut(slice_mut::<f32>(&mut wide), width)).collect();
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let tasks = rows.cut(slices.of::<i8>(matrix), bytes_of_row);
+    let tasks = tasks.zip(rows.cut_mut(slices.of_mut::<f32>(&mut wide), width)).collect();
     parallel_each(tasks, |(matrix, wide)| {
         for (row, wide) in matrix.chunks_exact(bytes_of_row).zip(wide.chunks_exact_mut(width)) {
             decode(row, wide);

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Number;
 use super::rows::{Rows, sum};
-use crate::torch::{parallel_each, slice, slice_mut};
+use crate::torch::{Slices, parallel_each};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -23,6 +23,9 @@ pub fn rms_norm(x: &Tensor, added: Option<&Tensor>, weight: &Tensor, eps: f64) -
 
 /// The gradient of the sum, from that of the normalised rows and, where the sum goes on beside the norm, that of its other
 /// way; the weight's is added to `grad_weight` (f32 `[D]`).
+///
+/// # Panics
+/// When `grad_weight` shares memory with another.
 pub fn rms_norm_backward(
     grad: &Tensor,
     beside: Option<&Tensor>,
@@ -47,18 +50,21 @@ fn forward<T: Number>(
     let rows = Rows::new(x.numel() / width, width);
     let mut total = added.map(|_| x.empty_like());
     let (mut y, mut inverse) = (x.empty_like(), Tensor::empty([x.size()[0], 1], F32));
-    let weight = slice::<f32>(weight);
-    let ys = rows.cut_mut(slice_mut::<T>(&mut y), width).zip(rows.cut_mut(slice_mut::<f32>(&mut inverse), 1));
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let (source, weight) = (slices.of::<T>(x), slices.of::<f32>(weight));
+    let ys = rows.cut_mut(slices.of_mut::<T>(&mut y), width);
+    let ys = ys.zip(rows.cut_mut(slices.of_mut::<f32>(&mut inverse), 1));
     match (&mut total, added) {
         (Some(total), Some(added)) => {
-            let sources = rows.cut(slice::<T>(x), width).zip(rows.cut(slice::<T>(added), width));
-            let totals = rows.cut_mut(slice_mut::<T>(total), width);
+            let sources = rows.cut(source, width).zip(rows.cut(slices.of::<T>(added), width));
+            let totals = rows.cut_mut(slices.of_mut::<T>(total), width);
             parallel_each(sources.zip(totals).zip(ys).collect(), |(((x, added), total), (y, inverse))| {
                 add(x, added, total);
                 normalise(total, weight, eps, y, inverse);
             });
         }
-        _ => parallel_each(rows.cut(slice::<T>(x), width).zip(ys).collect(), |(x, (y, inverse))| {
+        _ => parallel_each(rows.cut(source, width).zip(ys).collect(), |(x, (y, inverse))| {
             normalise(x, weight, eps, y, inverse);
         }),
     }
@@ -79,15 +85,16 @@ fn backward<T: Number>(
         Some(beside) => beside.copy(),
         None => x.zeros_like(),
     };
-    let weight = slice::<f32>(weight);
     let mut grad_weights = vec![vec![0.0; width]; rows.parts()];
-    let (grad, x, inverse) = (slice::<T>(grad), slice::<T>(x), slice::<f32>(inverse_rms));
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let (grad, x, weight) = (slices.of::<T>(grad), slices.of::<T>(x), slices.of::<f32>(weight));
+    let (inverse, total) = (slices.of::<f32>(inverse_rms), slices.of_mut::<f32>(grad_weight));
     let sources = rows.cut(grad, width).zip(rows.cut(x, width)).zip(rows.cut(inverse, 1));
-    let targets = rows.cut_mut(slice_mut::<T>(&mut grad_x), width).zip(&mut grad_weights);
+    let targets = rows.cut_mut(slices.of_mut::<T>(&mut grad_x), width).zip(&mut grad_weights);
     parallel_each(sources.zip(targets).collect(), |(((grad, x), inverse), (grad_x, grad_weight))| {
         differentiate(grad, x, inverse, weight, grad_x, grad_weight);
     });
-    let total = slice_mut::<f32>(grad_weight);
     for part in grad_weights {
         total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
     }

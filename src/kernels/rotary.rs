@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::Number;
 use super::rows::Rows;
-use crate::torch::{parallel_each, slice, slice_mut};
+use crate::torch::{Slices, parallel_each};
 
 /// Rotates `x [B, T, H, C]` by angles whose cosines and sines `[T, C/2]` are of the same kind; by the opposite angles with
 /// `back`.
@@ -24,12 +24,14 @@ fn by_kind<T: Number>(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Ten
     let [length, heads, dim] = [size[1], size[2], size[3]].map(|n| n as usize);
     let x = x.contiguous();
     let mut y = x.empty_like();
-    let (cos, sin) = (slice::<T>(cos), slice::<T>(sin));
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let (cos, sin) = (slices.of::<T>(cos), slices.of::<T>(sin));
     let sign = if back { -1.0 } else { 1.0 };
     let width = heads * dim;
     let rows = Rows::new(size[0] as usize * length, width);
-    let sources = rows.ranges().zip(rows.cut(slice::<T>(&x), width));
-    let tasks = sources.zip(rows.cut_mut(slice_mut::<T>(&mut y), width)).collect();
+    let sources = rows.ranges().zip(rows.cut(slices.of::<T>(&x), width));
+    let tasks = sources.zip(rows.cut_mut(slices.of_mut::<T>(&mut y), width)).collect();
     parallel_each(tasks, |((range, x), y)| {
         for ((row, x), y) in range.zip(x.chunks_exact(width)).zip(y.chunks_exact_mut(width)) {
             let angles = row % length * (dim / 2)..(row % length + 1) * (dim / 2);

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::exp::exp;
 use super::rows::Rows;
-use crate::torch::{parallel_each, slice, slice_mut};
+use crate::torch::{Slices, parallel_each};
 
 /// Of logits `[N, E]` (f32, on the CPU) the `active` largest of each token, largest first and of equal ones the first, or those of
 /// the experts `chosen` before: the experts (i64 `[N, A]`), the softmax over their logits (f32 `[N, A]`), and the softmax over
@@ -21,10 +21,12 @@ pub fn route(logits: &Tensor, active: i64, chosen: Option<&Tensor>) -> (Tensor, 
     let logits = logits.contiguous();
     let rows = Rows::new(tokens as usize, num_experts);
     let is_chosen = chosen.is_some();
-    let choices = rows.cut_mut(slice_mut::<i64>(&mut experts), count);
-    let choices = choices.zip(rows.cut_mut(slice_mut::<f32>(&mut weights), count));
-    let tasks = rows.cut(slice::<f32>(&logits), num_experts).zip(choices);
-    let tasks = tasks.zip(rows.cut_mut(slice_mut::<f32>(&mut probabilities), num_experts)).collect();
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let choices = rows.cut_mut(slices.of_mut::<i64>(&mut experts), count);
+    let choices = choices.zip(rows.cut_mut(slices.of_mut::<f32>(&mut weights), count));
+    let tasks = rows.cut(slices.of::<f32>(&logits), num_experts).zip(choices);
+    let tasks = tasks.zip(rows.cut_mut(slices.of_mut::<f32>(&mut probabilities), num_experts)).collect();
     parallel_each(tasks, |((logits, (experts, weights)), probabilities)| {
         let of_token = experts.chunks_exact_mut(count).zip(weights.chunks_exact_mut(count));
         let all = logits.chunks_exact(num_experts).zip(probabilities.chunks_exact_mut(num_experts));

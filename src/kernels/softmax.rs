@@ -1,11 +1,12 @@
 //! The softmax of columns that arrive a tile of rows at a time (online softmax, arXiv:1805.02867).
 
 use multiversion::multiversion;
+use tch::Tensor;
 
 use super::Number;
 use super::exp::exp;
 use super::rows::Rows;
-use crate::torch::parallel_each;
+use crate::torch::{Slices, parallel_each};
 
 /// Maximum and sum of the exponentials of each column so far.
 #[derive(Debug)]
@@ -36,10 +37,34 @@ impl OnlineSoftmax {
         self.max.iter().zip(&self.sum).map(|(&max, sum)| f64::from(max) + sum.ln())
     }
 
-    /// More rows of all columns, `logits [rows, columns]`: each element `x` becomes `exp(x - max)` in `exponentials`, with the
-    /// column's maximum up to these rows. What was left of earlier tiles becomes relative to the same maximum when it is
-    /// multiplied by the result, one factor a column.
-    pub fn exponentiate<T: Number>(&mut self, logits: &[f32], exponentials: &mut [T]) -> Vec<f32> {
+    /// More rows of all columns, `logits [rows, columns]` (f32): each element `x` becomes `exp(x - max)` in `exponentials`, with the
+    /// column's maximum up to these rows. The elements `left_out` (row and column) become 0 there, and count in the sums all the
+    /// same.
+    ///
+    /// What was left of earlier tiles becomes relative to the same maximum when it is multiplied by the first result, one factor
+    /// a column. The second are the logits left out.
+    ///
+    /// # Panics
+    /// When the two tensors share memory.
+    pub fn exponentiate<T: Number>(
+        &mut self,
+        logits: &Tensor,
+        exponentials: &mut Tensor,
+        left_out: &[(usize, usize)],
+    ) -> (Vec<f32>, Vec<f32>) {
+        // SAFETY: until the loops are over, nothing but them touches the tensors.
+        let slices = unsafe { Slices::new() };
+        let (logits, exponentials) = (slices.of::<f32>(logits), slices.of_mut::<T>(exponentials));
+        let factors = self.add_rows(logits, exponentials);
+        let places = left_out.iter().map(|(row, column)| row * self.max.len() + column);
+        let logits = places.map(|place| {
+            exponentials[place] = T::narrow(0.0);
+            logits[place]
+        });
+        (factors, logits.collect())
+    }
+
+    fn add_rows<T: Number>(&mut self, logits: &[f32], exponentials: &mut [T]) -> Vec<f32> {
         let columns = self.max.len();
         let rows = Rows::new(logits.len() / columns, columns);
         let mut maxima = vec![self.max.clone(); rows.parts()];

@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use super::Number;
 use super::exp::exp;
 use super::rows::{Rows, sum};
-use crate::torch::{parallel_each, slice, slice_mut};
+use crate::torch::{Slices, parallel_each};
 
 /// Slope of the sigmoid in the gate.
 const ALPHA: f32 = 1.702;
@@ -48,8 +48,10 @@ fn forward<T: Number>(gate_up: &Tensor, limit: f32) -> Tensor {
     let mut y = Tensor::empty([count, width], (gate_up.kind(), gate_up.device()));
     let width = width as usize;
     let rows = Rows::new(count as usize, width);
-    let sources = rows.cut(slice::<T>(gate_up), 2 * width);
-    let tasks = sources.zip(rows.cut_mut(slice_mut::<T>(&mut y), width)).collect();
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let sources = rows.cut(slices.of::<T>(gate_up), 2 * width);
+    let tasks = sources.zip(rows.cut_mut(slices.of_mut::<T>(&mut y), width)).collect();
     parallel_each(tasks, |(gate_up, y)| activate(gate_up, limit, y));
     y
 }
@@ -59,11 +61,13 @@ fn backward<T: Number>(grad: &Tensor, gate_up: &Tensor, weight: &Tensor, limit: 
     let (mut weighted, mut grad_gate_up) = (grad.empty_like(), gate_up.empty_like());
     let mut grad_weight = weight.empty_like();
     let rows = Rows::new(count, width);
-    let sources = rows.cut(slice::<T>(grad), width).zip(rows.cut(slice::<T>(gate_up), 2 * width));
-    let sources = sources.zip(rows.cut(slice::<f32>(weight), 1));
-    let targets = rows.cut_mut(slice_mut::<T>(&mut grad_gate_up), 2 * width);
-    let targets = targets.zip(rows.cut_mut(slice_mut::<T>(&mut weighted), width));
-    let targets = targets.zip(rows.cut_mut(slice_mut::<f32>(&mut grad_weight), 1));
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let sources = rows.cut(slices.of::<T>(grad), width).zip(rows.cut(slices.of::<T>(gate_up), 2 * width));
+    let sources = sources.zip(rows.cut(slices.of::<f32>(weight), 1));
+    let targets = rows.cut_mut(slices.of_mut::<T>(&mut grad_gate_up), 2 * width);
+    let targets = targets.zip(rows.cut_mut(slices.of_mut::<T>(&mut weighted), width));
+    let targets = targets.zip(rows.cut_mut(slices.of_mut::<f32>(&mut grad_weight), 1));
     parallel_each(sources.zip(targets).collect(), |(((grad, gate_up), weight), ((out, weighted), dots))| {
         let rows = grad.chunks_exact(width).zip(gate_up.chunks_exact(2 * width)).zip(weight);
         let targets = out.chunks_exact_mut(2 * width).zip(weighted.chunks_exact_mut(width)).zip(dots);

@@ -1,7 +1,7 @@
 //! Each kernel against the same formula in f64 operations of libtorch.
 
 use super::*;
-use crate::torch::{has_few_rows_gemm, slice, slice_mut};
+use crate::torch::{has_few_rows_gemm, to_vec};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
@@ -230,13 +230,91 @@ fn attention_over_a_cache() {
     });
 }
 
+/// What a kernel writes is none of what it reads.
+mod apart {
+    use super::*;
+
+    fn rows(shape: &[i64]) -> Tensor {
+        draw(shape, Kind::Float).0
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn a_norms_weight_and_its_gradient() {
+        let (x, weight) = (rows(&[3, 16]), rows(&[16]));
+        let (_, _, inverse) = rms_norm(&x, None, &weight, 1e-5);
+        let _ = rms_norm_backward(&x, None, &x, &weight, &inverse, &mut weight.shallow_clone());
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn sinks_and_their_gradient() {
+        let [q, k, v] = [(); 3].map(|()| rows(&[1, 5, 2, 8]));
+        let sinks = rows(&[2]);
+        let documents = [Document { row: 0, tokens: 0..5 }];
+        let flash = Flash { q: &q, k: &k, v: &v, sinks: &sinks, documents: &documents, window: None };
+        let (output, logsumexp) = flash.forward();
+        let _ = flash.backward(&q, (&output, &logsumexp), &mut sinks.shallow_clone());
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn a_product_of_few_rows_and_its_factor() {
+        let x = rows(&[2, 16]);
+        few_rows_product(&mut x.shallow_clone(), &x, &rows(&[16, 16]), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn a_narrow_product_of_few_rows_and_its_factor() {
+        let x = draw(&[2, 16], Kind::BFloat16).0;
+        few_rows_product(&mut x.shallow_clone(), &x, &draw(&[16, 16], Kind::BFloat16).0, None);
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn a_product_in_eight_bits_and_its_factor() {
+        let x = rows(&[2, 16]);
+        int8_product(&mut x.shallow_clone(), &x, &to_int8(&rows(&[16, 16])), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn cached_keys_and_values() {
+        let mut keys = rows(&[1, 2, 4, 8]);
+        let mut values = keys.shallow_clone();
+        let mut held = Tensor::zeros([1, 4], (Kind::Int64, Device::Cpu));
+        let (new, positions) = (rows(&[1, 2, 8]), Tensor::from_slice(&[0i64]));
+        append((&mut keys, &mut values, &mut held), &positions, (&new, &new));
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn logits_and_their_exponentials() {
+        let logits = rows(&[4, 8]);
+        OnlineSoftmax::new(8).exponentiate::<f32>(&logits, &mut logits.shallow_clone(), &[]);
+    }
+}
+
+#[test]
+fn what_an_online_softmax_leaves_out_counts_in_its_sum() {
+    let logits = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]);
+    let mut exponentials = logits.zeros_like();
+    let mut softmax = OnlineSoftmax::new(2);
+    let (factors, left_out) = softmax.exponentiate::<f32>(&logits, &mut exponentials, &[(1, 0)]);
+    assert_eq!((factors, left_out), (vec![0.0; 2], vec![3.0]));
+    assert_eq!(exponentials.double_value(&[1, 0]), 0.0);
+    assert_eq!(exponentials.double_value(&[1, 1]), 1.0);
+    assert!(softmax.sum().iter().all(|sum| (sum - 1.135_335_28).abs() < 1e-6));
+}
+
 #[test]
 fn an_online_softmax_is_a_softmax() {
     fn tiles<T: Number>(x: &Tensor, softmax: &mut OnlineSoftmax, kind: Kind) -> Tensor {
         let tiles = [(0, 1), (1, 450), (451, 449)].map(|(start, len)| {
             let logits = x.narrow(0, start, len);
             let mut tile = Tensor::zeros(logits.size(), (kind, Device::Cpu));
-            softmax.exponentiate(crate::torch::slice(&logits), crate::torch::slice_mut::<T>(&mut tile));
+            softmax.exponentiate::<T>(&logits, &mut tile, &[]);
             tile.to_kind(Kind::Double) * Tensor::from_slice(softmax.max()).exp()
         });
         Tensor::cat(&tiles, 0)
@@ -293,11 +371,12 @@ fn of_equal_logits_the_first_is_chosen() {
 fn likelihoods_are_relative_to_the_largest() {
     for count in [1, 15, 16, 1000] {
         let (logits, wide) = draw(&[count], Kind::Float);
-        let max = max(slice::<f32>(&logits));
+        let logits = to_vec::<f32>(&logits);
+        let max = max(&logits);
         assert_eq!(f64::from(max), wide.max().double_value(&[]));
-        let mut seen = logits.zeros_like();
-        likelihoods(slice::<f32>(&logits), max, 0.7, slice_mut(&mut seen));
-        hold("the likelihoods", &seen, &((wide - f64::from(max)) / 0.7).exp(), 1e-6);
+        let mut seen = vec![0.0; count as usize];
+        likelihoods(&logits, max, 0.7, &mut seen);
+        hold("the likelihoods", &Tensor::from_slice(&seen), &((wide - f64::from(max)) / 0.7).exp(), 1e-6);
     }
     assert!(max(&[1.0, f32::NAN, 2.0]).is_nan());
 }

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::linear::{accumulate_product, product_into, wide_product};
 use crate::kernels::{self, Number, OnlineSoftmax};
-use crate::torch::{i64_slice, slice, slice_mut};
+use crate::torch::to_vec;
 
 /// Most bytes of logits, or of what takes their place, held at once. Each chunk adds to all of the matrix's gradient, which on
 /// a GPU takes as long as a chunk of 256 MiB itself.
@@ -160,8 +160,7 @@ fn tiled<T: Number>(
 ) -> (Tensor, Tensor) {
     let (n, vocab) = (rows.size()[0], matrix.size()[0]);
     let tiles: Vec<(i64, i64)> = parts(vocab, TILE_BYTES / (4 * n)).collect();
-    let target_of: Vec<usize> =
-        i64_slice(&targets.contiguous()).iter().map(|&target| target as usize).collect();
+    let target_of = to_vec::<i64>(&targets.contiguous());
     let mut target_logits = vec![0.0; n as usize];
     let mut softmax = OnlineSoftmax::new(n as usize);
     let mut maxima = Vec::with_capacity(tiles.len());
@@ -175,15 +174,12 @@ fn tiled<T: Number>(
         let (mut logits, mut tile) = (logits.narrow(0, 0, len), exponentials.narrow(0, start, len)); // [v, n]
         let weights = cast_tile(&matrix.narrow(0, start, len), rows.kind(), most, &mut scratch.weights); // [v, D]
         product_into(&mut logits, &weights, &columns);
-        let (logits, elements) = (slice::<f32>(&logits), slice_mut::<T>(&mut tile));
-        let factors = softmax.exponentiate(logits, elements);
         // A token's own target is left out of what the products see, but not of the sum.
-        for (token, &target) in target_of.iter().enumerate() {
-            if let Some(row) = target.checked_sub(start as usize).filter(|&row| row < len as usize) {
-                let place = row * n as usize + token;
-                target_logits[token] = logits[place];
-                elements[place] = T::narrow(0.0);
-            }
+        let here = target_of.iter().enumerate().filter(|(_, target)| (start..start + len).contains(*target));
+        let left_out: Vec<_> = here.map(|(token, &target)| ((target - start) as usize, token)).collect();
+        let (factors, logits) = softmax.exponentiate::<T>(&logits, &mut tile, &left_out);
+        for (&(_, token), logit) in left_out.iter().zip(logits) {
+            target_logits[token] = logit;
         }
         maxima.push(softmax.max().to_vec());
         if factors.iter().any(|&factor| factor != 1.0) {

@@ -63,7 +63,7 @@ impl Groups {
         if choices.device().is_cuda() {
             return Self::on_device(&choices, routing.experts.size()[1], num_experts);
         }
-        Self::on_host(torch::i64_slice(&choices), routing.experts.size()[1], num_experts)
+        Self::on_host(&torch::to_vec::<i64>(&choices), routing.experts.size()[1], num_experts)
     }
 
     fn on_device(choices: &Tensor, active: i64, num_experts: i64) -> Self {
@@ -157,9 +157,9 @@ impl Groups {
             Extent::Host(groups) => groups.clone(),
             Extent::Device { ends, .. } => {
                 let host = ends.to_device(tch::Device::Cpu).to_kind(Kind::Int64);
-                let ends = torch::i64_slice(&host);
+                let ends = torch::to_vec::<i64>(&host);
                 let starts = std::iter::once(0).chain(ends.iter().copied());
-                let extents = starts.zip(ends).enumerate().filter(|(_, (start, end))| start < end);
+                let extents = starts.zip(&ends).enumerate().filter(|(_, (start, end))| start < end);
                 extents
                     .map(|(expert, (start, &end))| Group { index: expert as i64, start, len: end - start })
                     .collect()

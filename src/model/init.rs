@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 use super::parameters::{Init, Parameter, ParameterSpec};
 use super::weights::{WeightSource, check_range};
 use crate::experiment::Model;
-use crate::torch;
+use crate::torch::OwnedTensor;
 
 /// Elements that one task fills; even, so that pairs stay whole.
 const CHUNK: usize = 1 << 14;
@@ -95,10 +95,10 @@ impl WeightSource for Initial {
             Init::Zeros => Tensor::zeros(shape, options),
             Init::Ones => Tensor::ones(shape, options),
             Init::Normal => {
-                let mut tensor = Tensor::empty(shape, options);
-                let out = torch::slice_mut::<f32>(&mut tensor);
+                let mut tensor = OwnedTensor::empty(&shape, Kind::Float);
+                let out = tensor.slice_mut::<f32>();
                 fill_normal(self.seed, &spec.name, self.model.initializer_range, range.start as usize, out);
-                tensor
+                tensor.into_tensor()
             }
         })
     }

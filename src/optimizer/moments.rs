@@ -8,7 +8,7 @@ use super::rules::StoredSlice;
 use super::stochastic::{Noise, round_to_bf16};
 use crate::checkpoint::OPTIMIZER_PREFIX;
 use crate::experiment::StatePrecision;
-use crate::torch::copy_async;
+use crate::torch::{Slices, copy_async};
 
 /// One moment that an optimizer keeps.
 #[derive(Clone, Copy, Debug)]
@@ -109,10 +109,10 @@ impl Numbers {
         }
     }
 
-    fn slice(&mut self) -> StoredSlice<'_> {
+    fn slice<'a>(&'a mut self, memory: &'a Slices) -> StoredSlice<'a> {
         match self {
-            Self::Floats(floats) => StoredSlice::floats(floats),
-            Self::Codes(Codes { coding, codes, scales }) => StoredSlice::codes(*coding, codes, scales),
+            Self::Floats(floats) => StoredSlice::floats(memory, floats),
+            Self::Codes(Codes { coding, codes, scales }) => StoredSlice::codes(memory, *coding, codes, scales),
         }
     }
 }
@@ -183,8 +183,8 @@ impl Moments {
     }
 
     /// All `N` as slices, on the CPU.
-    pub fn slices<const N: usize>(&mut self) -> [StoredSlice<'_>; N] {
-        let mut slices = self.0.iter_mut().map(|moment| moment.numbers.slice());
+    pub fn slices<'a, const N: usize>(&'a mut self, memory: &'a Slices) -> [StoredSlice<'a>; N] {
+        let mut slices = self.0.iter_mut().map(|moment| moment.numbers.slice(memory));
         std::array::from_fn(|_| slices.next().unwrap_or_else(|| unreachable!("the rule keeps {N} moments")))
     }
 

@@ -12,7 +12,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::torch;
+use crate::torch::OwnedTensor;
 
 /// The draws of one parameter in one step.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +51,9 @@ impl Draws {
 
     /// By a loop over a slice.
     fn filled(self, first: i64, len: i64) -> Tensor {
-        let mut draws = Tensor::empty([len], (Kind::Int, Device::Cpu));
-        let out: &mut [u32] = bytemuck::cast_slice_mut(torch::bytes_mut(&mut draws));
-        self.fill(first as u32, out);
-        draws
+        let mut draws = OwnedTensor::empty(&[len], Kind::Int);
+        self.fill(first as u32, bytemuck::cast_slice_mut(draws.bytes_mut()));
+        draws.into_tensor()
     }
 
     /// The draws of elements from `first` on.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::disk::Disk;
-use crate::torch;
+use crate::torch::{OwnedTensor, copy_bytes, element_bytes};
 
 /// The longest header that safetensors readers accept.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -141,6 +141,7 @@ pub(crate) struct TensorFileWriter {
     plan: std::vec::IntoIter<Planned>,
     hasher: blake3::Hasher,
     bytes: u64,
+    buffer: Vec<u8>,
 }
 
 impl TensorFileWriter {
@@ -154,9 +155,16 @@ impl TensorFileWriter {
         let header = header(metadata, &plan);
         let file = disk.create_file(&path).map_err(io_error("create", &path))?;
         let plan = plan.into_iter();
-        let mut writer =
-            Self { disk: disk.clone(), path, file, plan, hasher: blake3::Hasher::new(), bytes: 0 };
-        writer.put(&header)?;
+        let mut writer = Self {
+            disk: disk.clone(),
+            path,
+            file,
+            plan,
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+            buffer: Vec::new(),
+        };
+        writer.put(&header, &mut blake3::Hasher::new())?;
         Ok(writer)
     }
 
@@ -168,24 +176,31 @@ impl TensorFileWriter {
         let planned = self.plan.next();
         let expected = planned.as_ref().map(|p| (p.dtype, p.bytes()));
         let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-        let bytes = torch::bytes(&tensor);
-        assert_eq!(expected, dtype_of(tensor.kind()).map(|dtype| (dtype, bytes.len() as u64)));
-        self.put(bytes)
+        let len = tensor.numel() * element_bytes(tensor.kind());
+        assert_eq!(expected, dtype_of(tensor.kind()).map(|dtype| (dtype, len as u64)));
+        let mut own = blake3::Hasher::new();
+        // The tensor's memory may be others' too: what is hashed and what is written are one copy.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(CHUNK_BYTES.min(len).max(buffer.len()), 0);
+        for start in (0..len).step_by(CHUNK_BYTES) {
+            let chunk = &mut buffer[..CHUNK_BYTES.min(len - start)];
+            copy_bytes(&tensor, start, chunk);
+            self.put(chunk, &mut own)?;
+        }
+        self.buffer = buffer;
+        Ok(own.finalize())
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<blake3::Hash> {
+    fn put(&mut self, chunk: &[u8], own: &mut blake3::Hasher) -> Result<()> {
         let Self { disk, path, file, hasher, .. } = self;
-        let mut own = blake3::Hasher::new();
-        for chunk in bytes.chunks(CHUNK_BYTES) {
-            let hash = || {
-                own.update_rayon(chunk);
-                hasher.update_rayon(chunk);
-            };
-            let (_, written) = rayon::join(hash, || disk.write_all(file, chunk));
-            written.map_err(io_error("write", path))?;
-        }
-        self.bytes += bytes.len() as u64;
-        Ok(own.finalize())
+        let hash = || {
+            own.update_rayon(chunk);
+            hasher.update_rayon(chunk);
+        };
+        let (_, written) = rayon::join(hash, || disk.write_all(file, chunk));
+        written.map_err(io_error("write", path))?;
+        self.bytes += chunk.len() as u64;
+        Ok(())
     }
 
     /// Syncs the file.
@@ -291,9 +306,9 @@ impl TensorFile {
     /// When the range leaves the tensor, or libtorch has no such kind: callers look at `info` first.
     pub(crate) fn read(&self, info: &TensorInfo, range: Range<usize>) -> Result<Tensor> {
         let kind = kind_of(info.dtype).unwrap_or_else(|| unreachable!("callers refuse {:?}", info.dtype));
-        let mut out = Tensor::empty([range.len() as i64], (kind, Device::Cpu));
-        self.read_into(info, range, torch::bytes_mut(&mut out), None)?;
-        Ok(out)
+        let mut out = OwnedTensor::empty(&[range.len() as i64], kind);
+        self.read_into(info, range, out.bytes_mut(), None)?;
+        Ok(out.into_tensor())
     }
 
     /// The bytes of the elements `range` of a tensor, which fill `out`, hashed on the way in if asked.

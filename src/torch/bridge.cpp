@@ -8,6 +8,7 @@
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_fused_adamw.h>
 
+#include <atomic>
 #include <cstdlib>
 
 #ifdef OSS_RUN_CUDA
@@ -47,6 +48,13 @@ struct Environment {
 
 extern "C" {
 void oss_free(char *message) { free(message); }
+
+// Whether this handle is the only way to its storage. Whoever let go of another one had finished with the memory by then.
+bool oss_is_unshared(at::Tensor *tensor) {
+  bool unshared = tensor->use_count() == 1 && tensor->storage().use_count() == 1;
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return unshared;
+}
 
 char *oss_fused_adamw(at::Tensor *parameter, at::Tensor *gradient, at::Tensor *exp_avg, at::Tensor *exp_avg_sq,
                       at::Tensor *step, at::Tensor *lr, double beta1, double beta2, double weight_decay, double eps,

@@ -1,4 +1,4 @@
-//! The memory behind a tensor, as slices.
+//! The bytes and elements of tensors.
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use half::bf16;
@@ -22,6 +22,10 @@ impl Element for i8 {
     const KIND: Kind = Kind::Int8;
 }
 
+impl Element for u8 {
+    const KIND: Kind = Kind::Uint8;
+}
+
 impl Element for i64 {
     const KIND: Kind = Kind::Int64;
 }
@@ -31,40 +35,45 @@ pub fn element_bytes(kind: Kind) -> usize {
     kind.elt_size_in_bytes()
 }
 
-fn assert_contiguous_cpu(tensor: &Tensor) {
+/// Where the elements of a contiguous CPU tensor begin, and their number of bytes.
+///
+/// # Panics
+/// When the tensor is not contiguous or not on the CPU.
+pub(super) fn memory(tensor: &Tensor) -> (*mut u8, usize) {
     assert_eq!(tensor.device(), Device::Cpu, "the bytes of a tensor are read on the host");
     assert!(tensor.is_contiguous(), "the bytes of a tensor are read in order");
+    (tensor.data_ptr().cast(), tensor.numel() * element_bytes(tensor.kind()))
 }
 
-/// The bytes of a contiguous CPU tensor, in order.
+/// The memory of a contiguous CPU tensor, as its elements or as bytes.
 ///
-/// # Panics
-/// When the tensor is not contiguous or not on the CPU.
-pub fn bytes(tensor: &Tensor) -> &[u8] {
-    assert_contiguous_cpu(tensor);
-    let length = tensor.numel() * element_bytes(tensor.kind());
-    if length == 0 {
+/// # Safety
+/// `T` is the kind's own type or `u8`. While the slice lives nothing writes the memory, and the tensor keeps it.
+pub(super) unsafe fn elements<T: AnyBitPattern>(tensor: &Tensor) -> &[T] {
+    let (first, len) = memory(tensor);
+    if len == 0 {
         return &[];
     }
-    // SAFETY: the storage of a contiguous CPU tensor holds `length` initialised bytes from data_ptr on, and lives as
-    // long as the tensor that the slice borrows.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
+    // SAFETY: a contiguous tensor's storage holds `len` bytes from `first` on, where libtorch puts elements of its kind, and any
+    // bytes are elements; the borrowed tensor keeps the storage; the rest is the caller's promise.
+    unsafe { std::slice::from_raw_parts(first.cast::<T>(), len / size_of::<T>()) }
 }
 
-/// The bytes of a contiguous CPU tensor, to be written.
+/// The same, to be written.
 ///
-/// # Panics
-/// When the tensor is not contiguous or not on the CPU.
-pub fn bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
-    assert_contiguous_cpu(tensor);
-    let length = tensor.numel() * element_bytes(tensor.kind());
-    if length == 0 {
+/// # Safety
+/// As [`elements`], and nothing else reads the memory either.
+pub(super) unsafe fn elements_mut<T: AnyBitPattern>(tensor: &mut Tensor) -> &mut [T] {
+    let (first, len) = memory(tensor);
+    if len == 0 {
         return &mut [];
     }
-    // SAFETY: as in `bytes`; the exclusive borrow of the tensor stands for the slice. Another tensor may share the storage,
-    // but tch's tensors are not Sync, so nobody reads it while the slice is written on this thread. Every pattern of bits is
-    // a value of every kind but Bool, whose storage libtorch reads as bytes.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), length) }
+    // SAFETY: as in `elements`.
+    unsafe { std::slice::from_raw_parts_mut(first.cast::<T>(), len / size_of::<T>()) }
+}
+
+pub(super) fn assert_kind<T: Element>(tensor: &Tensor) {
+    assert_eq!(tensor.kind(), T::KIND, "the elements of a tensor");
 }
 
 /// Asks the processor for the memory that lies `distance` elements after those of `data`, whoever owns it: it is not read.
@@ -81,33 +90,27 @@ pub fn fetch_ahead<T>(data: &[T], distance: usize) {
     let _ = (data, distance);
 }
 
-/// The elements of a contiguous i64 CPU tensor.
+/// A copy of the elements of a contiguous CPU tensor, in order.
 ///
 /// # Panics
 /// When the tensor is of another kind, not contiguous or not on the CPU.
-pub fn i64_slice(tensor: &Tensor) -> &[i64] {
-    slice(tensor)
+pub fn to_vec<T: Element>(tensor: &Tensor) -> Vec<T> {
+    assert_kind::<T>(tensor);
+    let mut elements = vec![T::zeroed(); tensor.numel()];
+    copy_bytes(tensor, 0, bytemuck::cast_slice_mut(&mut elements));
+    elements
 }
 
-/// The elements of a contiguous CPU tensor, in order.
+/// Copies bytes of a contiguous CPU tensor, from the `start`-th on, until `into` is full.
 ///
 /// # Panics
-/// When the tensor is of another kind, not contiguous or not on the CPU.
-pub fn slice<T: Element>(tensor: &Tensor) -> &[T] {
-    assert_eq!(tensor.kind(), T::KIND, "the elements of a tensor");
-    let bytes = bytes(tensor);
-    // An empty slice of bytes is not aligned for elements.
-    if bytes.is_empty() { &[] } else { bytemuck::cast_slice(bytes) }
-}
-
-/// The elements of a contiguous CPU tensor, to be written.
-///
-/// # Panics
-/// When the tensor is of another kind, not contiguous or not on the CPU.
-pub fn slice_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
-    assert_eq!(tensor.kind(), T::KIND, "the elements of a tensor");
-    let bytes = bytes_mut(tensor);
-    if bytes.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(bytes) }
+/// When the tensor has not so many, is not contiguous or not on the CPU.
+pub fn copy_bytes(tensor: &Tensor, start: usize, into: &mut [u8]) {
+    let (first, len) = memory(tensor);
+    assert!(start <= len && into.len() <= len - start, "{} bytes from {start} of {len}", into.len());
+    // SAFETY: the tensor, which is borrowed, holds these bytes, and `into` is no tensor's: a slice of a tensor's memory that may
+    // be written is promised not to be read otherwise.
+    unsafe { into.as_mut_ptr().copy_from_nonoverlapping(first.add(start), into.len()) };
 }
 
 /// A CPU tensor that owns a copy of `bytes`.
@@ -128,21 +131,26 @@ mod tests {
     fn bytes_round_trip_in_every_float_kind() {
         for kind in [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double] {
             let tensor = Tensor::arange(24, (Kind::Float, Device::Cpu)).to_kind(kind).reshape([2, 3, 4]);
-            let copy = tensor_from_bytes(bytes(&tensor), &[2, 3, 4], kind);
+            let mut bytes = vec![0; 24 * element_bytes(kind)];
+            copy_bytes(&tensor, 0, &mut bytes);
+            let copy = tensor_from_bytes(&bytes, &[2, 3, 4], kind);
             assert!(copy.equal(&tensor), "{kind:?}");
         }
     }
 
     #[test]
-    fn writing_the_slice_writes_the_tensor() {
-        let mut tensor = Tensor::zeros([3], (Kind::Float, Device::Cpu));
-        slice_mut::<f32>(&mut tensor).copy_from_slice(&[1.0, 2.0, 3.0]);
-        assert_eq!(Vec::<f32>::try_from(&tensor).unwrap(), [1.0, 2.0, 3.0]);
+    fn bytes_are_copied_from_anywhere() {
+        let tensor = Tensor::from_slice(&[1i64, 2, 3]);
+        assert_eq!(to_vec::<i64>(&tensor), [1, 2, 3]);
+        let mut bytes = [0; 9];
+        copy_bytes(&tensor, 15, &mut bytes);
+        assert_eq!(bytes, [0, 3, 0, 0, 0, 0, 0, 0, 0]);
+        copy_bytes(&tensor, 24, &mut []);
     }
 
     #[test]
-    #[should_panic(expected = "in order")]
-    fn a_transposed_view_has_no_bytes_in_order() {
-        bytes(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).transpose(0, 1));
+    #[should_panic(expected = "2 bytes from 23 of 24")]
+    fn no_bytes_are_copied_from_behind_the_last() {
+        copy_bytes(&Tensor::from_slice(&[1i64, 2, 3]), 23, &mut [0; 2]);
     }
 }

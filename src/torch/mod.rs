@@ -1,21 +1,23 @@
-//! What tch lacks: fused operations and collectives through a C++ bridge, and the bytes behind a tensor. The only unsafe code.
+//! What tch lacks: fused operations and collectives through a C++ bridge, products of matrices, and the memory behind a tensor
+//! ([`Slices`], [`OwnedTensor`]). What is unsafe lies here, and where kernels ask for [`Slices`].
 
+mod address_range;
 mod bridge;
 mod bytes;
 mod c10d;
 mod failure;
 mod gemm;
 mod mapped;
+mod owned;
 mod parallel;
+mod slices;
 mod transfer;
 
 pub use bridge::{
     AdamWOptions, FlashForward, Packed, cuda_peak_bytes, flash_attention_backward, flash_attention_forward,
     fused_adamw, set_deterministic,
 };
-pub use bytes::{
-    Element, bytes, bytes_mut, element_bytes, fetch_ahead, i64_slice, slice, slice_mut, tensor_from_bytes,
-};
+pub use bytes::{Element, copy_bytes, element_bytes, fetch_ahead, tensor_from_bytes, to_vec};
 pub use c10d::{ProcessGroup, Store, Transport, Work};
 pub use failure::guard;
 pub use gemm::{
@@ -23,7 +25,9 @@ pub use gemm::{
     has_few_rows_gemm, has_gemm, has_int8_gemm, int8_gemm,
 };
 pub use mapped::MappedU32;
+pub use owned::OwnedTensor;
 pub use parallel::{num_threads, parallel_each, shares};
+pub use slices::Slices;
 pub use transfer::{copy_async, fetch, page_locked, send, synchronize, upload};
 
 /// libtorch's version that this program is built for.

@@ -7,7 +7,7 @@ use super::{Flash, Inputs, KEYS, Queries, Shape};
 use crate::kernels::Number;
 use crate::kernels::exp::exp;
 use crate::kernels::rows::sum;
-use crate::torch::{Block, block_product, num_threads, parallel_each, slice, slice_mut};
+use crate::torch::{Block, Slices, block_product, num_threads, parallel_each};
 
 /// What the forward pass left, and the gradient of its output.
 struct Saved<'a, T> {
@@ -43,14 +43,17 @@ pub fn backward<T: Number>(
 ) -> [Tensor; 3] {
     let shape = flash.shape();
     let [q, k, v, grad] = [flash.q, flash.k, flash.v, grad].map(Tensor::contiguous);
-    let inputs = flash.inputs::<T>([&q, &k, &v]);
-    let saved = Saved {
-        grad: slice(&grad),
-        output: slice(output),
-        logsumexp: slice(logsumexp),
-        sinks: slice(flash.sinks),
-    };
     let [mut dq, mut dk, mut dv] = [&q, &k, &v].map(Tensor::empty_like);
+    // SAFETY: until the loops are over, nothing but them touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let inputs = flash.inputs::<T>(&slices, [&q, &k, &v]);
+    let saved = Saved {
+        grad: slices.of(&grad),
+        output: slices.of(output),
+        logsumexp: slices.of(logsumexp),
+        sinks: slices.of(flash.sinks),
+    };
+    let grad_sinks = slices.of_mut::<f32>(grad_sinks);
 
     // Every task adds to all keys of its row and head: where there are too few of these for the threads, several tasks share
     // one, and their sums are added in their order.
@@ -65,7 +68,7 @@ pub fn backward<T: Number>(
             Task { row, head, blocks: Vec::new(), sums }
         })
         .collect();
-    let mut rows = slice_mut::<T>(&mut dq).chunks_exact_mut(shape.group * shape.dim);
+    let mut rows = slices.of_mut::<T>(&mut dq).chunks_exact_mut(shape.group * shape.dim);
     for (index, queries) in flash.blocks().into_iter().enumerate() {
         let mut heads: Vec<Vec<&mut [T]>> = (0..shape.kv_heads).map(|_| Vec::new()).collect();
         for _ in 0..queries.len {
@@ -78,9 +81,8 @@ pub fn backward<T: Number>(
     parallel_each(tasks, |task| differentiate(&inputs, &saved, task));
 
     let sums: Vec<&Sums> = sums.chunks_mut(sharing).map(Sums::merge).collect();
-    write_keys::<T>(shape, &mut dk, &sums, |sums| &sums.k);
-    write_keys::<T>(shape, &mut dv, &sums, |sums| &sums.v);
-    let grad_sinks = slice_mut::<f32>(grad_sinks);
+    write_keys::<T>(shape, slices.of_mut(&mut dk), &sums, |sums| &sums.k);
+    write_keys::<T>(shape, slices.of_mut(&mut dv), &sums, |sums| &sums.v);
     for (head, grad) in grad_sinks.iter_mut().enumerate() {
         let (kv_head, member) = (head / shape.group, head % shape.group);
         let of_head = sums.iter().skip(kv_head).step_by(shape.kv_heads);
@@ -107,11 +109,11 @@ impl Sums {
 /// The sums `[T, C]` of all rows and heads into the gradient `[B, T, K, C]`.
 fn write_keys<T: Number>(
     shape: Shape,
-    grad: &mut Tensor,
+    grad: &mut [T],
     sums: &[&Sums],
     part: impl Fn(&Sums) -> &Vec<f32> + Sync,
 ) {
-    let rows = slice_mut::<T>(grad).chunks_exact_mut(shape.length * shape.kv_heads * shape.dim);
+    let rows = grad.chunks_exact_mut(shape.length * shape.kv_heads * shape.dim);
     let tasks = rows.zip(sums.chunks(shape.kv_heads)).collect();
     parallel_each(tasks, |(row, heads): (&mut [T], &[&Sums])| {
         for (index, key) in row.chunks_exact_mut(shape.dim).enumerate() {

@@ -7,7 +7,7 @@ use super::{Flash, Inputs, KEYS, Queries};
 use crate::kernels::Number;
 use crate::kernels::exp::exp;
 use crate::kernels::rows::LANES;
-use crate::torch::{Block, block_product, num_threads, parallel_each, slice, slice_mut};
+use crate::torch::{Block, Slices, block_product, num_threads, parallel_each};
 
 /// One block of queries of one group, and where its results go: a slice for each query.
 struct Task<'a, T> {
@@ -20,15 +20,16 @@ struct Task<'a, T> {
 pub fn forward<T: Number>(flash: &Flash<'_>) -> (Tensor, Tensor) {
     let shape = flash.shape();
     let [q, k, v] = [flash.q, flash.k, flash.v].map(Tensor::contiguous);
-    let inputs = flash.inputs::<T>([&q, &k, &v]);
-    let sinks = slice::<f32>(flash.sinks);
     let mut output = q.empty_like();
     let heads = (shape.kv_heads * shape.group) as i64;
     let size = [shape.batch as i64, shape.length as i64, heads];
     let mut logsumexp = Tensor::empty(size, (Kind::Float, Device::Cpu));
 
-    let mut outputs = slice_mut::<T>(&mut output).chunks_exact_mut(shape.group * shape.dim);
-    let mut logsumexps = slice_mut::<f32>(&mut logsumexp).chunks_exact_mut(shape.group);
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let slices = unsafe { Slices::new() };
+    let (inputs, sinks) = (flash.inputs::<T>(&slices, [&q, &k, &v]), slices.of::<f32>(flash.sinks));
+    let mut outputs = slices.of_mut::<T>(&mut output).chunks_exact_mut(shape.group * shape.dim);
+    let mut logsumexps = slices.of_mut::<f32>(&mut logsumexp).chunks_exact_mut(shape.group);
     let mut tasks = Vec::new();
     for queries in flash.blocks() {
         let task = |head| Task { queries, head, output: Vec::new(), logsumexp: Vec::new() };

@@ -15,7 +15,7 @@ use half::bf16;
 use tch::{Kind, Tensor};
 
 use super::Number;
-use crate::torch::{Block, has_gemm, slice};
+use crate::torch::{Block, Slices, has_gemm};
 
 /// Rows of a block: queries times the heads of a group.
 const ROWS: usize = 128;
@@ -64,6 +64,9 @@ impl Flash<'_> {
     }
 
     /// Gradients of queries, keys and values from those of `output`; the sinks' is added to `grad_sinks` (f32 `[H]`).
+    ///
+    /// # Panics
+    /// When `grad_sinks` shares memory with another.
     pub fn backward(
         &self,
         grad: &Tensor,
@@ -84,8 +87,9 @@ impl Flash<'_> {
     }
 
     /// Contiguous tensors' slices.
-    fn inputs<'a, T: Number>(&self, [q, k, v]: [&'a Tensor; 3]) -> Inputs<'a, T> {
-        Inputs { q: slice(q), k: slice(k), v: slice(v), shape: self.shape(), window: self.window }
+    fn inputs<'a, T: Number>(&self, slices: &'a Slices, tensors: [&'a Tensor; 3]) -> Inputs<'a, T> {
+        let [q, k, v] = tensors.map(|tensor| slices.of(tensor));
+        Inputs { q, k, v, shape: self.shape(), window: self.window }
     }
 
     /// Queries of few enough to be a block each, in the order of the tensors.

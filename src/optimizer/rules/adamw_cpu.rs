@@ -12,7 +12,7 @@ use crate::optimizer::blockwise::{BLOCK, Coding, LEAST_SCALE};
 use crate::optimizer::moments::Moments;
 use crate::optimizer::step::Step;
 use crate::optimizer::stochastic::{Draws, Noise};
-use crate::torch::{AdamWOptions, bytes_mut, parallel_each, shares, slice, slice_mut};
+use crate::torch::{AdamWOptions, Slices, parallel_each, shares};
 
 const LEN: usize = BLOCK as usize;
 
@@ -36,16 +36,16 @@ pub enum StoredSlice<'a> {
 
 impl<'a> StoredSlice<'a> {
     /// The numbers of a contiguous tensor, f32 or bf16 `[n]`.
-    pub fn floats(tensor: &'a mut Tensor) -> Self {
+    pub fn floats(memory: &'a Slices, tensor: &'a mut Tensor) -> Self {
         match tensor.kind() {
-            Kind::BFloat16 => Self::Bf16(slice_mut(tensor)),
-            _ => Self::F32(slice_mut(tensor)),
+            Kind::BFloat16 => Self::Bf16(memory.of_mut(tensor)),
+            _ => Self::F32(memory.of_mut(tensor)),
         }
     }
 
     /// The numbers of contiguous tensors of codes, 8 bits `[n]`, and scales, f32 `[n / 256]`.
-    pub fn codes(coding: Coding, codes: &'a mut Tensor, scales: &'a mut Tensor) -> Self {
-        Self::Codes(coding, bytes_mut(codes), slice_mut(scales))
+    pub fn codes(memory: &'a Slices, coding: Coding, codes: &'a mut Tensor, scales: &'a mut Tensor) -> Self {
+        Self::Codes(coding, slices.bytes_of_mut(codes), memory.of_mut(scales))
     }
 
     fn split_at(self, blocks: usize) -> (Self, Self) {
@@ -261,6 +261,9 @@ fn run(task: Task, draws: Draws, factors: Factors) {
 
 /// One AdamW step of whole blocks, contiguous on the CPU, by their gradient, f32. They are elements of the parameter of
 /// `draws`, from `first` on; `lr` is the learning rate.
+///
+/// # Panics
+/// When weights, gradient and moments share memory.
 pub fn step(
     weights: &mut Tensor,
     gradient: &Tensor,
@@ -271,9 +274,11 @@ pub fn step(
     step: &Step,
 ) {
     let factors = Factors::new(step, lr, decays);
-    let gradient: &[f32] = slice(gradient);
-    let [exp_avg, exp_avg_sq] = moments.slices();
-    let mut rest = Task { weights: StoredSlice::floats(weights), gradient, exp_avg, exp_avg_sq, first };
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let memory = unsafe { Slices::new() };
+    let gradient = memory.of::<f32>(gradient);
+    let [exp_avg, exp_avg_sq] = moments.slices(&memory);
+    let mut rest = Task { weights: StoredSlice::floats(&memory, weights), gradient, exp_avg, exp_avg_sq, first };
     let mut tasks = Vec::new();
     for share in shares(gradient.len() / LEN, LEAST_SHARE) {
         let (task, after) = rest.split_at(share.len());
@@ -304,8 +309,10 @@ fn rms_ratios(gradient: &[f32], exp_avg_sq: &StoredSlice, f: Factors, into: &mut
 /// The sum over whole blocks of g^2 / v, as [`UpdateRule::add_rms_ratios`](crate::optimizer::UpdateRule::add_rms_ratios) defines it.
 pub fn rms_ratio(gradient: &Tensor, moments: &mut Moments, step: &Step) -> f64 {
     let factors = Factors::new(step, 0.0, false);
-    let gradient: &[f32] = slice(gradient);
-    let [_, exp_avg_sq] = moments.slices();
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let memory = unsafe { Slices::new() };
+    let gradient = memory.of::<f32>(gradient);
+    let [_, exp_avg_sq] = moments.slices(&memory);
     let mut sums = vec![0.0; gradient.len() / LEN];
     let (mut rest, mut rest_sums, mut tasks) = ((gradient, exp_avg_sq), sums.as_mut_slice(), Vec::new());
     for share in shares(gradient.len() / LEN, LEAST_SHARE) {
@@ -323,8 +330,10 @@ pub fn rms_ratio(gradient: &Tensor, moments: &mut Moments, step: &Step) -> f64 {
 #[cfg(test)]
 pub fn store(moments: &mut Moments, wide: &[Tensor; 2], (draws, first): (Draws, i64)) {
     let noises = [Noise::FirstMoment, Noise::SecondMoment];
-    for ((mut kept, wide), noise) in moments.slices::<2>().into_iter().zip(wide).zip(noises) {
-        for (block, numbers) in slice::<f32>(wide).chunks_exact(LEN).enumerate() {
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let memory = unsafe { Slices::new() };
+    for ((mut kept, wide), noise) in moments.slices::<2>(&memory).into_iter().zip(wide).zip(noises) {
+        for (block, numbers) in memory.of::<f32>(wide).chunks_exact(LEN).enumerate() {
             let (mut from, mut drawn) = ([0.0; LEN], [0; LEN]);
             from.copy_from_slice(numbers);
             draws.fill((first as u32) + (block * LEN) as u32, &mut drawn);
@@ -336,7 +345,9 @@ pub fn store(moments: &mut Moments, wide: &[Tensor; 2], (draws, first): (Draws, 
 /// What is kept, in f32: a part of [`step`], for tests.
 #[cfg(test)]
 pub fn load(moments: &mut Moments) -> [Vec<f32>; 2] {
-    moments.slices().map(|kept| {
+    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    let memory = unsafe { Slices::new() };
+    moments.slices(&memory).map(|kept| {
         let blocks = match &kept {
             StoredSlice::F32(all) => all.len() / LEN,
             StoredSlice::Bf16(all) => all.len() / LEN,

@@ -4,6 +4,8 @@ use tch::{Device, Kind, Tensor};
 
 #[cfg(target_arch = "x86_64")]
 use super::{bf16, few};
+use crate::torch::address_range::AddressRange;
+use crate::torch::bytes::element_bytes;
 
 /// Its tensor outlives it. Strides are in elements.
 #[derive(Clone, Copy)]
@@ -40,6 +42,22 @@ impl Matrix {
             sizes: [sizes[axes - 2] as usize, sizes[axes - 1] as usize],
             strides: [strides[axes - 2] as isize, strides[axes - 1] as isize],
         }
+    }
+
+    /// Where its elements lie.
+    pub fn addresses(self) -> AddressRange {
+        let axes = self.sizes.into_iter().zip(self.strides.map(|stride| stride as usize));
+        AddressRange::strided(self.data, axes, element_bytes(self.kind))
+    }
+
+    /// Whether each element has a place of its own, so that threads may write different ones.
+    pub fn is_apart_from_itself(self) -> bool {
+        // From the first element to the last of each axis; an axis of one element goes nowhere.
+        let [down, across] =
+            [0, 1].map(|axis| (self.sizes[axis].saturating_sub(1) as isize, self.strides[axis]));
+        let (short, long) = if down.1 < across.1 { (down, across) } else { (across, down) };
+        // The longer steps go past all that the shorter ones reach.
+        (short.0 == 0 || short.1 > 0) && (long.0 == 0 || long.1 > short.0 * short.1)
     }
 
     pub fn transposed(self) -> Self {

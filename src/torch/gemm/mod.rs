@@ -19,7 +19,9 @@ pub use block::{Block, block_product};
 
 use tch::{Device, Kind, Tensor};
 
-use super::bytes::slice;
+use super::address_range::AddressRange;
+use super::bytes::{assert_kind, memory};
+use super::slices::OVERLAP;
 use matrix::Matrix;
 use product::{Product, Start, compute_each};
 
@@ -87,10 +89,11 @@ pub struct Group {
 
 /// `into = onto + a @ b`: CPU tensors `[M, N]`, `[M, K]`, `[K, N]`, all f32, or bf16 factors that [`has_gemm`] takes with a
 /// product in bf16 or f32; sums are f32. Strides are free, but a product of bf16 has neighbours along one axis; `into` shares no
-/// memory with the factors. Bit-identical for equal shapes, strides and numbers of threads.
+/// memory with the others, between its first element and its last. Bit-identical for equal shapes, strides and numbers of
+/// threads.
 ///
 /// # Panics
-/// When shapes, kinds or strides are others.
+/// When shapes, kinds or strides are others, or memory is shared.
 pub fn gemm(into: &mut Tensor, a: &Tensor, b: &Tensor, onto: Onto<'_>) {
     gemm_each(&[Gemm { into, a, b, onto }]);
 }
@@ -100,18 +103,36 @@ pub fn gemm(into: &mut Tensor, a: &Tensor, b: &Tensor, onto: Onto<'_>) {
 /// # Panics
 /// As [`gemm()`].
 pub fn gemm_each(products: &[Gemm<'_>]) {
+    let mut read = Vec::with_capacity(3 * products.len());
     let product = |Gemm { into, a, b, onto }: &Gemm<'_>| {
+        let [into, a, b] = [&**into, *a, *b].map(Matrix::of);
         let start = match onto {
             Onto::Zero => Start::Zero,
             Onto::Itself => Start::Itself,
             Onto::Row(bias) => {
-                assert_eq!(bias.size(), [into.size()[1]], "a row that is added");
-                Start::Row(row(bias, 0).as_ptr())
+                assert_eq!(bias.size(), [into.sizes[1] as i64], "a row that is added");
+                read.push(AddressRange::of(bias));
+                Start::Row(row(bias, 0))
             }
         };
-        Product::new(Matrix::of(into), Matrix::of(a), Matrix::of(b), start)
+        read.extend([a.addresses(), b.addresses()]);
+        Product::new(into, a, b, start)
     };
-    compute_each(&products.iter().map(product).collect::<Vec<_>>());
+    let products: Vec<Product> = products.iter().map(product).collect();
+    let written: Vec<AddressRange> = products.iter().map(Product::addresses).collect();
+    assert_apart(&written, &read);
+    // SAFETY: all tensors are borrowed until the products are done, results lie apart from them and from each other, and nothing
+    // else runs meanwhile.
+    unsafe { compute_each(&products) };
+}
+
+/// Asserts that nobody's result is anybody's factor or result.
+fn assert_apart(written: &[AddressRange], read: &[AddressRange]) {
+    let is_apart = written.iter().enumerate().all(|(index, range)| {
+        let mut others = written[..index].iter().chain(read);
+        !others.any(|other| range.overlaps(*other))
+    });
+    assert!(is_apart, "{OVERLAP}");
 }
 
 /// Each group of rows of `a [R, K]` times its own factor of `b [G, K, N]`, plus its own row of `bias` (f32 `[G, N]`), to its rows of
@@ -122,13 +143,19 @@ pub fn gemm_each(products: &[Gemm<'_>]) {
 pub fn gemm_grouped(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, groups: &[Group]) {
     let is_in_order = groups.windows(2).all(|pair| pair[0].start + pair[0].len <= pair[1].start);
     assert!(is_in_order, "groups of rows of their own, not {groups:?}");
+    let mut read = vec![AddressRange::of(b)];
+    read.extend(bias.map(AddressRange::of));
     let [into, a] = [&*into, a].map(Matrix::of);
+    read.push(a.addresses());
+    assert_apart(&[into.addresses()], &read);
     let product = |group: &Group| {
         let [index, start, len] = [group.index, group.start, group.len].map(|number| number as usize);
-        let onto = bias.map_or(Start::Zero, |bias| Start::Row(row(bias, index).as_ptr()));
+        let onto = bias.map_or(Start::Zero, |bias| Start::Row(row(bias, index)));
         Product::new(into.rows(start, len), a.rows(start, len), Matrix::nth(b, index), onto)
     };
-    compute_each(&groups.iter().map(product).collect::<Vec<_>>());
+    let products: Vec<Product> = groups.iter().map(product).collect();
+    // SAFETY: as in `gemm_each`; the groups' rows are in order, so each lies apart from the others'.
+    unsafe { compute_each(&products) };
 }
 
 /// Bytes of the scale, f32, that follows a row's codes.
@@ -143,25 +170,38 @@ pub fn has_int8_gemm() -> bool {
 /// `[N, K + 4]`, whose rows are K codes and the four bytes of their scale, f32. All are contiguous, on the CPU.
 ///
 /// # Panics
-/// When shapes, kinds or strides are others, or not [`has_int8_gemm`].
+/// When shapes, kinds or strides are others, `into` shares memory with another, or not [`has_int8_gemm`].
 pub fn int8_gemm(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
     assert!(has_int8_gemm(), "a product of codes on a processor that has none");
     let (m, k, n) = (x.size()[0], x.size()[1], matrix.size()[0]);
     let fits = into.size() == [m, n] && matrix.size()[1] == k + SCALE_BYTES as i64 && into.is_contiguous();
     assert!(fits, "a product of {:?} and {:?} in {:?}", x.size(), matrix.size(), into.size());
+    let is_float = [Kind::Float, Kind::BFloat16].contains(&into.kind());
+    assert!(is_float && x.is_contiguous() && matrix.is_contiguous(), "a product of codes in floats");
+    assert_kind::<f32>(x);
+    assert_kind::<i8>(matrix);
+    let mut read = vec![AddressRange::of(x), AddressRange::of(matrix)];
+    read.extend(bias.map(AddressRange::of));
+    assert_apart(&[AddressRange::of(into)], &read);
     let (m, k, n) = (m as usize, k as usize, n as usize);
     let start = bias.map_or(Start::Zero, |bias| {
         assert_eq!(bias.size(), [n as i64], "a row that is added");
-        Start::Row(row(bias, 0).as_ptr())
+        Start::Row(row(bias, 0))
     });
     #[cfg(target_arch = "x86_64")]
-    product::int8_product(Matrix::of(into), slice::<f32>(x), slice::<i8>(matrix), (m, n, k), start);
+    // SAFETY: of these sizes, contiguous and borrowed; `into` lies apart from the others, and nothing else runs meanwhile.
+    unsafe {
+        product::int8_product(Matrix::of(into), memory(x).0.cast(), memory(matrix).0, (m, n, k), start);
+    }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (m, k, n, start);
 }
 
-/// One of the rows of a bias.
-fn row(bias: &Tensor, index: usize) -> &[f32] {
+/// Where one of the rows of a bias begins.
+fn row(bias: &Tensor, index: usize) -> *const f32 {
+    assert_kind::<f32>(bias);
+    let (first, _) = memory(bias);
     let width = bias.size().last().copied().unwrap_or(0) as usize;
-    &slice::<f32>(bias)[index * width..][..width]
+    assert!((index + 1) * width <= bias.numel(), "row {index} of {:?}", bias.size());
+    first.cast::<f32>().cast_const().wrapping_add(index * width)
 }

@@ -7,6 +7,7 @@ use super::kind_has_gemm;
 use super::matrix::Matrix;
 #[cfg(target_arch = "x86_64")]
 use super::{bf16, few};
+use crate::torch::address_range::AddressRange;
 use crate::torch::parallel::{num_threads, parallel_each, shares};
 
 /// Multiplications that are worth a thread of their own.
@@ -60,8 +61,12 @@ unsafe impl Sync for Product {}
 
 impl Product {
     /// Turned so that the rows of a product in bf16 are of neighbours.
+    ///
+    /// # Panics
+    /// When shapes, kinds or strides do not fit.
     pub fn new(into: Matrix, a: Matrix, b: Matrix, start: Start) -> Self {
         let [m, n] = into.sizes;
+        assert!(into.is_apart_from_itself(), "a product with a place for each element");
         let fits = a.sizes[0] == m && b.sizes == [a.sizes[1], n];
         assert!(fits, "a product of {:?} and {:?} in {:?}", a.sizes, b.sizes, into.sizes);
         let fits = a.kind == b.kind && [a.kind, Kind::Float].contains(&into.kind) && kind_has_gemm(a.kind);
@@ -73,6 +78,11 @@ impl Product {
             return product.transposed();
         }
         product
+    }
+
+    /// Where the product lies.
+    pub fn addresses(&self) -> AddressRange {
+        self.into.addresses()
     }
 
     /// Multiplications that take as long.
@@ -174,11 +184,15 @@ impl Product {
 }
 
 /// All of each product, side by side: every thread has its part of each.
-pub fn compute_each(products: &[Product]) {
+///
+/// # Safety
+/// The matrices are there, what is added has an element for each column, or each row, and nobody else reads or writes the
+/// products until this returns: neither as their factors nor elsewhere.
+pub unsafe fn compute_each(products: &[Product]) {
     let threads = (products.iter().map(Product::work).sum::<usize>() / LEAST_WORK).clamp(1, num_threads());
     let parts: Vec<Vec<Part>> = products.iter().map(|product| parts(product.into.sizes, threads)).collect();
-    // SAFETY: the tensors are borrowed until every part is done; shapes were checked, so every element that a product touches
-    // lies in its tensor; the parts' rows and columns of `into` do not overlap.
+    // SAFETY: the caller's promise; shapes were checked, so every element that a product touches lies in its matrix; the parts'
+    // rows and columns of `into` do not overlap.
     parallel_each((0..threads).collect(), |thread: usize| unsafe {
         for (product, parts) in products.iter().zip(&parts) {
             product.part(parts[thread]);
@@ -211,23 +225,32 @@ pub fn parts([m, n]: [usize; 2], threads: usize) -> Vec<Part> {
         .collect()
 }
 
-/// [`super::int8_gemm`] of checked shapes, on all threads.
+/// [`super::int8_gemm`] on all threads.
+///
+/// # Safety
+/// As [`compute_each`], of contiguous `x [m, k]` and `matrix [n, k + SCALE_BYTES]`, on a processor that [`super::has_int8_gemm`].
 #[cfg(target_arch = "x86_64")]
-pub fn int8_product(into: Matrix, x: &[f32], matrix: &[i8], (m, n, k): (usize, usize, usize), start: Start) {
+pub unsafe fn int8_product(
+    into: Matrix,
+    x: *const f32,
+    matrix: *const u8,
+    (m, n, k): (usize, usize, usize),
+    start: Start,
+) {
     /// What the threads share.
     #[derive(Clone, Copy)]
-    struct Shared(Matrix, Start);
-    // SAFETY: only pointers; the tensors are borrowed until all parts are done, and the threads' columns do not overlap.
+    struct Shared(Matrix, *const f32, *const u8, Start);
+    // SAFETY: only pointers, which are valid until all parts are done, and the threads' columns do not overlap.
     unsafe impl Sync for Shared {}
-    let shared = Shared(into, start);
+    let shared = Shared(into, x, matrix, start);
     let bytes_of_row = k + super::SCALE_BYTES;
     parallel_each(shares(n, LEAST_WORK / (WORK_OF_READING * k).max(1)), |share| {
         // All of it is captured, since its pointers alone are not Sync.
-        let Shared(into, start) = { &shared };
-        let x = few::Lines { data: x.as_ptr().cast(), stride: (k * 4) as isize };
-        let columns = &matrix[share.start * bytes_of_row..share.end * bytes_of_row];
-        let columns = few::Lines { data: columns.as_ptr().cast(), stride: bytes_of_row as isize };
-        // SAFETY: `x` has M rows of K, the slice as many rows as the share, and `into` these columns; nobody else writes them.
+        let Shared(into, x, matrix, start) = { &shared };
+        let x = few::Lines { data: x.cast(), stride: (k * 4) as isize };
+        let columns = matrix.wrapping_add(share.start * bytes_of_row);
+        let columns = few::Lines { data: columns, stride: bytes_of_row as isize };
+        // SAFETY: the caller's promise; the share's rows of `matrix` and columns of `into` are there, and no other thread's.
         unsafe {
             let (into, start) = (into.target(0, share.start), start.from(0, share.start));
             few::int8_dots(into, (x, columns), (m, share.len(), k), start);

@@ -119,6 +119,61 @@ fn shapes_must_fit() {
 }
 
 #[test]
+#[should_panic(expected = "shares memory")]
+fn a_product_is_not_its_own_factor() {
+    let square = numbers([4, 4], Kind::Float);
+    gemm(&mut square.shallow_clone(), &numbers([4, 4], Kind::Float), &square.transpose(0, 1), Onto::Zero);
+}
+
+#[test]
+#[should_panic(expected = "shares memory")]
+fn a_product_is_not_the_row_that_is_added() {
+    let rows = numbers([3, 4], Kind::Float);
+    let (a, b) = (numbers([2, 5], Kind::Float), numbers([5, 4], Kind::Float));
+    gemm(&mut rows.narrow(0, 0, 2), &a, &b, Onto::Row(&rows.get(1)));
+}
+
+#[test]
+#[should_panic(expected = "shares memory")]
+fn products_at_once_are_not_each_others_factors() {
+    let [first, second] = [(); 2].map(|()| numbers([3, 3], Kind::Float));
+    let (mut into, mut also) = (first.zeros_like(), first.shallow_clone());
+    gemm_each(&[
+        Gemm { into: &mut into, a: &first, b: &second, onto: Onto::Zero },
+        Gemm { into: &mut also, a: &second, b: &second, onto: Onto::Zero },
+    ]);
+}
+
+#[test]
+#[should_panic(expected = "shares memory")]
+fn products_at_once_are_not_one() {
+    let [a, b] = [(); 2].map(|()| numbers([3, 3], Kind::Float));
+    let mut into = a.zeros_like();
+    let mut same = into.shallow_clone();
+    gemm_each(&[
+        Gemm { into: &mut into, a: &a, b: &b, onto: Onto::Zero },
+        Gemm { into: &mut same, a: &a, b: &b, onto: Onto::Zero },
+    ]);
+}
+
+#[test]
+#[should_panic(expected = "shares memory")]
+fn groups_of_rows_are_not_their_own_factors() {
+    let rows = numbers([4, 3], Kind::Float);
+    let b = numbers([3, 3], Kind::Float).view([1, 3, 3]);
+    let groups = [Group { index: 0, start: 0, len: 4 }];
+    gemm_grouped(&mut rows.shallow_clone(), &rows, &b, None, &groups);
+}
+
+#[test]
+#[should_panic(expected = "a place for each element")]
+fn an_expanded_row_is_no_product() {
+    let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    let mut into = zeros([1, 4]).expand([3, 4], false);
+    gemm(&mut into, &zeros([3, 2]), &zeros([2, 4]), Onto::Zero);
+}
+
+#[test]
 fn groups_of_rows_have_their_own_factors() {
     for kind in [Kind::Float, Kind::BFloat16] {
         for lens in [[1, 1, 0], [3, 200, 7], [0, 0, 0]] {

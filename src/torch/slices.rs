@@ -1,0 +1,226 @@
+//! The memory behind tensors, as slices: where unsafe code begins.
+//!
+//! A tensor of tch is a handle. `shallow_clone` and every view make another one to the same memory from a shared reference, and
+//! operations in place write through any of them. So neither `&Tensor` nor `&mut Tensor` says what Rust's references promise,
+//! and no safe function can turn one into a slice. Memory becomes a slice in two ways:
+//!
+//! * [`Slices`], for loops over tensors that others hold too. Making one is `unsafe`: the loop's author promises that nothing
+//!   else touches the tensors meanwhile. That the loop's own tensors do not overlap is checked.
+//! * [`OwnedTensor`](super::OwnedTensor), for everybody: a tensor whose memory no other handle reaches.
+//!
+//! [`to_vec`](super::to_vec) and [`copy_bytes`](super::copy_bytes) copy, and lend nothing.
+//!
+//! What this rests on: tch calls its tensors `Send`, and leaves it to programs not to use handles of one storage on two threads
+//! at once. That is no matter of slices, and no type here can mend it. Here, a thread that is given tensors is given all their
+//! handles (the batches that are read ahead), or moves them under c10d's own rules
+//! ([`ProcessGroup`](super::ProcessGroup)).
+
+use std::cell::RefCell;
+
+use tch::Tensor;
+
+use super::address_range::AddressRange;
+use super::bytes::{Element, assert_kind, elements, elements_mut, memory};
+
+/// More tensors than any loop works on.
+const MOST: usize = 16;
+
+/// Slices of the tensors that one loop works on.
+///
+/// The loop's results must share no memory with its other tensors: that is asserted, so a kernel that is given overlapping
+/// tensors panics instead of computing nonsense.
+///
+/// Two handles of one storage, one of them written, do not compile without `unsafe`, and panic with it:
+///
+/// ```compile_fail,E0133
+/// # use oss_run::torch::Slices;
+/// # use tch::{Device, Kind, Tensor};
+/// let a = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+/// let mut b = a.shallow_clone();
+/// let slices = Slices::new();
+/// let (x, y) = (slices.of::<f32>(&a), slices.of_mut::<f32>(&mut b));
+/// y[0] = x[1];
+/// ```
+///
+/// ```should_panic
+/// # use oss_run::torch::Slices;
+/// # use tch::{Device, Kind, Tensor};
+/// let a = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+/// let mut b = a.shallow_clone();
+/// // SAFETY: nothing else touches the two.
+/// let slices = unsafe { Slices::new() };
+/// let (x, y) = (slices.of::<f32>(&a), slices.of_mut::<f32>(&mut b));
+/// y[0] = x[1];
+/// ```
+///
+/// Nor does a slice outlive its `Slices`:
+///
+/// ```compile_fail,E0597
+/// # use oss_run::torch::Slices;
+/// # use tch::{Device, Kind, Tensor};
+/// let mut a = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+/// let x = {
+///     let slices = unsafe { Slices::new() };
+///     slices.of::<f32>(&a)
+/// };
+/// assert_eq!(x[0], 0.0);
+/// ```
+#[derive(Debug)]
+pub struct Slices {
+    lent: RefCell<Lent>,
+}
+
+/// Where the slices lie, and whether they are written.
+#[derive(Debug)]
+struct Lent {
+    ranges: [(AddressRange, bool); MOST],
+    count: usize,
+}
+
+impl Slices {
+    /// No slices yet.
+    ///
+    /// # Safety
+    /// As long as a slice of these is in use, its tensor's memory is written by nothing but slices of these, and what they may
+    /// write is not read by anything else either: by no operation of libtorch and no slice of other [`Slices`], through whatever
+    /// handle and on whatever thread, and by no copy that is queued. Nor does anybody give the tensor other memory (`resize_`,
+    /// `set_data`).
+    pub unsafe fn new() -> Self {
+        Self { lent: RefCell::new(Lent { ranges: [(AddressRange::EMPTY, false); MOST], count: 0 }) }
+    }
+
+    /// The elements of a contiguous CPU tensor, in order.
+    ///
+    /// # Panics
+    /// When the tensor is of another kind, not contiguous, not on the CPU, or shares memory with one that is written.
+    pub fn of<'a, T: Element>(&'a self, tensor: &'a Tensor) -> &'a [T] {
+        assert_kind::<T>(tensor);
+        self.lend(tensor, false);
+        // SAFETY: of this kind, and nobody writes it, as was checked of these slices and promised of the rest.
+        unsafe { elements(tensor) }
+    }
+
+    /// The elements of a contiguous CPU tensor, to be written.
+    ///
+    /// # Panics
+    /// As [`Self::of`], and when the tensor shares memory with any that has a slice.
+    pub fn of_mut<'a, T: Element>(&'a self, tensor: &'a mut Tensor) -> &'a mut [T] {
+        assert_kind::<T>(tensor);
+        self.lend(tensor, true);
+        // SAFETY: as in `of`, and nobody else reads it, as was checked and promised.
+        unsafe { elements_mut(tensor) }
+    }
+
+    /// The bytes of a contiguous CPU tensor of any kind, in order.
+    ///
+    /// # Panics
+    /// As [`Self::of`].
+    pub fn bytes_of<'a>(&'a self, tensor: &'a Tensor) -> &'a [u8] {
+        self.lend(tensor, false);
+        // SAFETY: as in `of`.
+        unsafe { elements(tensor) }
+    }
+
+    /// The bytes of a contiguous CPU tensor of any kind, to be written.
+    ///
+    /// # Panics
+    /// As [`Self::of_mut`].
+    pub fn bytes_of_mut<'a>(&'a self, tensor: &'a mut Tensor) -> &'a mut [u8] {
+        self.lend(tensor, true);
+        // SAFETY: as in `of_mut`.
+        unsafe { elements_mut(tensor) }
+    }
+
+    fn lend(&self, tensor: &Tensor, is_written: bool) {
+        let (first, len) = memory(tensor);
+        let range = AddressRange::new(first, len);
+        let Lent { ranges, count } = &mut *self.lent.borrow_mut();
+        let clashes = ranges[..*count]
+            .iter()
+            .any(|&(other, other_is_written)| (is_written || other_is_written) && range.overlaps(other));
+        assert!(!clashes, "{OVERLAP}");
+        ranges[*count] = (range, is_written);
+        *count += 1;
+    }
+}
+
+/// What a kernel or product says of tensors that overlap.
+pub(super) const OVERLAP: &str = "a result shares memory with another tensor of the same loop";
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    fn zeros(len: i64) -> Tensor {
+        Tensor::zeros([len], (Kind::Float, Device::Cpu))
+    }
+
+    fn slices() -> Slices {
+        // SAFETY: the tests' tensors are used by nothing else.
+        unsafe { Slices::new() }
+    }
+
+    #[test]
+    fn writing_the_slice_writes_the_tensor() {
+        let mut tensor = zeros(3);
+        slices().of_mut::<f32>(&mut tensor).copy_from_slice(&[1.0, 2.0, 3.0]);
+        assert_eq!(Vec::<f32>::try_from(&tensor).unwrap(), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn parts_of_one_storage_are_apart() {
+        let whole = zeros(8);
+        let [a, mut b, mut c] = [(0, 4), (4, 2), (6, 2)].map(|(from, len)| whole.narrow(0, from, len));
+        let slices = slices();
+        let (a, again) = (slices.of::<f32>(&a), slices.of::<f32>(&a));
+        let (b, c) = (slices.of_mut::<f32>(&mut b), slices.of_mut::<f32>(&mut c));
+        b.copy_from_slice(&a[..2]);
+        c.copy_from_slice(&again[2..]);
+    }
+
+    #[test]
+    fn what_is_empty_lies_nowhere() {
+        let whole = zeros(4);
+        let (mut none, mut all) = (whole.narrow(0, 2, 0), whole.shallow_clone());
+        let slices = slices();
+        assert_eq!(slices.of_mut::<f32>(&mut none).len(), 0);
+        assert_eq!(slices.of_mut::<f32>(&mut all).len(), 4);
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn what_is_read_is_not_written() {
+        let a = zeros(4);
+        let mut b = a.narrow(0, 3, 1);
+        let slices = slices();
+        slices.of::<f32>(&a);
+        slices.of_mut::<f32>(&mut b);
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn what_is_written_is_not_read() {
+        let mut a = zeros(4);
+        let b = a.view_dtype(Kind::BFloat16);
+        let slices = slices();
+        slices.of_mut::<f32>(&mut a);
+        slices.bytes_of(&b);
+    }
+
+    #[test]
+    #[should_panic(expected = "shares memory")]
+    fn nothing_is_written_twice() {
+        let (mut a, slices) = (zeros(4), slices());
+        let mut b = a.shallow_clone();
+        slices.of_mut::<f32>(&mut a);
+        slices.bytes_of_mut(&mut b);
+    }
+
+    #[test]
+    #[should_panic(expected = "in order")]
+    fn a_transposed_view_has_no_elements_in_order() {
+        slices().of::<f32>(&zeros(6).view([2, 3]).transpose(0, 1));
+    }
+}
