@@ -33,7 +33,7 @@ test: setup ## every test
 	cargo test $(FEATURES)
 
 figures: setup ## draw the figures of docs/explained from what the program does; `make test` compares them
-	UPDATE_FIGURES=1 cargo test $(FEATURES) --test figures
+	OSS_RUN_BLESS=1 cargo test $(FEATURES) --test figures
 
 interop: build $(VENV)/ready ## hold models, logs, reports and ranks to transformers, tensorboard, Chromium, torchrun
 	$(VENV)/bin/python interop/run.py

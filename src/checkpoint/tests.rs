@@ -365,6 +365,6 @@ fn a_shape_that_no_tensor_has_is_damage() {
     for shape in ["[-3,-4]", "[4294967296,4294967296]", "[0,-1]"] {
         let dir = tempfile::tempdir().unwrap();
         let error = with_manifest(dir.path(), "\"shape\":[3,4]", &format!("\"shape\":{shape}")).unwrap_err();
-        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
     }
 }

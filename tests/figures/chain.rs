@@ -350,7 +350,7 @@ fn accumulation_costs_bytes_in_one_order_and_memory_in_the_other() {
     assert_eq!(sent(8.0), sent(1.0));
     assert!((sent(1.0) - 130.7).abs() < 0.1, "the page says 131 GB: {}", sent(1.0));
 
-    let mut svg = Svg::new(960.0, 404.0, "What accumulation costs in unit-major and micro-batch-major order");
+    let mut svg = Svg::new(960.0, 426.0, "What accumulation costs in unit-major and micro-batch-major order");
     let panel = |svg: &mut Svg, left: f64, title: &str, values: (f64, f64), ticks: &[f64]| {
         let x = Scale { values: (1.0, 64.0), pixels: (left, left + 350.0), log: true };
         let y = Scale { values, pixels: (330.0, 60.0), log: true };
@@ -380,12 +380,7 @@ fn accumulation_costs_bytes_in_one_order_and_memory_in_the_other() {
     let place = panel(&mut svg, 80.0, "Bytes sent per step and rank", (80.0, 12000.0), &ticks);
     curve(&mut svg, "l1", place, &|count| count * sent(1.0));
     curve(&mut svg, "l0", place, &sent);
-    svg.text(
-        "b",
-        place.0.at(1.15),
-        place.1.at(sent(1.0)) - 10.0,
-        &format!("unit-major: {:.0} GB", sent(1.0)),
-    );
+    svg.text("b", place.0.at(9.0), place.1.at(sent(1.0)) - 10.0, &format!("unit-major: {:.0} GB", sent(1.0)));
     svg.text("b", place.0.at(9.0), place.1.at(500.0), "micro-batch-major");
     let at_eight = format!("{:.2} TB at 8", 8.0 * sent(1.0) / 1000.0);
     svg.text("end b", place.0.at(7.2), place.1.at(8.0 * sent(1.0)) - 4.0, &at_eight);
@@ -399,18 +394,20 @@ fn accumulation_costs_bytes_in_one_order_and_memory_in_the_other() {
     let label = |svg: &mut Svg, count: f64, value: f64, up: f64, words: String| {
         svg.text("end b", place.0.at(count), place.1.at(value) - up, &words);
     };
-    label(&mut svg, 7.2, kept(8.0, false), 4.0, format!("unit-major: {:.1} GB at 8", kept(8.0, false)));
-    let checkpointed = format!("with checkpointing: {:.2} GB", kept(8.0, true));
-    svg.text("b", place.0.at(8.8), place.1.at(kept(8.0, true)) + 16.0, &checkpointed);
-    label(&mut svg, 62.0, kept(1.0, false), 8.0, "micro-batch-major".to_owned());
-    label(&mut svg, 62.0, kept(1.0, true), 8.0, "with checkpointing".to_owned());
-    svg.text(
-        "small dim",
-        80.0,
-        392.0,
-        "experiments/20b_tinystories.toml: 20.9 B parameters, 5 ranks, sequences of 512 tokens, bf16. Dotted line: the \
-         experiment as it is. Counted by plan; nothing here was run.",
-    );
+    label(&mut svg, 7.2, kept(8.0, false), 18.0, format!("unit-major: {:.1} GB at 8", kept(8.0, false)));
+    let checkpointed = format!("checkpointed: {:.2} GB at 8", kept(8.0, true));
+    svg.text("b", place.0.at(8.8), place.1.at(kept(8.0, true)) + 20.0, &checkpointed);
+    label(&mut svg, 64.0, kept(1.0, false), -16.0, "micro-batch-major".to_owned());
+    label(&mut svg, 64.0, kept(1.0, true), 8.0, "micro-batch-major, checkpointed".to_owned());
+    for (line, words) in [
+        "experiments/20b_tinystories.toml: 20.9 B parameters, 5 ranks, sequences of 512 tokens, bf16 products.",
+        "Dashed vertical line: the experiment as it is. Counted by plan; not run.",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        svg.text("small dim", 80.0, 396.0 + 16.0 * line as f64, words);
+    }
     check("unit-major-cost.svg", &svg.finish());
 }
 

@@ -1,5 +1,5 @@
 //! The figures of `docs/explained/`, drawn from what the program does. `make figures` writes them; without
-//! `UPDATE_FIGURES` each test holds the committed one to what the code draws now.
+//! `OSS_RUN_BLESS` each test holds the committed one to what the code draws now.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -20,8 +20,8 @@ const NOISE: &str = r#"<path class="noise "#;
 /// Writes the figure `name`, or compares it with the committed one.
 #[track_caller]
 fn check(name: &str, drawn: &str) {
-    let path = Path::new("docs/explained").join(name);
-    if env::var_os("UPDATE_FIGURES").is_some() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/explained").join(name);
+    if env::var_os("OSS_RUN_BLESS").is_some() {
         fs::write(&path, drawn).unwrap();
         return;
     }

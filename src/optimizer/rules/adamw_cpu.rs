@@ -45,7 +45,7 @@ impl<'a> StoredSlice<'a> {
 
     /// The numbers of contiguous tensors of codes, 8 bits `[n]`, and scales, f32 `[n / 256]`.
     pub fn codes(memory: &'a Slices, coding: Coding, codes: &'a mut Tensor, scales: &'a mut Tensor) -> Self {
-        Self::Codes(coding, slices.bytes_of_mut(codes), memory.of_mut(scales))
+        Self::Codes(coding, memory.bytes_of_mut(codes), memory.of_mut(scales))
     }
 
     fn split_at(self, blocks: usize) -> (Self, Self) {
