@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::experiment::Values;
 use crate::run_dir::SweepDir;
+use crate::storage::FileLock;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,7 +80,7 @@ pub struct Entry {
 /// The ledger, open for adding: nobody else adds until it is dropped.
 pub struct Ledger {
     file: File,
-    _lock: File,
+    _lock: FileLock,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -98,13 +99,7 @@ impl Ledger {
         for folder in [dir.trials(), dir.logs(), dir.claims()] {
             fs::create_dir_all(folder).with_context(place)?;
         }
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.lock())
-            .with_context(place)?;
-        lock.lock().with_context(|| {
+        let lock = FileLock::exclusive(&dir.lock()).with_context(|| {
             format!("cannot lock {}; check that its file system knows file locks", dir.lock().display())
         })?;
         let path = dir.ledger();
