@@ -16,7 +16,7 @@ use chrono::{TimeDelta, Utc};
 use oss_run::experiment::{self, Overrides};
 use oss_run::monitor::MetricsLog;
 use oss_run::plan::Stage;
-use oss_run::run_dir::{Environment, Manifest, RunDir, RunsDir, Segment, StageRecord, StageState};
+use oss_run::run_dir::{Environment, Exit, Manifest, RunDir, RunsDir, Segment, StageRecord, StageState};
 use serde_json::{Map, Value, json};
 
 const RUNS: u64 = 1000;
@@ -98,7 +98,7 @@ fn manifest(
         environment: environment.clone(),
         started,
         finished: Some(started + TimeDelta::seconds(200)),
-        exit: Some("done".to_owned()),
+        exit: Some(Exit::Done),
         ..Segment::default()
     });
     manifest

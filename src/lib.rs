@@ -16,9 +16,9 @@
 //! | [`distributed`] | where a rank stands, the launcher, process groups |
 //! | [`model`], [`data`] | attention, experts, rope, norm, loss, init; sources, tokenizer, token files, batches |
 //! | [`monitor`] | metrics log, TensorBoard, progress |
-//! | [`run_dir`] | every path, manifest, locks |
+//! | [`run_dir`] | every path, manifest, status, locks |
 //! | [`experiment`] | the file: types, layers, presets, validation |
-//! | [`storage`] | directories that appear whole or not at all, and the safetensors files in them |
+//! | [`storage`] | directories that appear whole or not at all, the safetensors files in them, locks between processes |
 //! | [`kernels`] | loops over the elements of tensors on the CPU |
 //! | [`torch`] | libtorch operations missing from tch, the memory of tensors |
 //! | [`error`] | what goes wrong, with what to do about it as data; exit statuses |

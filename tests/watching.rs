@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use oss_run::error::ErrorReport;
 use oss_run::interrupt;
 use oss_run::monitor::{self, HParam, MetricsLog, Progress, Recorder, Unit};
-use oss_run::run_dir::{Environment, Manifest, RunDir, Segment, redact};
+use oss_run::run_dir::{Environment, Exit, Manifest, RunDir, Segment, redact};
 use serde_json::{Map, Value, json};
 
 /// Names the directory that a child works in. Without it nobody is its parent, and it does nothing.
@@ -215,7 +215,11 @@ fn child_meets_secrets() {
     drop(progress);
     let mut manifest = Manifest::new("0123456789", "tiny", json!({}));
     let environment = Environment::capture(Path::new("."));
-    manifest.segments.push(Segment { environment, exit: Some(redact(CANARY)), ..Segment::default() });
+    manifest.segments.push(Segment {
+        environment,
+        exit: Some(Exit::Failed(redact(CANARY))),
+        ..Segment::default()
+    });
     manifest.save(&run).unwrap();
     manifest.save(&run).unwrap();
 }

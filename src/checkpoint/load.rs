@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
+    fs,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{Parameter, WeightSource},
-    storage::{FileRecord, TensorFile, TensorFileError, kind_of},
+    storage::{FileLock, FileRecord, TensorFile, TensorFileError, kind_of},
     torch::{OwnedTensor, element_bytes},
 };
 
@@ -32,14 +32,15 @@ pub struct Checkpoint {
     /// Index into the manifest's tensors, by name.
     index: HashMap<String, usize>,
     /// The directory, locked shared.
-    _pin: File,
+    _pin: FileLock,
 }
 
 impl Checkpoint {
     /// Opens a checkpoint's directory and checks its manifest, its files' sizes and their headers, but not yet their
     /// every byte.
     pub fn open(path: &Path) -> Result<Self> {
-        let pin = pin(path)?;
+        // Pruners hold it exclusively for as long as a rename takes.
+        let pin = FileLock::share_directory(path).map_err(Error::io("open", path))?;
         let manifest_path = path.join(manifest::FILE_NAME);
         let damaged = |what: String| Error::Damaged { path: path.to_owned(), what };
         let bytes = match fs::read(&manifest_path) {
@@ -226,13 +227,4 @@ fn open_file(directory: &Path, record: &FileRecord, step: u64) -> Result<TensorF
         }
         _ => Ok(file),
     }
-}
-
-/// Takes a shared lock on a checkpoint, so that it is not pruned meanwhile.
-fn pin(path: &Path) -> Result<File> {
-    let directory = File::open(path).map_err(Error::io("open", path))?;
-    // Writers and pruners hold it exclusively for as long as a rename takes. A file system without locks is used all
-    // the same.
-    let _ = directory.lock_shared();
-    Ok(directory)
 }

@@ -1,11 +1,11 @@
 //! Which checkpoints stay.
 
-use std::{collections::BTreeSet, fs::File, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use super::{Error, Result, find::list};
 use crate::{
     experiment,
-    storage::{Disk, Sibling},
+    storage::{Disk, FileLock, Sibling},
 };
 
 /// Deletes the checkpoints in `dir` that nothing keeps, and returns their steps.
@@ -61,10 +61,9 @@ pub fn remove(path: &Path) -> Result<bool> {
 }
 
 fn remove_with(disk: &Disk, path: &Path) -> Result<bool> {
-    let directory = File::open(path).map_err(Error::io("open", path))?;
-    if matches!(directory.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
+    let Some(_lock) = FileLock::try_directory(path).map_err(Error::io("open", path))? else {
         return Ok(false);
-    }
+    };
     // Renamed first: a half-deleted directory must not look like a checkpoint.
     let removed = Sibling::Removed.of(path);
     disk.rename(path, &removed).map_err(Error::io("remove", path))?;

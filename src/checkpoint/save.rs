@@ -10,8 +10,7 @@
 //! A leader that hears nothing from a rank drops its [`Writer`], which removes the folder.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -25,7 +24,7 @@ use super::{
 };
 use crate::{
     run_dir,
-    storage::{Disk, Sibling, hold, in_use, swap_directory},
+    storage::{Disk, StagedDir, clear_leftovers},
 };
 
 /// Room kept for the manifest, the directory and the run's logs.
@@ -40,10 +39,7 @@ pub struct Writer {
     step: u64,
     /// The run's `checkpoints/`.
     dir: PathBuf,
-    temporary: PathBuf,
-    committed: bool,
-    /// Keeps others from taking the directory for a dead process's.
-    _held: File,
+    staged: StagedDir,
 }
 
 impl Writer {
@@ -55,21 +51,20 @@ impl Writer {
 
     pub(super) fn begin_with(disk: &Disk, dir: &Path, step: u64, needed: u64) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-        clear_leftovers(disk, dir);
+        clear_leftovers(disk, dir, |name| step_of(name).is_some());
         let free = run_dir::free_bytes(dir).map_err(Error::io("ask for the free space of", dir))?;
         let needed = needed + SLACK_BYTES;
         if free < needed {
             return Err(Error::NoRoom { step, dir: dir.to_owned(), needed, free });
         }
-        let temporary = Sibling::Temporary.of(&dir.join(directory_name(step)));
-        disk.create_dir(&temporary).map_err(Error::io("create", &temporary))?;
-        let held = hold(&temporary).map_err(Error::io("open", &temporary))?;
-        Ok(Self { disk: disk.clone(), step, dir: dir.to_owned(), temporary, committed: false, _held: held })
+        let target = dir.join(directory_name(step));
+        let staged = StagedDir::create(disk, &target).map_err(Error::io("create", &target))?;
+        Ok(Self { disk: disk.clone(), step, dir: dir.to_owned(), staged })
     }
 
     /// Where the ranks write.
     pub fn folder(&self) -> &Path {
-        &self.temporary
+        self.staged.path()
     }
 
     /// Makes the checkpoint appear under its step and returns its directory.
@@ -80,15 +75,15 @@ impl Writer {
     /// # Errors
     /// [`Error::Ranks`] names every rank that failed, and each whose file this process does not see. Whatever the error,
     /// what is there under the step's name is whole.
-    pub fn commit(mut self, reports: Vec<Result<RankFile, String>>, state: &Value) -> Result<PathBuf> {
+    pub fn commit(self, reports: Vec<Result<RankFile, String>>, state: &Value) -> Result<PathBuf> {
         let files = self.accept(reports)?;
         let manifest = Manifest::join(self.step, state.clone(), files)?;
         let explained = |error| explain(error, self.step, &self.dir);
         self.write_manifest(&manifest).map_err(explained)?;
         let target = self.dir.join(directory_name(self.step));
-        swap_directory(&self.disk, &self.temporary, &target)
-            .map_err(|error| explained(Error::io("commit", &target)(error)))?;
-        self.committed = true;
+        self.staged
+            .commit()
+            .map_err(|error| explain(Error::io("commit", &target)(error), self.step, &self.dir))?;
         Ok(target)
     }
 
@@ -117,7 +112,7 @@ impl Writer {
         if file.name != expected {
             return Err(format!("it wrote {} instead of {expected}", file.name));
         }
-        match fs::metadata(self.temporary.join(&expected)) {
+        match fs::metadata(self.folder().join(&expected)) {
             Ok(found) if found.len() == file.bytes => Ok(reported),
             Ok(found) => Err(format!("{expected} has {} of {} bytes", found.len(), file.bytes)),
             Err(error) => Err(format!(
@@ -128,44 +123,12 @@ impl Writer {
     }
 
     fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
-        let path = self.temporary.join(manifest::FILE_NAME);
+        let path = self.folder().join(manifest::FILE_NAME);
         let write = || -> io::Result<()> {
             let mut file = self.disk.create_file(&path)?;
             self.disk.write_all(&mut file, &manifest.to_bytes())?;
             self.disk.sync_file(&file)
         };
         write().map_err(Error::io("write", &path))
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // A failed commit may have moved it already; what cannot be removed now is cleared away by the next save.
-        if !self.committed && self.temporary.exists() {
-            let _ = self.disk.remove_dir_all(&self.temporary);
-        }
-    }
-}
-
-/// Removes what dead processes left in `dir`: unfinished checkpoints, replaced ones, half-deleted ones. A replaced
-/// checkpoint whose successor never got its name takes its name back. Failing here must not fail a save.
-fn clear_leftovers(disk: &Disk, dir: &Path) {
-    let Ok(names) = fs::read_dir(dir) else { return };
-    for name in names.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let Some((target, kind)) = Sibling::parse(&name) else { continue };
-        if step_of(target).is_none() {
-            continue;
-        }
-        let (path, target) = (dir.join(&name), dir.join(target));
-        let cleared = if kind == Sibling::Replaced && !target.exists() {
-            disk.rename(&path, &target)
-        } else if kind == Sibling::Temporary && in_use(&path) {
-            Ok(())
-        } else {
-            disk.remove_dir_all(&path)
-        };
-        if let Err(error) = cleared {
-            tracing::warn!("cannot clear away {}: {error}", path.display());
-        }
     }
 }

@@ -197,14 +197,15 @@ fn pieces_that_do_not_make_whole_tensors_are_refused() {
 
 /// Saves over and over, failing at the first, second, third... call, until a save meets no fault. After each, the
 /// checkpoint before it and an old or new version of the step itself must be whole.
-fn survive_faults(fault: Fault, replacing: bool) -> usize {
+fn survive_faults(fault: Fault, replacing: bool, exchange: bool) -> usize {
     for number in 1.. {
         let dir = tempfile::tempdir().unwrap();
         save_step(dir.path(), 1);
         if replacing {
             save(dir.path(), 2, &entries(1), &json!({ "seen": 1, "rate": 0.1 })).unwrap();
         }
-        let disk = Disk { faults: Faults::at(number, fault).into() };
+        let faults = Faults::at(number, fault);
+        let disk = Disk { faults: if exchange { faults } else { faults.without_exchange() }.into() };
         let saved = save_with(&disk, dir.path(), 2, &entries(2), &json!({ "seen": 2, "rate": 0.1 }));
         let found = latest(dir.path()).unwrap().unwrap();
         let current = found.load("lm_head.weight").unwrap().equal(&entries(2)[1].tensor);
@@ -240,7 +241,9 @@ fn survive_faults(fault: Fault, replacing: bool) -> usize {
 fn a_fault_at_any_call_leaves_earlier_checkpoints_whole() {
     for replacing in [false, true] {
         for fault in [Fault::Once, Fault::Full, Fault::Killed] {
-            assert!(survive_faults(fault, replacing) > 8);
+            for exchange in [true, false] {
+                assert!(survive_faults(fault, replacing, exchange) > 8);
+            }
         }
     }
 }

@@ -4,7 +4,6 @@ mod gpu;
 
 use std::env;
 use std::fmt;
-use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 
@@ -20,6 +19,7 @@ use crate::data::sources::Watch;
 use crate::data::sources::hub::{Hub, HubConfig, Repository};
 use crate::experiment::TokenizerChoice;
 use crate::run_dir::{Host, RunsDir, free_bytes};
+use crate::storage::FileLock;
 use crate::torch;
 
 /// What it takes.
@@ -159,8 +159,8 @@ fn locks(place: &Path) -> Check {
     let what = "locks";
     let try_twice = || -> io::Result<bool> {
         let file = tempfile::NamedTempFile::new_in(place)?;
-        file.as_file().try_lock()?;
-        Ok(matches!(File::open(file.path())?.try_lock(), Err(TryLockError::WouldBlock)))
+        let first = FileLock::try_exclusive(file.path())?;
+        Ok(first.is_some() && FileLock::try_exclusive(file.path())?.is_none())
     };
     let fix = "keep runs on a local disk with --runs-dir, or mount the file system with locks";
     match try_twice() {

@@ -9,9 +9,9 @@ use super::output::{print, print_json};
 use super::table::table;
 use super::words;
 use crate::error::ErrorReport;
-use crate::run_dir::RunsDir;
+use crate::run_dir::{RunStatus, RunsDir};
 use crate::runs::columns::{self, Fact};
-use crate::runs::{Column, Condition, Filter, Overview, State, filter};
+use crate::runs::{Column, Condition, Filter, Overview, filter};
 
 /// What it takes.
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub struct Arguments {
     names: Vec<String>,
     /// Only runs in this state; may be given several times
     #[arg(long, value_enum, value_name = "STATE")]
-    state: Vec<State>,
+    state: Vec<RunStatus>,
     /// Only runs with this label, or with this value of it
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,

@@ -30,7 +30,7 @@ use crate::plan::pace::Pace;
 use crate::plan::traffic::{Interconnect, Traffic, interconnects, traffic};
 use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
 use crate::run_dir::{Host, RunsDir, free_bytes};
-use crate::storage;
+use crate::storage::FileLock;
 use crate::train::{self, DryRun};
 
 /// What it takes.
@@ -136,8 +136,10 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let resolved = arguments.experiment.load()?;
     let experiment = plan::with_vocabulary(&resolved.experiment)?;
     let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
-    let graph = plan::graph(experiment.clone(), runs, &Choices::default(), Reach::Local(watch))?;
-    let stages = graph.as_ref().map(|graph| plan::stages(graph, &[])).transpose()?;
+    let choices = Choices::default();
+    let graph = plan::graph(experiment.clone(), runs, &choices, Reach::Local(watch))?;
+    let planned = |graph: &Graph| plan::stages(graph, graph.identity.manifest.as_ref(), &choices);
+    let stages = graph.as_ref().map(planned).transpose()?;
     if let Some(language) = arguments.graph {
         return print(&draw(&experiment, stages.as_deref(), language));
     }
@@ -247,7 +249,7 @@ fn played(experiment: &experiment::Experiment, arguments: &Arguments, runs: &Run
         .with_context(place)
         .hint(hint)?;
     // So that `oss-run gc` leaves it alone.
-    let _held = storage::hold(folder.path()).with_context(place).hint(hint)?;
+    let _held = FileLock::try_directory(folder.path()).with_context(place).hint(hint)?;
     let mut experiment = experiment.clone();
     if experiment.sharding.strategy == experiment::Strategy::Hsdp {
         experiment.sharding.ranks_per_replica = Some(Mesh::of(&experiment.sharding).shards);

@@ -12,6 +12,7 @@ use super::launch::{launch, own_arguments};
 use crate::distributed::{Fingerprint, Placement, World, tie_to_launcher};
 use crate::error::UserError;
 use crate::experiment::Experiment;
+use crate::runner;
 
 /// Makes the command line that goes on with the run in this directory.
 pub type Resumed<'a> = dyn Fn(&Path) -> Vec<OsString> + 'a;
@@ -22,8 +23,6 @@ pub struct Task<'a> {
     pub experiment: &'a Experiment,
     /// What has to be the same on every rank beside the experiment.
     pub arguments: &'a dyn Debug,
-    /// Whether there is anything to compute; what is not worth starting ranks for, one process does.
-    pub has_work: &'a dyn Fn() -> Result<bool>,
     /// What is started after a rank has died in a run; the same again unless given.
     pub resumed: Option<&'a Resumed<'a>>,
 }
@@ -36,14 +35,52 @@ pub struct Task<'a> {
 /// # Errors
 /// The work's own; ranks that cannot meet; a rank that failed.
 pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Result<()> {
-    let sharding = &task.experiment.sharding;
-    let Some(placement) = Placement::of(&|name| std::env::var(name).ok())? else {
-        if sharding.ranks == 1 || !(task.has_work)()? {
-            return work(&World::alone());
+    match placement()? {
+        Some(placement) => as_rank(task, &placement, work),
+        None if task.experiment.sharding.ranks == 1 => work(&World::alone()),
+        None => start(task),
+    }
+}
+
+/// As [`on_ranks`], for what one rank leads and the others [`follow`](runner::follow): `plan` finds out what there is to
+/// do, once, and `lead` does it. What does not `have_work` is not worth starting ranks for: this process does it alone.
+/// Returns what came of it, where this process led.
+///
+/// # Errors
+/// As [`on_ranks`], and as `plan`.
+pub fn led<P, T>(
+    task: &Task<'_>,
+    plan: impl FnOnce() -> Result<P>,
+    has_work: impl FnOnce(&P) -> bool,
+    lead: impl FnOnce(P, &World) -> Result<T>,
+) -> Result<Option<T>> {
+    let Some(placement) = placement()? else {
+        let planned = plan()?;
+        if task.experiment.sharding.ranks == 1 || !has_work(&planned) {
+            return lead(planned, &World::alone()).map(Some);
         }
-        let again = |run: &Path| task.resumed.map_or_else(own_arguments, |resumed| resumed(run));
-        return launch(task.experiment, again);
+        drop(planned);
+        return start(task).map(|()| None);
     };
+    as_rank(task, &placement, |world| match world.is_leader() {
+        true => runner::dismiss(plan().and_then(|planned| lead(planned, world)), world).map(Some),
+        false => runner::follow(world).map(|()| None),
+    })
+}
+
+fn placement() -> Result<Option<Placement>> {
+    Ok(Placement::of(&|name| std::env::var(name).ok())?)
+}
+
+/// Starts all ranks and watches over them.
+fn start(task: &Task<'_>) -> Result<()> {
+    let again = |run: &Path| task.resumed.map_or_else(own_arguments, |resumed| resumed(run));
+    launch(task.experiment, again)
+}
+
+/// Does `work` as the rank that this process is.
+fn as_rank<T>(task: &Task<'_>, placement: &Placement, work: impl FnOnce(&World) -> Result<T>) -> Result<T> {
+    let sharding = &task.experiment.sharding;
     if placement.launched {
         tie_to_launcher().context("cannot tie this rank to its launcher")?;
     }
@@ -57,7 +94,7 @@ pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Res
     }
     let timeout = Duration::from_secs(sharding.timeout_seconds);
     let fingerprint = fingerprint(task.experiment, task.arguments)?;
-    let world = World::join(&placement, &fingerprint, timeout)?;
+    let world = World::join(placement, &fingerprint, timeout)?;
     let outcome = work(&world);
     if let Err(error) = &outcome {
         world.give_up(error);

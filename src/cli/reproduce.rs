@@ -6,10 +6,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::output::{print, print_json};
-use super::ranks::{Task, on_ranks};
+use super::ranks::{Task, led};
 use crate::distributed::is_launched;
 use crate::run_dir::RunsDir;
-use crate::runner::{self, Extent, Reproduction};
+use crate::runner::{Extent, Reproduction};
 
 /// What it takes.
 #[derive(Debug, Args)]
@@ -41,21 +41,16 @@ pub fn reproduce(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         }
     }
     let experiment = reproduction.experiment().clone();
-    let has_work = reproduction.has_work()?;
     let same = (arguments, run.root());
-    let task = Task { experiment: &experiment, arguments: &same, has_work: &|| Ok(has_work), resumed: None };
-    on_ranks(&task, |world| {
-        if !world.is_leader() {
-            return runner::follow(world);
-        }
-        let reproduced = runner::dismiss(reproduction.run(world), world)?;
-        match arguments.json {
-            true => print_json(&reproduced)?,
-            false => print(&format!("{reproduced}\n"))?,
-        }
-        if !reproduced.identical {
-            bail!("the reproduction {} differs, as shown above", reproduced.reproduction.display());
-        }
-        Ok(())
-    })
+    let task = Task { experiment: &experiment, arguments: &same, resumed: None };
+    let ended = led(&task, || Ok(reproduction), Reproduction::has_work, Reproduction::run)?;
+    let Some(reproduced) = ended else { return Ok(()) };
+    match arguments.json {
+        true => print_json(&reproduced)?,
+        false => print(&format!("{reproduced}\n"))?,
+    }
+    if !reproduced.identical {
+        bail!("the reproduction {} differs, as shown above", reproduced.reproduction.display());
+    }
+    Ok(())
 }

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::ranks::{Task, on_ranks};
+use super::ranks::{Task, led};
 use super::run::finish;
-use crate::plan::Stage;
+use crate::plan::{Choices, Stage};
 use crate::run_dir::RunsDir;
-use crate::runner::{self, Options};
+use crate::runner::{Execution, Options, Resuming};
 
 /// What it takes.
 #[derive(Debug, Args)]
@@ -31,19 +31,13 @@ pub struct Arguments {
 /// Goes on with the run.
 pub fn resume(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let run = runs.resolve(&arguments.run)?;
-    let options =
-        Options { until: arguments.until, stop_at_step: arguments.stop_at_step, ..Options::default() };
-    let resuming = runner::Resuming::of(&run, &arguments.set)?;
-    let has_work = || resuming.has_work(&options);
+    let choices = Choices { until: arguments.until, ..Choices::default() };
+    let options = Options { choices, stop_at_step: arguments.stop_at_step };
+    let resuming = Resuming::of(&run, &arguments.set)?;
+    let experiment = resuming.experiment().clone();
     // `last` may mean another run by the time another rank looks.
     let same = (arguments, run.root());
-    let task =
-        Task { experiment: resuming.experiment(), arguments: &same, has_work: &has_work, resumed: None };
-    on_ranks(&task, |world| {
-        if !world.is_leader() {
-            return runner::follow(world);
-        }
-        let summary = runner::dismiss(runner::resume(&resuming, &options, world), world)?;
-        finish(&summary, arguments.json)
-    })
+    let task = Task { experiment: &experiment, arguments: &same, resumed: None };
+    let ended = led(&task, || resuming.execution(options), Execution::has_work, Execution::run)?;
+    ended.map_or(Ok(()), |summary| finish(&summary, arguments.json))
 }

@@ -58,8 +58,8 @@ pub fn rm(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
 }
 
 fn describe(run: &Removable) -> String {
-    let Removable { directory, state, step, bytes, .. } = run;
-    format!("{}: {}, {step} steps, {}", directory.display(), state.word(), words::bytes(*bytes))
+    let Removable { directory, status, step, bytes, .. } = run;
+    format!("{}: {}, {step} steps, {}", directory.display(), status.word(), words::bytes(*bytes))
 }
 
 /// Asks whoever sits at the terminal.

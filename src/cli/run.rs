@@ -9,13 +9,13 @@ use clap::Args;
 
 use super::arguments::Common;
 use super::output::print_json;
-use super::ranks::{Task, on_ranks};
+use super::ranks::{Task, led};
 use super::sweep;
 use crate::distributed::{TIED, is_launched, tie_to_launcher};
 use crate::error::UserError;
 use crate::experiment::{self, Overrides, Resolved};
 use crate::plan::{Choices, Stage};
-use crate::runner::{self, Options, Summary};
+use crate::runner::{Execution, Options, Summary};
 
 /// Which experiment, and what to change in it.
 #[derive(Debug, Args)]
@@ -133,29 +133,24 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
                 .hint(fix)
                 .into());
         }
-        return sweep::start(&arguments.experiment, &sweep::Choices::default(), arguments.json, runs);
+        let overrides = arguments.experiment.overrides();
+        return sweep::start(&resolved, &overrides, &sweep::Choices::default(), arguments.json, runs);
     }
     if is_tied() {
         tie_to_launcher().context("cannot tie this trial to its sweep")?;
     }
     let options = Options {
-        until: arguments.until,
-        choices: Choices { force: arguments.force.clone(), new: arguments.new },
+        choices: Choices { until: arguments.until, force: arguments.force.clone(), new: arguments.new },
         stop_at_step: arguments.stop_at_step,
     };
     let task = Task {
         experiment: &resolved.experiment,
         arguments,
-        has_work: &|| runner::has_work(&resolved, runs, &options),
         resumed: Some(&|run| arguments.resumed(run, common)),
     };
-    on_ranks(&task, |world| {
-        if !world.is_leader() {
-            return runner::follow(world);
-        }
-        let summary = runner::dismiss(runner::run(&resolved, runs, &options, world), world)?;
-        finish(&summary, arguments.json)
-    })
+    let plan = || Execution::of(&resolved, runs, options);
+    let ended = led(&task, plan, Execution::has_work, Execution::run)?;
+    ended.map_or(Ok(()), |summary| finish(&summary, arguments.json))
 }
 
 /// Whether a sweep has started this process; ranks tie themselves to their own launcher.

@@ -95,7 +95,7 @@ pub fn sample(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let experiment = trained.experiment().clone();
     // A run that trains may have a newer checkpoint by the time another rank looks.
     let same = (arguments, trained.checkpoint_path().to_owned());
-    let task = Task { experiment: &experiment, arguments: &same, has_work: &|| Ok(true), resumed: None };
+    let task = Task { experiment: &experiment, arguments: &same, resumed: None };
     on_ranks(&task, |world| {
         let samples = trained.sample(&settings, arguments.weights, world)?;
         match (world.is_leader(), arguments.json) {

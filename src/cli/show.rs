@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::output::{print, print_json};
 use super::table::table;
 use super::words;
-use crate::run_dir::{RunsDir, Segment, StageState};
+use crate::run_dir::{RunStatus, RunsDir, Segment};
 use crate::runs::show::{Course, Details, Kept, Output, SetValue, StageShown};
 
 /// What it takes.
@@ -54,8 +54,8 @@ fn facts(details: &Details) -> Vec<Vec<String>> {
         None => details.step.to_string(),
     };
     let state = match &details.writer {
-        Some(writer) => format!("{}, by {writer}", details.state.word()),
-        None => details.state.word().to_owned(),
+        Some(writer) => format!("{}, by {writer}", details.status.word()),
+        None => details.status.word().to_owned(),
     };
     let starts = counted(details.segments.len() as u64, "start");
     let took = details.seconds.map(words::duration).unwrap_or_default();
@@ -87,16 +87,9 @@ fn took(started: DateTime<Utc>, finished: Option<DateTime<Utc>>) -> String {
 
 fn stages(details: &Details) -> Vec<Vec<String>> {
     let row = |stage: &StageShown| {
-        let state = match stage.state {
-            StageState::Running if details.writer.is_none() => "interrupted",
-            StageState::Running => "running",
-            StageState::Done => "done",
-            StageState::Stopped => "stopped",
-            StageState::Failed => "failed",
-        };
         vec![
             stage.stage.to_string(),
-            state.to_owned(),
+            stage.status.word().to_owned(),
             words::time(stage.started),
             took(stage.started, stage.finished),
             stage.reason.clone().unwrap_or_default(),
@@ -106,7 +99,8 @@ fn stages(details: &Details) -> Vec<Vec<String>> {
 }
 
 fn starts(details: &Details) -> Vec<Vec<String>> {
-    let row = |segment: &Segment| {
+    let last = details.segments.len().saturating_sub(1);
+    let row = |(index, segment): (usize, &Segment)| {
         let environment = &segment.environment;
         let git = environment.git.as_ref().map_or("-".to_owned(), |git| {
             let commit: String = git.commit.chars().take(10).collect();
@@ -121,14 +115,14 @@ fn starts(details: &Details) -> Vec<Vec<String>> {
         vec![
             words::time(segment.started),
             took(segment.started, segment.finished),
-            segment.exit.clone().unwrap_or_else(|| "-".to_owned()),
+            segment.ended(index == last && details.status == RunStatus::Running),
             format!("{}, libtorch {}", environment.program, segment.libtorch),
             git,
             environment.host.name.clone(),
             devices,
         ]
     };
-    details.segments.iter().map(row).collect()
+    details.segments.iter().enumerate().map(row).collect()
 }
 
 fn values(details: &Details) -> Vec<Vec<String>> {

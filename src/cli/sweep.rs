@@ -12,8 +12,9 @@ use super::run::Experiment;
 use super::table::table;
 use crate::distributed::Placement;
 use crate::error::UserError;
+use crate::experiment::{Overrides, Resolved};
 use crate::run_dir::RunsDir;
-use crate::sweep::{Group, Plan, Results, Row, State, SweepError, cell};
+use crate::sweep::{Group, Plan, Results, Row, SweepError, TrialStatus, cell};
 
 /// What it takes.
 #[derive(Debug, Args)]
@@ -43,30 +44,36 @@ pub struct Choices {
 
 /// Runs the sweep.
 pub fn sweep(arguments: &Arguments, common: &Common) -> Result<()> {
-    start(&arguments.experiment, &arguments.choices, arguments.json, &common.runs())
+    let Arguments { experiment, choices, json } = arguments;
+    start(&experiment.load()?, &experiment.overrides(), choices, *json, &common.runs())
 }
 
-/// Runs the sweep of an experiment file.
+/// Runs the sweep of the experiment file that `resolved` was read from with the same `overrides`.
 ///
 /// # Errors
 /// The file has none; as [`Plan::new`] and [`Plan::run`]; trials that failed.
-pub fn start(experiment: &Experiment, choices: &Choices, json: bool, runs: &RunsDir) -> Result<()> {
-    let resolved = experiment.load()?;
+pub fn start(
+    resolved: &Resolved,
+    overrides: &Overrides,
+    choices: &Choices,
+    json: bool,
+    runs: &RunsDir,
+) -> Result<()> {
     let Some(mut sweep) = resolved.sweep.clone() else {
-        return Err(SweepError::NoSweep { file: resolved.file }.into());
+        return Err(SweepError::NoSweep { file: resolved.file.clone() }.into());
     };
     if Placement::of(&|name| env::var(name).ok())?.is_some() {
         return Err(SweepError::Launched.into());
     }
     sweep.parallel = choices.parallel.or(sweep.parallel);
-    let plan = Plan::new(&resolved, &experiment.overrides(), sweep, runs)?;
+    let plan = Plan::new(resolved, overrides, sweep, runs)?;
     let before = plan.results()?;
     tracing::info!(
         "sweep      {}: {} trials of {}, {} done",
         plan.dir().display(),
         plan.trials.len(),
         plan.sweep.keys().join(", "),
-        before.count(State::Done)
+        before.count(TrialStatus::DONE)
     );
     let results = if choices.dry_run { before } else { plan.run(choices.retry_failed)? };
     if json {
@@ -75,7 +82,7 @@ pub fn start(experiment: &Experiment, choices: &Choices, json: bool, runs: &Runs
         print(&shown(&results))?;
     }
     tracing::info!("watch      tensorboard --logdir {}", plan.dir().join("tensorboard").display());
-    let failed = results.count(State::Failed);
+    let failed = results.count(TrialStatus::FAILED);
     if failed > 0 && !choices.dry_run {
         bail!(
             UserError::failed(format!("{failed} of {} trials failed", results.trials.len()))
@@ -100,7 +107,7 @@ fn shown(results: &Results) -> String {
         cells.push(match (&row.error, results.best.as_ref() == Some(&row.run)) {
             (Some(error), _) => format!("failed: {error}"),
             (None, true) => "done, the best".to_owned(),
-            (None, false) => row.state.name().to_owned(),
+            (None, false) => row.status.word().to_owned(),
         });
         cells
     };

@@ -11,6 +11,7 @@ use super::token_file::TokenFile;
 use super::tokenizer::Tokenizer;
 use crate::error::{UserError, user_errors};
 use crate::experiment::TokenizerChoice;
+use crate::storage;
 
 /// Version of the layout of a prepared directory.
 const FORMAT: u32 = 1;
@@ -202,7 +203,8 @@ impl Prepared {
     /// # Errors
     /// [`PreparedError::Missing`] where nothing was prepared; otherwise the file that is wrong and what to do.
     pub fn open(dir: &Path) -> Result<Self, PreparedError> {
-        let prepared = Self { dir: dir.into(), index: Index::read(dir)? };
+        let dir = storage::current(dir);
+        let prepared = Self { index: Index::read(&dir)?, dir };
         for (path, part) in prepared.parts() {
             let written = part.tokens * size_of::<u32>() as u64;
             match std::fs::metadata(&path) {

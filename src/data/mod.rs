@@ -10,11 +10,10 @@ pub mod sources;
 pub mod stories;
 mod token_file;
 mod tokenizer;
-mod work_dir;
 
 pub use batches::Batches;
 pub use document::Document;
 pub use index::{Index, Part, Prepared, PreparedError, TokenizerRecord};
-pub use prepare::{PrepareOptions, PrepareProgress, prepare_source};
+pub use prepare::{PrepareOptions, PrepareProgress, prepare_source, recover};
 pub use token_file::TokenFile;
 pub use tokenizer::{SpecialIds, Tokenizer, TokenizerError, TokenizerFacts};

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::Document;
 use super::index::{INDEX, Index, Part, TOKENIZER, TRAIN, VALIDATION};
 use super::tokenizer::Tokenizer;
-use super::work_dir::WorkDir;
+use crate::storage::{Disk, StagedDir, clear_leftovers};
 
 /// Text that each core gets in a round, in bytes. About three rounds of text and three of tokens are in memory at once;
 /// a document is never cut.
@@ -72,10 +72,20 @@ pub fn prepare_source(
     documents: impl Iterator<Item = Result<Document>> + Send,
     tokenizer: &Tokenizer,
     out: &Path,
+    options: PrepareOptions<'_>,
+) -> Result<Index> {
+    prepare_with(&Disk::default(), documents, tokenizer, out, options)
+}
+
+fn prepare_with(
+    disk: &Disk,
+    documents: impl Iterator<Item = Result<Document>> + Send,
+    tokenizer: &Tokenizer,
+    out: &Path,
     mut options: PrepareOptions<'_>,
 ) -> Result<Index> {
-    let work = WorkDir::create(out)?;
-    let mut files = Files::create(work.path())?;
+    let staged = stage(disk, out)?;
+    let mut files = Files::create(staged.path())?;
     let stop = AtomicBool::new(false);
     let written = thread::scope(|scope| {
         let (to_encoder, rounds) = sync_channel(1);
@@ -100,9 +110,34 @@ pub fn prepare_source(
             .hint("check dataset.text_field, dataset.separator and the files named")
     );
     let index = Index::new(source, tokenizer, options.validation_share, parts);
-    write_beside(work.path(), tokenizer, &index)?;
-    work.commit(out)?;
+    write_beside(staged.path(), tokenizer, &index)?;
+    staged.commit().with_context(|| format!("cannot put the prepared tokens at {}", out.display()))?;
     Ok(index)
+}
+
+/// A directory to prepare `out` in; what dead processes left beside it is cleared away.
+fn stage(disk: &Disk, out: &Path) -> Result<StagedDir> {
+    let parent = parent(out);
+    std::fs::create_dir_all(parent)
+        .and_then(|()| {
+            recover_with(disk, out);
+            StagedDir::create(disk, out)
+        })
+        .with_context(|| format!("cannot write in {}; free room there or set --runs-dir", parent.display()))
+}
+
+/// Clears away what dead processes left beside `out`, and gives an older version that one of them had moved aside its
+/// name back. For whoever alone writes to `out`.
+pub fn recover(out: &Path) {
+    recover_with(&Disk::default(), out);
+}
+
+fn recover_with(disk: &Disk, out: &Path) {
+    clear_leftovers(disk, parent(out), |name| Some(name) == out.file_name().and_then(|own| own.to_str()));
+}
+
+fn parent(out: &Path) -> &Path {
+    out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Consecutive documents of about [`BATCH_BYTES`].

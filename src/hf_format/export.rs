@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -23,9 +23,7 @@ use crate::{
     model::{Parameter, ParameterSpec, WeightSource, parameters},
     monitor::{Progress, Unit},
     run_dir,
-    storage::{
-        Disk, FileRecord, Planned, Sibling, TensorFileWriter, header, hold, in_use, kind_of, swap_directory,
-    },
+    storage::{Disk, FileRecord, Planned, StagedDir, TensorFileWriter, clear_leftovers, header, kind_of},
 };
 
 /// Lists the exported files with their digests, and marks the directory as one that an export may replace.
@@ -95,8 +93,9 @@ fn export_here(
     check_room(&out, &shards, tokenizer)?;
 
     let disk = Disk::default();
-    let folder = TemporaryFolder::create(&disk, &out)?;
-    let mut files = write_weights(&disk, &folder.path, &shards, source)?;
+    let staged =
+        StagedDir::create(&disk, &out).with_context(|| format!("cannot write beside {}", out.display()))?;
+    let mut files = write_weights(&disk, staged.path(), &shards, source)?;
     let dtype_name = match options.dtype {
         ExportDtype::Bf16 => "bfloat16",
         ExportDtype::F32 => "float32",
@@ -112,11 +111,11 @@ fn export_here(
         texts.push((INDEX, pretty(&index(&shards))));
     }
     for (name, text) in texts {
-        files.push(write_text(&disk, &folder.path, name, &text)?);
+        files.push(write_text(&disk, staged.path(), name, &text)?);
     }
     let record = serde_json::to_value(Record { format: RECORD_FORMAT, files: files.clone() })?;
-    write_text(&disk, &folder.path, RECORD, &pretty(&record))?;
-    swap_directory(&disk, &folder.path, &out).context("cannot put the finished export in its place")?;
+    write_text(&disk, staged.path(), RECORD, &pretty(&record))?;
+    staged.commit().context("cannot put the finished export in its place")?;
     Ok(files)
 }
 
@@ -194,7 +193,7 @@ fn prepare_destination(out: &Path) -> Result<PathBuf> {
         bail!(UserError::failed("that is no name for a directory").hint("choose another"));
     };
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    clear_leftovers(parent, name);
+    clear_leftovers(&Disk::default(), parent, |found| found == name);
     if out.exists() {
         ensure!(out.is_dir(), UserError::failed("a file is in the way").hint("choose another directory"));
         let foreign = foreign_files(&out)?;
@@ -223,27 +222,6 @@ fn foreign_files(directory: &Path) -> Result<Vec<String>> {
     }
     foreign.sort();
     Ok(foreign)
-}
-
-fn clear_leftovers(parent: &Path, name: &str) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for found in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let Some((target, kind)) = Sibling::parse(&found) else { continue };
-        if target != name {
-            continue;
-        }
-        let (path, target) = (parent.join(&found), parent.join(target));
-        let cleared = if kind == Sibling::Replaced && !target.exists() {
-            fs::rename(&path, &target)
-        } else if in_use(&path) {
-            Ok(())
-        } else {
-            fs::remove_dir_all(&path)
-        };
-        if let Err(error) = cleared {
-            tracing::warn!("cannot clear away {}: {error}", path.display());
-        }
-    }
 }
 
 fn check_room(out: &Path, shards: &[Shard], tokenizer: &TokenizerFiles) -> Result<()> {
@@ -325,27 +303,4 @@ fn write_text(disk: &Disk, folder: &Path, name: &str, text: &str) -> Result<File
     write().with_context(|| format!("cannot write {}", path.display()))?;
     let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
     Ok(FileRecord { name: name.to_owned(), bytes: text.len() as u64, digest })
-}
-
-/// The directory being written, which goes when the export fails.
-struct TemporaryFolder {
-    path: PathBuf,
-    /// Keeps another export from taking it for a dead process's.
-    _held: File,
-}
-
-impl TemporaryFolder {
-    fn create(disk: &Disk, out: &Path) -> Result<Self> {
-        let path = Sibling::Temporary.of(out);
-        disk.create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        let held = hold(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Self { path, _held: held })
-    }
-}
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        // After the swap there is nothing of that name.
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }

@@ -112,7 +112,9 @@ impl Numbers {
     fn slice<'a>(&'a mut self, memory: &'a Slices) -> StoredSlice<'a> {
         match self {
             Self::Floats(floats) => StoredSlice::floats(memory, floats),
-            Self::Codes(Codes { coding, codes, scales }) => StoredSlice::codes(memory, *coding, codes, scales),
+            Self::Codes(Codes { coding, codes, scales }) => {
+                StoredSlice::codes(memory, *coding, codes, scales)
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ mod tests;
 
 use std::fmt::Write;
 
-use super::stage::Stage;
 use super::table::{Part, Role, TABLE};
+use crate::run_dir::Stage;
 
 /// The stages that run again after a value of this role has changed, in their order.
 pub fn stale_stages(role: Role) -> Vec<Stage> {

@@ -8,13 +8,12 @@ use anyhow::{Context, Result};
 use super::identity::{self, Identity, steps_taken};
 use super::inputs::Inputs;
 use super::keys::{self, Key, KeyInputs};
-use super::stage::Stage;
 use super::staleness::{Freshness, Reason};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::Prepared;
 use crate::error::ErrorReport;
 use crate::experiment::{CheckpointChoice, Experiment, NamedCheckpoint};
-use crate::run_dir::{Manifest, OutputFile, RunDir, RunsDir};
+use crate::run_dir::{Manifest, OutputFile, RunDir, RunsDir, Stage};
 
 /// The stages of one run.
 #[derive(Clone, Debug)]
@@ -123,7 +122,7 @@ impl Graph {
     ///
     /// # Errors
     /// An input or output that cannot be looked at.
-    pub fn freshness(&self, stage: Stage, manifest: Option<&Manifest>) -> Result<Freshness> {
+    pub(super) fn freshness(&self, stage: Stage, manifest: Option<&Manifest>) -> Result<Freshness> {
         let stale = |reason| Ok(Freshness::Stale { reason });
         let Some(wanted) = self.wanted(stage)? else { return stale(Reason::After(Stage::Train)) };
         let record = manifest.and_then(|manifest| manifest.stages.get(stage.name()));

@@ -15,9 +15,9 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::stage::Stage;
 use super::table::{Part, Role, role};
 use crate::experiment::{Experiment, LayerType, Optimizer, ScheduleKind};
+use crate::run_dir::Stage;
 
 /// A blake3 hash in lower-case hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -24,7 +24,6 @@ pub mod memory;
 pub mod mesh;
 pub mod pace;
 mod pins;
-mod stage;
 pub mod staleness;
 pub mod stored;
 pub mod table;
@@ -36,12 +35,12 @@ use serde::Serialize;
 pub use error::PlanError;
 pub use graph::Graph;
 pub use inputs::{Inputs, Reach};
-pub use stage::Stage;
 pub use staleness::{Freshness, Reason};
 
 use crate::data::Tokenizer;
 use crate::experiment::Experiment;
-use crate::run_dir::RunsDir;
+pub use crate::run_dir::Stage;
+use crate::run_dir::{Manifest, RunsDir};
 use identity::Trajectory;
 
 /// A stage and whether it has to run.
@@ -54,13 +53,28 @@ pub struct PlannedStage {
     pub freshness: Freshness,
 }
 
-/// Which stages run although they are fresh, and where.
-#[derive(Clone, Debug, Default)]
+/// What is asked of the stages, beside the experiment.
+#[derive(Clone, Debug)]
 pub struct Choices {
+    /// The last stage to run.
+    pub until: Stage,
     /// Stages that run in any case.
     pub force: Vec<Stage>,
     /// Start another run of the same experiment.
     pub new: bool,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self { until: Stage::Export, force: Vec::new(), new: false }
+    }
+}
+
+impl PlannedStage {
+    /// Whether it need not run.
+    pub fn is_fresh(&self) -> bool {
+        matches!(self.freshness, Freshness::Fresh { .. })
+    }
 }
 
 /// The experiment with its vocabulary filled in from the tokenizer.
@@ -97,21 +111,43 @@ pub fn graph(
     Ok(Some(Graph { experiment, inputs, identity, runs: runs.clone() }))
 }
 
-/// Whether each stage has to run, as things are.
+/// Whether each stage up to `choices.until` has to run, as things are. `manifest` is the run's at this moment.
 ///
 /// # Errors
 /// An input or output that cannot be looked at.
-pub fn stages(graph: &Graph, force: &[Stage]) -> Result<Vec<PlannedStage>> {
+pub fn stages(graph: &Graph, manifest: Option<&Manifest>, choices: &Choices) -> Result<Vec<PlannedStage>> {
+    plan_from(graph, manifest, choices, None)
+}
+
+/// The same of the stages after `done`, which has just run: what they read is known now.
+///
+/// # Errors
+/// An input or output that cannot be looked at.
+pub fn stages_after(
+    done: Stage,
+    graph: &Graph,
+    manifest: Option<&Manifest>,
+    choices: &Choices,
+) -> Result<Vec<PlannedStage>> {
+    plan_from(graph, manifest, choices, Some(done))
+}
+
+fn plan_from(
+    graph: &Graph,
+    manifest: Option<&Manifest>,
+    choices: &Choices,
+    done: Option<Stage>,
+) -> Result<Vec<PlannedStage>> {
     let mut planned: Vec<PlannedStage> = Vec::new();
-    for stage in Stage::ALL {
-        let is_stale = |other: &PlannedStage| matches!(other.freshness, Freshness::Stale { .. });
-        let before = planned.iter().find(|other| other.stage == Stage::Train && stage > Stage::Train);
-        let freshness = if force.contains(&stage) {
+    for stage in Stage::ALL.into_iter().filter(|stage| Some(*stage) > done && *stage <= choices.until) {
+        // Until training has run, nobody knows the weights that the later stages read.
+        let awaits_training = planned.iter().any(|other| other.stage == Stage::Train && !other.is_fresh());
+        let freshness = if choices.force.contains(&stage) {
             Freshness::Stale { reason: Reason::Forced }
-        } else if before.is_some_and(is_stale) {
+        } else if awaits_training {
             Freshness::Stale { reason: Reason::After(Stage::Train) }
         } else {
-            graph.freshness(stage, graph.identity.manifest.as_ref())?
+            graph.freshness(stage, manifest)?
         };
         planned.push(PlannedStage { stage, freshness });
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::keys::{KeyInputs, default_values};
-use super::stage::Stage;
+use crate::run_dir::Stage;
 use crate::run_dir::{StageRecord, StageState};
 
 /// Whether a stage has to run.
@@ -161,12 +161,7 @@ impl fmt::Display for Reason {
             Self::NeverRan => f.write_str("never ran"),
             Self::Forced => f.write_str("forced"),
             Self::Unfinished { state, progress } => {
-                f.write_str(match state {
-                    StageState::Running => "was killed",
-                    StageState::Stopped => "was interrupted",
-                    StageState::Failed => "failed",
-                    StageState::Done => "was done",
-                })?;
+                f.write_str(state.status(false).word())?;
                 progress.as_ref().map_or(Ok(()), |progress| write!(f, " at {progress}"))
             }
             Self::StepsRaised { old, new } => write!(f, "train.steps raised {old} -> {new}"),
@@ -298,10 +293,10 @@ mod tests {
         let progress = Some("step 40 of 100".to_owned());
         lines.push(Reason::Unfinished { state: StageState::Stopped, progress }.to_string());
         insta::assert_snapshot!(lines.join("\n"), @r"
-        was killed
-        was interrupted
+        interrupted
+        stopped
         failed
-        was interrupted at step 40 of 100
+        stopped at step 40 of 100
         ");
     }
 

@@ -11,8 +11,7 @@ use crate::experiment::Experiment;
 use crate::monitor::MetricsLog;
 use crate::plan::estimate::{Estimate, estimate};
 use crate::plan::identity::experiment_of;
-use crate::run_dir::{Manifest, RunDir};
-use crate::runs::State;
+use crate::run_dir::{Exit, Manifest, RunDir, RunStatus};
 use crate::stages::evaluate::Report as Evaluated;
 
 /// How much of one run a report holds.
@@ -49,7 +48,7 @@ pub struct RunReport {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     /// How it stands.
-    pub state: State,
+    pub status: RunStatus,
     /// The error that ended it.
     pub error: Option<String>,
     /// The last logged step.
@@ -95,9 +94,10 @@ impl RunReport {
         let (moments, num_moments) = moments(run, limits.sample_bytes);
         let modified = |file: fs::Metadata| file.modified().map(DateTime::<Utc>::from);
         let logged = fs::metadata(run.metrics()).and_then(modified).ok().filter(|_| !lines.is_empty());
+        let status = RunStatus::of(run, Some(&manifest));
         Ok(Self {
             label: label(run),
-            facts: Facts::of(State::of(run, Some(&manifest)), &manifest, &curves, evaluated.as_ref(), logged),
+            facts: Facts::of(status, &manifest, &curves, evaluated.as_ref(), logged),
             manifest,
             curves,
             maps,
@@ -105,6 +105,11 @@ impl RunReport {
             num_moments,
             evaluated,
         })
+    }
+
+    /// Whether somebody is writing to it.
+    pub fn is_running(&self) -> bool {
+        self.facts.status == RunStatus::Running
     }
 
     /// The curve of `tag`.
@@ -115,7 +120,7 @@ impl RunReport {
 
 impl Facts {
     fn of(
-        state: State,
+        status: RunStatus,
         manifest: &Manifest,
         curves: &[Curve],
         evaluated: Option<&Evaluated>,
@@ -139,12 +144,11 @@ impl Facts {
         });
         let in_training = losses.clone().next_back();
         Self {
-            error: manifest
-                .segments
-                .last()
-                .filter(|_| state == State::Failed)
-                .and_then(|start| start.exit.clone()),
-            state,
+            error: match manifest.segments.last().and_then(|start| start.exit.as_ref()) {
+                Some(Exit::Failed(error)) if status == RunStatus::Failed => Some(error.clone()),
+                _ => None,
+            },
+            status,
             step: curves
                 .iter()
                 .filter_map(|curve| curve.points.last())
@@ -159,7 +163,7 @@ impl Facts {
             best: losses.min_by(|a, b| a.nats.total_cmp(&b.nats)),
             tokens_per_second: median(points("train/tokens_per_second")),
             estimate: experiment.as_ref().filter(|known| has_vocabulary(known)).map(estimate),
-            worked: manifest.segments.iter().filter_map(|start| Some(start.finished? - start.started)).sum(),
+            worked: manifest.worked(),
             logged,
         }
     }
@@ -206,7 +210,7 @@ mod tests {
             curve("validation/loss", &[(10, 3.0), (20, 2.0), (25, f64::NAN), (30, 2.5)]),
             curve("validation/nats_per_byte", &[(20, std::f64::consts::LN_2)]),
         ];
-        let facts = Facts::of(State::Running, &manifest, &curves, None, None);
+        let facts = Facts::of(RunStatus::Running, &manifest, &curves, None, None);
         assert_eq!((facts.step, facts.steps, facts.tokens()), (30, None, None));
         assert_eq!(facts.best, Some(Loss { step: 20, nats: 2.0, bits_per_byte: Some(1.0) }));
         assert_eq!(facts.last.map(|loss| loss.nats), Some(2.5));

@@ -76,7 +76,8 @@ pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let absolute = std::path::absolute(path)?;
     let existing = absolute.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
-    fs4::available_space(existing)
+    let found = rustix::fs::statvfs(existing)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// The folder of `path`; a bare file name lies in the working directory.

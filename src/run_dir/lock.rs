@@ -1,34 +1,26 @@
 //! One writer a run.
 //!
-//! The lock is the kernel's (`flock`), so it ends with the process that holds it, however that ends; the file's
-//! content only tells others whom they wait for. Readers take no lock: every file that they read is replaced
-//! atomically or only grows.
+//! The content of the lock file tells others whom they wait for. Readers take no lock: every file that they read is
+//! replaced atomically or only grows.
 
 use crate::error::{UserError, user_errors};
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Seek, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::RunDir;
 use super::atomic::remove_unfinished;
+use crate::storage::{Disk, FileLock, clear_leftovers};
 
 /// The right to write to a run directory, until dropped.
 #[derive(Debug)]
 pub struct WriteLock {
-    // Holds the kernel's lock for as long as it is open.
-    _file: File,
+    _lock: FileLock,
 }
-
-/// How often, and how long apart, a lock is tried that somebody may hold only to look: see [`RunDir::in_use`].
-const TRIES: u32 = 5;
-const LOOK: Duration = Duration::from_millis(10);
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,31 +78,32 @@ user_errors!(LockError);
 
 impl RunDir {
     /// Takes the run's write lock, which ends when the value is dropped or the process dies, and removes what a
-    /// killed writer left unfinished.
+    /// killed writer left unfinished; an export that it had moved aside takes its name back.
     ///
     /// # Errors
     /// [`LockError::InUse`] at once when another process, or another part of this one, holds it.
     pub fn lock_for_writing(&self) -> Result<WriteLock, LockError> {
         let path = self.lock();
         let failed = |source| LockError::Io { path: path.clone(), source };
-        let mut file = match try_lock_patiently(&path).map_err(failed)? {
-            Some(file) => file,
-            None => return Err(LockError::InUse { run: self.root().to_owned(), holder: self.holder() }),
+        let Some(mut lock) = FileLock::try_exclusive(&path).map_err(failed)? else {
+            return Err(LockError::InUse { run: self.root().to_owned(), holder: self.holder() });
         };
         let holder = Holder {
             pid: std::process::id(),
             host: sysinfo::System::host_name().unwrap_or_default(),
             since: Utc::now(),
         };
-        introduce(&mut file, &holder).map_err(failed)?;
+        introduce(&mut lock, &holder).map_err(failed)?;
         remove_unfinished(self.root()).map_err(failed)?;
-        Ok(WriteLock { _file: file })
+        let export = self.export();
+        let is_export = |name: &str| export.file_name().is_some_and(|own| own == name);
+        clear_leftovers(&Disk::default(), self.root(), is_export);
+        Ok(WriteLock { _lock: lock })
     }
 
     /// Whether somebody is writing to the run now. Only looking: no writer is kept away for longer than a moment.
     pub fn in_use(&self) -> bool {
-        let taken = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-        File::open(self.lock()).is_ok_and(taken)
+        FileLock::is_held(&self.lock())
     }
 
     /// Who wrote to the run last, or is writing now; none if nobody has told.
@@ -119,52 +112,11 @@ impl RunDir {
     }
 }
 
-/// Locks the file at `path`, which is made if need be, until the value is dropped; none while somebody else has it.
-///
-/// Whoever deletes a lock file holds its lock meanwhile, so that a lock counts only on the file that has the name.
-///
-/// # Errors
-/// The file cannot be made or locked.
-pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    loop {
-        // Not truncated: until the lock is ours, the content belongs to its holder.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) if has_name(&file, path)? => return Ok(Some(file)),
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(source)) => return Err(source),
-        }
-    }
-}
-
-fn try_lock_patiently(path: &Path) -> io::Result<Option<File>> {
-    for _ in 1..TRIES {
-        match try_lock(path)? {
-            None => thread::sleep(LOOK),
-            locked => return Ok(locked),
-        }
-    }
-    try_lock(path)
-}
-
-/// Whether `file` is what `path` names now.
-fn has_name(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match fs::metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// Writes who holds the lock into its file.
-fn introduce(file: &mut File, holder: &Holder) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
+fn introduce(lock: &mut FileLock, holder: &Holder) -> io::Result<()> {
     let mut text = serde_json::to_vec(holder)?;
     text.push(b'\n');
-    file.write_all(&text)
+    lock.write(&text)
 }
 
 fn describe(holder: Option<&Holder>) -> String {
@@ -235,15 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_file_that_was_deleted_is_no_lock() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.lock");
-        let first = try_lock(&path).unwrap().unwrap();
-        assert!(try_lock(&path).unwrap().is_none());
-        fs::remove_file(&path).unwrap();
-        assert!(!has_name(&first, &path).unwrap());
-        let second = try_lock(&path).unwrap().unwrap();
-        assert!(has_name(&second, &path).unwrap() && !has_name(&first, &path).unwrap());
+    fn a_link_in_the_lock_files_place_is_refused() {
+        let (dir, run) = run();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "theirs").unwrap();
+        std::os::unix::fs::symlink(&victim, run.lock()).unwrap();
+        assert!(matches!(run.lock_for_writing(), Err(LockError::Io { .. })));
+        assert_eq!(fs::read_to_string(victim).unwrap(), "theirs");
     }
 
     #[test]

@@ -5,11 +5,12 @@
 
 use crate::error::{ErrorReport, UserError, user_errors};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -102,11 +103,52 @@ pub struct Segment {
     pub started: DateTime<Utc>,
     /// When it ended; none while it runs, or when it was killed.
     pub finished: Option<DateTime<Utc>>,
-    /// How it ended: `done`, `stopped` or an error's first line.
-    pub exit: Option<String>,
+    /// How it ended; none while it runs, or when it was killed.
+    pub exit: Option<Exit>,
     /// What failed, where it ended so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
+}
+
+/// How a start ended, in its own words: in the manifest `done`, `stopped`, or an error's first line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Exit {
+    /// Every stage that was asked for is done.
+    Done,
+    /// It was asked to stop.
+    Stopped,
+    /// An error ended it: its first line.
+    Failed(String),
+}
+
+const DONE: &str = "done";
+const STOPPED: &str = "stopped";
+
+impl From<String> for Exit {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            DONE => Self::Done,
+            STOPPED => Self::Stopped,
+            _ => Self::Failed(text),
+        }
+    }
+}
+
+impl From<Exit> for String {
+    fn from(exit: Exit) -> Self {
+        exit.to_string()
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => DONE,
+            Self::Stopped => STOPPED,
+            Self::Failed(error) => error,
+        })
+    }
 }
 
 /// Why a manifest cannot be used.
@@ -245,6 +287,11 @@ impl Manifest {
         self.segments.last().map_or(self.created, |segment| segment.started)
     }
 
+    /// How long it has been at work, all starts together; how long a killed one was, nobody has told.
+    pub fn worked(&self) -> TimeDelta {
+        self.segments.iter().filter_map(|start| Some(start.finished? - start.started)).sum()
+    }
+
     /// The manifest before the last change, if it can be used.
     fn good_previous(run: &RunDir) -> Option<PathBuf> {
         let path = run.previous_manifest();
@@ -340,6 +387,25 @@ mod tests {
         let value: Value = serde_json::from_slice(&first).unwrap();
         assert_eq!(value["segments"][0]["threads"], 2);
         assert_eq!(value["digest"].as_str().unwrap().len(), 64);
+    }
+
+    #[test]
+    fn an_exit_is_the_text_that_it_always_was() {
+        let (_dir, run) = run();
+        let failed = || Exit::Failed("train failed: no room".into());
+        for (exit, text) in [
+            (Some(Exit::Done), json!("done")),
+            (Some(Exit::Stopped), json!("stopped")),
+            (Some(failed()), json!("train failed: no room")),
+            (None, Value::Null),
+        ] {
+            let mut manifest = sample();
+            manifest.segments[0].exit.clone_from(&exit);
+            manifest.save(&run).unwrap();
+            let value: Value = serde_json::from_slice(&fs::read(run.manifest()).unwrap()).unwrap();
+            assert_eq!(value["segments"][0]["exit"], text);
+            assert_eq!(Manifest::load(&run).unwrap().segments[0].exit, exit);
+        }
     }
 
     #[test]

@@ -13,106 +13,104 @@ pub mod trained;
 mod walk;
 mod watch;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Error, Result, bail};
 
 pub use orders::follow;
 pub use reproduce::{Compared, Difference, Extent, Reproduced, Reproduction};
-pub use resume::{Resuming, resume};
+pub use resume::Resuming;
 pub use summary::{StageSummary, Summary};
 
 use crate::distributed::World;
 use crate::error::{Hint, UserError};
 use crate::experiment::{Provenance, Resolved};
-use crate::plan::{self, Choices, Freshness, Graph, PlannedStage, Reach, Stage};
+use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
 use crate::run_dir::RunsDir;
 use orders::Order;
 use session::{Session, is_stop, keep_marks};
 use watch::watch;
 
 /// How much of the graph runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The last stage to run.
-    pub until: Stage,
-    /// Stages that run in any case, and whether the run is a new one.
+    /// Which stages run, and whether the run is a new one.
     pub choices: Choices,
     /// Pause training after this step, without touching the schedule.
     pub stop_at_step: Option<u64>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { until: Stage::Export, choices: Choices::default(), stop_at_step: None }
-    }
-}
-
-/// Runs an experiment: every stage that is not fresh, up to `options.until`. The leader of `world` calls this, the others
-/// [`follow`].
-///
-/// # Errors
-/// An experiment that cannot be run as it is, a stage that fails, a stop on request.
-pub fn run(resolved: &Resolved, runs: &RunsDir, options: &Options, world: &World) -> Result<Summary> {
-    let from = From { file: Some(&resolved.file), provenance: &resolved.provenance };
-    walk(graph(resolved, runs, options)?, &from, options, world)
-}
-
 /// Where an experiment came from.
-struct From<'a> {
+#[derive(Clone, Debug, Default)]
+struct Source {
     /// Its file; none for one that is read from a manifest that knows none.
-    file: Option<&'a Path>,
+    file: Option<PathBuf>,
     /// Who set which value.
-    provenance: &'a Provenance,
+    provenance: Provenance,
 }
 
-/// Whether [`run`] would find a stage that is not fresh.
-///
-/// # Errors
-/// As [`run`], before its first stage.
-pub fn has_work(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<bool> {
-    stale(&graph(resolved, runs, options)?, options)
+/// A run that is to be brought up to date with its graph.
+pub struct Execution {
+    graph: Graph,
+    source: Source,
+    options: Options,
+    planned: Vec<PlannedStage>,
 }
 
-fn stale(graph: &Graph, options: &Options) -> Result<bool> {
-    let planned = plan::stages(graph, &options.choices.force)?;
-    Ok(planned.iter().any(|planned| planned.stage <= options.until && !is_fresh(planned)))
-}
-
-fn graph(resolved: &Resolved, runs: &RunsDir, options: &Options) -> Result<Graph> {
-    let experiment = plan::with_vocabulary(&resolved.experiment)?;
-    let graph = plan::graph(experiment, runs, &options.choices, Reach::Hub(watch()));
-    let unstarted = |error: Error| match is_stop(&error) {
-        true => error.context("stopped before the run began").hint("start it again to go on"),
-        false => error,
-    };
-    let Some(graph) = graph.map_err(unstarted)? else {
-        bail!(
-            UserError::failed("the hub did not tell what it has").hint("check the network and HF_ENDPOINT")
-        );
-    };
-    Ok(graph)
-}
-
-/// Brings a run up to date with its graph.
-fn walk(mut graph: Graph, from: &From<'_>, options: &Options, world: &World) -> Result<Summary> {
-    if let Some(manifest) = &graph.identity.manifest {
-        keep_marks(&mut graph.experiment, manifest, from.provenance);
+impl Execution {
+    /// The run of an experiment: every stage that is not fresh.
+    ///
+    /// # Errors
+    /// An experiment that cannot be run as it is; inputs that cannot be found.
+    pub fn of(resolved: &Resolved, runs: &RunsDir, options: Options) -> Result<Self> {
+        let experiment = plan::with_vocabulary(&resolved.experiment)?;
+        let graph = plan::graph(experiment, runs, &options.choices, Reach::Hub(watch()));
+        let unstarted = |error: Error| match is_stop(&error) {
+            true => error.context("stopped before the run began").hint("start it again to resume"),
+            false => error,
+        };
+        let Some(graph) = graph.map_err(unstarted)? else {
+            bail!(
+                UserError::failed("the hub did not tell what it has")
+                    .hint("check the network and HF_ENDPOINT")
+            );
+        };
+        let source = Source { file: Some(resolved.file.clone()), provenance: resolved.provenance.clone() };
+        Self::plan(graph, source, options)
     }
-    tracing::info!("run        {}", graph.identity.run.root().display());
-    let mut planned = plan::stages(&graph, &options.choices.force)?;
-    planned.retain(|planned| planned.stage <= options.until);
-    if planned.iter().all(is_fresh) && is_recorded(&graph) {
-        for PlannedStage { stage, freshness } in &planned {
-            tracing::info!("{stage:<10} {freshness}");
+
+    fn plan(mut graph: Graph, source: Source, options: Options) -> Result<Self> {
+        if let Some(manifest) = &graph.identity.manifest {
+            keep_marks(&mut graph.experiment, manifest, &source.provenance);
         }
-        return Summary::of(&graph, planned.iter().map(StageSummary::fresh).collect());
+        let planned = plan::stages(&graph, graph.identity.manifest.as_ref(), &options.choices)?;
+        Ok(Self { graph, source, options, planned })
     }
-    let mut session = Session::start(graph, from)?;
-    world.announce(RUN, &session.run().root().to_string_lossy())?;
-    let walked = walk::stages(&mut session, options, world);
-    session.finish(&walked)?;
-    Summary::of(&session.graph, walked?)
+
+    /// Whether a stage is not fresh.
+    pub fn has_work(&self) -> bool {
+        !self.planned.iter().all(PlannedStage::is_fresh)
+    }
+
+    /// Brings the run up to date. The leader of `world` calls this, the others [`follow`].
+    ///
+    /// # Errors
+    /// A stage that fails, a stop on request.
+    pub fn run(self, world: &World) -> Result<Summary> {
+        let Self { graph, source, options, planned } = self;
+        tracing::info!("run        {}", graph.identity.run.root().display());
+        if planned.iter().all(PlannedStage::is_fresh) && is_recorded(&graph) {
+            for PlannedStage { stage, freshness } in &planned {
+                tracing::info!("{stage:<10} {freshness}");
+            }
+            return Summary::of(&graph, planned.iter().map(StageSummary::of).collect());
+        }
+        let mut session = Session::start(graph, &source)?;
+        world.announce(RUN, &session.run().root().to_string_lossy())?;
+        let walked = walk::stages(&mut session, &options, world);
+        session.finish(&walked)?;
+        Summary::of(&session.graph, walked?)
+    }
 }
 
 /// Under this name the launcher learns which run to go on with after a rank has died.
@@ -132,10 +130,6 @@ pub fn dismiss<T>(outcome: Result<T>, world: &World) -> Result<T> {
     // Ranks that stopped in the middle of a piece of work wait for nothing any more, and may be gone.
     let _ = world.share(Some(order));
     outcome
-}
-
-fn is_fresh(planned: &PlannedStage) -> bool {
-    matches!(planned.freshness, Freshness::Fresh { .. })
 }
 
 /// Whether the manifest already says everything about the experiment, its notes included.

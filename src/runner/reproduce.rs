@@ -10,14 +10,14 @@ use serde::Serialize;
 
 use super::session::is_stop;
 use super::trained::graph_of;
-use super::{From, Options, walk};
+use super::{Execution, Options, Source};
 use crate::checkpoint;
 use crate::distributed::World;
 use crate::error::UserError;
 use crate::experiment::{Experiment, Provenance};
 use crate::interrupt;
 use crate::plan::identity::{self, Trajectory, steps_taken};
-use crate::plan::{Graph, Stage};
+use crate::plan::{Choices, Graph, Stage};
 use crate::run_dir::{Manifest, RunDir, StageState};
 pub use compare::Compared;
 use compare::compare;
@@ -36,8 +36,7 @@ pub struct Extent {
 pub struct Reproduction {
     original: RunDir,
     manifest: Manifest,
-    graph: Graph,
-    options: Options,
+    execution: Execution,
     steps: u64,
 }
 
@@ -90,49 +89,44 @@ impl Reproduction {
         // Tokens that another run prepared are no stage of this one.
         let last = Stage::ALL.into_iter().rfind(done).filter(|_| is_whole);
         let options = Options {
-            until: last.unwrap_or(Stage::Train).max(Stage::Train),
+            choices: Choices { until: last.unwrap_or(Stage::Train).max(Stage::Train), ..Choices::default() },
             stop_at_step: (!is_whole).then_some(steps),
-            ..Options::default()
         };
         let graph = Graph { experiment, inputs: then.inputs, identity, runs };
+        let source = Source { file: manifest.file.clone(), provenance: Provenance::default() };
+        let execution = Execution::plan(graph, source, options)?;
         // As the reproduction's path, which `runs` begins.
         let original = RunDir::new(std::path::absolute(run.root())?);
-        Ok(Self { original, manifest, graph, options, steps })
+        Ok(Self { original, manifest, execution, steps })
     }
 
     /// What it is run with.
     pub fn experiment(&self) -> &Experiment {
-        &self.graph.experiment
+        &self.execution.graph.experiment
     }
 
     /// What is different around this run and the original.
     pub fn differences(&self) -> Vec<Difference> {
-        surroundings::differences(&self.manifest, &self.graph)
+        surroundings::differences(&self.manifest, &self.execution.graph)
     }
 
     /// Whether anything has to be computed before the two can be compared.
-    ///
-    /// # Errors
-    /// As [`Self::run`].
-    pub fn has_work(&self) -> Result<bool> {
-        match self.options.stop_at_step {
-            Some(step) => Ok(steps_taken(&self.graph.identity.run) < step),
-            None => super::stale(&self.graph, &self.options),
+    pub fn has_work(&self) -> bool {
+        match self.execution.options.stop_at_step {
+            Some(step) => steps_taken(&self.execution.graph.identity.run) < step,
+            None => self.execution.has_work(),
         }
     }
 
     /// Runs it again and compares. The leader of `world` calls this, the others [`super::follow`].
     ///
     /// # Errors
-    /// As [`super::run`]; files of either run that cannot be read. That they differ is no error.
+    /// As [`Execution::run`]; files of either run that cannot be read. That they differ is no error.
     pub fn run(self, world: &World) -> Result<Reproduced> {
-        let Self { original, manifest, graph, options, steps } = self;
-        let differences = surroundings::differences(&manifest, &graph);
-        let again = graph.identity.run.clone();
-        let provenance = Provenance::default();
-        let walked =
-            walk(graph, &From { file: manifest.file.as_deref(), provenance: &provenance }, &options, world);
-        match walked {
+        let differences = self.differences();
+        let Self { original, execution, steps, .. } = self;
+        let again = execution.graph.identity.run.clone();
+        match execution.run(world) {
             Ok(_) => {}
             // It was to stop there.
             Err(error) if is_stop(&error) && !interrupt::requested() && has_checkpoint(&again, steps) => {}

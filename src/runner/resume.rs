@@ -6,8 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::trained::runs_of;
 use super::watch::watch;
-use super::{From, Options, stale, walk};
-use crate::distributed::World;
+use super::{Execution, Options, Source};
 use crate::error::{Hint, UserError};
 use crate::experiment::{self, Experiment, Overrides, Provenance};
 use crate::plan::identity::{self, Identity, Trajectory, experiment_of};
@@ -43,39 +42,26 @@ impl Resuming {
         Ok(Self { run: run.clone(), manifest, experiment, provenance })
     }
 
-    /// Whether a stage up to `options.until` has to run.
-    ///
-    /// # Errors
-    /// As [`resume`].
-    pub fn has_work(&self, options: &Options) -> Result<bool> {
-        stale(&self.graph()?, options)
-    }
-
     /// What it is to be run with.
     pub fn experiment(&self) -> &Experiment {
         &self.experiment
     }
 
-    fn graph(&self) -> Result<Graph> {
-        let Self { run, manifest, experiment, .. } = self;
-        let runs = runs_of(run)?;
-        let inputs = inputs(experiment, manifest, &runs)?;
-        let identity = same_run(run, manifest.clone(), experiment, &inputs)?;
-        Ok(Graph { experiment: experiment.clone(), inputs, identity, runs })
+    /// Goes on with the run.
+    ///
+    /// The environment is not looked at, and neither are the files that the run was started from: what it reads is
+    /// prepared already, or is looked up again only where it is missing.
+    ///
+    /// # Errors
+    /// As [`Execution::of`].
+    pub fn execution(self, options: Options) -> Result<Execution> {
+        let Self { run, manifest, experiment, provenance } = self;
+        let runs = runs_of(&run)?;
+        let inputs = inputs(&experiment, &manifest, &runs)?;
+        let source = Source { file: manifest.file.clone(), provenance };
+        let identity = same_run(&run, manifest, &experiment, &inputs)?;
+        Execution::plan(Graph { experiment, inputs, identity, runs }, source, options)
     }
-}
-
-/// Goes on with a run.
-///
-/// The environment is not looked at, and neither are the files that the run was started from: what it reads is
-/// prepared already, or is looked up again only where it is missing. The leader of `world` calls this, the others
-/// [`super::follow`].
-///
-/// # Errors
-/// As [`super::run`].
-pub fn resume(resuming: &Resuming, options: &Options, world: &World) -> Result<super::Summary> {
-    let from = From { file: resuming.manifest.file.as_deref(), provenance: &resuming.provenance };
-    walk(resuming.graph()?, &from, options, world)
 }
 
 /// The manifest's experiment with `set` applied.

@@ -8,7 +8,7 @@ use chrono::Utc;
 use serde_json::Value;
 use tch::Device;
 
-use super::From;
+use super::Source;
 use crate::error::{ErrorReport, Status};
 use crate::experiment::{Experiment, Provenance, SetBy};
 use crate::monitor;
@@ -17,7 +17,7 @@ use crate::plan::identity::TRAJECTORY;
 use crate::plan::keys::{self, KeyInputs};
 use crate::plan::{Reason, Stage};
 use crate::run_dir::{
-    Environment, Manifest, RunDir, Segment, StageRecord, StageState, WriteLock, redact, write_atomic,
+    Environment, Exit, Manifest, RunDir, Segment, StageRecord, StageState, WriteLock, redact, write_atomic,
 };
 use crate::{torch, train};
 
@@ -35,7 +35,7 @@ impl Session {
     ///
     /// # Errors
     /// The run is in use, or its directory cannot be written.
-    pub(super) fn start(mut graph: Graph, from: &From<'_>) -> Result<Self> {
+    pub(super) fn start(mut graph: Graph, source: &Source) -> Result<Self> {
         let run = graph.identity.run.clone();
         run.create()?;
         let lock = run.lock_for_writing()?;
@@ -47,10 +47,11 @@ impl Session {
             let name = graph.experiment.run.name.clone().unwrap_or_default();
             Manifest::new(run.id(), name, Value::Null)
         };
-        keep_marks(&mut graph.experiment, &manifest, from.provenance);
+        keep_marks(&mut graph.experiment, &manifest, &source.provenance);
         manifest.experiment = serde_json::to_value(&graph.experiment)?;
-        manifest.layers = layers(from.provenance, &manifest);
-        manifest.file = from.file.and_then(|file| std::path::absolute(file).ok()).or(manifest.file);
+        manifest.layers = layers(&source.provenance, &manifest);
+        manifest.file =
+            source.file.as_ref().and_then(|file| std::path::absolute(file).ok()).or(manifest.file);
         manifest.inputs = serde_json::to_value(&graph.inputs)?;
         let trajectory = &graph.identity.trajectory;
         let target = keys::target(&graph.experiment, trajectory).key();
@@ -131,11 +132,11 @@ impl Session {
         if let Some(segment) = self.manifest.segments.last_mut() {
             segment.finished = Some(Utc::now());
             segment.exit = Some(match outcome {
-                Ok(_) => "done".to_owned(),
-                Err(error) if is_stop(error) => "stopped".to_owned(),
+                Ok(_) => Exit::Done,
+                Err(error) if is_stop(error) => Exit::Stopped,
                 Err(error) => {
                     segment.error = Some(ErrorReport::from(error).map(redact));
-                    redact(&error.to_string())
+                    Exit::Failed(redact(&error.to_string()))
                 }
             });
         }

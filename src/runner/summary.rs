@@ -22,17 +22,13 @@ pub struct StageSummary {
 }
 
 impl StageSummary {
-    /// A stage and what was done about it.
-    pub fn new(stage: Stage, freshness: &Freshness) -> Self {
-        match freshness {
+    /// A stage and what was done about it, which is what was planned.
+    pub fn of(planned: &PlannedStage) -> Self {
+        let stage = planned.stage;
+        match &planned.freshness {
             Freshness::Fresh { note } => Self { stage, ran: false, reason: note.clone() },
             Freshness::Stale { reason } => Self { stage, ran: true, reason: Some(reason.to_string()) },
         }
-    }
-
-    /// A stage that did not have to run.
-    pub fn fresh(planned: &PlannedStage) -> Self {
-        Self::new(planned.stage, &planned.freshness)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Stage after stage: skip what is fresh, run what is not, write down both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 
 use anyhow::{Context, Error, Result, bail};
@@ -20,7 +20,7 @@ use crate::experiment::CheckpointChoice;
 use crate::interrupt::{self, Stopped};
 use crate::plan::graph::FILES;
 use crate::plan::identity::steps_taken;
-use crate::plan::{Freshness, Graph, Reason, Stage};
+use crate::plan::{self, Freshness, Graph, PlannedStage, Reason, Stage};
 use crate::run_dir::{OutputFile, RunDir, write_json};
 use crate::stages::sample::Weights;
 use crate::stages::{export, prepare};
@@ -28,25 +28,24 @@ use crate::stages::{export, prepare};
 /// What a stage made, by name.
 type Outputs = BTreeMap<String, Value>;
 
-/// Brings every stage up to `options.until` up to date.
+/// Runs the stages that have to run.
 ///
 /// # Errors
 /// The first stage that fails, or a stop on request.
 pub fn stages(session: &mut Session, options: &Options, world: &World) -> Result<Vec<StageSummary>> {
     let mut summaries = Vec::new();
-    for stage in Stage::ALL.into_iter().filter(|stage| *stage <= options.until) {
+    // Planned again: until the lock was ours, another process may have been at work here.
+    let mut left = VecDeque::from(plan::stages(&session.graph, Some(&session.manifest), &options.choices)?);
+    while let Some(planned) = left.pop_front() {
+        let PlannedStage { stage, freshness } = &planned;
         interrupt::check().map_err(|stop| stopped(stop.into(), session.run(), &format!("before {stage}")))?;
-        let forced = options.choices.force.contains(&stage);
-        let freshness = if forced {
-            Freshness::Stale { reason: Reason::Forced }
-        } else {
-            session.graph.freshness(stage, Some(&session.manifest))?
-        };
         tracing::info!("{stage:<10} {freshness}");
-        if let Freshness::Stale { reason } = &freshness {
-            run_one(session, stage, reason, options, world)?;
+        if let Freshness::Stale { reason } = freshness {
+            run_one(session, *stage, reason, options, world)?;
+            left =
+                plan::stages_after(*stage, &session.graph, Some(&session.manifest), &options.choices)?.into();
         }
-        summaries.push(StageSummary::new(stage, &freshness));
+        summaries.push(StageSummary::of(&planned));
     }
     Ok(summaries)
 }

@@ -209,7 +209,7 @@ impl Fact {
         match self {
             Self::Id => json!(run.run.id()),
             Self::Name => json!(run.name()),
-            Self::State => json!(run.state),
+            Self::State => json!(run.status),
             Self::Step => json!(run.step),
             Self::Steps => json!(run.steps()),
             Self::Started => {

@@ -6,7 +6,8 @@ use glob::Pattern;
 use serde_json::Value;
 
 use super::columns::{Column, QueryError};
-use super::overview::{Overview, State};
+use super::overview::Overview;
+use crate::run_dir::RunStatus;
 
 /// What has to be true of a run; all of it.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +15,7 @@ pub struct Filter {
     /// One of these names, or of these `name/id`; any if there is none.
     pub names: Vec<Pattern>,
     /// One of these states; any if there is none.
-    pub states: Vec<State>,
+    pub states: Vec<RunStatus>,
     /// Each of these labels: its name, and its value if that matters.
     pub labels: Vec<(String, Option<String>)>,
     /// Each of these comparisons.
@@ -35,7 +36,7 @@ impl Filter {
             labels.get(name).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
         };
         (self.names.is_empty() || name())
-            && (self.states.is_empty() || self.states.contains(&run.state))
+            && (self.states.is_empty() || self.states.contains(&run.status))
             && self.labels.iter().all(has)
             && self.conditions.iter().all(|condition| condition.holds(run))
     }
@@ -151,7 +152,7 @@ mod tests {
         Overview {
             run: RunDir::new("runs/tiny/0123456789"),
             manifest: Ok(Manifest::new("0123456789", "tiny", experiment)),
-            state: State::Done,
+            status: RunStatus::Done,
             step: 7,
             tail,
         }
@@ -235,8 +236,8 @@ mod tests {
             (named("tiny/01*"), true),
             (named("0123456789"), true),
             (named("big*"), false),
-            (Filter { states: vec![State::Failed, State::Done], ..Filter::default() }, true),
-            (Filter { states: vec![State::Failed], ..Filter::default() }, false),
+            (Filter { states: vec![RunStatus::Failed, RunStatus::Done], ..Filter::default() }, true),
+            (Filter { states: vec![RunStatus::Failed], ..Filter::default() }, false),
             (Filter { labels: vec![label("paper")], ..Filter::default() }, true),
             (Filter { labels: vec![label("paper=yes"), label("a.b=c")], ..Filter::default() }, true),
             (Filter { labels: vec![label("paper=no")], ..Filter::default() }, false),

@@ -5,7 +5,7 @@
 //! meanwhile is put back.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -15,12 +15,13 @@ use serde::Serialize;
 
 use super::overview::{bytes_in, listed};
 use super::used;
+use crate::data::recover;
 use crate::data::sources::DigestCache;
 use crate::error::{Hint, UserError};
 use crate::plan::inputs::digest_cache;
-use crate::run_dir::{RunDir, RunsDir, is_unfinished, try_lock};
+use crate::run_dir::{RunDir, RunsDir, is_unfinished};
 use crate::stages::prepare::lock_file;
-use crate::storage::{Sibling, in_use};
+use crate::storage::{FileLock, Sibling};
 
 /// What nobody holds a lock on, and no manifest names, is left alone until it is this old: its maker may be at work.
 pub const MARGIN: Duration = Duration::from_secs(3600);
@@ -99,7 +100,7 @@ impl Collector<'_> {
 
     fn dry_runs(&mut self) -> io::Result<()> {
         for path in entries(self.runs.root())? {
-            if name(&path).starts_with(".dry-run-") && self.is_old(&path) && !in_use(&path) {
+            if name(&path).starts_with(".dry-run-") && self.is_old(&path) && !FileLock::is_held(&path) {
                 self.take("dry run", &path, |path| fs::remove_dir_all(path));
             }
         }
@@ -157,7 +158,24 @@ impl Collector<'_> {
         }
     }
 
+    /// Puts back prepared data that a process had moved aside when it died.
+    fn restore(&self) -> io::Result<()> {
+        let folder = self.runs.all_prepared();
+        for path in entries(&folder)? {
+            if let Some((target, Sibling::Replaced)) = Sibling::parse(&name(&path))
+                && !folder.join(target).exists()
+                && let Ok(Some(_lock)) = FileLock::try_exclusive(&lock_file(&folder.join(target)))
+            {
+                recover(&folder.join(target));
+            }
+        }
+        Ok(())
+    }
+
     fn prepared(&mut self) -> Result<()> {
+        if self.really {
+            self.restore().with_context(|| format!("cannot read {}", self.runs.all_prepared().display()))?;
+        }
         let Some(needed) = self.needed()? else { return Ok(()) };
         let unneeded: Vec<PathBuf> = entries(&self.runs.all_prepared())?
             .into_iter()
@@ -196,7 +214,7 @@ impl Collector<'_> {
                 tracing::warn!("cannot remove {}: {error}\nhint: check its permissions", hidden.display());
                 continue;
             }
-            // While its lock is ours: see `try_lock`.
+            // While its lock is ours: see `FileLock::try_exclusive`.
             let _ = fs::remove_file(lock_file(&path));
             self.collected.garbage.push(Garbage { what: what_prepared(&path), path, bytes });
         }
@@ -234,19 +252,14 @@ impl Collector<'_> {
                 if is_prepared(&dir) && !dir.exists() && self.is_old(&path) {
                     self.remove_lock_file(&dir, &path);
                 }
-            } else if let Some((target, _)) = name.split_once(".partial-") {
+            } else if let Some((target, kind)) = Sibling::parse(&name) {
                 let dir = path.with_file_name(target.trim_start_matches('.'));
-                if is_free(&lock_file(&dir)) && is_free(&path.join("lock")) {
-                    self.take("unfinished prepared data", &path, remove_any);
+                // Without its successor it is the only one there is: `restore` gives it its name back.
+                let is_only = kind == Sibling::Replaced && !dir.exists();
+                if !is_only && is_free(&lock_file(&dir)) && is_free(&path) {
+                    self.take(what_beside(kind), &path, remove_any);
                 }
-            } else if let Some((target, Sibling::Removed)) = Sibling::parse(&name) {
-                let dir = path.with_file_name(target.trim_start_matches('.'));
-                if is_free(&lock_file(&dir)) {
-                    self.take("half-removed prepared data", &path, remove_any);
-                }
-            } else if (name.starts_with(".replaced-") || name.starts_with(".tmp") || is_unfinished(&name))
-                && self.is_old(&path)
-            {
+            } else if (name.starts_with(".tmp") || is_unfinished(&name)) && self.is_old(&path) {
                 self.take("unfinished file", &path, remove_any);
             }
         }
@@ -257,7 +270,7 @@ impl Collector<'_> {
         if !is_free(path) {
             return;
         }
-        self.take("lock file", path, |path| match try_lock(path)? {
+        self.take("lock file", path, |path| match FileLock::try_exclusive(path)? {
             // Made while we waited for nobody: prepare holds the lock before the directory is there.
             Some(_lock) if !dir.exists() => fs::remove_file(path),
             _ => Ok(()),
@@ -282,14 +295,14 @@ impl Collector<'_> {
 struct Aside {
     path: PathBuf,
     hidden: PathBuf,
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// Hides prepared data that nobody is making.
 fn set_aside(unneeded: Vec<PathBuf>) -> Vec<Aside> {
     let mut aside = Vec::new();
     for path in unneeded {
-        let Ok(Some(lock)) = try_lock(&lock_file(&path)) else { continue };
+        let Ok(Some(lock)) = FileLock::try_exclusive(&lock_file(&path)) else { continue };
         let hidden = Sibling::Removed.of(&path.with_file_name(format!(".{}", name(&path))));
         match fs::rename(&path, &hidden) {
             Ok(()) => aside.push(Aside { path, hidden, _lock: lock }),
@@ -308,7 +321,9 @@ fn leftovers(run: &RunDir) -> Vec<(&'static str, PathBuf)> {
         for path in entries(&folder).unwrap_or_default() {
             let name = name(&path);
             match Sibling::parse(&name) {
-                Some((_, Sibling::Temporary)) if !in_use(&path) => found.push(("unfinished directory", path)),
+                Some((_, Sibling::Temporary)) if !FileLock::is_held(&path) => {
+                    found.push(("unfinished directory", path))
+                }
                 Some((_, Sibling::Removed)) => found.push(("half-removed directory", path)),
                 // Without its successor it is the only one there is.
                 Some((target, Sibling::Replaced)) if path.with_file_name(target).exists() => {
@@ -339,13 +354,21 @@ fn is_prepared(path: &Path) -> bool {
     key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+fn what_beside(kind: Sibling) -> &'static str {
+    match kind {
+        Sibling::Temporary => "unfinished prepared data",
+        Sibling::Replaced => "replaced prepared data",
+        Sibling::Removed => "half-removed prepared data",
+    }
+}
+
 fn what_prepared(path: &Path) -> &'static str {
     if name(path).starts_with("tokenizer-") { "learnt tokenizer" } else { "prepared data" }
 }
 
 /// Whether nobody holds the lock on this file.
 fn is_free(path: &Path) -> bool {
-    !in_use(path)
+    !FileLock::is_held(path)
 }
 
 fn remove_any(path: &Path) -> io::Result<()> {

@@ -18,4 +18,4 @@ pub mod used;
 
 pub use columns::{Column, QueryError};
 pub use filter::{Condition, Filter};
-pub use overview::{Overview, State};
+pub use overview::Overview;

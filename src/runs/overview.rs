@@ -7,7 +7,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use rayon::prelude::*;
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::checkpoint;
@@ -15,58 +14,7 @@ use crate::error::Hint;
 use crate::monitor::MetricsTail;
 use crate::plan::Stage;
 use crate::plan::keys::default_values;
-use crate::run_dir::{Manifest, RunDir, RunsDir, Segment, StageState};
-
-/// How a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Somebody is writing to it now.
-    Running,
-    /// Trained to its last step, and nothing failed since.
-    Done,
-    /// Stopped on request; it can go on.
-    Stopped,
-    /// Ended by an error.
-    Failed,
-    /// Its process is gone without a word: killed, or the machine went down. It can go on.
-    Interrupted,
-    /// It ended well and has trained nothing yet.
-    Untrained,
-    /// Its manifest cannot be read.
-    Damaged,
-}
-
-impl State {
-    /// The state in one word, as on the command line.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Done => "done",
-            Self::Stopped => "stopped",
-            Self::Failed => "failed",
-            Self::Interrupted => "interrupted",
-            Self::Untrained => "untrained",
-            Self::Damaged => "damaged",
-        }
-    }
-
-    /// How `run` stands; without its manifest it counts as damaged.
-    pub fn of(run: &RunDir, manifest: Option<&Manifest>) -> Self {
-        if run.in_use() {
-            return Self::Running;
-        }
-        let Some(manifest) = manifest else { return Self::Damaged };
-        let trained = manifest.stages.get(Stage::Train.name()).map(|record| record.state);
-        match manifest.segments.last().map(|segment| segment.exit.as_deref()) {
-            Some(None) => Self::Interrupted,
-            Some(Some("stopped")) => Self::Stopped,
-            Some(Some("done")) if trained == Some(StageState::Done) => Self::Done,
-            Some(Some("done")) | None => Self::Untrained,
-            Some(Some(_)) => Self::Failed,
-        }
-    }
-}
+use crate::run_dir::{Manifest, RunDir, RunStatus, RunsDir};
 
 /// What there is to know of a run without looking into its large files.
 #[derive(Debug)]
@@ -76,7 +24,7 @@ pub struct Overview {
     /// What the run is and what happened to it, or why that cannot be read.
     pub manifest: Result<Manifest>,
     /// How it stands.
-    pub state: State,
+    pub status: RunStatus,
     /// Optimizer steps taken, as far as they were logged or saved.
     pub step: u64,
     /// The last values of the metrics that were asked for.
@@ -95,8 +43,8 @@ impl Overview {
         let saved = checkpoint::newest_step(&run.checkpoints());
         let step = tail.step.max(saved).unwrap_or(0);
         // Looked at last: a run that has just ended has written its manifest before.
-        let state = State::of(&run, manifest.as_ref().ok());
-        Self { run, manifest, state, step, tail }
+        let status = RunStatus::of(&run, manifest.as_ref().ok());
+        Self { run, manifest, status, step, tail }
     }
 
     /// Every run, by the time of its last start, the newest last.
@@ -128,17 +76,17 @@ impl Overview {
     /// How long it has been at work, all its starts together.
     pub fn duration(&self) -> Option<TimeDelta> {
         let manifest = self.manifest.as_ref().ok()?;
-        let last_sign = || match self.state {
-            State::Running => Some(Utc::now()),
+        let last_sign = || match self.status {
+            RunStatus::Running => Some(Utc::now()),
             // A process that was killed could not say when; its last line does.
             _ => fs::metadata(self.run.metrics()).and_then(|file| file.modified()).map(Into::into).ok(),
         };
-        let (last, earlier) = manifest.segments.split_last()?;
-        let end = last.finished.or_else(last_sign).unwrap_or(last.started);
-        let own = (end - last.started).max(TimeDelta::zero());
-        let took =
-            |segment: &Segment| segment.finished.map_or(TimeDelta::zero(), |end| end - segment.started);
-        Some(earlier.iter().map(took).sum::<TimeDelta>() + own)
+        let last = manifest.segments.last()?;
+        let open = match last.finished {
+            Some(_) => TimeDelta::zero(),
+            None => (last_sign().unwrap_or(last.started) - last.started).max(TimeDelta::zero()),
+        };
+        Some(manifest.worked() + open)
     }
 
     /// Labels of the run.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::overview::{Overview, State};
+use super::overview::Overview;
 use super::used;
 use crate::error::{UserError, user_errors};
-use crate::run_dir::{LockError, RunDir, WriteLock};
+use crate::run_dir::{LockError, RunDir, RunStatus, WriteLock};
 
 /// Why a run is not removed.
 #[derive(Debug)]
@@ -66,7 +66,8 @@ pub struct Removable {
     /// Where it is.
     pub directory: PathBuf,
     /// How it stands.
-    pub state: State,
+    #[serde(rename = "state")]
+    pub status: RunStatus,
     /// Steps taken.
     pub step: u64,
     /// Bytes of its files.
@@ -84,7 +85,7 @@ pub struct Removable {
 pub fn removable(targets: &[RunDir], even_if_used: bool) -> Result<Vec<Removable>> {
     let mut removable = Vec::new();
     for run in targets {
-        let Overview { state, step, .. } = Overview::of(run.clone(), &[]);
+        let Overview { status, step, .. } = Overview::of(run.clone(), &[]);
         let lock = run.lock_for_writing().map_err(|error| match error {
             LockError::InUse { run, holder } => anyhow::Error::from(Refused::InUse {
                 run,
@@ -99,7 +100,7 @@ pub fn removable(targets: &[RunDir], even_if_used: bool) -> Result<Vec<Removable
         removable.push(Removable {
             bytes: super::overview::bytes_in(&directory),
             directory,
-            state,
+            status,
             step,
             run: run.clone(),
             lock,

@@ -8,14 +8,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::label::Marks;
-use super::overview::{Overview, State, bytes_in};
+use super::overview::{Overview, bytes_in};
 use crate::checkpoint;
 use crate::error::ErrorReport;
 use crate::monitor::{MetricsLine, MetricsLog};
 use crate::plan::Stage;
 use crate::plan::graph::best_step;
 use crate::plan::keys::{by_key, default_values};
-use crate::run_dir::{Manifest, RunDir, Segment, StageState};
+use crate::run_dir::{Manifest, RunDir, RunStatus, Segment};
 
 /// Everything that there is to say of a run.
 #[derive(Debug, Serialize)]
@@ -27,7 +27,8 @@ pub struct Details {
     /// Where it is.
     pub directory: PathBuf,
     /// How it stands.
-    pub state: State,
+    #[serde(rename = "state")]
+    pub status: RunStatus,
     /// Who is writing to it now.
     pub writer: Option<String>,
     /// Steps taken.
@@ -62,8 +63,9 @@ pub struct Details {
 pub struct StageShown {
     /// The stage.
     pub stage: Stage,
-    /// How far it has come.
-    pub state: StageState,
+    /// How it stands.
+    #[serde(rename = "state")]
+    pub status: RunStatus,
     /// When it started.
     pub started: DateTime<Utc>,
     /// When it ended.
@@ -130,7 +132,8 @@ impl Details {
     /// Its manifest cannot be read. Metrics or checkpoints that cannot be are told and left out.
     pub fn of(run: &RunDir) -> Result<Self> {
         let overview = Overview::of(run.clone(), &[]);
-        let (state, step, steps) = (overview.state, overview.step, overview.steps());
+        let (status, step, steps) = (overview.status, overview.step, overview.steps());
+        let is_running = status == RunStatus::Running;
         let seconds = overview.duration().map(|time| time.as_seconds_f64());
         let manifest = overview.manifest?;
         let lines = MetricsLog::read(&run.metrics()).unwrap_or_else(|error| {
@@ -141,8 +144,8 @@ impl Details {
             id: run.id(),
             name: run.name(),
             directory: run.root().to_owned(),
-            state,
-            writer: (state == State::Running)
+            status,
+            writer: is_running
                 .then(|| run.holder().map_or("another process".to_owned(), |holder| holder.to_string())),
             step,
             steps,
@@ -150,7 +153,7 @@ impl Details {
             seconds,
             bytes: bytes_in(run.root()),
             marks: Marks::of(&manifest),
-            stages: stages(&manifest),
+            stages: stages(&manifest, is_running),
             values: set_values(&manifest),
             metrics: TELLING.into_iter().filter_map(|(name, least)| course(&lines, name, least)).collect(),
             checkpoints: kept(run),
@@ -160,12 +163,12 @@ impl Details {
     }
 }
 
-fn stages(manifest: &Manifest) -> Vec<StageShown> {
+fn stages(manifest: &Manifest, is_running: bool) -> Vec<StageShown> {
     let shown = |stage: Stage| {
         let record = manifest.stages.get(stage.name())?;
         Some(StageShown {
             stage,
-            state: record.state,
+            status: record.state.status(is_running),
             started: record.started,
             finished: record.finished,
             reason: record.reason.clone(),

@@ -1,6 +1,6 @@
 //! prepare: text to tokens, a directory for each source, shared by every run that reads the same.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -10,11 +10,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::data::sources::{Documents, Identity, ReadOptions, SourceFiles, Watch};
-use crate::data::{Document, Index, PrepareOptions, Prepared, Tokenizer, prepare_source};
+use crate::data::{Document, Index, PrepareOptions, Prepared, Tokenizer, prepare_source, recover};
 use crate::error::{Hint, UserError};
 use crate::experiment::{Origin, TokenizerChoice};
 use crate::monitor::{Progress, Unit};
-use crate::run_dir::{try_lock, write_atomic, write_json};
+use crate::run_dir::{write_atomic, write_json};
+use crate::storage::FileLock;
 
 /// One source to prepare.
 pub struct Source<'a> {
@@ -55,6 +56,7 @@ pub fn prepare(inputs: &Inputs<'_>) -> Result<Vec<Index>> {
     let mut indices = Vec::new();
     for source in &inputs.sources {
         let _lock = lock(&source.dir, inputs.watch)?;
+        recover(&source.dir);
         let made = (!inputs.force).then(|| Prepared::open(&source.dir).ok()).flatten();
         indices.push(match made {
             Some(made) => made.index().clone(),
@@ -147,7 +149,7 @@ pub fn lock_file(dir: &Path) -> PathBuf {
 }
 
 /// Waits until nobody else makes `dir`.
-fn lock(dir: &Path, watch: Watch<'_>) -> Result<File> {
+fn lock(dir: &Path, watch: Watch<'_>) -> Result<FileLock> {
     let path = lock_file(dir);
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)
@@ -155,8 +157,9 @@ fn lock(dir: &Path, watch: Watch<'_>) -> Result<File> {
         .hint("give another place with --runs-dir")?;
     let mut told = false;
     loop {
-        if let Some(file) = try_lock(&path).with_context(|| format!("cannot lock {}", path.display()))? {
-            return Ok(file);
+        let lock = FileLock::try_exclusive(&path);
+        if let Some(lock) = lock.with_context(|| format!("cannot lock {}", path.display()))? {
+            return Ok(lock);
         }
         if !told {
             tracing::info!("waiting for another process that prepares {}", dir.display());

@@ -22,12 +22,22 @@ pub(crate) enum Fault {
 pub(crate) struct Faults {
     calls: AtomicUsize,
     chosen: Option<(usize, Fault)>,
+    without_exchange: bool,
 }
 
 impl Faults {
     /// Fails call `number`, counted from 1.
     pub(crate) fn at(number: usize, fault: Fault) -> Self {
-        Self { calls: AtomicUsize::new(0), chosen: Some((number, fault)) }
+        Self { chosen: Some((number, fault)), ..Self::default() }
+    }
+
+    /// The same on a file system where two directories cannot exchange names.
+    pub(crate) fn without_exchange(self) -> Self {
+        Self { without_exchange: true, ..self }
+    }
+
+    pub(crate) fn exchange(&self) -> io::Result<()> {
+        if self.without_exchange { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
     }
 
     /// Whether the chosen call has been reached.

@@ -1,13 +1,17 @@
-//! Directories that appear whole or not at all, and the safetensors files in them.
+//! Directories that appear whole or not at all, the safetensors files in them, and locks between processes.
 
 mod disk;
 #[cfg(test)]
 mod faults;
+mod file_lock;
+mod swap;
 mod tensor_file;
 
-pub(crate) use disk::{Disk, Sibling, hold, in_use, swap_directory};
+pub(crate) use disk::Disk;
 #[cfg(test)]
 pub(crate) use faults::{Fault, Faults};
+pub(crate) use file_lock::FileLock;
+pub(crate) use swap::{Sibling, StagedDir, clear_leftovers, current};
 pub use tensor_file::{FileRecord, TensorFileError};
 pub(crate) use tensor_file::{Planned, TensorFile, TensorFileWriter, dtype_of, header, io_error, kind_of};
 

@@ -4,8 +4,8 @@
 //! network file systems may not reach other machines, so a holder also tells when it was last alive, and one from
 //! another machine is believed for a while.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Seek, Write};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Hint;
 use crate::run_dir::{LockError, RunDir, SweepDir};
+use crate::storage::FileLock;
 
 /// A holder on another machine that has been silent for longer is dead.
 const SILENCE: TimeDelta = TimeDelta::minutes(2);
@@ -33,7 +34,7 @@ struct Holder {
 #[derive(Debug)]
 pub struct Claim {
     path: PathBuf,
-    file: File,
+    lock: FileLock,
     beaten: DateTime<Utc>,
 }
 
@@ -44,22 +45,10 @@ impl Claim {
     /// The files cannot be opened, written or locked.
     pub fn take(dir: &SweepDir, run: &RunDir) -> Result<Option<Self>> {
         let path = dir.claim(&run.id());
-        let failed = || format!("cannot lock {}", path.display());
-        let hint = "check that its file system knows file locks";
-        // Not truncated: until the lock is ours, the content belongs to its holder.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .with_context(failed)
-            .hint(hint)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error).with_context(failed).hint(hint),
-        }
+        let lock = FileLock::try_exclusive(&path)
+            .with_context(|| format!("cannot lock {}", path.display()))
+            .hint("check that its file system supports file locks")?;
+        let Some(lock) = lock else { return Ok(None) };
         let now = Utc::now();
         let holder: Option<Holder> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         if holder.is_some_and(|holder| holder.host != host() && now - holder.alive < SILENCE) {
@@ -73,7 +62,7 @@ impl Claim {
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut claim = Self { path, file, beaten: now };
+        let mut claim = Self { path, lock, beaten: now };
         claim.sign(now).with_context(|| format!("cannot write {}", claim.path.display()))?;
         Ok(Some(claim))
     }
@@ -81,8 +70,7 @@ impl Claim {
     /// Whether somebody's sweep works on the trial now.
     pub fn is_held(dir: &SweepDir, id: &str) -> bool {
         // The run's own lock is left alone: looking at it would be in the way of a trial that starts.
-        File::open(dir.claim(id))
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        FileLock::is_held(&dir.claim(id))
     }
 
     /// Gives a sign of life, if one is due.
@@ -99,17 +87,14 @@ impl Claim {
 
     fn sign(&mut self, now: DateTime<Utc>) -> io::Result<()> {
         let holder = Holder { host: host(), pid: std::process::id(), alive: now };
-        let text = serde_json::to_vec(&holder)?;
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        self.file.write_all(&text)
+        self.lock.write(&serde_json::to_vec(&holder)?)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         // Another machine need not wait for the silence of a holder that has finished.
-        let _ = self.file.set_len(0);
+        let _ = self.lock.write(b"");
     }
 }
 

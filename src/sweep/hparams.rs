@@ -6,7 +6,8 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::results::{Results, Row, State};
+use super::TrialStatus;
+use super::results::{Results, Row};
 use crate::monitor::{HParam, TensorBoard};
 use crate::run_dir::{SweepDir, write_json};
 
@@ -25,8 +26,8 @@ pub fn write(results: &Results, dir: &SweepDir) -> Result<()> {
     let mut written: Written =
         fs::read(&memory).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     let before = written.clone();
-    for row in results.trials.iter().filter(|row| row.value.is_some() && row.state != State::Running) {
-        let now = (row.step, row.value, row.state == State::Done);
+    for row in results.trials.iter().filter(|row| row.value.is_some() && row.status != TrialStatus::RUNNING) {
+        let now = (row.step, row.value, row.status == TrialStatus::DONE);
         if written.get(&row.run) != Some(&now) {
             let mut board = TensorBoard::open(&root.join(format!("trial-{:03}", row.trial)), None);
             if !before.contains_key(&row.run) {
@@ -35,7 +36,7 @@ pub fn write(results: &Results, dir: &SweepDir) -> Result<()> {
             if let Some(value) = row.value {
                 board.scalar(row.metric.name(), row.step, value);
             }
-            if row.state == State::Done {
+            if row.status == TrialStatus::DONE {
                 board.finish();
             }
             written.insert(row.run.clone(), now);

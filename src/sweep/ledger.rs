@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Hint, UserError};
 use crate::experiment::Values;
 use crate::run_dir::SweepDir;
+use crate::storage::FileLock;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,7 +81,7 @@ pub struct Entry {
 /// The ledger, open for adding: nobody else adds until it is dropped.
 pub struct Ledger {
     file: File,
-    _lock: File,
+    _lock: FileLock,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -95,16 +96,9 @@ impl Ledger {
         for folder in [dir.trials(), dir.logs(), dir.claims()] {
             fs::create_dir_all(folder).with_context(place).hint(hint)?;
         }
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.lock())
-            .with_context(place)
-            .hint(hint)?;
-        lock.lock()
+        let lock = FileLock::exclusive(&dir.lock())
             .with_context(|| format!("cannot lock {}", dir.lock().display()))
-            .hint("check that its file system knows file locks")?;
+            .hint("check that its file system supports file locks")?;
         let path = dir.ledger();
         let text = read_or_empty(&path)?;
         let file = OpenOptions::new().create(true).append(true).open(&path).with_context(place).hint(hint)?;

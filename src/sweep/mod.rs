@@ -5,6 +5,7 @@
 //! * `ledger`: numbers and decisions, written down once; `claim`: one process at a time works on a trial; `worker`:
 //!   that process. How far a trial has come is read from its run, so a killed sweep loses nothing but the steps since
 //!   the last checkpoint.
+//! * [`TrialStatus`]: how a trial stands.
 //! * `halving`: who goes on to the next rung.
 //! * [`Results`] (`results`, `hparams`): what is shown.
 
@@ -15,6 +16,7 @@ mod hparams;
 mod ledger;
 mod results;
 mod scheduler;
+mod status;
 mod trial;
 mod trials;
 mod worker;
@@ -26,14 +28,16 @@ use anyhow::Result;
 use tch::Cuda;
 
 pub use error::SweepError;
-pub use results::{Group, Results, Row, State, cell};
+pub use results::{Group, Results, Row, cell};
+pub use status::TrialStatus;
 pub use trial::Trial;
 pub use trials::trials;
 
 use crate::experiment::{LastStage, Overrides, Resolved, Sweep};
-use crate::run_dir::{Host, RunsDir, SweepDir};
+use crate::run_dir::{Host, RunStatus, RunsDir, SweepDir};
 use claim::Claim;
 use ledger::Entry;
+use status::Known;
 use worker::Share;
 
 /// A sweep with its trials.
@@ -91,25 +95,21 @@ impl Plan {
                 },
                 |entry| entry.number,
             );
-            let step = trial.steps_taken();
-            let is_done = self.is_finished(index, finished)?;
-            let state = match entry {
-                Some(Entry { failed: Some(_), .. }) => State::Failed,
-                Some(entry) if self.is_out(entry) => State::Stopped,
-                _ if is_done => State::Done,
-                _ if Claim::is_held(&self.dir, &id) => State::Running,
-                _ if step > 0 => State::Paused,
-                _ => State::Waiting,
+            let known = Known {
+                failed: entry.is_some_and(|entry| entry.failed.is_some()),
+                ended: entry.is_some_and(|entry| self.is_out(entry)),
+                finished: self.is_finished(index, finished)?,
+                claimed: Claim::is_held(&self.dir, &id),
             };
             rows.push(Row {
                 trial: number,
                 run: id,
-                state,
+                status: TrialStatus::of(RunStatus::read(trial.run()), known),
                 values: trial.values.clone(),
                 metric: self.sweep.metric,
                 direction: self.sweep.direction(),
                 value: trial.metric(self.sweep.metric).filter(|value| value.is_finite()),
-                step,
+                step: trial.steps_taken(),
                 steps: trial.steps(),
                 seconds: trial.seconds(),
                 error: entry.and_then(|entry| entry.failed.clone()),

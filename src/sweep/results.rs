@@ -8,48 +8,13 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::SweepError;
-
+use super::claim::Claim;
 use super::halving::better;
+use super::status::Known;
+use super::{SweepError, TrialStatus};
 use crate::error::{Hint, UserError};
 use crate::experiment::{Direction, SweepMetric, Values};
-use crate::run_dir::{RunsDir, SweepDir, write_atomic};
-
-/// How a trial stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Every stage that was asked for is done.
-    Done,
-    /// A process works on it.
-    Running,
-    /// It has not started.
-    Waiting,
-    /// It has taken some steps and goes on.
-    Paused,
-    /// Successive halving ended it.
-    Stopped,
-    /// Its process failed.
-    Failed,
-}
-
-impl State {
-    /// All of them, those that are over first.
-    pub const ALL: [Self; 6] =
-        [Self::Done, Self::Stopped, Self::Failed, Self::Running, Self::Paused, Self::Waiting];
-
-    /// As in `results.jsonl`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Running => "running",
-            Self::Waiting => "waiting",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-            Self::Failed => "failed",
-        }
-    }
-}
+use crate::run_dir::{RunStatus, RunsDir, SweepDir, write_atomic};
 
 /// One trial, as `results.jsonl` and `--json` show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,7 +24,8 @@ pub struct Row {
     /// Run id.
     pub run: String,
     /// How it stands.
-    pub state: State,
+    #[serde(rename = "state")]
+    pub status: TrialStatus,
     /// What it differs from the others in.
     pub values: Values,
     /// What trials are compared by.
@@ -119,7 +85,7 @@ pub struct Results {
 impl Results {
     /// Sums up `trials`, which are in the order of their numbers.
     pub fn new(name: String, metric: SweepMetric, direction: Direction, trials: Vec<Row>) -> Self {
-        let done = trials.iter().filter(|row| row.state == State::Done && row.value.is_some());
+        let done = trials.iter().filter(|row| row.status == TrialStatus::DONE && row.value.is_some());
         let best = done.min_by(|a, b| better(a.value, b.value, direction)).map(|row| row.run.clone());
         Self {
             name,
@@ -133,7 +99,8 @@ impl Results {
         }
     }
 
-    /// Reads what [`Self::write`] wrote of the sweep `name`, which may be under way.
+    /// Reads what [`Self::write`] wrote of the sweep `name`, which may be under way. What was decided of a trial stays;
+    /// how one stands that was not at its end is looked at again.
     ///
     /// # Errors
     /// There is no such sweep; a line is not what was written.
@@ -153,6 +120,7 @@ impl Results {
                 .hint("`oss-run sweep` writes the file again")
         };
         let rows = text.lines().enumerate().map(row).collect::<Result<Vec<_>>>()?;
+        let rows: Vec<Row> = rows.into_iter().map(|row| looked_at_again(row, runs, name)).collect();
         match rows.first() {
             Some(&Row { metric, direction, .. }) => Ok(Self::new(name.to_owned(), metric, direction, rows)),
             None => bail!(
@@ -163,8 +131,8 @@ impl Results {
     }
 
     /// How many trials stand so.
-    pub fn count(&self, state: State) -> usize {
-        self.trials.iter().filter(|row| row.state == state).count()
+    pub fn count(&self, status: TrialStatus) -> usize {
+        self.trials.iter().filter(|row| row.status == status).count()
     }
 
     /// Trials with the furthest and best first, as a table shows them.
@@ -172,11 +140,10 @@ impl Results {
         let mut ranked: Vec<&Row> = self.trials.iter().collect();
         // A loss after fewer steps is no match for one after all of them.
         ranked.sort_by(|a, b| {
-            (a.state != State::Done).cmp(&(b.state != State::Done)).then(b.step.cmp(&a.step)).then(better(
-                a.value,
-                b.value,
-                self.direction,
-            ))
+            (a.status != TrialStatus::DONE)
+                .cmp(&(b.status != TrialStatus::DONE))
+                .then(b.step.cmp(&a.step))
+                .then(better(a.value, b.value, self.direction))
         });
         ranked
     }
@@ -198,9 +165,19 @@ impl Results {
     }
 }
 
+fn looked_at_again(row: Row, runs: &RunsDir, name: &str) -> Row {
+    let known = Known {
+        failed: row.status == TrialStatus::FAILED,
+        ended: row.status == TrialStatus::STOPPED,
+        finished: row.status == TrialStatus::DONE,
+        claimed: Claim::is_held(&runs.sweep(name), &row.run),
+    };
+    Row { status: TrialStatus::of(RunStatus::read(&runs.run(name, &row.run)), known), ..row }
+}
+
 fn groups(trials: &[Row], direction: Direction) -> Vec<Group> {
     let mut values_of: BTreeMap<String, (Values, Vec<f64>)> = BTreeMap::new();
-    for row in trials.iter().filter(|row| row.state == State::Done) {
+    for row in trials.iter().filter(|row| row.status == TrialStatus::DONE) {
         let mut common = row.values.clone();
         let (Some(value), Some(_)) = (row.value, common.remove(SEED)) else { continue };
         let name = serde_json::to_string(&common).unwrap_or_default();
@@ -235,11 +212,11 @@ mod tests {
     use super::*;
     use crate::error::Status;
 
-    fn row(trial: u64, state: State, step: u64, value: Option<f64>, lr: f64, seed: u64) -> Row {
+    fn row(trial: u64, status: TrialStatus, step: u64, value: Option<f64>, lr: f64, seed: u64) -> Row {
         Row {
             trial,
             run: format!("run{trial}"),
-            state,
+            status,
             values: Values::from([("optimizer.lr".into(), json!(lr)), (SEED.into(), json!(seed))]),
             metric: SweepMetric::ValLoss,
             direction: Direction::Minimize,
@@ -254,10 +231,10 @@ mod tests {
     #[test]
     fn the_best_is_among_those_that_are_done() {
         let rows = vec![
-            row(1, State::Done, 10, Some(2.0), 0.1, 0),
-            row(2, State::Stopped, 5, Some(1.0), 0.2, 0),
-            row(3, State::Done, 10, None, 0.3, 0),
-            row(4, State::Done, 10, Some(1.5), 0.3, 1),
+            row(1, TrialStatus::DONE, 10, Some(2.0), 0.1, 0),
+            row(2, TrialStatus::STOPPED, 5, Some(1.0), 0.2, 0),
+            row(3, TrialStatus::DONE, 10, None, 0.3, 0),
+            row(4, TrialStatus::DONE, 10, Some(1.5), 0.3, 1),
         ];
         let results = Results::new("a".into(), SweepMetric::ValLoss, Direction::Minimize, rows);
         assert_eq!(results.best.as_deref(), Some("run4"));
@@ -275,7 +252,10 @@ mod tests {
         assert!(missing.to_string().starts_with("there is no sweep a ("), "{missing}");
         let sweep = runs.sweep("a");
         fs::create_dir_all(sweep.results().parent().unwrap()).unwrap();
-        let rows = vec![row(1, State::Done, 10, Some(2.0), 0.1, 0), row(2, State::Failed, 5, None, 0.2, 0)];
+        let rows = vec![
+            row(1, TrialStatus::DONE, 10, Some(2.0), 0.1, 0),
+            row(2, TrialStatus::FAILED, 5, None, 0.2, 0),
+        ];
         let written = Results::new("a".into(), SweepMetric::ValLoss, Direction::Minimize, rows);
         written.write(&sweep).unwrap();
         assert_eq!(Results::read(&runs, "a").unwrap(), written);
@@ -290,10 +270,10 @@ mod tests {
     #[test]
     fn seeds_are_averaged() {
         let rows = vec![
-            row(1, State::Done, 10, Some(2.0), 0.1, 0),
-            row(2, State::Done, 10, Some(4.0), 0.1, 1),
-            row(3, State::Done, 10, Some(1.0), 0.2, 0),
-            row(4, State::Failed, 10, Some(9.0), 0.2, 1),
+            row(1, TrialStatus::DONE, 10, Some(2.0), 0.1, 0),
+            row(2, TrialStatus::DONE, 10, Some(4.0), 0.1, 1),
+            row(3, TrialStatus::DONE, 10, Some(1.0), 0.2, 0),
+            row(4, TrialStatus::FAILED, 10, Some(9.0), 0.2, 1),
         ];
         let results = Results::new("a".into(), SweepMetric::ValLoss, Direction::Minimize, rows);
         let shown: Vec<_> = results

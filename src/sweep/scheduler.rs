@@ -9,7 +9,7 @@ use anyhow::{Error, Result};
 use super::claim::Claim;
 use super::halving::{Contender, Decision, decide, rungs};
 use super::ledger::{Entry, Event, Ledger};
-use super::results::{Results, State};
+use super::results::Results;
 use super::worker::{End, Job, Worker};
 use super::{Plan, hparams};
 use crate::error::{ErrorReport, Hint};
@@ -338,12 +338,4 @@ fn reap(workers: &mut Vec<Worker>) -> Result<Vec<(Worker, End)>> {
         }
     }
     Ok(ended)
-}
-
-impl Results {
-    /// Whether nothing is left to do but what failed.
-    pub fn is_complete(&self) -> bool {
-        let over = [State::Done, State::Stopped, State::Failed];
-        self.trials.iter().all(|row| over.contains(&row.state))
-    }
 }

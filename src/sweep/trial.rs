@@ -15,7 +15,7 @@ use crate::experiment::{self, Experiment, LastStage, Overrides, ScheduleKind, Sw
 use crate::interrupt;
 use crate::monitor::MetricsLog;
 use crate::plan::identity::steps_taken;
-use crate::plan::{self, Choices, Freshness, Graph, Reach, Stage};
+use crate::plan::{self, Choices, Graph, PlannedStage, Reach, Stage};
 use crate::run_dir::{Manifest, RunDir, RunsDir};
 use crate::stages::evaluate::Report;
 
@@ -117,13 +117,8 @@ impl Trial {
             return Ok(false);
         }
         let manifest = Manifest::load(self.run())?;
-        let wanted = Stage::ALL.into_iter().filter(|stage| *stage <= last_stage(until));
-        for stage in wanted {
-            if !matches!(self.graph.freshness(stage, Some(&manifest))?, Freshness::Fresh { .. }) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let choices = Choices { until: last_stage(until), ..Choices::default() };
+        Ok(plan::stages(&self.graph, Some(&manifest), &choices)?.iter().all(PlannedStage::is_fresh))
     }
 
     /// The newest value of `metric` of step `step` or before; none where there is none or it is no number.
@@ -156,9 +151,7 @@ impl Trial {
 
     /// Seconds that its processes have worked.
     pub fn seconds(&self) -> f64 {
-        let Ok(manifest) = Manifest::load(self.run()) else { return 0.0 };
-        let spans = manifest.segments.iter().filter_map(|segment| Some(segment.finished? - segment.started));
-        spans.map(|span| span.as_seconds_f64()).sum()
+        Manifest::load(self.run()).map_or(0.0, |manifest| manifest.worked().as_seconds_f64())
     }
 }
 

@@ -86,7 +86,7 @@ fn a_run_is_shown_with_what_happened_to_it() {
     let stages: Vec<&str> =
         shown["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
     assert_eq!(stages, ["prepare", "train", "evaluate", "sample", "export"]);
-    assert_eq!(shown["stages"][1]["reason"], "was interrupted at step 3 of 6");
+    assert_eq!(shown["stages"][1]["reason"], "stopped at step 3 of 6");
     let values = shown["values"].as_array().unwrap();
     let lr = values.iter().find(|value| value["key"] == "optimizer.lr").unwrap();
     assert_eq!(lr, &value!({"key": "optimizer.lr", "value": 0.01, "set_by": "--set optimizer.lr=0.01"}));

@@ -15,6 +15,7 @@ mod ranks;
 mod removal;
 mod report;
 mod reproduction;
+mod status;
 mod stops;
 mod sweeps;
 mod text;

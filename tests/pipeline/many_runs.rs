@@ -1,7 +1,7 @@
 //! Many run directories, made without training: what `ls` says of each is what was written there.
 
 use oss_run::monitor::MetricsLog;
-use oss_run::run_dir::{Manifest, RunsDir, Segment, StageRecord, StageState};
+use oss_run::run_dir::{Exit, Manifest, RunsDir, Segment, StageRecord, StageState};
 use serde_json::{Value, json};
 
 use crate::project::Project;
@@ -27,7 +27,7 @@ fn write(runs: &RunsDir, n: u64) {
     manifest.segments.push(Segment {
         started,
         finished: Some(started + chrono::TimeDelta::seconds(n as i64)),
-        exit: Some(if is_stopped { "stopped" } else { "done" }.to_owned()),
+        exit: Some(if is_stopped { Exit::Stopped } else { Exit::Done }),
         ..Segment::default()
     });
     let record = StageRecord {

@@ -148,19 +148,21 @@ fn what_killed_processes_left_goes() {
         format!("tiny/{id}/checkpoints/step-00000002.removed-{hex}/rank.safetensors"),
         format!("tiny/{id}/export.replaced-{hex}/config.json"),
         format!("tiny/{id}/samples/.final.txt.unfinished-x1"),
-        ".prepared/.x.partial-a1/lock".to_owned(),
-        ".prepared/.replaced-a1/old/train.bin".to_owned(),
+        format!(".prepared/x.tmp-{hex}/train.bin"),
+        format!(".prepared/successor.replaced-{hex}/train.bin"),
         ".prepared/.hub.json.unfinished-x1".to_owned(),
     ];
     let kept = [
         // The only one of its step: whoever died had not put the new one there.
         format!("tiny/{id}/checkpoints/step-00000099.replaced-{hex}/rank.safetensors"),
+        ".prepared/successor/train.bin".to_owned(),
         "tiny/sweep/.lock".to_owned(),
         "tiny/sweep/trials.json".to_owned(),
         "tiny/notes.tmp-mine".to_owned(),
     ];
     let runs = project.path("runs");
-    for path in litter.iter().chain(&kept) {
+    let moved_aside = format!(".prepared/only.replaced-{hex}/train.bin");
+    for path in litter.iter().chain(&kept).chain([&moved_aside]) {
         fs::create_dir_all(runs.join(path).parent().unwrap()).unwrap();
         fs::write(runs.join(path), "x").unwrap();
     }
@@ -179,6 +181,7 @@ fn what_killed_processes_left_goes() {
     for path in &kept {
         assert!(runs.join(path).exists(), "{path}");
     }
+    assert!(runs.join(".prepared/only/train.bin").exists(), "there is no other version of it");
     assert!(gc(&project, "").is_empty());
     assert_eq!(json(&run.join("manifest.json")), before);
     assert_eq!(project.oss_run("tiny.toml").ends_with(0).ran(), [""; 0]);

@@ -26,7 +26,7 @@ fn a_pause_changes_nothing() {
     assert_eq!(json(&run.join("manifest.json"))["stages"]["train"]["state"], "stopped");
     project.oss_run("resume last --stop-at-step 5").ends_with(75);
     let ended = project.oss_run("tiny.toml").ends_with(0);
-    assert_eq!(ended.ran()[0], "train: was interrupted at step 5 of 7");
+    assert_eq!(ended.ran()[0], "train: stopped at step 5 of 7");
     assert_eq!((weights(&run), losses(&run)), whole(&cosine));
 }
 

@@ -3,10 +3,10 @@
 use std::cell::Cell;
 
 use super::*;
-use crate::data::work_dir::LOCK;
 use crate::data::{Prepared, PreparedError};
 use crate::error::ErrorReport;
 use crate::experiment::TokenizerChoice;
+use crate::storage::{Fault, Faults};
 
 fn bytes() -> Tokenizer {
     Tokenizer::load(&TokenizerChoice::Named("bytes".into())).unwrap()
@@ -174,16 +174,48 @@ fn stopping_leaves_nothing_behind() {
 #[test]
 fn what_a_killed_program_left_is_removed_and_what_a_running_one_writes_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let (dead, alive) = (dir.path().join(".main.partial-dead"), dir.path().join(".main.partial-alive"));
-    for work in [&dead, &alive] {
-        std::fs::create_dir(work).unwrap();
-        std::fs::write(work.join(LOCK), "").unwrap();
+    let out = dir.path().join("main");
+    let dead = dir.path().join("main.tmp-0123456789abcdef");
+    std::fs::create_dir(&dead).unwrap();
+    let alive = stage(&Disk::default(), &out).unwrap();
+    std::fs::write(alive.path().join("train.bin"), "").unwrap();
+    prepare(documents(&["text"]), &bytes(), &out, 0.0).unwrap();
+    assert!(!dead.exists() && alive.path().exists());
+}
+
+#[test]
+fn a_death_at_any_call_leaves_the_old_tokens_or_the_new() {
+    for exchange in [true, false] {
+        for number in 1.. {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("main");
+            let old = prepare(documents(&["old"]), &bytes(), &out, 0.0).unwrap();
+            let faults = Faults::at(number, Fault::Killed);
+            let disk = Disk { faults: if exchange { faults } else { faults.without_exchange() }.into() };
+            let options = PrepareOptions {
+                source: "the test's text".into(),
+                validation_share: 0.0,
+                expected_text_bytes: None,
+                keep_going: &|| Ok(()),
+                progress: &mut |_| {},
+            };
+            let made = prepare_with(&disk, documents(&["new text"]), &bytes(), &out, options);
+            let found = Prepared::open(&out).unwrap();
+            found.verify().unwrap();
+            let is_old = *found.index() == old;
+            assert!(is_old || found.index().train.text_bytes == 8, "call {number}");
+            assert!(!(is_old && made.is_ok()), "call {number}");
+            recover(&out);
+            assert_eq!(Prepared::open(&out).unwrap().index(), found.index(), "call {number}");
+            let names: Vec<_> =
+                std::fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+            assert_eq!(names, ["main"], "call {number}");
+            if !disk.faults.reached() {
+                assert!(number > 5, "{number}");
+                break;
+            }
+        }
     }
-    let lock = File::open(alive.join(LOCK)).unwrap();
-    lock.lock().unwrap();
-    prepare(documents(&["text"]), &bytes(), &dir.path().join("main"), 0.0).unwrap();
-    assert!(!dead.exists() && alive.exists());
-    assert!(!dir.path().join("main").join(LOCK).exists());
 }
 
 #[test]

@@ -278,7 +278,8 @@ pub fn step(
     let memory = unsafe { Slices::new() };
     let gradient = memory.of::<f32>(gradient);
     let [exp_avg, exp_avg_sq] = moments.slices(&memory);
-    let mut rest = Task { weights: StoredSlice::floats(&memory, weights), gradient, exp_avg, exp_avg_sq, first };
+    let mut rest =
+        Task { weights: StoredSlice::floats(&memory, weights), gradient, exp_avg, exp_avg_sq, first };
     let mut tasks = Vec::new();
     for share in shares(gradient.len() / LEN, LEAST_SHARE) {
         let (task, after) = rest.split_at(share.len());

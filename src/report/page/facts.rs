@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::super::run::{Facts, Loss, RunReport};
-use super::named;
 use super::words::{duration, exact, moment, scaled};
-use crate::runs::State;
+use super::{badge, named};
+use crate::run_dir::RunStatus;
 
 /// Tiles for one run, a table for several.
 pub fn facts(runs: &[RunReport], written: DateTime<Utc>) -> Markup {
@@ -22,8 +22,8 @@ pub fn facts(runs: &[RunReport], written: DateTime<Utc>) -> Markup {
 }
 
 fn tiles(facts: &Facts, written: DateTime<Utc>) -> Markup {
-    let state_note = match (facts.state, facts.logged) {
-        (State::Running | State::Interrupted, Some(logged)) => {
+    let state_note = match (facts.status, facts.logged) {
+        (RunStatus::Running | RunStatus::Interrupted, Some(logged)) => {
             format!("last logged {} before this was written", duration(written - logged))
         }
         _ => format!("{} at work", duration(facts.worked)),
@@ -31,7 +31,7 @@ fn tiles(facts: &Facts, written: DateTime<Utc>) -> Markup {
     let loss = |nats: f64| html! { (format!("{nats:.4}")) };
     html! {
         dl.tiles {
-            (tile("state", badge(facts.state), &state_note))
+            (tile("state", badge::run(facts.status), &state_note))
             (tile("steps", html! { (exact(facts.step)) }, &of_steps(facts)))
             @if let Some(last) = facts.last {
                 (tile("validation loss", loss(last.nats), &format!("nats a token, after step {}", exact(last.step))))
@@ -63,17 +63,6 @@ fn of_steps(facts: &Facts) -> String {
     facts.steps.map_or_else(String::new, |steps| format!("of {}", exact(steps)))
 }
 
-fn badge(state: State) -> Markup {
-    let class = match state {
-        State::Done => "done",
-        State::Stopped | State::Interrupted => "stopped",
-        State::Failed | State::Damaged => "failed",
-        State::Running => "open",
-        State::Untrained => "waiting",
-    };
-    html! { span class={ "state " (class) } { (state.word()) } }
-}
-
 /// Columns of the table of runs.
 const NUMBERS: [&str; 8] =
     ["steps", "validation loss", "best", "perplexity", "bits a byte", "tokens", "tokens/s", "parameters"];
@@ -98,7 +87,7 @@ fn table(runs: &[RunReport]) -> Markup {
                 @let facts = &run.facts;
                 tr.best[losses(facts).is_some() && losses(facts) == least] {
                     th { (named(index, run)) }
-                    td { (badge(facts.state)) }
+                    td { (badge::run(facts.status)) }
                     (cell(Some(format!("{} {}", exact(facts.step), of_steps(facts))), Some(facts.step as f64)))
                     (loss(facts.last, |loss| Some(loss.nats)))
                     (loss(facts.best, |loss| Some(loss.nats)))

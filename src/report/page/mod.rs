@@ -1,5 +1,6 @@
 //! The page: HTML with its styles, its data and its script inside, and nothing outside.
 
+mod badge;
 mod curves;
 mod data;
 mod facts;

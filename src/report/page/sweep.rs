@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::badge;
 use super::words::exact;
 use crate::experiment::Direction;
-use crate::sweep::{Results, Row, State, cell};
+use crate::sweep::{Results, Row, TrialStatus, cell};
 
 /// The trials of a sweep, on a page with the curves of `curves` runs.
 pub fn sweep(sweep: &Results, curves: usize) -> Markup {
@@ -54,7 +55,7 @@ fn keys(sweep: &Results) -> BTreeSet<&String> {
 }
 
 fn counts(sweep: &Results) -> String {
-    let counts = State::ALL.map(|state| (sweep.count(state), state.name()));
+    let counts = TrialStatus::ALL.map(|status| (sweep.count(status), status.word()));
     let some = counts.iter().filter(|(number, _)| *number > 0);
     some.map(|(number, state)| format!("{number} {state}")).collect::<Vec<_>>().join(", ")
 }
@@ -67,7 +68,7 @@ fn row(trial: &Row, keys: &BTreeSet<&String>, is_best: bool) -> Markup {
         tr.best[is_best] data-trial=(trial.trial) {
             td.number data-value=(trial.trial) { (trial.trial) }
             td { code { (trial.run) } }
-            td { span class={ "state " (class(trial.state)) } { (trial.state.name()) } }
+            td { (badge::trial(trial.status)) }
             @for key in keys {
                 @let value = trial.values.get(*key);
                 @let text = value.map_or_else(|| "–".to_owned(), cell);
@@ -77,16 +78,5 @@ fn row(trial: &Row, keys: &BTreeSet<&String>, is_best: bool) -> Markup {
             (number(Some(trial.step as f64), Some(exact(trial.step))))
             (number(Some(trial.seconds), Some(format!("{:.1}", trial.seconds))))
         }
-    }
-}
-
-/// A state's colour.
-fn class(state: State) -> &'static str {
-    match state {
-        State::Done => "done",
-        State::Failed => "failed",
-        State::Stopped | State::Paused => "stopped",
-        State::Running => "open",
-        State::Waiting => "waiting",
     }
 }

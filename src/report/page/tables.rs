@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::super::configuration::differences;
 use super::super::run::RunReport;
 use super::words::{duration, moment};
-use super::{heading, named};
+use super::{badge, heading, named};
 use crate::plan::Stage;
 use crate::plan::keys::{by_key, default_values};
-use crate::run_dir::{Segment, StageState};
+use crate::run_dir::Segment;
 use crate::runs::show::{SetValue, set_values};
 
 /// The values that are not the defaults; for several runs first those in which they differ.
@@ -68,7 +68,9 @@ pub fn environment(runs: &[RunReport]) -> Markup {
                         @for name in STARTS { th { (name) } }
                         th.number { "ranks" } th.number { "threads" }
                     } }
-                    tbody { @for start in &run.manifest.segments { (segment(start)) } }
+                    tbody { @for (index, start) in run.manifest.segments.iter().enumerate() {
+                        (segment(start, run.is_running() && index + 1 == run.manifest.segments.len()))
+                    } }
                 } }
                 @for (index, start) in run.manifest.segments.iter().enumerate() {
                     details {
@@ -86,12 +88,12 @@ pub fn environment(runs: &[RunReport]) -> Markup {
     }
 }
 
-fn segment(start: &Segment) -> Markup {
+fn segment(start: &Segment, is_running: bool) -> Markup {
     let host = &start.environment.host;
     html! { tr {
         td { (moment(start.started)) }
         td { (start.finished.map_or_else(|| "–".to_owned(), |end| took(end - start.started))) }
-        td { (start.exit.as_deref().unwrap_or("not told")) }
+        td { (start.ended(is_running)) }
         td { "oss-run " (start.environment.program) }
         td { @match &start.environment.git {
             Some(git) => {
@@ -123,7 +125,7 @@ pub fn stages(runs: &[RunReport]) -> Markup {
                     thead { tr { th { "stage" } th { "state" } th { "why" } th { "started" } th { "took" } } }
                     tbody { @for stage in Stage::ALL { @if let Some(record) = run.manifest.stages.get(stage.name()) { tr {
                         th { (stage) }
-                        td { (state(record.state)) }
+                        td { (badge::run(record.state.status(run.is_running()))) }
                         td { (record.reason.as_deref().unwrap_or("")) }
                         td { (moment(record.started)) }
                         td { (record.finished.map_or_else(|| "–".to_owned(), |end| took(end - record.started))) }
@@ -132,16 +134,6 @@ pub fn stages(runs: &[RunReport]) -> Markup {
             }
         }
     }
-}
-
-fn state(state: StageState) -> Markup {
-    let word = match state {
-        StageState::Running => "open",
-        StageState::Done => "done",
-        StageState::Stopped => "stopped",
-        StageState::Failed => "failed",
-    };
-    html! { span class={ "state " (word) } { (word) } }
 }
 
 fn took(time: TimeDelta) -> String {

@@ -1,6 +1,6 @@
 //! One file into the cache: locked, resumed, checked, and only then shown under its name.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use super::http::{self, Client, Failure, Subject, header, passing};
 use super::metadata::{self, Metadata};
 use super::{HubError, Pinned};
 use crate::data::sources::{Activity, ActivityKind, Watch};
+use crate::storage::FileLock;
 
 const BUFFER_BYTES: usize = 1 << 18;
 
@@ -259,17 +260,14 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Waits for the lock as long as it takes; it is released when the file is dropped.
-fn lock_file(path: &Path, watch: Watch<'_>) -> Result<File> {
+/// Waits for the lock as long as it takes.
+fn lock_file(path: &Path, watch: Watch<'_>) -> Result<FileLock> {
     make_folder_of(path)?;
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(cache_error(path))?;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => http::pause(Duration::from_millis(200), watch)?,
-            Err(TryLockError::Error(source)) => return Err(cache_error(path)(source).into()),
+        if let Some(lock) = FileLock::try_exclusive(path).map_err(cache_error(path))? {
+            return Ok(lock);
         }
+        http::pause(Duration::from_millis(200), watch)?;
     }
 }
 

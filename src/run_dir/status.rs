@@ -1,0 +1,168 @@
+//! How a run stands, in one word: the same word wherever a run is shown.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Exit, Manifest, ManifestError, RunDir, Segment, Stage, StageRecord, StageState};
+
+/// How a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    /// Somebody is writing to it now.
+    Running,
+    /// Trained to its last step, and nothing failed since.
+    Done,
+    /// Short of its last step on request, be it that the steps were raised since; it can go on.
+    Stopped,
+    /// Ended by an error.
+    Failed,
+    /// Its process is gone without a word: killed, or the machine went down. It can go on.
+    Interrupted,
+    /// It ended well and has trained nothing yet.
+    Untrained,
+    /// Its manifest cannot be read.
+    Damaged,
+}
+
+impl RunStatus {
+    /// The status in one word, as on the command line and in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::Untrained => "untrained",
+            Self::Damaged => "damaged",
+        }
+    }
+
+    /// How `run` stands; one whose manifest cannot be read is damaged.
+    ///
+    /// The manifest has to be read before: a run that ends meanwhile has written it before it lets go of its lock.
+    pub fn of(run: &RunDir, manifest: Option<&Manifest>) -> Self {
+        match manifest {
+            _ if run.in_use() => Self::Running,
+            Some(manifest) => Self::of_idle(manifest),
+            None => Self::Damaged,
+        }
+    }
+
+    /// Reads how `run` stands; none where it has never been started.
+    pub fn read(run: &RunDir) -> Option<Self> {
+        match Manifest::load(run) {
+            Err(ManifestError::Missing { .. }) => None,
+            read => Some(Self::of(run, read.as_ref().ok())),
+        }
+    }
+
+    /// How a run stands that nobody writes to.
+    fn of_idle(manifest: &Manifest) -> Self {
+        match manifest.segments.last().map(|start| &start.exit) {
+            Some(None) => Self::Interrupted,
+            Some(Some(Exit::Stopped)) => Self::Stopped,
+            Some(Some(Exit::Failed(_))) => Self::Failed,
+            Some(Some(Exit::Done)) | None => {
+                // The last start may have ended well before it came to training.
+                match manifest.stages.get(Stage::Train.name()) {
+                    None => Self::Untrained,
+                    Some(training) if is_short(manifest, training) => Self::Stopped,
+                    Some(training) => training.state.status(false),
+                }
+            }
+        }
+    }
+}
+
+/// Whether training came to its end, and that end has moved since.
+fn is_short(manifest: &Manifest, training: &StageRecord) -> bool {
+    let asked = manifest.experiment.pointer("/train/steps").and_then(Value::as_u64);
+    let taken = training.outputs.get("step").and_then(Value::as_u64);
+    training.state == StageState::Done && taken.zip(asked).is_some_and(|(taken, asked)| taken < asked)
+}
+
+impl StageState {
+    /// How the stage stands in a run that `is_running`, or not: what is not running any more was interrupted.
+    pub fn status(self, is_running: bool) -> RunStatus {
+        match self {
+            Self::Running if is_running => RunStatus::Running,
+            Self::Running => RunStatus::Interrupted,
+            Self::Done => RunStatus::Done,
+            Self::Stopped => RunStatus::Stopped,
+            Self::Failed => RunStatus::Failed,
+        }
+    }
+}
+
+impl Segment {
+    /// How the start ended, in words; `is_running` says whether it is still at work.
+    pub fn ended(&self, is_running: bool) -> String {
+        match &self.exit {
+            Some(exit) => exit.to_string(),
+            None if is_running => RunStatus::Running.word().to_owned(),
+            None => RunStatus::Interrupted.word().to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use serde_json::json;
+
+    use super::*;
+
+    fn manifest(exit: Option<Exit>, training: Option<(StageState, u64)>) -> Manifest {
+        let mut manifest = Manifest::new("aa", "tiny", json!({"train": {"steps": 6}}));
+        manifest.segments.push(Segment { exit, ..Segment::default() });
+        if let Some((state, step)) = training {
+            let record = StageRecord {
+                state,
+                key: String::new(),
+                version: 1,
+                values: Default::default(),
+                inputs: Default::default(),
+                outputs: [("step".to_owned(), json!(step))].into(),
+                started: Utc::now(),
+                finished: None,
+                reason: None,
+            };
+            manifest.stages.insert(Stage::Train.name().to_owned(), record);
+        }
+        manifest
+    }
+
+    #[test]
+    fn the_last_start_counts_and_training_where_that_ended_well() {
+        let failed = || Some(Exit::Failed("no room".into()));
+        let trained = Some((StageState::Done, 6));
+        for (exit, training, expected) in [
+            (Some(Exit::Done), trained, RunStatus::Done),
+            (Some(Exit::Done), None, RunStatus::Untrained),
+            (Some(Exit::Done), Some((StageState::Done, 4)), RunStatus::Stopped),
+            (Some(Exit::Done), Some((StageState::Stopped, 4)), RunStatus::Stopped),
+            (Some(Exit::Done), Some((StageState::Failed, 4)), RunStatus::Failed),
+            (Some(Exit::Done), Some((StageState::Running, 4)), RunStatus::Interrupted),
+            (Some(Exit::Stopped), trained, RunStatus::Stopped),
+            (failed(), trained, RunStatus::Failed),
+            (None, trained, RunStatus::Interrupted),
+            (None, None, RunStatus::Interrupted),
+        ] {
+            let manifest = manifest(exit.clone(), training);
+            assert_eq!(RunStatus::of_idle(&manifest), expected, "{exit:?}, {training:?}");
+        }
+        let unstarted = Manifest { segments: Vec::new(), ..manifest(None, None) };
+        assert_eq!(RunStatus::of_idle(&unstarted), RunStatus::Untrained);
+    }
+
+    #[test]
+    fn a_word_is_the_same_in_json_and_on_the_command_line() {
+        use clap::ValueEnum;
+        for status in RunStatus::value_variants() {
+            assert_eq!(json!(status), status.word());
+            assert_eq!(status.to_possible_value().unwrap().get_name(), status.word());
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! How a trial stands: as its run does, and what only a sweep knows.
+
+use serde::de::IntoDeserializer;
+use serde::de::value::Error;
+use serde::{Deserialize, Serialize};
+
+use crate::run_dir::RunStatus;
+
+/// How a trial stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TrialStatus {
+    /// As its run does, as far as the sweep goes: done with every stage that the sweep asks for, stopped by successive
+    /// halving.
+    Run(RunStatus),
+    /// Its run has stopped on the way and goes on.
+    Paused,
+    /// Its run has never been started.
+    Waiting,
+}
+
+/// What a sweep knows of a trial beside its run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The ledger says that it failed.
+    pub failed: bool,
+    /// Successive halving has ended it.
+    pub ended: bool,
+    /// Every stage that the sweep asks for is done.
+    pub finished: bool,
+    /// A process works on it.
+    pub claimed: bool,
+}
+
+impl TrialStatus {
+    /// Every stage that the sweep asks for is done.
+    pub const DONE: Self = Self::Run(RunStatus::Done);
+    /// A process works on it.
+    pub const RUNNING: Self = Self::Run(RunStatus::Running);
+    /// Successive halving has ended it.
+    pub const STOPPED: Self = Self::Run(RunStatus::Stopped);
+    /// It failed.
+    pub const FAILED: Self = Self::Run(RunStatus::Failed);
+
+    /// All of them, those that are over first.
+    pub const ALL: [Self; 9] = [
+        Self::DONE,
+        Self::STOPPED,
+        Self::FAILED,
+        Self::Run(RunStatus::Damaged),
+        Self::Run(RunStatus::Interrupted),
+        Self::RUNNING,
+        Self::Paused,
+        Self::Run(RunStatus::Untrained),
+        Self::Waiting,
+    ];
+
+    /// How a trial stands whose run stands so; none where that has never been started.
+    pub fn of(run: Option<RunStatus>, known: Known) -> Self {
+        match run {
+            _ if known.failed => Self::FAILED,
+            _ if known.ended => Self::STOPPED,
+            _ if known.finished => Self::DONE,
+            _ if known.claimed => Self::RUNNING,
+            None => Self::Waiting,
+            Some(RunStatus::Stopped | RunStatus::Done) => Self::Paused,
+            Some(other) => Self::Run(other),
+        }
+    }
+
+    /// In one word, as in `results.jsonl`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Run(status) => status.word(),
+            Self::Paused => "paused",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
+impl TryFrom<String> for TrialStatus {
+    type Error = Error;
+
+    fn try_from(word: String) -> Result<Self, Error> {
+        match [Self::Paused, Self::Waiting].into_iter().find(|status| status.word() == word) {
+            Some(own) => Ok(own),
+            None => RunStatus::deserialize(word.into_deserializer()).map(Self::Run),
+        }
+    }
+}
+
+impl From<TrialStatus> for String {
+    fn from(status: TrialStatus) -> Self {
+        status.word().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_read_back_and_no_other() {
+        for status in TrialStatus::ALL {
+            let text = serde_json::to_string(&status).unwrap();
+            assert_eq!(text, format!("\"{}\"", status.word()));
+            assert_eq!(serde_json::from_str::<TrialStatus>(&text).unwrap(), status);
+        }
+        let error = serde_json::from_str::<TrialStatus>("\"odd\"").unwrap_err().to_string();
+        assert!(error.contains("odd") && error.contains("running"), "{error}");
+    }
+}
