@@ -13,8 +13,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use oss_run::checkpoint::{Background, Checkpoint, Entry, Writer, bytes_needed, write_rank};
-use oss_run::torch::{copy_bytes, element_bytes};
+use oss_torch::{copy_bytes, element_bytes};
+use oss_train::checkpoint::{Background, Checkpoint, Entry, Writer, bytes_needed, write_rank};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use oss_run::torch::{self, Onto};
+use oss_torch::Onto;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -32,7 +32,8 @@ fn main() {
     };
     let by_gemm = |kind| {
         let (a, b, mut out) = (matrix(kind), matrix(kind), matrix(kind));
-        torch::has_gemm(&a).then(|| flops / best_seconds(|| torch::gemm(&mut out, &a, &b, Onto::Zero)))
+        oss_torch::has_gemm(&a)
+            .then(|| flops / best_seconds(|| oss_torch::gemm(&mut out, &a, &b, Onto::Zero)))
     };
     let long = Tensor::ones([LONG], (Kind::Float, Device::Cpu));
     let mut copy = long.zeros_like();

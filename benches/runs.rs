@@ -13,10 +13,10 @@ use std::{env, fs};
 
 use anyhow::{Context, Result};
 use chrono::{TimeDelta, Utc};
-use oss_run::experiment::{self, Overrides};
-use oss_run::monitor::MetricsLog;
+use oss_config::Overrides;
 use oss_run::plan::Stage;
-use oss_run::run_dir::{Environment, Exit, Manifest, RunDir, RunsDir, Segment, StageRecord, StageState};
+use oss_runs::monitor::MetricsLog;
+use oss_runs::run_dir::{Environment, Exit, Manifest, RunDir, RunsDir, Segment, StageRecord, StageState};
 use serde_json::{Map, Value, json};
 
 const RUNS: u64 = 1000;
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     let directory = env::args_os().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
     let runs = RunsDir::new(directory.map(PathBuf::from).context("give the directory to write into")?);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/quickstart.toml");
-    let resolved = experiment::load(&file, &Overrides::default())?;
+    let resolved = oss_config::load(&file, &Overrides::default())?;
     let set = resolved.provenance.iter().filter(|(_, by)| by.is_explicit());
     let layers: BTreeMap<String, String> = set.map(|(key, by)| (key.to_owned(), by.to_string())).collect();
     let document = serde_json::to_value(&resolved.experiment)?;

@@ -10,9 +10,9 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use oss_run::data::Tokenizer;
-use oss_run::data::stories::{Corpus, TRAINING_SEED};
-use oss_run::experiment::TokenizerChoice;
+use oss_config::TokenizerChoice;
+use oss_data::Tokenizer;
+use oss_data::stories::{Corpus, TRAINING_SEED};
 use rayon::prelude::*;
 use serde_json::json;
 

@@ -9,8 +9,8 @@ use super::{
     completions, diff, doctor, evaluate, export, gc, help, init, inside, label, ls, plan, report, reproduce,
     resume, rm, run, sample, show, sweep,
 };
-use crate::interrupt;
-use crate::run_dir::RunsDir;
+use oss_runs::interrupt;
+use oss_runs::run_dir::RunsDir;
 
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
 ///

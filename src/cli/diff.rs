@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::output::{print, print_json};
 use super::table::table;
 use super::words;
-use crate::run_dir::RunsDir;
 use crate::runs::diff::{Difference, Differences};
+use oss_runs::run_dir::RunsDir;
 
 /// What it takes.
 #[derive(Debug, Args)]

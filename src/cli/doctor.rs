@@ -14,13 +14,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::output::{print, print_json};
-use crate::data::Tokenizer;
-use crate::data::sources::Watch;
-use crate::data::sources::hub::{Hub, HubConfig, Repository};
-use crate::experiment::TokenizerChoice;
-use crate::run_dir::{Host, RunsDir, free_bytes};
-use crate::storage::FileLock;
-use crate::torch;
+use oss_config::TokenizerChoice;
+use oss_data::Tokenizer;
+use oss_data::sources::Watch;
+use oss_data::sources::hub::{Hub, HubConfig, Repository};
+use oss_runs::run_dir::{Host, RunsDir, free_bytes};
+use oss_runs::storage::FileLock;
 
 /// What it takes.
 #[derive(Debug, Args)]
@@ -104,7 +103,7 @@ fn libtorch() -> Check {
     );
     let found = format!(
         "{} on {} threads, {} cores of {}",
-        torch::LIBTORCH_VERSION,
+        oss_torch::LIBTORCH_VERSION,
         tch::get_num_threads(),
         Host::this().cores,
         Host::this().cpu

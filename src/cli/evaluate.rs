@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::output::{print, print_json};
 use super::ranks::{Task, on_ranks};
-use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
 use crate::stages::evaluate::Report;
+use oss_runs::run_dir::RunsDir;
 
 /// What it takes.
 #[derive(Debug, Args)]

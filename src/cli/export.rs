@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::output::{print, print_json};
-use crate::error::UserError;
-use crate::experiment::{CheckpointChoice, Export, parse_bytes};
-use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
+use oss_config::error::UserError;
+use oss_config::{CheckpointChoice, Export, parse_bytes};
+use oss_runs::run_dir::RunsDir;
 
 /// What it takes; what is not given is as in the run's `[export]`.
 #[derive(Debug, Args)]

@@ -6,9 +6,9 @@ use std::panic::{self, AssertUnwindSafe};
 
 use anyhow::{Error, Result};
 
-use crate::error::{ErrorReport, Status, UserError};
-use crate::experiment::ExperimentErrors;
-use crate::run_dir::redact;
+use oss_config::ExperimentErrors;
+use oss_config::error::{ErrorReport, Status, UserError};
+use oss_runs::run_dir::redact;
 
 /// Ranks that ended with this status, and rank 0, whose words are on the screen, has said why.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +63,8 @@ mod tests {
     use anyhow::{Context, anyhow};
 
     use super::*;
-    use crate::error::Hint;
-    use crate::interrupt::Stopped;
+    use oss_config::error::Hint;
+    use oss_config::error::Stopped;
 
     #[test]
     fn a_failure_ends_with_its_hint() {

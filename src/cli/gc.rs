@@ -7,8 +7,8 @@ use serde_json::json;
 use super::output::{print, print_json};
 use super::table::table;
 use super::words;
-use crate::run_dir::RunsDir;
 use crate::runs::garbage;
+use oss_runs::run_dir::RunsDir;
 
 /// What it takes.
 #[derive(Debug, Args)]

@@ -7,9 +7,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use super::output::print;
-use crate::error::{Hint, UserError};
-use crate::experiment;
-use crate::run_dir::{write_atomic, write_json};
+use oss_config::error::{Hint, UserError};
+use oss_runs::run_dir::{write_atomic, write_json};
 
 /// What it takes.
 #[derive(Debug, Args)]
@@ -91,7 +90,7 @@ pub fn init(arguments: &Arguments) -> Result<()> {
         .hint(hint)?;
     let schema = folder.join(SCHEMA);
     if !schema.exists() {
-        write_json(&schema, &experiment::schema()).with_context(cannot).hint(hint)?;
+        write_json(&schema, &oss_config::schema()).with_context(cannot).hint(hint)?;
     }
     print(&format!("{}\n", file.display()))?;
     if let Some(first) = arguments.template.first() {
@@ -130,7 +129,7 @@ fn stem(file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Experiment, Overrides, load};
+    use oss_config::{Experiment, Overrides, load};
 
     #[test]
     fn every_template_loads_without_a_warning() {

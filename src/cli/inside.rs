@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::output::print_json;
-use crate::error::UserError;
-use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
+use oss_config::error::UserError;
+use oss_runs::run_dir::RunsDir;
 
 /// What `batches` takes.
 #[derive(Debug, Args)]

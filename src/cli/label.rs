@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::output::{print, print_json};
-use crate::error::UserError;
-use crate::run_dir::{Manifest, RunsDir};
 use crate::runs::label::{self, Change, Marks};
+use oss_config::error::UserError;
+use oss_runs::run_dir::{Manifest, RunsDir};
 
 /// What it takes.
 #[derive(Debug, Args)]

@@ -10,12 +10,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::failure::Told;
-use crate::distributed::{Failure, Launch, Outcome, Patience, supervise};
-use crate::error::{Hint, Status, UserError};
-use crate::experiment::Experiment;
-use crate::interrupt;
 use crate::runner::RUN;
-use crate::torch::Store;
+use oss_config::Experiment;
+use oss_config::error::{Hint, Status, UserError};
+use oss_runs::interrupt;
+use oss_torch::Store;
+use oss_train::distributed::{Failure, Launch, Outcome, Patience, supervise};
 
 /// The arguments that this process was given.
 pub fn own_arguments() -> Vec<OsString> {
@@ -116,7 +116,7 @@ fn is_told(failure: &Failure) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distributed::How;
+    use oss_train::distributed::How;
 
     fn failure(rank: usize, how: How) -> Failure {
         Failure { rank, how, last_lines: Vec::new() }

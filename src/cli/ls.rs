@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use super::output::{print, print_json};
 use super::table::table;
 use super::words;
-use crate::error::ErrorReport;
-use crate::run_dir::{RunStatus, RunsDir};
 use crate::runs::columns::{self, Fact};
 use crate::runs::{Column, Condition, Filter, Overview, filter};
+use oss_config::error::ErrorReport;
+use oss_runs::run_dir::{RunStatus, RunsDir};
 
 /// What it takes.
 #[derive(Debug, Args)]

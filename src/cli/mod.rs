@@ -34,14 +34,15 @@ pub use failure::guarded;
 
 use anyhow::{Context, Result};
 
-use crate::distributed::Placement;
-use crate::{interrupt, monitor};
 use arguments::Command;
+use oss_runs::interrupt;
+use oss_runs::monitor;
+use oss_train::distributed::Placement;
 
 /// Does what the command line asks.
 ///
 /// # Errors
-/// Whatever the subcommand meets; [`Status::of`](crate::error::Status::of) says which exit status it deserves.
+/// Whatever the subcommand meets; [`Status::of`](oss_config::error::Status::of) says which exit status it deserves.
 pub fn dispatch(cli: Cli) -> Result<()> {
     let Cli { command, common } = cli;
     // One rank speaks for all; what is wrong with the variables that say so is told where they matter.

@@ -12,11 +12,6 @@ use serde::Serialize;
 use super::output::{print, print_json};
 use super::run::Experiment;
 use super::table::table;
-use crate::data::Prepared;
-use crate::data::sources::Watch;
-use crate::error::{Hint, UserError};
-use crate::experiment::{self, Explained};
-use crate::interrupt;
 use crate::plan::advice::{Advice, Known, advice};
 use crate::plan::calibration::{self, Calibration};
 use crate::plan::cards::{Fit, Saving, fits, savings};
@@ -29,9 +24,14 @@ use crate::plan::mesh::{Mesh, on_gpu};
 use crate::plan::pace::Pace;
 use crate::plan::traffic::{Interconnect, Traffic, interconnects, traffic};
 use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
-use crate::run_dir::{Host, RunsDir, free_bytes};
-use crate::storage::FileLock;
-use crate::train::{self, DryRun};
+use oss_config::Explained;
+use oss_config::error::{Hint, UserError};
+use oss_data::Prepared;
+use oss_data::sources::Watch;
+use oss_runs::interrupt;
+use oss_runs::run_dir::{Host, RunsDir, free_bytes};
+use oss_runs::storage::FileLock;
+use oss_train::train::{self, DryRun};
 
 /// What it takes.
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub struct Arguments {
 #[derive(Debug, Serialize)]
 struct Plan {
     /// Every value.
-    experiment: experiment::Experiment,
+    experiment: oss_config::Experiment,
     /// Where each value came from.
     values: Vec<Explained>,
     /// The run; none while the text is unknown.
@@ -223,7 +223,7 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
 const CALIBRATION: Duration = Duration::from_secs(20);
 
 /// Measures how fast this device trains, where that fits into its memory.
-fn calibrated(experiment: &experiment::Experiment, memory: &Memory, runs: &RunsDir) -> Result<Calibration> {
+fn calibrated(experiment: &oss_config::Experiment, memory: &Memory, runs: &RunsDir) -> Result<Calibration> {
     let host = Host::this().memory_bytes;
     if !on_gpu(&experiment.train) && memory.total() > host {
         return Err(UserError::wrong(format!(
@@ -239,7 +239,7 @@ fn calibrated(experiment: &experiment::Experiment, memory: &Memory, runs: &RunsD
 }
 
 /// Plays one rank, with its file among the runs, where checkpoints would go.
-fn played(experiment: &experiment::Experiment, arguments: &Arguments, runs: &RunsDir) -> Result<DryRun> {
+fn played(experiment: &oss_config::Experiment, arguments: &Arguments, runs: &RunsDir) -> Result<DryRun> {
     let place = || format!("cannot write to {}", runs.root().display());
     let hint = "give another place with --runs-dir";
     std::fs::create_dir_all(runs.root()).with_context(place).hint(hint)?;
@@ -251,7 +251,7 @@ fn played(experiment: &experiment::Experiment, arguments: &Arguments, runs: &Run
     // So that `oss-run gc` leaves it alone.
     let _held = FileLock::try_directory(folder.path()).with_context(place).hint(hint)?;
     let mut experiment = experiment.clone();
-    if experiment.sharding.strategy == experiment::Strategy::Hsdp {
+    if experiment.sharding.strategy == oss_config::Strategy::Hsdp {
         experiment.sharding.ranks_per_replica = Some(Mesh::of(&experiment.sharding).shards);
     }
     train::dry_run(&experiment, arguments.rank, arguments.steps, folder.path())

@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::launch::{launch, own_arguments};
-use crate::distributed::{Fingerprint, Placement, World, tie_to_launcher};
-use crate::error::UserError;
-use crate::experiment::Experiment;
 use crate::runner;
+use oss_config::Experiment;
+use oss_config::error::UserError;
+use oss_train::distributed::{Fingerprint, Placement, World, tie_to_launcher};
 
 /// Makes the command line that goes on with the run in this directory.
 pub type Resumed<'a> = dyn Fn(&Path) -> Vec<OsString> + 'a;

@@ -7,10 +7,10 @@ use chrono::Utc;
 use clap::Args;
 
 use super::output::print;
-use crate::error::Hint;
 use crate::report::{Report, best_runs};
-use crate::run_dir::{RunDir, RunsDir, write_atomic};
 use crate::sweep::Results;
+use oss_config::error::Hint;
+use oss_runs::run_dir::{RunDir, RunsDir, write_atomic};
 
 /// Runs of a sweep whose curves are shown unless runs are named: as many as there are colours to tell them apart.
 const BEST_RUNS: usize = 8;

@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::output::{print, print_json};
 use super::ranks::{Task, led};
-use crate::distributed::is_launched;
-use crate::run_dir::RunsDir;
 use crate::runner::{Extent, Reproduction};
+use oss_runs::run_dir::RunsDir;
+use oss_train::distributed::is_launched;
 
 /// What it takes.
 #[derive(Debug, Args)]

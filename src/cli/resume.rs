@@ -6,8 +6,8 @@ use clap::Args;
 use super::ranks::{Task, led};
 use super::run::finish;
 use crate::plan::{Choices, Stage};
-use crate::run_dir::RunsDir;
 use crate::runner::{Execution, Options, Resuming};
+use oss_runs::run_dir::RunsDir;
 
 /// What it takes.
 #[derive(Debug, Args)]

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::output::print_json;
 use super::words;
-use crate::error::{Hint, UserError};
-use crate::run_dir::{RunDir, RunsDir};
 use crate::runs::remove::{Removable, removable};
+use oss_config::error::{Hint, UserError};
+use oss_runs::run_dir::{RunDir, RunsDir};
 
 /// What it takes.
 #[derive(Debug, Args)]

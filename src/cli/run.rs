@@ -11,11 +11,11 @@ use super::arguments::Common;
 use super::output::print_json;
 use super::ranks::{Task, led};
 use super::sweep;
-use crate::distributed::{TIED, is_launched, tie_to_launcher};
-use crate::error::UserError;
-use crate::experiment::{self, Overrides, Resolved};
 use crate::plan::{Choices, Stage};
 use crate::runner::{Execution, Options, Summary};
+use oss_config::error::UserError;
+use oss_config::{Overrides, Resolved};
+use oss_train::distributed::{TIED, is_launched, tie_to_launcher};
 
 /// Which experiment, and what to change in it.
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ impl Experiment {
         if !self.file.is_file() {
             return Err(missing(&self.file).into());
         }
-        let resolved = experiment::load(&self.file, &self.overrides())?;
+        let resolved = oss_config::load(&self.file, &self.overrides())?;
         for warning in &resolved.warnings {
             match is_launched(&|name| env::var(name).ok()) {
                 // The launcher has said it, to everyone.

@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::output::{print, print_json};
 use super::ranks::{Task, on_ranks};
-use crate::error::UserError;
-use crate::experiment::Sample;
-use crate::run_dir::RunsDir;
 use crate::runner::trained::Trained;
 use crate::stages::sample::Weights;
+use oss_config::Sample;
+use oss_config::error::UserError;
+use oss_runs::run_dir::RunsDir;
 
 /// What it takes; what is not given is as in the run's `[sample]`.
 #[derive(Debug, Args)]

@@ -3,9 +3,8 @@
 use anyhow::Result;
 
 use super::output::print_json;
-use crate::experiment;
 
 /// Prints the schema.
 pub fn schema() -> Result<()> {
-    print_json(&experiment::schema())
+    print_json(&oss_config::schema())
 }

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::output::{print, print_json};
 use super::table::table;
 use super::words;
-use crate::run_dir::{RunStatus, RunsDir, Segment};
 use crate::runs::show::{Course, Details, Kept, Output, SetValue, StageShown};
+use oss_runs::run_dir::{RunStatus, RunsDir, Segment};
 
 /// What it takes.
 #[derive(Debug, Args)]

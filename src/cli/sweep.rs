@@ -10,11 +10,11 @@ use super::arguments::Common;
 use super::output::{print, print_json};
 use super::run::Experiment;
 use super::table::table;
-use crate::distributed::Placement;
-use crate::error::UserError;
-use crate::experiment::{Overrides, Resolved};
-use crate::run_dir::RunsDir;
 use crate::sweep::{Group, Plan, Results, Row, SweepError, TrialStatus, cell};
+use oss_config::error::UserError;
+use oss_config::{Overrides, Resolved};
+use oss_runs::run_dir::RunsDir;
+use oss_train::distributed::Placement;
 
 /// What it takes.
 #[derive(Debug, Args)]

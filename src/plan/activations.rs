@@ -5,15 +5,14 @@
 use serde::Serialize;
 
 use super::mesh::on_gpu;
-use crate::experiment::{Experiment, Model, Precision};
-use crate::model::{logits_chunk_bytes, vocab_size};
-use crate::torch;
+use oss_config::{Experiment, Model, Precision};
+use oss_train::model::{logits_chunk_bytes, vocab_size};
 
 /// Bytes of an f32 number, and of an index.
 const F32_BYTES: u64 = 4;
 const INDEX_BYTES: u64 = 8;
 
-/// Bytes of the products that oneDNN compiles for narrow numbers and keeps, of which `src/torch` allows it so many, where it
+/// Bytes of the products that oneDNN compiles for narrow numbers and keeps, of which `crates/oss-torch/src` allows it so many, where it
 /// is left to multiply them; as measured once all of them were in use.
 const KERNEL_BYTES: u64 = 100_000_000;
 
@@ -93,7 +92,7 @@ impl Sizes {
         let vocab = vocab_size(model).unsigned_abs();
         let (queries, keys, bytes) = (heads * c, kv_heads * c, precision_bytes(precision));
         let tiles = !gpu && precision != Precision::F16;
-        let adds = precision == Precision::F32 || (tiles && torch::has_bf16_gemm());
+        let adds = precision == Precision::F32 || (tiles && oss_torch::has_bf16_gemm());
         Self { d, queries, keys, heads, e, a, f, vocab, bytes, gpu, adds, tiles }
     }
 
@@ -171,7 +170,7 @@ pub fn precision_bytes(precision: Precision) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Preset;
+    use oss_config::Preset;
 
     /// Width 64, 2 layers, 4 heads of 16 with 2 for keys and values, 4 experts of width 64, 2 of them active.
     fn tiny() -> Experiment {
@@ -208,7 +207,7 @@ mod tests {
         // 512 rows in two chunks: exponentials; rows and their gradient, as they are and in f32.
         assert_eq!(held.workspace, 256 * 201_088 * 4 + 2 * 512 * 64 * 4 + 2 * 256 * 64 * 4);
         experiment.train.precision = Precision::Bf16;
-        let kernels = if torch::has_bf16_gemm() { 0 } else { KERNEL_BYTES };
+        let kernels = if oss_torch::has_bf16_gemm() { 0 } else { KERNEL_BYTES };
         assert_eq!(
             activations(&experiment, 1).workspace,
             512 * 201_088 * 2 + 2 * 512 * 64 * 2 + 2 * 512 * 64 * 4 + kernels

@@ -6,8 +6,8 @@
 use serde::Serialize;
 
 use super::estimate::Estimate;
-use crate::experiment::Experiment;
-use crate::optimizer::{ParamGroup, update_rule};
+use oss_config::Experiment;
+use oss_train::optimizer::{ParamGroup, update_rule};
 
 /// One warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -191,9 +191,9 @@ fn checkpoints(experiment: &Experiment, estimate: &Estimate, known: &Known, all:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Overrides, Preset, load};
     use crate::plan::estimate::estimate;
     use crate::plan::with_vocabulary;
+    use oss_config::{Overrides, Preset, load};
 
     fn keys(change: impl FnOnce(&mut Experiment, &mut Known)) -> Vec<&'static str> {
         let mut experiment = Experiment { model: Preset::Tiny.model(), ..Experiment::default() };

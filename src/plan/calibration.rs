@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::keys;
-use crate::error::Hint;
-use crate::experiment::Experiment;
-use crate::run_dir::{Host, RunsDir, write_json};
+use oss_config::Experiment;
+use oss_config::error::Hint;
+use oss_runs::run_dir::{Host, RunsDir, write_json};
 
 /// How fast a device trains a kind of experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::memory::{Memory, memory};
 use super::mesh::on_gpu;
-use crate::experiment::{Experiment, Precision, StatePrecision, StoredWeights, Strategy, Update};
-use crate::run_dir::Host;
+use oss_config::{Experiment, Precision, StatePrecision, StoredWeights, Strategy, Update};
+use oss_runs::run_dir::Host;
 
 /// Cards and their memory in GiB, as it is sold.
 const CARDS: [(&str, u64); 6] = [
@@ -116,7 +116,7 @@ fn changes(experiment: &Experiment) -> Vec<(Vec<String>, Experiment)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Model, Overrides, Preset, load};
+    use oss_config::{Model, Overrides, Preset, load};
 
     fn the_20b() -> Experiment {
         let model = Model { vocab_size: Some(201_088), ..Preset::B20.model() };

@@ -6,7 +6,7 @@ mod tests;
 use std::fmt::Write;
 
 use super::table::{Part, Role, TABLE};
-use crate::run_dir::Stage;
+use oss_runs::run_dir::Stage;
 
 /// The stages that run again after a value of this role has changed, in their order.
 pub fn stale_stages(role: Role) -> Vec<Stage> {
@@ -39,7 +39,7 @@ const INTRODUCTION: &str = "\
 # What a changed value makes stale
 
 Every key of the experiment file, and the stages that run again when its value changes. This page is generated from the
-table that the program itself looks things up in (`OSS_RUN_BLESS=1 cargo test --test experiment_file` writes
+table that the program itself looks things up in (`OSS_RUN_BLESS=1 cargo test --test pages` writes
 it again). `oss-run plan EXPERIMENT.toml` says the same of an experiment before anything runs, with the reason.
 
 - *another run*: the values decide which weights training passes through, so the experiment is another run in another

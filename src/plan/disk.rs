@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::mesh::Regions;
 use super::stored;
-use crate::experiment::{Checkpoint, Experiment, ExportDtype, ScheduleKind};
-use crate::model::{ParameterSpec, Role, parameters};
+use oss_config::{Checkpoint, Experiment, ExportDtype, ScheduleKind};
+use oss_train::model::{ParameterSpec, Role, parameters};
 
 /// Bytes on the disk, by what they hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -59,7 +59,7 @@ fn num_checkpoints(experiment: &Experiment) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Model, Preset, StatePrecision, StoredWeights};
+    use oss_config::{Model, Preset, StatePrecision, StoredWeights};
 
     #[test]
     fn a_checkpoint_holds_what_training_keeps() {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Freshness, PlannedStage, Stage};
-use crate::experiment::Experiment;
+use oss_config::Experiment;
 
 /// Languages of the drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -151,8 +151,8 @@ fn dot(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Builtin;
     use crate::plan::Reason;
+    use oss_config::Builtin;
 
     fn drawn(language: Language) -> String {
         let mut experiment = Experiment::default();

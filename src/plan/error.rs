@@ -1,6 +1,6 @@
 //! Why an experiment cannot be run as it is.
 
-use crate::error::{UserError, user_errors};
+use oss_config::error::{UserError, user_errors};
 use std::path::PathBuf;
 
 /// What the user has to change, in the experiment or on the command line.

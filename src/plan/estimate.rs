@@ -4,8 +4,8 @@
 
 use serde::Serialize;
 
-use crate::experiment::{Experiment, LayerType, Model};
-use crate::model::{BlockParameter, Parameter, parameters};
+use oss_config::{Experiment, LayerType, Model};
+use oss_train::model::{BlockParameter, Parameter, parameters};
 
 /// Sizes and amounts of an experiment whose vocabulary is known.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -114,7 +114,7 @@ fn mean_keys_seen(model: &Model, layer_type: LayerType, sequence_length: i64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Preset;
+    use oss_config::Preset;
 
     fn experiment(preset: Preset) -> Experiment {
         let model = Model { vocab_size: Some(201_088), ..preset.model() };

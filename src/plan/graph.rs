@@ -9,11 +9,11 @@ use super::identity::{self, Identity, steps_taken};
 use super::inputs::Inputs;
 use super::keys::{self, Key, KeyInputs};
 use super::staleness::{Freshness, Reason};
-use crate::checkpoint::{self, Checkpoint};
-use crate::data::Prepared;
-use crate::error::ErrorReport;
-use crate::experiment::{CheckpointChoice, Experiment, NamedCheckpoint};
-use crate::run_dir::{Manifest, OutputFile, RunDir, RunsDir, Stage};
+use oss_config::error::ErrorReport;
+use oss_config::{CheckpointChoice, Experiment, NamedCheckpoint};
+use oss_data::Prepared;
+use oss_runs::run_dir::{Manifest, OutputFile, RunDir, RunsDir, Stage};
+use oss_train::checkpoint::{self, Checkpoint};
 
 /// The stages of one run.
 #[derive(Clone, Debug)]

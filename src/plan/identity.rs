@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 use super::error::PlanError;
 use super::inputs::Inputs;
 use super::keys::{self, Key, KeyInputs};
-use crate::checkpoint::{self, Checkpoint};
-use crate::error::{ErrorReport, Hint};
-use crate::experiment::{Experiment, ScheduleKind};
-use crate::optimizer::schedule::lr_multiplier;
-use crate::run_dir::{Manifest, RunDir, RunsDir};
+use oss_config::error::{ErrorReport, Hint};
+use oss_config::{Experiment, ScheduleKind};
+use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
+use oss_train::checkpoint::{self, Checkpoint};
+use oss_train::optimizer::schedule::lr_multiplier;
 
 /// The run that an experiment is.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl Trajectory<'_> {
         let sources: Vec<(f64, &KeyInputs)> =
             self.inputs.sources.iter().map(|source| source.weight).zip(&prepared).collect();
         let init = self.inputs.initial.as_ref().map(|initial| initial.digest.as_str());
-        Ok(keys::trajectory(&experiment, &sources, init, crate::model::vocab_size(&experiment.model)))
+        Ok(keys::trajectory(&experiment, &sources, init, oss_train::model::vocab_size(&experiment.model)))
     }
 }
 
@@ -203,8 +203,8 @@ fn refuse_raised_steps(run: &RunDir, manifest: &Manifest, trajectory: Trajectory
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Preset, Schedule};
     use crate::plan::inputs::Source;
+    use oss_config::{Preset, Schedule};
 
     fn manifest(trajectory: &KeyInputs, id: &str) -> (RunDir, Manifest) {
         let mut manifest = Manifest::new(id, "a", serde_json::Value::Null);
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_trajectory_takes_in_the_mix() {
-        let identity = crate::data::sources::Identity::Files { files: Vec::new() };
+        let identity = oss_data::sources::Identity::Files { files: Vec::new() };
         let source = |weight| Source { name: "a".into(), weight, identity: identity.clone() };
         let key = |weights: &[f64]| {
             let sources = weights.iter().map(|weight| source(*weight)).collect();

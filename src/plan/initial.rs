@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::inputs::{Reach, digest_cache};
 use super::keys;
 use super::pins::Pins;
-use crate::checkpoint::{self, Checkpoint};
-use crate::data::sources::hub::{Hub, HubConfig, Pinned, Repository};
-use crate::data::sources::{Identity, Watch, digest_files};
-use crate::error::UserError;
-use crate::experiment::{self, Model};
-use crate::hf_format::HfDirectory;
-use crate::model::WeightSource;
-use crate::run_dir::{RunDir, RunsDir};
+use oss_config::Model;
+use oss_config::error::UserError;
+use oss_data::sources::hub::{Hub, HubConfig, Pinned, Repository};
+use oss_data::sources::{Identity, Watch, digest_files};
+use oss_runs::run_dir::{RunDir, RunsDir};
+use oss_train::checkpoint::{self, Checkpoint};
+use oss_train::hf_format::HfDirectory;
+use oss_train::model::WeightSource;
 
 /// Weights to start from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ impl Initial {
 
     fn on_the_hub(repo: &str, runs: &RunsDir, reach: Reach<'_>) -> Result<Option<Self>> {
         let mut pins = Pins::open(runs);
-        let named = experiment::Hub {
+        let named = oss_config::Hub {
             repo: format!("model {repo}"),
             revision: "main".to_owned(),
             files: HUB_FILES.map(str::to_owned).to_vec(),

@@ -13,10 +13,10 @@ use super::error::PlanError;
 use super::initial::Initial;
 use super::keys::{self, Key, KeyInputs};
 use super::pins::Pins;
-use crate::data::Tokenizer;
-use crate::data::sources::{Identity, ReadOptions, SourceFiles, Watch};
-use crate::experiment::{Dataset, Experiment, Hub, Origin, TokenizerChoice};
-use crate::run_dir::RunsDir;
+use oss_config::{Dataset, Experiment, Hub, Origin, TokenizerChoice};
+use oss_data::Tokenizer;
+use oss_data::sources::{Identity, ReadOptions, SourceFiles, Watch};
+use oss_runs::run_dir::RunsDir;
 
 /// Everything that an experiment reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

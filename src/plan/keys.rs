@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::table::{Part, Role, role};
-use crate::experiment::{Experiment, LayerType, Optimizer, ScheduleKind};
-use crate::run_dir::Stage;
+use oss_config::{Experiment, LayerType, Optimizer, ScheduleKind};
+use oss_runs::run_dir::Stage;
 
 /// A blake3 hash in lower-case hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -241,7 +241,7 @@ fn flatten(path: &str, value: Value, values: &mut BTreeMap<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Builtin, Preset, Schedule};
+    use oss_config::{Builtin, Preset, Schedule};
 
     fn experiment() -> Experiment {
         let mut experiment = Experiment { model: Preset::Tiny.model(), ..Experiment::default() };
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn each_later_stage_hears_only_its_own_values() {
         let mut other = experiment();
-        other.export.dtype = crate::experiment::ExportDtype::F32;
+        other.export.dtype = oss_config::ExportDtype::F32;
         assert_eq!(sample(&experiment(), "w").key(), sample(&other, "w").key());
         assert_ne!(export(&experiment(), "w", "t").key(), export(&other, "w", "t").key());
         other.evaluate.max_tokens = Some(5);

@@ -5,9 +5,9 @@ use serde::Serialize;
 use super::activations::{self, Peak, precision_bytes};
 use super::mesh::{Mesh, Regions, device, on_gpu, regions};
 use super::stored::{self, F32_BYTES};
-use crate::experiment::{Experiment, Update};
-use crate::model::{casts_what_it_reads, matmul_kind};
-use crate::optimizer::{RegionShape, StorageConfig};
+use oss_config::{Experiment, Update};
+use oss_train::model::{casts_what_it_reads, matmul_kind};
+use oss_train::optimizer::{RegionShape, StorageConfig};
 
 /// Units whose weights are gathered at once (one computes, the next arrives), and likewise gradients being reduced.
 const BUFFERS: u64 = 2;
@@ -129,9 +129,7 @@ fn update_workspace(experiment: &Experiment, units: &[Regions], shards: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{
-        Model, OptimizerKind, Precision, Preset, StatePrecision, StoredWeights, Strategy,
-    };
+    use oss_config::{Model, OptimizerKind, Precision, Preset, StatePrecision, StoredWeights, Strategy};
 
     const GIB: u64 = 1 << 30;
 

@@ -3,10 +3,10 @@
 use serde::Serialize;
 use tch::{Cuda, Device};
 
-use crate::distributed::Layout;
-use crate::experiment::{Backend, Model, Sharding, Strategy, Train};
-use crate::model::num_units;
-use crate::optimizer::ParamGroup;
+use oss_config::{Backend, Model, Sharding, Strategy, Train};
+use oss_train::distributed::Layout;
+use oss_train::model::num_units;
+use oss_train::optimizer::ParamGroup;
 
 /// GPUs of the machines that hsdp is planned for where nobody says how many ranks share one.
 const USUAL_GPUS: u64 = 8;
@@ -109,7 +109,7 @@ pub fn uses_gloo(sharding: &Sharding, train: &Train) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Preset;
+    use oss_config::Preset;
 
     #[test]
     fn strategies_form_their_meshes() {

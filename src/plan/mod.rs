@@ -37,11 +37,11 @@ pub use graph::Graph;
 pub use inputs::{Inputs, Reach};
 pub use staleness::{Freshness, Reason};
 
-use crate::data::Tokenizer;
-use crate::experiment::Experiment;
-pub use crate::run_dir::Stage;
-use crate::run_dir::{Manifest, RunsDir};
 use identity::Trajectory;
+use oss_config::Experiment;
+use oss_data::Tokenizer;
+pub use oss_runs::run_dir::Stage;
+use oss_runs::run_dir::{Manifest, RunsDir};
 
 /// A stage and whether it has to run.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::monitor::MetricsLog;
-use crate::run_dir::RunDir;
+use oss_runs::monitor::MetricsLog;
+use oss_runs::run_dir::RunDir;
 
 /// Logged steps that the pace is taken from.
 const RECENT_LINES: usize = 20;
@@ -21,7 +21,7 @@ impl Pace {
     /// The pace of `run`, with `tokens_left` to go; none before its first logged step.
     pub fn of(run: &RunDir, tokens_left: u64) -> Option<Self> {
         let lines = MetricsLog::read(&run.metrics()).ok()?;
-        let speed = |line: &crate::monitor::MetricsLine| line.fields.get("tokens_per_second")?.as_f64();
+        let speed = |line: &oss_runs::monitor::MetricsLine| line.fields.get("tokens_per_second")?.as_f64();
         let mut recent: Vec<f64> =
             lines.iter().rev().filter_map(speed).filter(|speed| *speed > 0.0).take(RECENT_LINES).collect();
         recent.sort_by(f64::total_cmp);

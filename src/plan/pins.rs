@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::data::sources::Identity;
-use crate::error::Hint;
-use crate::experiment::Hub;
-use crate::run_dir::{RunsDir, write_json};
+use oss_config::Hub;
+use oss_config::error::Hint;
+use oss_data::sources::Identity;
+use oss_runs::run_dir::{RunsDir, write_json};
 
 /// Pinned revisions of one runs directory.
 pub struct Pins {

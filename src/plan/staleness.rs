@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::keys::{KeyInputs, default_values};
-use crate::run_dir::Stage;
-use crate::run_dir::{StageRecord, StageState};
+use oss_runs::run_dir::Stage;
+use oss_runs::run_dir::{StageRecord, StageState};
 
 /// Whether a stage has to run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -215,8 +215,8 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
-    use crate::experiment::{Experiment, ExportDtype, Schedule, ScheduleKind};
     use crate::plan::keys;
+    use oss_config::{Experiment, ExportDtype, Schedule, ScheduleKind};
 
     fn done(inputs: &KeyInputs) -> StageRecord {
         StageRecord {

@@ -1,8 +1,8 @@
 //! Bytes of what training keeps between steps, by the precision that the experiment names.
 
 use super::mesh::Regions;
-use crate::experiment::{Experiment, StoredWeights};
-use crate::optimizer::StorageConfig;
+use oss_config::{Experiment, StoredWeights};
+use oss_train::optimizer::StorageConfig;
 
 /// Bytes of an f32 number.
 pub const F32_BYTES: u64 = 4;
@@ -29,7 +29,7 @@ pub fn moments(experiment: &Experiment, regions: Regions) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{OptimizerKind, StatePrecision};
+    use oss_config::{OptimizerKind, StatePrecision};
 
     #[test]
     fn bytes_by_hand() {

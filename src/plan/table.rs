@@ -157,7 +157,7 @@ mod tests {
     use serde_json::Value as Json;
 
     use super::*;
-    use crate::experiment::Experiment;
+    use oss_config::Experiment;
 
     /// Keys of the schema, down to the sections' fields and the fields of nested tables that have defaults.
     fn schema_keys() -> BTreeSet<String> {

@@ -10,9 +10,9 @@ use super::activations::precision_bytes;
 use super::estimate::Estimate;
 use super::mesh::{Mesh, Regions, device, on_gpu, regions, uses_gloo};
 use super::pace::Pace;
-use crate::experiment::{Experiment, Precision};
-use crate::optimizer::{ParamGroup, StorageConfig};
-use crate::torch::element_bytes;
+use oss_config::{Experiment, Precision};
+use oss_torch::element_bytes;
+use oss_train::optimizer::{ParamGroup, StorageConfig};
 
 const F32_BYTES: u64 = 4;
 
@@ -136,8 +136,8 @@ fn flops_per_step(experiment: &Experiment, estimate: &Estimate) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Backend, Model, OptimizerKind, Preset, Strategy};
     use crate::plan::estimate::estimate;
+    use oss_config::{Backend, Model, OptimizerKind, Preset, Strategy};
 
     /// Regions of two shards: 6656 and 0, twice 61440 and 3072, 6656 and 512.
     fn tiny(strategy: Strategy, ranks: u64) -> Experiment {

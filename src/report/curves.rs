@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::thin::Point;
-use crate::monitor::{MetricsLine, scalars};
+use oss_runs::monitor::{MetricsLine, scalars};
 
 /// One number over the steps.
 #[derive(Clone, Debug, PartialEq)]

@@ -18,8 +18,8 @@ use chrono::{DateTime, Utc};
 
 pub use sweep::best_runs;
 
-use crate::run_dir::RunDir;
 use crate::sweep::Results;
+use oss_runs::run_dir::RunDir;
 use run::{Limits, RunReport};
 
 /// Columns of the maps of all runs together.

@@ -7,12 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::curves::{Curve, Map, curves, take_maps};
 use super::samples::{Moment, moments};
-use crate::experiment::Experiment;
-use crate::monitor::MetricsLog;
 use crate::plan::estimate::{Estimate, estimate};
 use crate::plan::identity::experiment_of;
-use crate::run_dir::{Exit, Manifest, RunDir, RunStatus};
 use crate::stages::evaluate::Report as Evaluated;
+use oss_config::Experiment;
+use oss_runs::monitor::MetricsLog;
+use oss_runs::run_dir::{Exit, Manifest, RunDir, RunStatus};
 
 /// How much of one run a report holds.
 #[derive(Clone, Copy, Debug)]

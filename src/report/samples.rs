@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::generation::SampledText;
-use crate::run_dir::RunDir;
 use crate::stages::sample::Samples;
+use oss_runs::run_dir::RunDir;
+use oss_train::generation::SampledText;
 
 /// Characters of one text that are shown.
 const TEXT_CHARACTERS: usize = 4000;
@@ -79,7 +79,7 @@ fn shortened(mut samples: Vec<SampledText>) -> Vec<SampledText> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_dir::write_json;
+    use oss_runs::run_dir::write_json;
 
     fn sample(text: &str) -> SampledText {
         SampledText { prompt: "p".into(), prompt_tokens: vec![1], tokens: vec![2], text: text.into() }

@@ -1,7 +1,7 @@
 //! The runs of a sweep's trials.
 
-use crate::run_dir::{RunDir, RunsDir};
 use crate::sweep::{Results, Row};
+use oss_runs::run_dir::{RunDir, RunsDir};
 
 /// The runs of the best trials, `most` at most, that are still there.
 pub fn best_runs(sweep: &Results, runs: &RunsDir, most: usize) -> Vec<RunDir> {
@@ -22,7 +22,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::experiment::{Direction, SweepMetric};
+    use oss_config::{Direction, SweepMetric};
 
     fn row(trial: u64, run: &str, state: &str, value: Option<f64>) -> Row {
         let row = json!({

@@ -4,21 +4,21 @@ use anyhow::Result;
 
 use super::data::{self, Data};
 use super::watch::watch;
-use crate::checkpoint::Checkpoint;
-use crate::distributed::World;
-use crate::experiment::Sample;
 use crate::plan::Graph;
 use crate::plan::estimate::estimate;
 use crate::plan::identity::steps_taken;
 use crate::stages::evaluate::{self, Report};
 use crate::stages::sample::{self, Samples, Weights};
 use crate::stages::train;
-use crate::train::{HeldOut, Inputs, Outcome};
+use oss_config::Sample;
+use oss_train::checkpoint::Checkpoint;
+use oss_train::distributed::World;
+use oss_train::train::{HeldOut, Inputs, Outcome};
 
 /// Trains the run of `graph`, whose tokens are prepared.
 ///
 /// # Errors
-/// As [`crate::train::train`]; tokens that are damaged or too few.
+/// As [`oss_train::train::train`]; tokens that are damaged or too few.
 pub fn train(graph: &Graph, world: &World, stop_at_step: Option<u64>) -> Result<Outcome> {
     let Graph { experiment, inputs, identity, .. } = graph;
     let run = &identity.run;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use crate::data::sources::ReadOptions;
-use crate::data::{Batches, Prepared, TokenFile, Tokenizer};
-use crate::error::Hint;
-use crate::experiment::Experiment;
 use crate::plan::Graph;
 use crate::plan::inputs::digest_cache;
 use crate::plan::keys::Key;
 use crate::stages::prepare;
+use oss_config::Experiment;
+use oss_config::error::Hint;
+use oss_data::sources::ReadOptions;
+use oss_data::{Batches, Prepared, TokenFile, Tokenizer};
 
 /// The prepared sources of a run.
 pub struct Data {

@@ -8,11 +8,11 @@ use tch::Kind;
 
 use super::data::{self, Data};
 use super::trained::Trained;
-use crate::distributed::{Mesh, Shards};
-use crate::error::UserError;
-use crate::model::{Chain, Sequences, matmul_kind};
-use crate::torch::guard;
-use crate::train::{GlobalBatch, configure_torch, device};
+use oss_config::error::UserError;
+use oss_train::distributed::{Mesh, Shards};
+use oss_train::libtorch_error::guard;
+use oss_train::model::{Chain, Sequences, matmul_kind};
+use oss_train::train::{GlobalBatch, configure_torch, device};
 
 /// The sequences of one step.
 #[derive(Debug, Serialize)]

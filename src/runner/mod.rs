@@ -22,12 +22,12 @@ pub use reproduce::{Compared, Difference, Extent, Reproduced, Reproduction};
 pub use resume::Resuming;
 pub use summary::{StageSummary, Summary};
 
-use crate::distributed::World;
-use crate::error::{Hint, UserError};
-use crate::experiment::{Provenance, Resolved};
 use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
-use crate::run_dir::RunsDir;
 use orders::Order;
+use oss_config::error::{Hint, UserError};
+use oss_config::{Provenance, Resolved};
+use oss_runs::run_dir::RunsDir;
+use oss_train::distributed::World;
 use session::{Session, is_stop, keep_marks};
 use watch::watch;
 

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::compute;
 use super::trained::graph_of;
-use crate::checkpoint::Checkpoint;
-use crate::distributed::World;
-use crate::error::UserError;
-use crate::interrupt::Stopped;
-use crate::monitor;
-use crate::run_dir::RunDir;
 use crate::stages::sample::Weights;
+use oss_config::error::Stopped;
+use oss_config::error::UserError;
+use oss_runs::monitor;
+use oss_runs::run_dir::RunDir;
+use oss_train::checkpoint::Checkpoint;
+use oss_train::distributed::World;
 
 /// One piece of work for all ranks.
 #[derive(Clone, Debug, Serialize, Deserialize)]

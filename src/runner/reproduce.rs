@@ -11,16 +11,16 @@ use serde::Serialize;
 use super::session::is_stop;
 use super::trained::graph_of;
 use super::{Execution, Options, Source};
-use crate::checkpoint;
-use crate::distributed::World;
-use crate::error::UserError;
-use crate::experiment::{Experiment, Provenance};
-use crate::interrupt;
 use crate::plan::identity::{self, Trajectory, steps_taken};
 use crate::plan::{Choices, Graph, Stage};
-use crate::run_dir::{Manifest, RunDir, StageState};
 pub use compare::Compared;
 use compare::compare;
+use oss_config::error::UserError;
+use oss_config::{Experiment, Provenance};
+use oss_runs::interrupt;
+use oss_runs::run_dir::{Manifest, RunDir, StageState};
+use oss_train::checkpoint;
+use oss_train::distributed::World;
 pub use surroundings::Difference;
 
 /// How much is run again.

@@ -7,13 +7,13 @@ use anyhow::{Context, Result, bail};
 use super::trained::runs_of;
 use super::watch::watch;
 use super::{Execution, Options, Source};
-use crate::error::{Hint, UserError};
-use crate::experiment::{self, Experiment, Overrides, Provenance};
 use crate::plan::identity::{self, Identity, Trajectory, experiment_of};
 use crate::plan::inputs::{Inputs, Reach};
 use crate::plan::keys::Key;
 use crate::plan::{self, Graph, PlanError, table};
-use crate::run_dir::{Manifest, RunDir, RunsDir};
+use oss_config::error::{Hint, UserError};
+use oss_config::{Experiment, Overrides, Provenance};
+use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 
 /// A run that shall go on.
 pub struct Resuming {
@@ -84,7 +84,7 @@ fn changed(run: &RunDir, manifest: &Manifest, set: &[String]) -> Result<(Experim
     let file = folder.path().join("experiment.toml");
     fs::write(&file, recorded.to_toml()?).with_context(|| format!("cannot write {}", file.display()))?;
     let overrides = Overrides { set: set.to_vec(), unset: Vec::new(), environment: false };
-    let resolved = experiment::load(&file, &overrides)?;
+    let resolved = oss_config::load(&file, &overrides)?;
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }

@@ -3,11 +3,11 @@
 use anyhow::{Result, bail};
 use indicatif::BinaryBytes;
 
-use crate::checkpoint;
-use crate::error::UserError;
-use crate::experiment::Experiment;
 use crate::plan::disk::{Disk, disk};
-use crate::run_dir::{RunDir, free_bytes};
+use oss_config::Experiment;
+use oss_config::error::UserError;
+use oss_runs::run_dir::{RunDir, free_bytes};
+use oss_train::checkpoint;
 
 /// Checks that the checkpoints and the export still to be written fit.
 ///

@@ -9,17 +9,17 @@ use serde_json::Value;
 use tch::Device;
 
 use super::Source;
-use crate::error::{ErrorReport, Status};
-use crate::experiment::{Experiment, Provenance, SetBy};
-use crate::monitor;
 use crate::plan::graph::Graph;
 use crate::plan::identity::TRAJECTORY;
 use crate::plan::keys::{self, KeyInputs};
 use crate::plan::{Reason, Stage};
-use crate::run_dir::{
+use oss_config::error::{ErrorReport, Status};
+use oss_config::{Experiment, Provenance, SetBy};
+use oss_runs::monitor;
+use oss_runs::run_dir::{
     Environment, Exit, Manifest, RunDir, Segment, StageRecord, StageState, WriteLock, redact, write_atomic,
 };
-use crate::{torch, train};
+use oss_train::train;
 
 /// A run that this process is working on.
 pub struct Session {
@@ -208,7 +208,7 @@ pub fn segment_of(graph: &Graph, file: Option<&Path>) -> Segment {
     };
     Segment {
         environment,
-        libtorch: torch::LIBTORCH_VERSION.to_owned(),
+        libtorch: oss_torch::LIBTORCH_VERSION.to_owned(),
         devices: vec![device],
         ranks: graph.experiment.sharding.ranks,
         threads: threads as u64,

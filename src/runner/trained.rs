@@ -11,19 +11,19 @@ use super::compute;
 use super::data;
 use super::session::started;
 use super::watch::watch;
-use crate::checkpoint::{self, Checkpoint};
-use crate::data::sources::{ReadOptions, SourceFiles};
-use crate::data::{PrepareOptions, Prepared, prepare_source};
-use crate::distributed::World;
-use crate::error::{Hint, UserError};
-use crate::experiment::{CheckpointChoice, Experiment, Export, NamedCheckpoint, Origin, Sample, Strategy};
 use crate::plan::graph::{FILES, best_step, checkpoint_at};
 use crate::plan::identity::{Identity, Trajectory, experiment_of};
 use crate::plan::{Graph, PlanError, keys};
-use crate::run_dir::{Manifest, OutputFile, RunDir, RunsDir, StageState};
 use crate::stages::evaluate::{self, Report};
 use crate::stages::export;
 use crate::stages::sample::{Samples, Weights};
+use oss_config::error::{Hint, UserError};
+use oss_config::{CheckpointChoice, Experiment, Export, NamedCheckpoint, Origin, Sample, Strategy};
+use oss_data::sources::{ReadOptions, SourceFiles};
+use oss_data::{PrepareOptions, Prepared, prepare_source};
+use oss_runs::run_dir::{Manifest, OutputFile, RunDir, RunsDir, StageState};
+use oss_train::checkpoint::{self, Checkpoint};
+use oss_train::distributed::World;
 
 /// A run and one of its checkpoints.
 pub struct Trained {

@@ -13,17 +13,18 @@ use super::session::{Session, is_stop};
 use super::summary::StageSummary;
 use super::watch::watch;
 use super::{Options, room};
-use crate::checkpoint::{self, Checkpoint};
-use crate::distributed::World;
-use crate::error::{Hint, UserError};
-use crate::experiment::CheckpointChoice;
-use crate::interrupt::{self, Stopped};
 use crate::plan::graph::FILES;
 use crate::plan::identity::steps_taken;
 use crate::plan::{self, Freshness, Graph, PlannedStage, Reason, Stage};
-use crate::run_dir::{OutputFile, RunDir, write_json};
 use crate::stages::sample::Weights;
 use crate::stages::{export, prepare};
+use oss_config::CheckpointChoice;
+use oss_config::error::Stopped;
+use oss_config::error::{Hint, UserError};
+use oss_runs::interrupt;
+use oss_runs::run_dir::{OutputFile, RunDir, write_json};
+use oss_train::checkpoint::{self, Checkpoint};
+use oss_train::distributed::World;
 
 /// What a stage made, by name.
 type Outputs = BTreeMap<String, Value>;

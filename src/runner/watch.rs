@@ -4,9 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
-use crate::data::sources::{Activity, ActivityKind, Watch};
-use crate::interrupt;
-use crate::monitor::{Progress, Unit};
+use oss_data::sources::{Activity, ActivityKind, Watch};
+use oss_runs::interrupt;
+use oss_runs::monitor::{Progress, Unit};
 
 /// A bar for each file that is downloaded or hashed; a stop on request ends the work.
 pub fn watch() -> Watch<'static> {

@@ -7,9 +7,9 @@ use chrono::SecondsFormat;
 use serde_json::{Value, json};
 
 use super::overview::Overview;
-use crate::error::{UserError, user_errors};
-use crate::experiment::nearest;
 use crate::plan::table::{TABLE, role};
+use oss_config::error::{UserError, user_errors};
+use oss_config::nearest;
 
 /// One thing to know of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,11 +7,11 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::monitor::{MetricsLine, MetricsLog};
 use crate::plan::Stage;
 use crate::plan::inputs::Inputs;
 use crate::plan::keys::{by_key, default_values};
-use crate::run_dir::{Manifest, RunDir};
+use oss_runs::monitor::{MetricsLine, MetricsLog};
+use oss_runs::run_dir::{Manifest, RunDir};
 
 /// What differs between two runs.
 #[derive(Debug, Serialize)]
@@ -184,7 +184,7 @@ fn speed(lines: &[MetricsLine]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_dir::{Environment, GitState, Segment};
+    use oss_runs::run_dir::{Environment, GitState, Segment};
 
     fn run(dir: &std::path::Path, id: &str, lr: f64, losses: &[f64]) -> RunDir {
         let run = RunDir::new(dir.join("tiny").join(id));

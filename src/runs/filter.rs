@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::columns::{Column, QueryError};
 use super::overview::Overview;
-use crate::run_dir::RunStatus;
+use oss_runs::run_dir::RunStatus;
 
 /// What has to be true of a run; all of it.
 #[derive(Clone, Debug, Default)]
@@ -135,9 +135,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::error::ErrorReport;
-    use crate::monitor::MetricsTail;
-    use crate::run_dir::{Manifest, RunDir};
+    use oss_config::error::ErrorReport;
+    use oss_runs::monitor::MetricsTail;
+    use oss_runs::run_dir::{Manifest, RunDir};
 
     fn run() -> Overview {
         let experiment = json!({

@@ -15,13 +15,13 @@ use serde::Serialize;
 
 use super::overview::{bytes_in, listed};
 use super::used;
-use crate::data::recover;
-use crate::data::sources::DigestCache;
-use crate::error::{Hint, UserError};
 use crate::plan::inputs::digest_cache;
-use crate::run_dir::{RunDir, RunsDir, is_unfinished};
 use crate::stages::prepare::lock_file;
-use crate::storage::{FileLock, Sibling};
+use oss_config::error::{Hint, UserError};
+use oss_data::recover;
+use oss_data::sources::DigestCache;
+use oss_runs::run_dir::{RunDir, RunsDir, is_unfinished};
+use oss_runs::storage::{FileLock, Sibling};
 
 /// What nobody holds a lock on, and no manifest names, is left alone until it is this old: its maker may be at work.
 pub const MARGIN: Duration = Duration::from_secs(3600);
@@ -404,8 +404,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::experiment::Experiment;
-    use crate::run_dir::{Manifest, StageRecord, StageState};
+    use oss_config::Experiment;
+    use oss_runs::run_dir::{Manifest, StageRecord, StageState};
 
     /// A run that names `key` among what it has prepared.
     fn start(runs: &RunsDir, key: &str) {

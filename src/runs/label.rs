@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::error::{Hint, UserError, user_errors};
 use crate::plan::identity::experiment_of;
-use crate::run_dir::{Manifest, RunDir, write_atomic};
+use oss_config::error::{Hint, UserError, user_errors};
+use oss_runs::run_dir::{Manifest, RunDir, write_atomic};
 
 /// What to change.
 #[derive(Clone, Debug, Default)]

@@ -9,12 +9,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::checkpoint;
-use crate::error::Hint;
-use crate::monitor::MetricsTail;
 use crate::plan::Stage;
 use crate::plan::keys::default_values;
-use crate::run_dir::{Manifest, RunDir, RunStatus, RunsDir};
+use oss_config::error::Hint;
+use oss_runs::monitor::MetricsTail;
+use oss_runs::run_dir::{Manifest, RunDir, RunStatus, RunsDir};
+use oss_train::checkpoint;
 
 /// What there is to know of a run without looking into its large files.
 #[derive(Debug)]

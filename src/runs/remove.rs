@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::overview::Overview;
 use super::used;
-use crate::error::{UserError, user_errors};
-use crate::run_dir::{LockError, RunDir, RunStatus, WriteLock};
+use oss_config::error::{UserError, user_errors};
+use oss_runs::run_dir::{LockError, RunDir, RunStatus, WriteLock};
 
 /// Why a run is not removed.
 #[derive(Debug)]

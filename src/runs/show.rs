@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use super::label::Marks;
 use super::overview::{Overview, bytes_in};
-use crate::checkpoint;
-use crate::error::ErrorReport;
-use crate::monitor::{MetricsLine, MetricsLog};
 use crate::plan::Stage;
 use crate::plan::graph::best_step;
 use crate::plan::keys::{by_key, default_values};
-use crate::run_dir::{Manifest, RunDir, RunStatus, Segment};
+use oss_config::error::ErrorReport;
+use oss_runs::monitor::{MetricsLine, MetricsLog};
+use oss_runs::run_dir::{Manifest, RunDir, RunStatus, Segment};
+use oss_train::checkpoint;
 
 /// Everything that there is to say of a run.
 #[derive(Debug, Serialize)]

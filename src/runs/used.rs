@@ -9,12 +9,12 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 
 use super::overview::listed;
-use crate::error::Hint;
 use crate::plan::Stage;
 use crate::plan::identity::experiment_of;
 use crate::plan::inputs::Inputs;
 use crate::plan::keys::KeyInputs;
-use crate::run_dir::{Manifest, RunDir, RunsDir};
+use oss_config::error::Hint;
+use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 
 /// What one run needs.
 #[derive(Clone, Debug, Default)]

@@ -3,14 +3,14 @@
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
-use crate::distributed::World;
-use crate::evaluation::{self, Evaluation};
-use crate::experiment::Experiment;
-use crate::model::{Chain, matmul_kind};
-use crate::monitor::{Progress, Unit};
-use crate::torch::guard;
-use crate::train::{configure_torch, device};
+use oss_config::Experiment;
+use oss_runs::monitor::{Progress, Unit};
+use oss_train::checkpoint::Checkpoint;
+use oss_train::distributed::World;
+use oss_train::evaluation::{self, Evaluation};
+use oss_train::libtorch_error::guard;
+use oss_train::model::{Chain, matmul_kind};
+use oss_train::train::{configure_torch, device};
 
 /// What an evaluation reads.
 pub struct Inputs<'a> {

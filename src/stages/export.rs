@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::checkpoint::Checkpoint;
-use crate::data::Tokenizer;
-use crate::error::Hint;
-use crate::experiment::{Experiment, Export, ExportFormat, parse_bytes};
-use crate::hf_format::{self, ExportOptions, TokenizerFiles};
-use crate::run_dir::OutputFile;
-use crate::torch::guard;
+use oss_config::error::Hint;
+use oss_config::{Experiment, Export, ExportFormat, parse_bytes};
+use oss_data::Tokenizer;
+use oss_runs::run_dir::OutputFile;
+use oss_train::checkpoint::Checkpoint;
+use oss_train::hf_format::{self, ExportOptions, TokenizerFiles};
+use oss_train::libtorch_error::guard;
 
 /// What an export reads.
 pub struct Inputs<'a> {

@@ -10,9 +10,9 @@ pub mod train;
 use anyhow::Result;
 use tch::Kind;
 
-use crate::checkpoint::Checkpoint;
-use crate::distributed::{Mesh, Shards, World};
-use crate::experiment::Model;
+use oss_config::Model;
+use oss_train::checkpoint::Checkpoint;
+use oss_train::distributed::{Mesh, Shards, World};
 
 /// The weights of a checkpoint, each rank with its slice.
 ///

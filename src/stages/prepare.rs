@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::data::sources::{Documents, Identity, ReadOptions, SourceFiles, Watch};
-use crate::data::{Document, Index, PrepareOptions, Prepared, Tokenizer, prepare_source, recover};
-use crate::error::{Hint, UserError};
-use crate::experiment::{Origin, TokenizerChoice};
-use crate::monitor::{Progress, Unit};
-use crate::run_dir::{write_atomic, write_json};
-use crate::storage::FileLock;
+use oss_config::error::{Hint, UserError};
+use oss_config::{Origin, TokenizerChoice};
+use oss_data::sources::{Documents, Identity, ReadOptions, SourceFiles, Watch};
+use oss_data::{Document, Index, PrepareOptions, Prepared, Tokenizer, prepare_source, recover};
+use oss_runs::monitor::{Progress, Unit};
+use oss_runs::run_dir::{write_atomic, write_json};
+use oss_runs::storage::FileLock;
 
 /// One source to prepare.
 pub struct Source<'a> {

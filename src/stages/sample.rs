@@ -7,16 +7,16 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
-use crate::checkpoint::Checkpoint;
-use crate::data::Tokenizer;
-use crate::distributed::World;
-use crate::experiment::{Experiment, Precision, Sample};
-use crate::generation::{self, SampledText};
-use crate::model::{Chain, matmul_kind};
-use crate::monitor::{Progress, Unit};
-use crate::run_dir::{RunDir, write_atomic, write_json};
-use crate::torch::guard;
-use crate::train::{configure_torch, device};
+use oss_config::{Experiment, Precision, Sample};
+use oss_data::Tokenizer;
+use oss_runs::monitor::{Progress, Unit};
+use oss_runs::run_dir::{RunDir, write_atomic, write_json};
+use oss_train::checkpoint::Checkpoint;
+use oss_train::distributed::World;
+use oss_train::generation::{self, SampledText};
+use oss_train::libtorch_error::guard;
+use oss_train::model::{Chain, matmul_kind};
+use oss_train::train::{configure_torch, device};
 
 /// Numbers in which sampling holds the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use crate::model::{Initial, WeightSource};
-use crate::train::{self, Inputs, Outcome};
+use oss_train::model::{Initial, WeightSource};
+use oss_train::train::{self, Inputs, Outcome};
 
 /// Trains to `train.steps`, or until a stop is asked for. The first weights are `initial`, or random; they are read
 /// only where there is no checkpoint to go on from.

@@ -12,9 +12,9 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Hint;
-use crate::run_dir::{LockError, RunDir, SweepDir};
-use crate::storage::FileLock;
+use oss_config::error::Hint;
+use oss_runs::run_dir::{LockError, RunDir, SweepDir};
+use oss_runs::storage::FileLock;
 
 /// A holder on another machine that has been silent for longer is dead.
 const SILENCE: TimeDelta = TimeDelta::minutes(2);
@@ -105,7 +105,7 @@ fn host() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_dir::RunsDir;
+    use oss_runs::run_dir::RunsDir;
 
     fn sweep() -> (tempfile::TempDir, SweepDir, RunDir) {
         let dir = tempfile::tempdir().unwrap();

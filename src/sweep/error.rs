@@ -1,6 +1,6 @@
 //! What is wrong with a sweep that its file alone does not show.
 
-use crate::error::{UserError, user_errors};
+use oss_config::error::{UserError, user_errors};
 use std::path::PathBuf;
 
 /// What the user has to change.

@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 
-use crate::experiment::{Direction, Halving};
+use oss_config::{Direction, Halving};
 
 /// The steps of each rung; the last is the whole run.
 pub fn rungs(halving: &Halving, steps: u64) -> Vec<u64> {

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::TrialStatus;
 use super::results::{Results, Row};
-use crate::monitor::{HParam, TensorBoard};
-use crate::run_dir::{SweepDir, write_json};
+use oss_runs::monitor::{HParam, TensorBoard};
+use oss_runs::run_dir::{SweepDir, write_json};
 
 /// What was written: of each run its steps, its metric and whether it is done.
 type Written = BTreeMap<String, (u64, Option<f64>, bool)>;

@@ -11,10 +11,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Hint, UserError};
-use crate::experiment::Values;
-use crate::run_dir::SweepDir;
-use crate::storage::FileLock;
+use oss_config::Values;
+use oss_config::error::{Hint, UserError};
+use oss_runs::run_dir::SweepDir;
+use oss_runs::storage::FileLock;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -226,7 +226,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::run_dir::RunsDir;
+    use oss_runs::run_dir::RunsDir;
 
     fn values(lr: f64) -> Values {
         Values::from([("optimizer.lr".to_owned(), json!(lr))])

@@ -33,10 +33,10 @@ pub use status::TrialStatus;
 pub use trial::Trial;
 pub use trials::trials;
 
-use crate::experiment::{LastStage, Overrides, Resolved, Sweep};
-use crate::run_dir::{Host, RunStatus, RunsDir, SweepDir};
 use claim::Claim;
 use ledger::Entry;
+use oss_config::{LastStage, Overrides, Resolved, Sweep};
+use oss_runs::run_dir::{Host, RunStatus, RunsDir, SweepDir};
 use status::Known;
 use worker::Share;
 
@@ -176,7 +176,7 @@ fn share_out(parallel: u64, ranks: u64, gpus: u64, visible: Option<&str>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorReport;
+    use oss_config::error::ErrorReport;
 
     #[test]
     fn gpus_are_shared_out() {

@@ -12,9 +12,9 @@ use super::claim::Claim;
 use super::halving::better;
 use super::status::Known;
 use super::{SweepError, TrialStatus};
-use crate::error::{Hint, UserError};
-use crate::experiment::{Direction, SweepMetric, Values};
-use crate::run_dir::{RunStatus, RunsDir, SweepDir, write_atomic};
+use oss_config::error::{Hint, UserError};
+use oss_config::{Direction, SweepMetric, Values};
+use oss_runs::run_dir::{RunStatus, RunsDir, SweepDir, write_atomic};
 
 /// One trial, as `results.jsonl` and `--json` show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -210,7 +210,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::error::Status;
+    use oss_config::error::Status;
 
     fn row(trial: u64, status: TrialStatus, step: u64, value: Option<f64>, lr: f64, seed: u64) -> Row {
         Row {

@@ -12,9 +12,10 @@ use super::ledger::{Entry, Event, Ledger};
 use super::results::Results;
 use super::worker::{End, Job, Worker};
 use super::{Plan, hparams};
-use crate::error::{ErrorReport, Hint};
-use crate::experiment::{Halving, OnFailure};
-use crate::interrupt::{self, Stopped};
+use oss_config::error::Stopped;
+use oss_config::error::{ErrorReport, Hint};
+use oss_config::{Halving, OnFailure};
+use oss_runs::interrupt;
 
 /// Time between two looks at the workers.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -4,7 +4,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error;
 use serde::{Deserialize, Serialize};
 
-use crate::run_dir::RunStatus;
+use oss_runs::run_dir::RunStatus;
 
 /// How a trial stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

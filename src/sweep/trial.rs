@@ -9,15 +9,15 @@ use serde_json::Value;
 
 use super::SweepError;
 use super::trials::trials;
-use crate::data::sources::Watch;
-use crate::error::UserError;
-use crate::experiment::{self, Experiment, LastStage, Overrides, ScheduleKind, Sweep, SweepMetric, Values};
-use crate::interrupt;
-use crate::monitor::MetricsLog;
 use crate::plan::identity::steps_taken;
 use crate::plan::{self, Choices, Graph, PlannedStage, Reach, Stage};
-use crate::run_dir::{Manifest, RunDir, RunsDir};
 use crate::stages::evaluate::Report;
+use oss_config::error::UserError;
+use oss_config::{Experiment, LastStage, Overrides, ScheduleKind, Sweep, SweepMetric, Values};
+use oss_data::sources::Watch;
+use oss_runs::interrupt;
+use oss_runs::monitor::MetricsLog;
+use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 
 /// One trial of a sweep.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub fn of(
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     let mut all = Vec::new();
     for values in trials(sweep)? {
-        let resolved = experiment::load_trial(file, overrides, &values)?;
+        let resolved = oss_config::load_trial(file, overrides, &values)?;
         let experiment = settled(&plan::with_vocabulary(&resolved.experiment)?, sweep, threads);
         let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
         let graph = plan::graph(experiment, runs, &Choices::default(), Reach::Hub(watch))?;
@@ -125,7 +125,7 @@ impl Trial {
     pub fn metric_at(&self, metric: SweepMetric, step: u64) -> Option<f64> {
         // A live run's newest line may be half there; a damaged one is told by whoever needs the run itself.
         let lines = MetricsLog::read(&self.run().metrics()).unwrap_or_default();
-        let value = |line: &crate::monitor::MetricsLine| line.fields.get(metric.name()).cloned();
+        let value = |line: &oss_runs::monitor::MetricsLine| line.fields.get(metric.name()).cloned();
         let newest = lines.iter().rev().filter(|line| line.step <= step).find_map(value);
         newest.as_ref().and_then(Value::as_f64)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::SweepError;
-use crate::experiment::{Candidates, Range, Sweep, SweepMethod, Values, takes_integers};
+use oss_config::{Candidates, Range, Sweep, SweepMethod, Values, takes_integers};
 
 /// Draws that may be skipped or repeated for each one that is kept.
 const DRAWS_PER_TRIAL: u64 = 1000;
@@ -18,7 +18,7 @@ const DRAWS_PER_TRIAL: u64 = 1000;
 pub fn trials(sweep: &Sweep) -> Result<Vec<Values>, SweepError> {
     let is_wanted = |values: &Values| {
         let matches = |condition: &std::collections::BTreeMap<String, _>| {
-            condition.iter().all(|(key, condition): (&String, &crate::experiment::Condition)| {
+            condition.iter().all(|(key, condition): (&String, &oss_config::Condition)| {
                 values.get(key).is_some_and(|value| condition.matches(value))
             })
         };
@@ -106,7 +106,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::experiment::{Between, Condition};
+    use oss_config::{Between, Condition};
 
     fn choice(values: &[f64]) -> Candidates {
         Candidates::Choice(values.iter().map(|value| json!(value)).collect())

@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 
 use super::claim::Claim;
 use super::trial::Trial;
-use crate::distributed::{How, STOP, TIED};
-use crate::error::{ErrorReport, Status};
-use crate::experiment::{ENVIRONMENT_PREFIX, LastStage};
 use crate::plan::Stage;
-use crate::run_dir::{Manifest, RunDir, RunsDir, SweepDir, write_atomic};
+use oss_config::error::{ErrorReport, Status};
+use oss_config::{ENVIRONMENT_PREFIX, LastStage};
+use oss_runs::run_dir::{Manifest, RunDir, RunsDir, SweepDir, write_atomic};
+use oss_train::distributed::{How, STOP, TIED};
 
 /// What the process is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::run_dir::Segment;
+    use oss_runs::run_dir::Segment;
 
     #[test]
     fn why_a_trial_failed_is_what_its_own_start_recorded() {

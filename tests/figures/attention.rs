@@ -1,7 +1,7 @@
 //! What one pass of attention computes, found by poisoning it.
 
-use oss_run::kernels::{Document, Flash};
-use oss_run::model::fill_normal;
+use oss_kernels::{Document, Flash};
+use oss_train::model::fill_normal;
 use tch::{Device, Kind, Tensor};
 
 use crate::check;

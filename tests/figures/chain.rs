@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use oss_run::distributed::Mesh;
-use oss_run::experiment::{
+use oss_config::{
     Experiment, Model, OptimizerKind, Overrides, Preset, Sharding, StatePrecision, StoredWeights, Strategy,
     Update, load,
 };
-use oss_run::model::{Initial, Sequences};
 use oss_run::plan::memory::{Memory, memory};
 use oss_run::plan::traffic::traffic;
 use oss_run::plan::with_vocabulary;
-use oss_run::train::{Holding, MicroBatch, PassOptions, Unit, Units, forward_backward};
+use oss_train::distributed::Mesh;
+use oss_train::model::{Initial, Sequences};
+use oss_train::optimizer::StorageConfig;
+use oss_train::train::{MicroBatch, PassOptions, ShardedModel, UnitShard, forward_backward};
 use tch::{Device, Kind, Tensor};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -78,7 +79,8 @@ fn traced(experiment: &Experiment) -> (Vec<Happened>, Vec<f64>) {
     let model = &experiment.model;
     let mesh = Mesh::pretended(&experiment.sharding, 0, Device::Cpu).unwrap();
     let mut initial = Initial::new(model, 1);
-    let mut units = Units::load(model, &mut initial, &mesh, Holding::wide(Kind::Float)).unwrap();
+    let mut sharded =
+        ShardedModel::load(model, &mut initial, &mesh, &StorageConfig::f32(Kind::Float)).unwrap();
     let micro_batch = |_| {
         let tokens = Tensor::arange(LENGTH + 1, (Kind::Int64, Device::Cpu)).unsqueeze(0);
         MicroBatch {
@@ -92,10 +94,10 @@ fn traced(experiment: &Experiment) -> (Vec<Happened>, Vec<f64>) {
     let subscriber = tracing_subscriber::registry().with(recorder.clone());
     let _no_grad = tch::no_grad_guard();
     tracing::subscriber::with_default(subscriber, || {
-        forward_backward(model, &mut units, &batch, options).unwrap();
+        forward_backward(model, &mut sharded, &batch, options).unwrap();
     });
-    let elements = |unit: &Unit| (unit.layout.matrices + unit.layout.rest) as f64;
-    let bytes = units.slices().iter().map(|unit| 4.0 * elements(unit)).collect();
+    let elements = |unit: &UnitShard| (unit.layout.matrices + unit.layout.rest) as f64;
+    let bytes = sharded.units().iter().map(|unit| 4.0 * elements(unit)).collect();
     (recorder.0.lock().unwrap().clone(), bytes)
 }
 

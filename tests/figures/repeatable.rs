@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use oss_run::checkpoint::Checkpoint;
-use oss_run::data::{Batches, TokenFile};
-use oss_run::distributed::Mesh;
-use oss_run::experiment::{Experiment, Model, Overrides, Preset, load};
-use oss_run::model::{Initial, WeightSource};
-use oss_run::train::{Flags, GlobalBatch, Trainer};
+use oss_config::{Experiment, Model, Overrides, Preset, load};
+use oss_data::{Batches, TokenFile};
+use oss_train::checkpoint::Checkpoint;
+use oss_train::distributed::Mesh;
+use oss_train::model::{BlockParameter, Initial, Parameter, WeightSource};
+use oss_train::train::{Flags, GlobalBatch, Trainer};
 use serde_json::Value;
 use tch::Device;
 
@@ -305,8 +305,9 @@ fn batches_and_weights_are_functions() {
             at + 16.0,
             &format!("{ranks} rank{}", if ranks == 1 { "" } else { "s" }),
         );
-        let shares = (0..ranks)
-            .map(|rank| GlobalBatch::share(&batches, &experiment.train, STEP, (rank, ranks)).into_rows());
+        let shares = (0..ranks).map(|rank| {
+            GlobalBatch::rank_slice(&batches, &experiment.train, STEP, (rank, ranks)).into_rows()
+        });
         let shares: Vec<Vec<Vec<i64>>> = shares.collect();
         assert_eq!(shares.concat(), whole);
         let dealt =
@@ -329,10 +330,10 @@ fn batches_and_weights_are_functions() {
         480.0,
         "First weights: 128 elements of one matrix, as one rank makes them and as three do",
     );
-    let name = "model.layers.0.self_attn.q_proj.weight";
+    let parameter = Parameter::Block { layer: 0, parameter: BlockParameter::QWeight };
     let model = Model { vocab_size: Some(40), ..Preset::Tiny.model() };
     let read = |range: std::ops::Range<i64>| -> Vec<f32> {
-        let tensor = Initial::new(&model, 1).read(name, range).unwrap();
+        let tensor = Initial::new(&model, 1).read(parameter, range).unwrap();
         Vec::try_from(tensor).unwrap()
     };
     let elements = 128;
@@ -352,7 +353,7 @@ fn batches_and_weights_are_functions() {
         }
         assert_eq!(made, all, "equal bits");
     }
-    let words = format!("{name}, seed 1: bar i is a function of (seed, name, i) alone.");
+    let words = format!("{}, seed 1: bar i is a function of (seed, name, i) alone.", parameter.name());
     svg.text("small dim", left, 628.0, &words);
     check("repeatable-inputs.svg", &svg.finish());
 }

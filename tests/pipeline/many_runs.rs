@@ -1,7 +1,7 @@
 //! Many run directories, made without training: what `ls` says of each is what was written there.
 
-use oss_run::monitor::MetricsLog;
-use oss_run::run_dir::{Exit, Manifest, RunsDir, Segment, StageRecord, StageState};
+use oss_runs::monitor::MetricsLog;
+use oss_runs::run_dir::{Exit, Manifest, RunsDir, Segment, StageRecord, StageState};
 use serde_json::{Value, json};
 
 use crate::project::Project;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use oss_run::checkpoint::Checkpoint;
+use oss_train::checkpoint::Checkpoint;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 

@@ -5,13 +5,20 @@ use std::path::Path;
 use std::process::Command;
 
 use chrono::Utc;
-use oss_run::run_dir::{Exit, Manifest, RunDir, Stage, StageRecord, StageState, WriteLock};
+use oss_runs::run_dir::{Exit, Manifest, RunDir, Stage, StageRecord, StageState, WriteLock};
 use serde_json::{Value, json};
 
 use crate::project::{Ended, Project};
 
 /// One trial, so that each case is a run and a trial of a sweep.
-const SWEEP: &str = "[sweep]\nbase = \"tiny.toml\"\n[sweep.parameters]\noptimizer.lr = [1e-3]\n";
+const SWEEP: &str = r#"
+[sweep]
+base = "tiny.toml"
+until = "export"
+
+[sweep.parameters]
+optimizer.lr = [1e-3]
+"#;
 
 /// A project whose trial has come to its end, and that can be brought back to that.
 struct Fixture {
@@ -199,7 +206,7 @@ fn every_command_says_the_same_of_a_run() {
     fixture.says("failed", "failed");
 
     // A sweep that asks for no more than training has what it asked for.
-    fixture.project.write("lr.toml", &SWEEP.replace("[sweep]\n", "[sweep]\nuntil = \"train\"\n"));
+    fixture.project.write("lr.toml", &SWEEP.replace("\"export\"", "\"train\""));
     fixture.says("failed", "done");
     fixture.project.write("lr.toml", SWEEP);
 

@@ -7,13 +7,13 @@ use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 
 use super::super::table::table;
 use super::Plan;
-use crate::experiment::{Experiment, Precision, StatePrecision, StoredWeights, Update};
 use crate::plan::activations::Peak;
 use crate::plan::calibration::Calibration;
 use crate::plan::cards::{Fit, Saving, USABLE_PERCENT};
 use crate::plan::estimate::Estimate;
 use crate::plan::mesh::{Mesh, uses_gloo};
 use crate::plan::pace::Pace;
+use oss_config::{Experiment, Precision, StatePrecision, StoredWeights, Update};
 
 /// What, how much, and what to know about it.
 type Row = Vec<String>;

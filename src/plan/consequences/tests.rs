@@ -6,13 +6,13 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::data::sources::{Identity, Watch};
-use crate::experiment::{CheckpointChoice, Experiment, Hub, NamedCheckpoint, Overrides, load};
 use crate::plan::identity::Trajectory;
 use crate::plan::keys::{self, Key, KeyInputs};
 use crate::plan::pins::Pins;
 use crate::plan::{Inputs, Reach, with_vocabulary};
-use crate::run_dir::RunsDir;
+use oss_config::{CheckpointChoice, Experiment, Hub, NamedCheckpoint, Overrides, load};
+use oss_data::sources::{Identity, Watch};
+use oss_runs::run_dir::RunsDir;
 
 /// Settings for both sides, then the value before and after.
 type Change = (Vec<String>, String, String);
@@ -210,7 +210,7 @@ fn words(key: &str) -> Vec<String> {
         let node = node["$ref"].as_str().map_or(node, |target| root.pointer(&target[1..]).unwrap());
         &node["properties"][name]
     }
-    let root = crate::experiment::schema();
+    let root = oss_config::schema();
     let node = key.split('.').fold(&root, |node, name| property(node, &root, name));
     let mut words = Vec::new();
     collect(node, &root, &mut words);

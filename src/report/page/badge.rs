@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use crate::run_dir::RunStatus;
 use crate::sweep::TrialStatus;
+use oss_runs::run_dir::RunStatus;
 
 /// How a run, or one of its stages, stands.
 pub fn run(status: RunStatus) -> Markup {

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::super::run::{Facts, Loss, RunReport};
 use super::words::{duration, exact, moment, scaled};
 use super::{badge, named};
-use crate::run_dir::RunStatus;
+use oss_runs::run_dir::RunStatus;
 
 /// Tiles for one run, a table for several.
 pub fn facts(runs: &[RunReport], written: DateTime<Utc>) -> Markup {

@@ -15,8 +15,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::Report;
 use super::run::RunReport;
-use crate::run_dir::redact;
 use data::Data;
+use oss_runs::run_dir::redact;
 
 const STYLE: &str = include_str!("page.css");
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::badge;
 use super::words::exact;
-use crate::experiment::Direction;
 use crate::sweep::{Results, Row, TrialStatus, cell};
+use oss_config::Direction;
 
 /// The trials of a sweep, on a page with the curves of `curves` runs.
 pub fn sweep(sweep: &Results, curves: usize) -> Markup {

@@ -10,8 +10,8 @@ use super::words::{duration, moment};
 use super::{badge, heading, named};
 use crate::plan::Stage;
 use crate::plan::keys::{by_key, default_values};
-use crate::run_dir::Segment;
 use crate::runs::show::{SetValue, set_values};
+use oss_runs::run_dir::Segment;
 
 /// The values that are not the defaults; for several runs first those in which they differ.
 pub fn configuration(runs: &[RunReport]) -> Markup {

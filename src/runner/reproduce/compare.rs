@@ -6,11 +6,11 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{self, Checkpoint};
-use crate::monitor::MetricsLog;
 use crate::plan::Stage;
 use crate::plan::graph::FILES;
-use crate::run_dir::{Manifest, RunDir};
+use oss_runs::monitor::MetricsLog;
+use oss_runs::run_dir::{Manifest, RunDir};
+use oss_train::checkpoint::{self, Checkpoint};
 
 /// One thing that both runs have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

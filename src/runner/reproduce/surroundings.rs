@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::plan::Graph;
-use crate::run_dir::{Manifest, Segment};
 use crate::runner::session::segment_of;
+use oss_runs::run_dir::{Manifest, Segment};
 
 /// One thing that is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

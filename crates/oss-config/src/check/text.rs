@@ -1,0 +1,146 @@
+//! `[dataset]`: where the text comes from, and whether there is text to validate on.
+
+use super::{Findings, unsafe_name};
+use crate::{Dataset, Experiment, Hub, TOKENIZERS, TokenizerChoice, conform::not_one_of};
+
+pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
+    let named = [
+        ("builtin", dataset.builtin.is_some()),
+        ("files", dataset.files.is_some()),
+        ("hub", dataset.hub.is_some()),
+        ("source", !dataset.source.is_empty()),
+    ];
+    one_origin("dataset", &named, found);
+    origin("dataset", &dataset.files, &dataset.hub, found);
+    for (index, source) in dataset.source.iter().enumerate() {
+        let path = format!("dataset.source[{index}]");
+        let key = |name: &str| format!("{path}.{name}");
+        let named = [
+            ("builtin", source.builtin.is_some()),
+            ("files", source.files.is_some()),
+            ("hub", source.hub.is_some()),
+        ];
+        one_origin(&path, &named, found);
+        origin(&path, &source.files, &source.hub, found);
+        if let Some(fault) = unsafe_name(&source.name) {
+            let message = format!("a source cannot be named {:?}: {fault}", source.name);
+            found.error(&[&key("name")], message, "give it a name of letters and digits");
+        } else if dataset.source[..index].iter().any(|earlier| earlier.name == source.name) {
+            let message = format!("two sources are named `{}`", source.name);
+            found.error(&[&key("name")], message, "give each source a name of its own");
+        }
+    }
+    if dataset.text_field.is_empty() {
+        let fix = "name the field or column that holds the text, such as \"text\"";
+        found.error(&["dataset.text_field"], "`dataset.text_field` is empty", fix);
+    }
+    if dataset.separator.contains(['\n', '\r']) {
+        let fix = "set it to the line between two documents, \"\" for an empty one";
+        found.error(&["dataset.separator"], "`dataset.separator` must be one line", fix);
+    }
+    if let TokenizerChoice::Named(name) = &dataset.tokenizer
+        && !TOKENIZERS.contains(&name.as_str())
+        && !name.ends_with(".json")
+    {
+        let fix = not_one_of(name, TOKENIZERS.into_iter());
+        let fix = format!("{fix}, {{ train = N }}, or the path of a tokenizer.json");
+        found.error(&["dataset.tokenizer"], format!("there is no tokenizer \"{name}\""), fix);
+    }
+}
+
+fn one_origin(path: &str, named: &[(&str, bool)], found: &mut Findings) {
+    let chosen: Vec<&str> = named.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect();
+    let all = || named.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    match chosen.as_slice() {
+        [_] => {}
+        [] => {
+            let fix = format!("add one of {}; the stories need nothing else: builtin = \"stories\"", all());
+            found.error(&[path], format!("`{path}` names no text"), fix);
+        }
+        [_, culprit, ..] => {
+            let key = format!("{path}.{culprit}");
+            let message = format!("`{path}` names its text {} times: {}", chosen.len(), chosen.join(", "));
+            found.error(&[&key], message, format!("keep one of them ({} name the text)", all()));
+        }
+    }
+}
+
+fn origin(path: &str, files: &Option<Vec<String>>, hub: &Option<Hub>, found: &mut Findings) {
+    if let Some(files) = files {
+        let key = format!("{path}.files");
+        if files.is_empty() {
+            found.error(&[&key], format!("`{key}` is empty"), "name at least one file or glob pattern");
+        }
+        for (index, file) in files.iter().enumerate() {
+            if file.is_empty() || file.contains('\0') {
+                let fix = "name a file or a glob pattern";
+                found.error(&[&format!("{key}[{index}]")], format!("{file:?} is not a file's name"), fix);
+            }
+        }
+    }
+    let Some(hub) = hub else { return };
+    let key = |name: &str| format!("{path}.hub.{name}");
+    let parts: Vec<&str> = hub.repo.split('/').collect();
+    let plain = |part: &&str| {
+        !part.is_empty()
+            && !part.contains("..")
+            && *part != "."
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    if parts.len() > 2 || !parts.iter().all(plain) {
+        let message = format!("{:?} is not a dataset of the hub", hub.repo);
+        found.error(&[&key("repo")], message, "write it as owner/name, such as \"roneneldan/TinyStories\"");
+    }
+    if hub.revision.is_empty() || !inside(&hub.revision) {
+        let message = format!("{:?} is not a revision", hub.revision);
+        found.error(&[&key("revision")], message, "name a branch, a tag or a commit");
+    }
+    if hub.files.is_empty() {
+        found.error(&[&key("files")], format!("`{}` is empty", key("files")), "name at least one file");
+    }
+    for (index, file) in hub.files.iter().enumerate() {
+        if !inside(file) {
+            let message = format!("{file:?} is not a file inside a repository");
+            let fix = "name it as the repository does, such as \"data/train.parquet\"";
+            found.error(&[&format!("{}[{index}]", key("files"))], message, fix);
+        }
+    }
+}
+
+/// Whether a name stays inside the folder it is looked up in.
+fn inside(name: &str) -> bool {
+    !name.contains('\\')
+        && !name.chars().any(char::is_control)
+        && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+pub(super) fn validation(experiment: &Experiment, found: &mut Findings) {
+    let validation = &experiment.dataset.validation;
+    let path = "dataset.validation";
+    let named = [
+        ("builtin", validation.builtin.is_some()),
+        ("files", validation.files.is_some()),
+        ("hub", validation.hub.is_some()),
+    ];
+    if validation.origin().is_some() {
+        one_origin(path, &named, found);
+        origin(path, &validation.files, &validation.hub, found);
+        if validation.share > 0.0 {
+            let keys = ["dataset.validation.share", path];
+            let message =
+                "validation text is either a share of the documents or a source of its own, not both";
+            found.error(&keys, message, "take `share` out, or the other");
+        }
+    }
+    if !has_validation(experiment) && experiment.evaluate.every_steps > 0 {
+        let keys = ["dataset.validation.share", "evaluate.every_steps"];
+        let fix =
+            "set dataset.validation.share above 0, name validation files, or set evaluate.every_steps = 0";
+        found.error(&keys, "there is no validation text, but evaluation is on", fix);
+    }
+}
+
+pub(super) fn has_validation(experiment: &Experiment) -> bool {
+    let validation = &experiment.dataset.validation;
+    validation.share > 0.0 || validation.origin().is_some()
+}

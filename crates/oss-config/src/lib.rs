@@ -1,0 +1,88 @@
+//! The experiment file: its sections as types, the layers that fill them, and what is wrong with them.
+#![forbid(unsafe_code)]
+
+mod check;
+mod conform;
+mod dataset;
+mod document;
+pub mod error;
+mod errors;
+mod layers;
+mod load;
+mod merge;
+mod model;
+mod outputs;
+mod overrides;
+mod paths;
+mod provenance;
+mod reference;
+mod run;
+mod schema;
+mod shape;
+mod sharding;
+mod size;
+mod suggest;
+mod sweep;
+mod training;
+
+#[cfg(test)]
+mod tests;
+
+pub use dataset::*;
+pub use errors::{ExperimentErrors, Problem};
+pub use load::{Resolved, load, load_trial};
+pub use model::*;
+pub use outputs::*;
+pub use overrides::{Overrides, PREFIX as ENVIRONMENT_PREFIX};
+pub use provenance::{Explained, Provenance, SetBy};
+pub use reference::reference;
+pub use run::*;
+pub use schema::schema;
+pub use sharding::*;
+pub use size::parse_bytes;
+pub use suggest::nearest;
+pub use sweep::{
+    Between, Candidates, Condition, Direction, Halving, LastStage, OnFailure, Range, Sweep, SweepMethod,
+    SweepMetric, Values, takes_integers,
+};
+pub use training::*;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One experiment: everything a run needs, in one TOML file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Experiment {
+    /// Name, seed, notes.
+    pub run: Run,
+    /// Text and tokenizer.
+    pub dataset: Dataset,
+    /// Architecture and first weights.
+    pub model: Model,
+    /// AdamW and clipping.
+    pub optimizer: Optimizer,
+    /// Learning rate over the steps.
+    pub schedule: Schedule,
+    /// Steps, batches, precision, device.
+    pub train: Train,
+    /// Ranks.
+    pub sharding: Sharding,
+    /// Checkpoints.
+    pub checkpoint: Checkpoint,
+    /// Validation.
+    pub evaluate: Evaluate,
+    /// Samples.
+    pub sample: Sample,
+    /// The model handed on.
+    pub export: Export,
+    /// Logging.
+    pub log: Log,
+}
+
+impl Experiment {
+    /// The experiment with every key written out; loading it gives the same experiment, whatever the defaults become.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}

@@ -1,0 +1,137 @@
+//! The reference page of the experiment file, written from the same types that read it.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::{
+    schema,
+    shape::{self, Field, Shape},
+};
+
+const INTRODUCTION: &str = "\
+# The experiment file
+
+Every key that an experiment file may hold. This page is generated from the types that read the file
+(`OSS_RUN_BLESS=1 cargo test --test pages` writes it again); `oss-run schema` prints the same as a
+JSON Schema, which editors with a TOML language server use for completion and checks.
+
+Values come in layers, weakest first: the defaults below, the files named by a top-level `extends = \"base.toml\"` (or a
+list of files, the later winning), the file itself, `OSS_RUN__SECTION__KEY` environment variables, and `--set
+section.key=value`. `--unset section.key` takes a key back to its default. Lists replace; tables merge key by key. A
+layer that names where the text comes from (`builtin`, `files`, `hub` or `source`) replaces what weaker layers say about
+it, and `model.preset` replaces the shape that weaker layers describe. Paths start from the folder of the file that names
+them, and from the working directory in variables and arguments.
+";
+
+/// The page, in Markdown: a table for each section, in the order of the types.
+pub fn reference() -> String {
+    let mut page = String::from(INTRODUCTION);
+    let schema = schema();
+    if let Shape::Table(sections) = shape::file() {
+        for section in sections.iter().filter(|section| section.name != "extends") {
+            let about = schema["properties"][&section.name]["allOf"][0]["$ref"]
+                .as_str()
+                .and_then(|target| schema.pointer(target.trim_start_matches('#')))
+                .and_then(|definition| definition["description"].as_str())
+                .unwrap_or(&section.description);
+            table(&mut page, &section.name, about, &section.shape, false);
+        }
+    }
+    page
+}
+
+/// The heading and table of one TOML table, and then those inside it.
+fn table(page: &mut String, path: &str, about: &str, shape: &Shape, in_list: bool) {
+    let Shape::Table(fields) = shape else { return };
+    let header = if in_list { format!("[[{path}]]") } else { format!("[{path}]") };
+    page.push_str(&format!("\n## `{header}`\n\n{}\n\n", one_line(about)));
+    page.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
+    for field in fields {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} |",
+            field.name,
+            cell(&value(&field.shape)),
+            cell(&default(field)),
+            cell(&one_line(&field.description))
+        );
+    }
+    choices(page, fields);
+    for field in fields {
+        let inner = format!("{path}.{}", field.name);
+        match &field.shape {
+            Shape::List { item, .. } => table(page, &inner, &field.description, item, true),
+            Shape::Table(_) => table(page, &inner, &field.description, &field.shape, false),
+            Shape::Either(shapes) => {
+                shapes.iter().for_each(|shape| table(page, &inner, &field.description, shape, false));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What each word of an enum means, under the table that uses it.
+fn choices(page: &mut String, fields: &[Field]) {
+    for field in fields {
+        let mut words = Vec::new();
+        collect_choices(&field.shape, &mut words);
+        if !words.is_empty() {
+            page.push_str(&format!("\n`{}`:\n", field.name));
+            for (name, meaning) in words {
+                page.push_str(&format!("- `\"{name}\"`: {}\n", one_line(meaning)));
+            }
+        }
+    }
+}
+
+fn collect_choices<'a>(shape: &'a Shape, into: &mut Vec<(&'a str, &'a str)>) {
+    match shape {
+        Shape::Choice(choices) => {
+            into.extend(choices.iter().map(|choice| (choice.name.as_str(), choice.description.as_str())));
+        }
+        Shape::List { item, .. } => collect_choices(item, into),
+        Shape::Either(shapes) => shapes.iter().for_each(|shape| collect_choices(shape, into)),
+        _ => {}
+    }
+}
+
+/// What may stand behind the `=`.
+fn value(shape: &Shape) -> String {
+    let bounded = |bounds: &shape::Bounds| {
+        let words = bounds.words();
+        if words.is_empty() { shape.words() } else { format!("{}, {words}", shape.words()) }
+    };
+    match shape {
+        Shape::Integer(bounds) | Shape::Float(bounds) => bounded(bounds),
+        Shape::Map(_) => "a table of free keys".into(),
+        Shape::Choice(choices) => {
+            let names = choices.iter().map(|choice| format!("`\"{}\"`", choice.name));
+            names.collect::<Vec<_>>().join(" \\| ")
+        }
+        Shape::List { item, .. } if matches!(**item, Shape::Choice(_)) => {
+            format!("a list of {}", value(item))
+        }
+        Shape::Either(shapes) => shapes.iter().map(value).collect::<Vec<_>>().join(" or "),
+        _ => shape.words(),
+    }
+}
+
+fn default(field: &Field) -> String {
+    match &field.default {
+        Some(Value::Object(_)) | None if field.required => "required".into(),
+        Some(Value::Object(_)) | None => String::new(),
+        Some(value) => format!("`{value}`"),
+    }
+}
+
+/// Doc comments wrap; table cells do not.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A bar would end the cell early.
+fn cell(text: &str) -> String {
+    text.replace("\\|", "|").replace('|', "\\|")
+}

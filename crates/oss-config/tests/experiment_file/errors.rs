@@ -1,0 +1,204 @@
+//! What a wrong file shows: every problem at once, each where it stands.
+
+use insta::assert_snapshot;
+
+use crate::Folder;
+use crate::listed;
+use crate::rendered;
+
+const STORIES: &str = "[dataset]\nbuiltin = \"stories\"\n";
+
+#[test]
+fn unknown_keys_and_wrong_values_are_shown_together() {
+    assert_snapshot!(rendered(
+        r#"lr = 3e-4
+colour = true
+
+[dataset]
+builtin = "storys"
+tokenizer = { trian = 4 }
+validation = { share = 0.9 }
+
+[datset]
+files = ["a.txt"]
+
+[train]
+steps = -1
+global_batch_size = "40"
+precison = "bf16"
+recompute = 1
+sequence_length = 512.0
+device = "cdua"
+
+[optimizer]
+betas = [0.9]
+eps = nan
+
+[model]
+layer_types = ["sliding_attention", "ful_attention"]
+
+[export]
+checkpoint = "lst"
+max_shard_size = "5 parsecs"
+"#,
+        &[
+            "train.precision=bf15",
+            "sample.promts=[\"a\"]",
+            "sample.prompts=once",
+            "sample.stop=[\"a",
+            "train"
+        ],
+    ));
+}
+
+#[test]
+fn syntax_errors_have_their_place() {
+    assert_snapshot!(rendered(
+        "[run]\nnotes = \"é\"\nlabels = { \"é\" = \"b\", x = 3 }\nname = 5\n[dataset]\nbuiltin = \"stories\"\n",
+        &[]
+    ));
+    assert_snapshot!(rendered("[train]\nsteps = 1\nsteps = 2\n[dataset]\n[train]\nseed = \n", &[]));
+    assert_snapshot!(rendered("[dataset]\nbuiltin = stories\n\n[train\nsteps = 1\nsteps = 2\n", &[]));
+}
+
+#[test]
+fn impossible_combinations_are_shown_together() {
+    assert_snapshot!(rendered(
+        r#"[run]
+name = "../escape"
+
+[dataset]
+builtin = "stories"
+files = ["a.txt"]
+validation = { share = 0 }
+tokenizer = "o200k_harmon"
+
+[model]
+num_attention_heads = 6
+num_key_value_heads = 4
+head_dim = 33
+num_local_experts = 2
+num_experts_per_tok = 3
+num_hidden_layers = 3
+layer_types = ["sliding_attention"]
+
+[schedule]
+warmup_steps = 2000
+
+[train]
+global_batch_size = 40
+micro_batch_size = 3
+
+[sharding]
+ranks = 2
+
+[export]
+checkpoint = "best"
+"#,
+        &[],
+    ));
+}
+
+#[test]
+fn updates_that_come_too_early_are_refused() {
+    let values = "[optimizer]\nupdate = \"in_backward\"\nmax_grad_norm = 1.0\n\
+                  [train]\nprecision = \"f16\"\nweights = \"bf16\"\n";
+    assert_snapshot!(rendered(&format!("{STORIES}{values}"), &[]));
+}
+
+#[test]
+fn a_momentum_that_does_nothing_or_never_moves_is_named() {
+    let named = |values: &str| rendered(&format!("{STORIES}[optimizer]\n{values}"), &[]);
+    let seen = named("kind = \"muon\"\nmomentum = 1.0\n");
+    assert!(seen.contains("set optimizer.momentum below 1, such as 0.95"), "{seen}");
+    let folder = Folder::new(&[("e.toml", &format!("{STORIES}[optimizer]\nmomentum = 0.9\n"))]);
+    let warnings = folder.load("e.toml", &[]).expect("only warnings").warnings.join("\n");
+    assert!(warnings.contains("`optimizer.momentum` does nothing"), "{warnings}");
+}
+
+#[test]
+fn origins_that_lead_elsewhere_are_refused() {
+    assert_snapshot!(
+        listed(
+            r#"[[dataset.source]]
+name = "a"
+hub = { repo = "../etc", files = ["../passwd", "/etc/passwd", "a\u0000b", "ok.txt"], revision = "" }
+
+[[dataset.source]]
+name = "a"
+weight = 0
+files = []
+
+[[dataset.source]]
+name = "c"
+hub = { files = ["x"] }
+
+[[dataset.source]]
+builtin = "stories"
+
+[dataset.validation]
+hub = { repo = "a/b/c", files = [] }
+"#,
+            &[],
+        )
+        .join("\n")
+    );
+    assert_snapshot!(listed("[[dataset.source]]\nname = \"a\"\n\n[[dataset.source]]\nname = \"a\"\nbuiltin = \"stories\"\nfiles = [\"\"]\n[dataset.validation]\nhub = { repo = \"a/b/c\", files = [\"../x\", \"/y\", \"a\\u0000b\"] }\n", &[]).join("\n"));
+}
+
+#[test]
+fn nothing_at_all_is_said_plainly() {
+    assert_snapshot!(rendered("", &[]));
+    assert_snapshot!(rendered("[dataset]\ntext_field = \"story\"\n", &["evaluate.every_steps=0"]));
+}
+
+#[test]
+fn files_that_extend_badly() {
+    let folder = Folder::new(&[
+        ("a.toml", "extends = \"b.toml\"\n[dataset]\nbuiltin = \"stories\"\n"),
+        ("b.toml", "extends = \"a.toml\"\n"),
+        ("missing.toml", "extends = [\"a/none.toml\", 3]\n"),
+        ("wrong_base.toml", "extends = \"typo.toml\"\n[train]\nprecision = \"bf15\"\n"),
+        ("typo.toml", "[dataset]\nbuiltin = \"stories\"\n[train]\nstep = 3\n"),
+    ]);
+    std::fs::write(folder.path("latin.toml"), b"[run]\nnotes = \"caf\xe9\"\n").expect("written");
+    let shown = ["a.toml", "missing.toml", "wrong_base.toml", "latin.toml", "nowhere.toml"].map(|name| {
+        let errors = folder.load(name, &[]).expect_err("the file is wrong");
+        format!("# {name}\n{}", folder.plain(&errors.render(false)))
+    });
+    assert_snapshot!(shown.concat());
+}
+
+#[test]
+fn schedules_that_end_elsewhere_are_warnings() {
+    let folder = Folder::new(&[(
+        "e.toml",
+        &format!("{STORIES}[schedule]\ndecay_steps = 500\n[optimizer]\nlr = 0.5\n"),
+    )]);
+    let warnings = folder.load("e.toml", &[]).expect("only warnings").warnings;
+    assert_snapshot!(folder.plain(&warnings.join("\n")));
+}
+
+#[test]
+fn bounds_of_single_values() {
+    let set = [
+        "train.steps=0",
+        "train.threads=0",
+        "train.max_minutes=0",
+        "train.global_batch_size=99999999999999999999",
+        "optimizer.lr=-1",
+        "optimizer.betas=[0.9, 1]",
+        "optimizer.eps=inf",
+        "sample.temperature=-0.1",
+        "sample.top_p=1.5",
+        "sample.top_k=0",
+        "schedule.min_lr_ratio=2",
+        "dataset.tokenizer={ train = 256 }",
+        "model.hidden_size=0",
+        "model.rope_theta=1",
+        "run.seed=1979-05-27",
+        "run.deterministic=yes",
+        "log.every_steps=ten",
+    ];
+    assert_snapshot!(listed(STORIES, &set).join("\n"));
+}

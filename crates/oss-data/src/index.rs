@@ -1,0 +1,325 @@
+//! What a directory of prepared tokens holds, and how damage to it is found.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::token_file::TokenFile;
+use super::tokenizer::Tokenizer;
+use oss_config::TokenizerChoice;
+use oss_config::error::{UserError, user_errors};
+use oss_runs::storage;
+
+/// Version of the layout of a prepared directory.
+const FORMAT: u32 = 1;
+
+/// Of fewer documents, a share that is held out may well be none.
+const FEW_DOCUMENTS: u64 = 100;
+
+pub(super) const INDEX: &str = "index.json";
+pub(super) const TRAIN: &str = "train.bin";
+pub(super) const VALIDATION: &str = "val.bin";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+
+/// What is wrong with prepared tokens.
+#[derive(Debug)]
+pub enum PreparedError {
+    /// There is no index.
+    Missing {
+        /// Where it would be.
+        dir: PathBuf,
+    },
+    /// Another version of the program wrote the index.
+    Format {
+        /// The index.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// A file is not what was written.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How it differs.
+        reason: String,
+    },
+    /// The system does not give a file.
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl From<PreparedError> for UserError {
+    fn from(error: PreparedError) -> Self {
+        match error {
+            PreparedError::Missing { dir } => {
+                Self::failed(format!("nothing is prepared in {}", dir.display()))
+                    .hint("run `oss-run run EXPERIMENT.toml --until prepare`")
+            }
+            PreparedError::Format { path, found } => Self::failed(format!(
+                "{} was written in format {found}, and this program reads {FORMAT}",
+                path.display()
+            ))
+            .hint("run again with `--force prepare`"),
+            PreparedError::Damaged { path, reason } => {
+                Self::failed(format!("{} is damaged: {reason}", path.display()))
+                    .hint("delete its directory, or run again with `--force prepare`")
+            }
+            PreparedError::Read { path, source } => Self::failed(format!("cannot read {}", path.display()))
+                .hint("run again with `--force prepare`")
+                .because(source),
+        }
+    }
+}
+
+user_errors!(PreparedError);
+
+fn damaged(path: &Path, reason: impl Into<String>) -> PreparedError {
+    PreparedError::Damaged { path: path.into(), reason: reason.into() }
+}
+
+/// One side of the split.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Documents that are not empty.
+    pub documents: u64,
+    /// Token ids, the end-of-text after each document included.
+    pub tokens: u64,
+    /// Bytes of the documents' text in UTF-8, which losses per byte are taken over.
+    pub text_bytes: u64,
+    /// blake3 of the token file, in hexadecimal.
+    pub digest: String,
+}
+
+/// Which tokenizer made the tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenizerRecord {
+    /// The name of a built-in one, or `tokenizer.json`, which then lies beside the tokens.
+    pub name: String,
+    /// [`Tokenizer::digest`].
+    pub digest: String,
+    /// One more than its largest id; no token reaches it.
+    pub vocab_size: i64,
+    /// The id that closes every document.
+    pub end_of_text: u32,
+}
+
+/// `index.json`: what was prepared, from what, with which digests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Index {
+    /// Version of the layout.
+    pub format: u32,
+    /// What the text is, in words.
+    pub source: String,
+    /// The tokenizer.
+    pub tokenizer: TokenizerRecord,
+    /// Share of the documents that was held out.
+    pub validation_share: f64,
+    /// `train.bin`.
+    pub train: Part,
+    /// `val.bin`.
+    pub validation: Part,
+    /// blake3 of this file with an empty checksum.
+    checksum: String,
+}
+
+impl Part {
+    /// Bytes of text that a token stands for, on average: turns a loss a token into one a byte.
+    pub fn bytes_per_token(&self) -> f64 {
+        self.text_bytes as f64 / self.tokens.max(1) as f64
+    }
+}
+
+impl Index {
+    pub(super) fn new(
+        source: String,
+        tokenizer: &Tokenizer,
+        validation_share: f64,
+        parts: [Part; 2],
+    ) -> Self {
+        let [train, validation] = parts;
+        let tokenizer = TokenizerRecord {
+            name: tokenizer.name().into(),
+            digest: tokenizer.digest(),
+            vocab_size: tokenizer.vocab_size(),
+            end_of_text: tokenizer.end_of_text(),
+        };
+        let checksum = String::new();
+        let mut index =
+            Self { format: FORMAT, source, tokenizer, validation_share, train, validation, checksum };
+        index.checksum = index.digest();
+        index
+    }
+
+    fn digest(&self) -> String {
+        let unsigned = Self { checksum: String::new(), ..self.clone() };
+        // Plain structs of numbers and strings always serialise.
+        let text = serde_json::to_string(&unsigned).unwrap_or_default();
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// Reads and checks `index.json` in `dir`.
+    pub fn read(dir: &Path) -> Result<Self, PreparedError> {
+        let path = dir.join(INDEX);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(PreparedError::Missing { dir: dir.into() });
+            }
+            Err(source) => return Err(PreparedError::Read { path, source }),
+        };
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| damaged(&path, error.to_string()))?;
+        match value["format"].as_u64().map(u32::try_from) {
+            Some(Ok(FORMAT)) => {}
+            Some(Ok(found)) => return Err(PreparedError::Format { path, found }),
+            _ => return Err(damaged(&path, "it names no format")),
+        }
+        let index: Self = serde_json::from_value(value).map_err(|error| damaged(&path, error.to_string()))?;
+        if index.checksum != index.digest() {
+            return Err(damaged(&path, "its checksum does not match"));
+        }
+        Ok(index)
+    }
+}
+
+/// A directory of prepared tokens: `train.bin`, `val.bin`, `index.json`, and `tokenizer.json` where the tokenizer is
+/// not built in.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    dir: PathBuf,
+    index: Index,
+}
+
+impl Prepared {
+    /// Opens `dir`, checking its index and the lengths of its files; see [`Prepared::verify`] for their contents.
+    ///
+    /// # Errors
+    /// [`PreparedError::Missing`] where nothing was prepared; otherwise the file that is wrong and what to do.
+    pub fn open(dir: &Path) -> Result<Self, PreparedError> {
+        let dir = storage::current(dir);
+        let prepared = Self { index: Index::read(&dir)?, dir };
+        for (path, part) in prepared.parts() {
+            let written = part.tokens * size_of::<u32>() as u64;
+            match std::fs::metadata(&path) {
+                Ok(found) if found.len() == written => {}
+                Ok(found) => {
+                    let reason = format!("it has {} bytes where {written} were written", found.len());
+                    return Err(damaged(&path, reason));
+                }
+                Err(source) => return Err(PreparedError::Read { path, source }),
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Reads every token and compares the digests with the index; the files are streamed, not mapped, so that memory
+    /// stays flat.
+    ///
+    /// # Errors
+    /// [`PreparedError::Damaged`], naming the file.
+    pub fn verify(&self) -> Result<(), PreparedError> {
+        for (path, part) in self.parts() {
+            let mut hasher = blake3::Hasher::new();
+            let read = File::open(&path).and_then(|file| hasher.update_reader(file).map(drop));
+            if let Err(source) = read {
+                return Err(PreparedError::Read { path, source });
+            }
+            if hasher.finalize().to_hex().as_str() != part.digest {
+                return Err(damaged(&path, "its digest is not the one in index.json"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the directory holds.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Tokens to train on.
+    ///
+    /// # Errors
+    /// When the file cannot be mapped.
+    pub fn train(&self) -> Result<TokenFile> {
+        TokenFile::open(&self.dir.join(TRAIN), self.index.train.tokens)
+    }
+
+    /// Tokens held out.
+    ///
+    /// # Errors
+    /// When the file cannot be mapped.
+    pub fn val(&self) -> Result<TokenFile> {
+        TokenFile::open(&self.dir.join(VALIDATION), self.index.validation.tokens)
+    }
+
+    /// Checks that the tokens held out fill at least one window of `sequence_length` predictions.
+    ///
+    /// # Errors
+    /// How many there are, and which values to change.
+    pub fn require_validation(&self, sequence_length: usize) -> Result<()> {
+        let Index { source, train, validation, .. } = &self.index;
+        let all = train.documents + validation.documents;
+        // Whole documents are held out, so of a few it may be none.
+        let fix = match validation.documents {
+            0 if all == 1 => {
+                "its text is one document, which is held out whole or not at all: divide it by lines of \
+                 dataset.separator (\"\" is an empty line), or name validation text of its own in \
+                 dataset.validation.files"
+                    .to_owned()
+            }
+            held if held < all && all < FEW_DOCUMENTS => format!(
+                "{held} of its {all} documents are held out: raise dataset.validation.share, divide the text into \
+                 more documents by lines of dataset.separator, or name validation text of its own"
+            ),
+            _ => "raise dataset.validation.share, name validation text of its own, or lower \
+                  train.sequence_length"
+                .to_owned(),
+        };
+        ensure!(
+            validation.tokens > sequence_length as u64,
+            UserError::failed(format!(
+                "the validation text of {source} has {} tokens, fewer than one window of \
+                 train.sequence_length + 1 = {}",
+                validation.tokens,
+                sequence_length + 1
+            ))
+            .hint(fix)
+        );
+        Ok(())
+    }
+
+    /// The tokenizer that made these tokens.
+    ///
+    /// # Errors
+    /// When its file is missing, or is not the one that the index names.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let recorded = &self.index.tokenizer;
+        let path = self.dir.join(TOKENIZER);
+        let tokenizer = if recorded.name == TOKENIZER {
+            Tokenizer::from_file(&path)?
+        } else {
+            Tokenizer::load(&TokenizerChoice::Named(recorded.name.clone()))?
+        };
+        if tokenizer.digest() != recorded.digest {
+            let reason = format!("{} is not the tokenizer that made the tokens", recorded.name);
+            return Err(damaged(&path, reason).into());
+        }
+        Ok(tokenizer)
+    }
+
+    fn parts(&self) -> [(PathBuf, &Part); 2] {
+        [(self.dir.join(TRAIN), &self.index.train), (self.dir.join(VALIDATION), &self.index.validation)]
+    }
+}

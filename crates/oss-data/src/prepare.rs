@@ -1,0 +1,386 @@
+//! Text to token files: streaming, on all cores, in the order of the text.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use oss_config::error::{Hint, UserError};
+use rayon::prelude::*;
+
+use super::Document;
+use super::index::{INDEX, Index, Part, TOKENIZER, TRAIN, VALIDATION};
+use super::tokenizer::Tokenizer;
+use oss_runs::storage::{Disk, StagedDir, clear_leftovers};
+
+/// Text that each core gets in a round, in bytes. About three rounds of text and three of tokens are in memory at once;
+/// a document is never cut.
+const ROUND_BYTES_PER_CORE: usize = 2 * 1024 * 1024;
+
+/// Text that is encoded in one go, in bytes: enough to be worth handing to a thread, and for a hasher to be quick.
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// Bytes after which a growing file is synced, so that the disk works while the text is still being encoded.
+const SYNC_BYTES: usize = 64 * 1024 * 1024;
+
+/// How often a slow source is interrupted to ask whether to go on.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The same for a slow disk, which is asked more often because it must not wait for text either.
+const DISK_PATIENCE: Duration = Duration::from_millis(2);
+
+/// How a source is prepared.
+pub struct PrepareOptions<'a> {
+    /// What the text is, in words, for the index and for messages.
+    pub source: String,
+    /// Share of the documents held out, from 0 (none) to 1 (all: a validation source of its own).
+    pub validation_share: f64,
+    /// Size of the text in bytes, where it is known: says how much room is missing when the disk is full.
+    pub expected_text_bytes: Option<u64>,
+    /// Asked several times a second; its error ends the work and leaves nothing behind.
+    pub keep_going: &'a dyn Fn() -> Result<()>,
+    /// Told, after each round, how far the work is.
+    pub progress: &'a mut dyn FnMut(PrepareProgress),
+}
+
+/// How far a source is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrepareProgress {
+    /// Documents so far.
+    pub documents: u64,
+    /// Bytes of their text.
+    pub text_bytes: u64,
+    /// Tokens made of it.
+    pub tokens: u64,
+}
+
+/// Turns `documents` into `<out>/train.bin`, `<out>/val.bin` and `<out>/index.json`, with `tokenizer.json` beside them
+/// where the tokenizer is not built in.
+///
+/// A document's outer white space is trimmed, empty ones are dropped, and end-of-text closes each. Which side of the
+/// split a document is on depends on its text alone, so neither order nor neighbours move it. The files are the same
+/// whatever the number of threads, and `out` appears, or is replaced, only when they are complete.
+///
+/// # Errors
+/// What reading a document returns; a document that the tokenizer refuses; no document at all; no room on the disk; and
+/// what `keep_going` returns.
+pub fn prepare_source(
+    documents: impl Iterator<Item = Result<Document>> + Send,
+    tokenizer: &Tokenizer,
+    out: &Path,
+    options: PrepareOptions<'_>,
+) -> Result<Index> {
+    prepare_with(&Disk::default(), documents, tokenizer, out, options)
+}
+
+fn prepare_with(
+    disk: &Disk,
+    documents: impl Iterator<Item = Result<Document>> + Send,
+    tokenizer: &Tokenizer,
+    out: &Path,
+    mut options: PrepareOptions<'_>,
+) -> Result<Index> {
+    let staged = stage(disk, out)?;
+    let mut files = Files::create(staged.path())?;
+    let stop = AtomicBool::new(false);
+    let written = thread::scope(|scope| {
+        let (to_encoder, rounds) = sync_channel(1);
+        let (to_writer, encoded) = sync_channel(2);
+        let stop = &stop;
+        scope.spawn(move || read_rounds(documents, &to_encoder, stop));
+        let files = &mut files;
+        let writer = scope.spawn(move || write_rounds(&encoded, files));
+        let encoded = encode_rounds(&rounds, tokenizer, &to_writer, &mut options);
+        stop.store(true, Ordering::Relaxed);
+        drop((rounds, to_writer));
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        encoded.map(|()| written)
+    })?;
+    written.and_then(|()| files.sync()).map_err(|error| files.explain(error, &options))?;
+
+    let source = options.source;
+    let parts = files.finish();
+    ensure!(
+        parts.iter().any(|part| part.documents > 0),
+        UserError::failed(format!("{source} has no text"))
+            .hint("check dataset.text_field, dataset.separator and the files named")
+    );
+    let index = Index::new(source, tokenizer, options.validation_share, parts);
+    write_beside(staged.path(), tokenizer, &index)?;
+    staged.commit().with_context(|| format!("cannot put the prepared tokens at {}", out.display()))?;
+    Ok(index)
+}
+
+/// A directory to prepare `out` in; what dead processes left beside it is cleared away.
+fn stage(disk: &Disk, out: &Path) -> Result<StagedDir> {
+    let parent = parent(out);
+    std::fs::create_dir_all(parent)
+        .and_then(|()| {
+            recover_with(disk, out);
+            StagedDir::create(disk, out)
+        })
+        .with_context(|| format!("cannot write in {}; free room there or set --runs-dir", parent.display()))
+}
+
+/// Clears away what dead processes left beside `out`, and gives an older version that one of them had moved aside its
+/// name back. For whoever alone writes to `out`.
+pub fn recover(out: &Path) {
+    recover_with(&Disk::default(), out);
+}
+
+fn recover_with(disk: &Disk, out: &Path) {
+    clear_leftovers(disk, parent(out), |name| Some(name) == out.file_name().and_then(|own| own.to_str()));
+}
+
+fn parent(out: &Path) -> &Path {
+    out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Consecutive documents of about [`BATCH_BYTES`].
+type Batch = Vec<Document>;
+
+type Round = Vec<Batch>;
+
+/// Reads ahead, a round at a time, until the text ends, fails, or nobody wants more.
+fn read_rounds(
+    documents: impl Iterator<Item = Result<Document>>,
+    sender: &SyncSender<Result<Round>>,
+    stop: &AtomicBool,
+) {
+    let full = ROUND_BYTES_PER_CORE * rayon::current_num_threads().clamp(2, 32);
+    let (mut round, mut batch) = (Round::new(), Batch::new());
+    let (mut round_bytes, mut batch_bytes) = (0, 0);
+    for document in documents {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        match document {
+            Ok(document) => {
+                batch_bytes += document.text.len() + size_of::<Document>() + document.place.len();
+                batch.push(document);
+            }
+            Err(error) => {
+                // What was read before the error is of no use without the rest. A failed send means nobody listens.
+                let _ = sender.send(Err(error));
+                return;
+            }
+        }
+        if batch_bytes >= BATCH_BYTES {
+            round.push(std::mem::take(&mut batch));
+            round_bytes += std::mem::take(&mut batch_bytes);
+        }
+        if round_bytes >= full {
+            round_bytes = 0;
+            if sender.send(Ok(std::mem::take(&mut round))).is_err() {
+                return;
+            }
+        }
+    }
+    round.push(batch);
+    let _ = sender.send(Ok(round));
+}
+
+/// Hands the tokens of each round on, in order, until the text ends or the writer has failed, which says why itself.
+fn encode_rounds(
+    rounds: &Receiver<Result<Round>>,
+    tokenizer: &Tokenizer,
+    writer: &SyncSender<Vec<Encoded>>,
+    options: &mut PrepareOptions<'_>,
+) -> Result<()> {
+    let mut done = PrepareProgress::default();
+    loop {
+        (options.keep_going)()?;
+        let round = match rounds.recv_timeout(PATIENCE) {
+            Ok(round) => round?,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        let share = options.validation_share;
+        let mut encoded: Vec<Encoded> =
+            round.into_par_iter().map(|batch| encode(batch, tokenizer, share)).collect::<Result<_>>()?;
+        encoded.iter().for_each(|batch| done.add(batch));
+        while let Err(refused) = writer.try_send(encoded) {
+            match refused {
+                TrySendError::Full(again) => encoded = again,
+                TrySendError::Disconnected(_) => return Ok(()),
+            }
+            (options.keep_going)()?;
+            thread::sleep(DISK_PATIENCE);
+        }
+        (options.progress)(done);
+    }
+}
+
+/// The tokens of one side of the split, each document closed by end-of-text.
+#[derive(Default)]
+struct Tokens {
+    tokens: Vec<u32>,
+    documents: u64,
+    text_bytes: u64,
+}
+
+/// The tokens of a batch.
+#[derive(Default)]
+struct Encoded {
+    train: Tokens,
+    validation: Tokens,
+}
+
+impl PrepareProgress {
+    fn add(&mut self, encoded: &Encoded) {
+        for side in [&encoded.train, &encoded.validation] {
+            self.documents += side.documents;
+            self.text_bytes += side.text_bytes;
+            self.tokens += side.tokens.len() as u64;
+        }
+    }
+}
+
+fn encode(batch: Batch, tokenizer: &Tokenizer, validation_share: f64) -> Result<Encoded> {
+    let mut encoded = Encoded::default();
+    for Document { text, place } in batch {
+        let text = text.trim();
+        if text.is_empty() {
+            continue;
+        }
+        let tokens = tokenizer.encode(text).map_err(anyhow::Error::from).with_context(|| place.clone())?;
+        let largest = tokens.iter().max().copied().unwrap_or_default();
+        ensure!(
+            i64::from(largest) < tokenizer.vocab_size(),
+            UserError::failed(format!(
+                "{place}: the tokenizer gave id {largest}, beyond its vocabulary of {}",
+                tokenizer.vocab_size()
+            ))
+            .hint("set another dataset.tokenizer")
+        );
+        let held_out = fraction(text) < validation_share;
+        let side = if held_out { &mut encoded.validation } else { &mut encoded.train };
+        side.tokens.extend_from_slice(&tokens);
+        side.tokens.push(tokenizer.end_of_text());
+        side.documents += 1;
+        side.text_bytes += text.len() as u64;
+    }
+    Ok(encoded)
+}
+
+/// A number in [0, 1) that the text alone decides.
+fn fraction(text: &str) -> f64 {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(text.as_bytes()).as_bytes();
+    let bits = u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - f64::MANTISSA_DIGITS);
+    bits as f64 / (1_u64 << f64::MANTISSA_DIGITS) as f64
+}
+
+fn write_rounds(rounds: &Receiver<Vec<Encoded>>, files: &mut Files) -> io::Result<()> {
+    rounds.iter().flatten().try_for_each(|batch| files.push(&batch))
+}
+
+/// The two token files while they grow.
+struct Files {
+    train: PartWriter,
+    validation: PartWriter,
+    /// What has been written.
+    done: PrepareProgress,
+}
+
+impl Files {
+    fn create(dir: &Path) -> Result<Self> {
+        Ok(Self {
+            train: PartWriter::create(dir.join(TRAIN))?,
+            validation: PartWriter::create(dir.join(VALIDATION))?,
+            done: PrepareProgress::default(),
+        })
+    }
+
+    fn push(&mut self, batch: &Encoded) -> io::Result<()> {
+        self.train.push(&batch.train)?;
+        self.validation.push(&batch.validation)?;
+        self.done.add(batch);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.train.file.sync_all()?;
+        self.validation.file.sync_all()
+    }
+
+    fn finish(self) -> [Part; 2] {
+        [self.train, self.validation]
+            .map(|writer| Part { digest: writer.hasher.finalize().to_hex().to_string(), ..writer.part })
+    }
+
+    /// Says what a failed write needs.
+    fn explain(&self, error: io::Error, options: &PrepareOptions<'_>) -> anyhow::Error {
+        let path = self.train.path.parent().unwrap_or(&self.train.path).display();
+        if error.kind() != io::ErrorKind::StorageFull {
+            return anyhow::Error::new(error).context(format!("writing tokens to {path} failed"));
+        }
+        let written = self.done.tokens * size_of::<u32>() as u64;
+        let whole = options.expected_text_bytes.filter(|_| self.done.text_bytes > 0).map(|expected| {
+            let ratio = expected as f64 / self.done.text_bytes as f64;
+            format!(" of about {:.0}", written as f64 * ratio.max(1.0))
+        });
+        anyhow::Error::new(error)
+            .context(format!(
+                "no room on the disk for {path}: {written} bytes{} were written",
+                whole.unwrap_or_default()
+            ))
+            .hint("free room there or set --runs-dir")
+    }
+}
+
+/// One token file while it grows, with its digest.
+struct PartWriter {
+    path: PathBuf,
+    file: File,
+    unsynced_bytes: usize,
+    hasher: blake3::Hasher,
+    part: Part,
+}
+
+impl PartWriter {
+    fn create(path: PathBuf) -> Result<Self> {
+        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { path, file, unsynced_bytes: 0, hasher: blake3::Hasher::new(), part: Part::default() })
+    }
+
+    fn push(&mut self, side: &Tokens) -> io::Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(&side.tokens);
+        self.hasher.update(bytes);
+        self.part.documents += side.documents;
+        self.part.tokens += side.tokens.len() as u64;
+        self.part.text_bytes += side.text_bytes;
+        self.file.write_all(bytes)?;
+        self.unsynced_bytes += bytes.len();
+        if self.unsynced_bytes >= SYNC_BYTES {
+            self.unsynced_bytes = 0;
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes what lies beside the tokens: the index, and a tokenizer that is not built in, whose configuration names the
+/// end-of-text token that its own file does not.
+fn write_beside(dir: &Path, tokenizer: &Tokenizer, index: &Index) -> Result<()> {
+    let write = |name: &str, text: String| -> Result<()> {
+        let path = dir.join(name);
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+        written.with_context(|| format!("cannot write {}", path.display()))
+    };
+    if tokenizer.name() == TOKENIZER {
+        write(TOKENIZER, tokenizer.hugging_face_json())?;
+        let eos = tokenizer.decode(&[tokenizer.end_of_text()]);
+        write("tokenizer_config.json", serde_json::json!({ "eos_token": eos }).to_string())?;
+    }
+    write(INDEX, serde_json::to_string_pretty(index)?)
+}
+
+#[cfg(test)]
+mod tests;

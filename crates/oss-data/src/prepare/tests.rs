@@ -1,0 +1,281 @@
+//! Splits, order, replacement, and what goes wrong.
+
+use std::cell::Cell;
+
+use super::*;
+use crate::{Prepared, PreparedError};
+use oss_config::TokenizerChoice;
+use oss_config::error::ErrorReport;
+use oss_runs::storage::{Fault, Faults};
+
+fn bytes() -> Tokenizer {
+    Tokenizer::load(&TokenizerChoice::Named("bytes".into())).unwrap()
+}
+
+fn documents(texts: &[&str]) -> impl Iterator<Item = Result<Document>> + Send {
+    let texts: Vec<String> = texts.iter().map(|text| text.to_string()).collect();
+    texts.into_iter().enumerate().map(|(row, text)| Ok(Document { text, place: format!("row {row}") }))
+}
+
+fn many() -> Vec<String> {
+    (0..2000).map(|number| format!("Document {number} says {}.", number * number)).collect()
+}
+
+fn prepare(
+    documents: impl Iterator<Item = Result<Document>> + Send,
+    tokenizer: &Tokenizer,
+    out: &Path,
+    validation_share: f64,
+) -> Result<Index> {
+    let options = PrepareOptions {
+        source: "the test's text".into(),
+        validation_share,
+        expected_text_bytes: None,
+        keep_going: &|| Ok(()),
+        progress: &mut |_| {},
+    };
+    prepare_source(documents, tokenizer, out, options)
+}
+
+#[test]
+fn documents_are_trimmed_closed_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("main");
+    let index = prepare(documents(&["  ab\n", " \n\t", "c d"]), &bytes(), &out, 0.0).unwrap();
+    let prepared = Prepared::open(&out).unwrap();
+    assert_eq!(prepared.train().unwrap()[..], [97, 98, 256, 99, 32, 100, 256]);
+    assert!(prepared.val().unwrap().is_empty());
+    assert_eq!((index.train.documents, index.train.tokens, index.train.text_bytes), (2, 7, 5));
+    assert_eq!(*prepared.index(), index);
+    prepared.verify().unwrap();
+    assert_eq!(prepared.tokenizer().unwrap().digest(), bytes().digest());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside the output");
+}
+
+#[test]
+fn the_split_depends_on_the_text_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts = many();
+    let mut forward: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let held_out = |order: &[&str], name: &str| {
+        let out = dir.path().join(name);
+        prepare(documents(order), &bytes(), &out, 0.1).unwrap();
+        let prepared = Prepared::open(&out).unwrap();
+        let mut texts: Vec<Vec<u32>> =
+            prepared.val().unwrap().split(|&token| token == 256).map(<[u32]>::to_vec).collect();
+        texts.sort_unstable();
+        (texts, prepared.index().clone())
+    };
+    let (first, index) = held_out(&forward, "forward");
+    forward.reverse();
+    let (second, _) = held_out(&forward, "backward");
+    assert_eq!(first, second);
+    assert!((140..260).contains(&index.validation.documents), "{}", index.validation.documents);
+    assert_eq!(index.train.documents + index.validation.documents, 2000);
+    assert_eq!(held_out(&forward[..5], "few").1.train.documents, 5);
+}
+
+#[test]
+fn the_whole_source_may_be_held_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = prepare(documents(&["a", "b", "c"]), &bytes(), &dir.path().join("v"), 1.0).unwrap();
+    assert_eq!((index.train.documents, index.validation.documents), (0, 3));
+    let prepared = Prepared::open(&dir.path().join("v")).unwrap();
+    prepared.require_validation(5).unwrap();
+    let error = ErrorReport::from(&prepared.require_validation(6).unwrap_err());
+    assert!(
+        error.message.ends_with("6 tokens, fewer than one window of train.sequence_length + 1 = 7"),
+        "{error}"
+    );
+    assert!(error.hints[0].starts_with("raise dataset.validation.share"), "{error}");
+}
+
+#[test]
+fn too_few_documents_to_hold_any_out_are_told_how_to_be_more() {
+    let dir = tempfile::tempdir().unwrap();
+    for (texts, hint) in [
+        (
+            &["one long text"][..],
+            "its text is one document, which is held out whole or not at all: divide it by",
+        ),
+        (&["a", "b", "c"], "0 of its 3 documents are held out: raise dataset.validation.share, divide"),
+    ] {
+        let out = dir.path().join(texts.len().to_string());
+        prepare(documents(texts), &bytes(), &out, 0.001).unwrap();
+        let error = Prepared::open(&out).unwrap().require_validation(6).unwrap_err();
+        let error = ErrorReport::from(&error);
+        assert!(error.hints[0].starts_with(hint), "{error}");
+    }
+}
+
+#[test]
+fn threads_do_not_change_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts: Vec<String> = std::iter::repeat_n(many(), 100).flatten().collect();
+    let digests = [1, 4].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let texts = texts.iter().map(|text| Ok(Document { text: text.clone(), place: String::new() }));
+        let out = dir.path().join(threads.to_string());
+        pool.install(|| prepare(texts, &bytes(), &out, 0.05)).unwrap()
+    });
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn a_learnt_tokenizer_travels_with_the_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts = many();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let tokenizer = Tokenizer::learn(documents(&texts), 300, &|| Ok(())).unwrap();
+    let out = dir.path().join("learnt");
+    prepare(documents(&texts), &tokenizer, &out, 0.1).unwrap();
+    let again = Prepared::open(&out).unwrap().tokenizer().unwrap();
+    assert_eq!((again.digest(), again.end_of_text()), (tokenizer.digest(), 299));
+}
+
+#[test]
+fn an_older_output_is_replaced_only_by_a_complete_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("main");
+    prepare(documents(&["old"]), &bytes(), &out, 0.0).unwrap();
+    let broken = documents(&["new"]).chain([Err(anyhow::anyhow!("stories.jsonl:2: broken row"))]);
+    let error = prepare(broken, &bytes(), &out, 0.0).unwrap_err();
+    assert_eq!(error.to_string(), "stories.jsonl:2: broken row");
+    assert_eq!(Prepared::open(&out).unwrap().index().train.text_bytes, 3);
+    prepare(documents(&["newer"]), &bytes(), &out, 0.0).unwrap();
+    assert_eq!(Prepared::open(&out).unwrap().index().train.text_bytes, 5);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn stopping_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let asked = Cell::new(0);
+    let endless =
+        std::iter::repeat_with(|| Ok(Document { text: "word ".repeat(1000), place: String::new() }));
+    let mut reports = Vec::new();
+    let options = PrepareOptions {
+        source: "endless".into(),
+        validation_share: 0.0,
+        expected_text_bytes: None,
+        keep_going: &|| {
+            asked.set(asked.get() + 1);
+            ensure!(asked.get() < 4, "stopped");
+            Ok(())
+        },
+        progress: &mut |done| reports.push(done),
+    };
+    let error = prepare_source(endless, &bytes(), &dir.path().join("main"), options).unwrap_err();
+    assert_eq!(error.to_string(), "stopped");
+    assert!(reports.is_sorted_by_key(|done| done.tokens));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_killed_program_left_is_removed_and_what_a_running_one_writes_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("main");
+    let dead = dir.path().join("main.tmp-0123456789abcdef");
+    std::fs::create_dir(&dead).unwrap();
+    let alive = stage(&Disk::default(), &out).unwrap();
+    std::fs::write(alive.path().join("train.bin"), "").unwrap();
+    prepare(documents(&["text"]), &bytes(), &out, 0.0).unwrap();
+    assert!(!dead.exists() && alive.path().exists());
+}
+
+#[test]
+fn a_death_at_any_call_leaves_the_old_tokens_or_the_new() {
+    for exchange in [true, false] {
+        for number in 1.. {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("main");
+            let old = prepare(documents(&["old"]), &bytes(), &out, 0.0).unwrap();
+            let faults = Faults::at(number, Fault::Killed);
+            let disk = Disk::failing(if exchange { faults } else { faults.without_exchange() });
+            let options = PrepareOptions {
+                source: "the test's text".into(),
+                validation_share: 0.0,
+                expected_text_bytes: None,
+                keep_going: &|| Ok(()),
+                progress: &mut |_| {},
+            };
+            let made = prepare_with(&disk, documents(&["new text"]), &bytes(), &out, options);
+            let found = Prepared::open(&out).unwrap();
+            found.verify().unwrap();
+            let is_old = *found.index() == old;
+            assert!(is_old || found.index().train.text_bytes == 8, "call {number}");
+            assert!(!(is_old && made.is_ok()), "call {number}");
+            recover(&out);
+            assert_eq!(Prepared::open(&out).unwrap().index(), found.index(), "call {number}");
+            let names: Vec<_> =
+                std::fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+            assert_eq!(names, ["main"], "call {number}");
+            if !disk.has_failed() {
+                assert!(number > 5, "{number}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn text_without_documents_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for texts in [&[][..], &["", " \n"]] {
+        let error = prepare(documents(texts), &bytes(), &dir.path().join("main"), 0.0).unwrap_err();
+        let error = ErrorReport::from(&error);
+        assert_eq!(error.message, "the test's text has no text");
+        assert!(error.hints[0].starts_with("check dataset.text_field"), "{error}");
+    }
+}
+
+#[test]
+fn a_full_disk_says_how_much_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = PrepareOptions {
+        source: String::new(),
+        validation_share: 0.0,
+        expected_text_bytes: Some(1000),
+        keep_going: &|| Ok(()),
+        progress: &mut |_| {},
+    };
+    let mut files = Files::create(dir.path()).unwrap();
+    files.train.file = File::options().write(true).open("/dev/full").unwrap();
+    files.done = PrepareProgress { documents: 1, text_bytes: 100, tokens: 30 };
+    let train = Tokens { tokens: vec![1, 2], documents: 1, text_bytes: 2 };
+    let error = files.push(&Encoded { train, ..Encoded::default() }).unwrap_err();
+    let error = ErrorReport::from(&files.explain(error, &options));
+    assert!(error.message.ends_with("120 bytes of about 1200 were written"), "{error}");
+    assert_eq!(error.hints, ["free room there or set --runs-dir"]);
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("main");
+    assert!(matches!(Prepared::open(&out), Err(PreparedError::Missing { .. })));
+    prepare(documents(&["some text"]), &bytes(), &out, 0.0).unwrap();
+
+    let train = out.join("train.bin");
+    let good = std::fs::read(&train).unwrap();
+    let mut flipped = good.clone();
+    flipped[4] ^= 1;
+    std::fs::write(&train, &flipped).unwrap();
+    let error = Prepared::open(&out).unwrap().verify().unwrap_err();
+    assert!(matches!(&error, PreparedError::Damaged { path, .. } if *path == train), "{error:?}");
+    std::fs::write(&train, &good[..good.len() - 1]).unwrap();
+    assert!(matches!(Prepared::open(&out), Err(PreparedError::Damaged { .. })));
+    std::fs::remove_file(&train).unwrap();
+    assert!(matches!(Prepared::open(&out), Err(PreparedError::Read { .. })));
+    std::fs::write(&train, &good).unwrap();
+
+    let index = out.join("index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    for (from, to) in
+        [("\"documents\": 1", "\"documents\": 2"), ("{", ""), ("\"format\": 1", "\"format\": 9")]
+    {
+        std::fs::write(&index, text.replacen(from, to, 1)).unwrap();
+        let error = ErrorReport::of(Prepared::open(&out).unwrap_err()).to_string();
+        assert!(error.contains("index.json") && error.contains("--force prepare"), "{error}");
+    }
+}

@@ -1,0 +1,171 @@
+//! Local files: patterns to paths, and what was seen of each file when it was found.
+
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use oss_config::error::UserError;
+use serde::{Deserialize, Serialize};
+
+use super::digests::DigestCache;
+use super::format::Format;
+use super::{FileIdentity, Watch};
+
+/// A file to read, as it was when it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalFile {
+    path: PathBuf,
+    format: Format,
+    stamp: Stamp,
+    blake3: String,
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Time of the last change, nanoseconds since 1970.
+    pub modified_ns: i64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            bytes: metadata.len(),
+            modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+impl LocalFile {
+    /// Looks at `path` without hashing it, for files whose content is known by other means.
+    ///
+    /// # Errors
+    /// A missing, empty or unreadable file, a directory, or an unsupported format.
+    pub fn unhashed(path: &Path) -> Result<Self> {
+        let format = Format::of_path(path)?;
+        let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                anyhow!(
+                    UserError::failed(format!("{}: no such file", path.display()))
+                        .hint("correct the name in dataset.files")
+                )
+            }
+            _ => anyhow!(error).context(format!("cannot look at {}", path.display())),
+        })?;
+        if metadata.is_dir() {
+            bail!(
+                UserError::failed(format!("{}: this is a directory", path.display()))
+                    .hint(format!("name its files, e.g. \"{}/*.txt\"", path.display()))
+            );
+        }
+        if metadata.len() == 0 {
+            bail!(
+                UserError::failed(format!("{}: the file is empty", path.display()))
+                    .hint("remove it from dataset.files or fetch it again")
+            );
+        }
+        Ok(Self { path: path.into(), format, stamp: Stamp::of(&metadata), blake3: String::new() })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How it is read.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.stamp.bytes
+    }
+
+    /// Its content, for keys.
+    pub(super) fn identity(&self) -> FileIdentity {
+        FileIdentity { format: self.format, blake3: self.blake3.clone() }
+    }
+
+    /// Fails if the file is no longer what was found: a key made from it would lie.
+    pub(super) fn check_unchanged(&self) -> Result<()> {
+        let metadata =
+            fs::metadata(&self.path).with_context(|| format!("cannot look at {}", self.path.display()))?;
+        if Stamp::of(&metadata) != self.stamp {
+            bail!(
+                UserError::failed(format!("{}: the file changed while it was in use", self.path.display()))
+                    .hint("run again")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Expands the patterns, in order, each one's matches sorted by path and a file that several match taken once; looks
+/// at every file before hashing the first, so that a wrong name costs no time.
+pub fn resolve(patterns: &[String], digest_cache: Option<&Path>, watch: Watch<'_>) -> Result<Vec<LocalFile>> {
+    if patterns.is_empty() {
+        bail!(UserError::failed("dataset.files is empty").hint("name at least one file"));
+    }
+    let mut seen = HashSet::new();
+    let mut files = Vec::new();
+    for pattern in patterns {
+        for path in expand(pattern)? {
+            if seen.insert(path.clone()) {
+                files.push(LocalFile::unhashed(&path)?);
+            }
+        }
+    }
+    let mut cache = DigestCache::open(digest_cache);
+    for file in &mut files {
+        file.blake3 = cache.digest(&file.path, file.stamp, watch)?;
+    }
+    cache.save();
+    Ok(files)
+}
+
+fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
+    if pattern.contains('\0') {
+        bail!(
+            UserError::failed(format!("dataset.files names {pattern:?}, which holds a NUL"))
+                .hint("correct the name")
+        );
+    }
+    let literal = PathBuf::from(pattern);
+    // A file whose very name holds `*` or `[` is that file.
+    if literal.exists() || !pattern.contains(['*', '?', '[']) {
+        return Ok(vec![literal]);
+    }
+    let matches = glob::glob(pattern).map_err(|error| {
+        anyhow!(
+            UserError::failed(format!("dataset.files: the pattern {pattern:?} is malformed ({error})"))
+                .hint("correct it")
+        )
+    })?;
+    let mut paths = Vec::new();
+    for path in matches {
+        let path = path.map_err(|error| {
+            let place = error.path().display().to_string();
+            anyhow!(error).context(format!("cannot read {place}, which {pattern:?} looks into"))
+        })?;
+        if !path.is_dir() {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        bail!(
+            UserError::failed(format!("dataset.files: the pattern {pattern:?} matches no file"))
+                .hint("correct it or put the files there")
+        );
+    }
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,229 @@
+//! Parquet: one string column, read page by page.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, anyhow, bail};
+use parquet::basic::{LogicalType, Type};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+
+use crate::Document;
+use crate::caught::caught;
+use oss_config::error::UserError;
+
+/// Rows decoded at a time; small, because a row is a whole document.
+const BATCH_ROWS: usize = 64;
+
+/// Documents of one column of a Parquet file.
+pub struct ParquetDocuments {
+    path: PathBuf,
+    reader: SerializedFileReader<File>,
+    column: usize,
+    nullable: bool,
+    max_document_bytes: usize,
+    bytes_read: Arc<AtomicU64>,
+    next_group: usize,
+    group: Option<ColumnReaderImpl<ByteArrayType>>,
+    /// Rows decoded and not yet given out; `None` is a null.
+    rows: VecDeque<Option<ByteArray>>,
+    /// Rows of the current group not yet decoded.
+    left_in_group: u64,
+    row: u64,
+}
+
+impl ParquetDocuments {
+    /// Opens `path` and finds the column `column` in its schema; the compressed size of each row group's column is
+    /// added to `bytes_read` as it is started.
+    ///
+    /// # Errors
+    /// A file that is not sound Parquet; no such column (the message lists those there are), or one that does not
+    /// hold strings.
+    pub fn open(
+        path: &Path,
+        column: &str,
+        max_document_bytes: usize,
+        bytes_read: Arc<AtomicU64>,
+    ) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let reader = sound(|| SerializedFileReader::new(file)).map_err(|error| {
+            anyhow!(
+                UserError::failed(format!("{}: truncated, or not a Parquet file ({error})", path.display()))
+                    .hint("fetch it again")
+            )
+        })?;
+        let (column, nullable) = find_column(reader.metadata(), column).map_err(|(problem, hint)| {
+            UserError::failed(format!("{}: {problem}", path.display())).hint(hint)
+        })?;
+        Ok(Self {
+            path: path.into(),
+            reader,
+            column,
+            nullable,
+            max_document_bytes,
+            bytes_read,
+            next_group: 0,
+            group: None,
+            rows: VecDeque::new(),
+            left_in_group: 0,
+            row: 0,
+        })
+    }
+
+    /// The next row's text; `None` after the last row.
+    ///
+    /// # Errors
+    /// A damaged page, a null, text that is not UTF-8 or is over the limit; each names the row, from 1.
+    pub fn next(&mut self) -> Result<Option<Document>> {
+        while self.rows.is_empty() {
+            if self.left_in_group > 0 {
+                self.decode()?;
+            } else if !self.start_group()? {
+                return Ok(None);
+            }
+        }
+        let Some(value) = self.rows.pop_front() else { return Ok(None) };
+        self.row += 1;
+        let place = self.place();
+        let Some(value) = value else {
+            bail!(
+                UserError::failed(format!("{place}: the text is null"))
+                    .hint("remove such rows, or set dataset.text_field to another column")
+            );
+        };
+        if value.len() > self.max_document_bytes {
+            let megabytes = self.max_document_bytes >> 20;
+            bail!(
+                UserError::failed(format!("{place}: the document is longer than {megabytes} MiB"))
+                    .hint("split it into several rows")
+            );
+        }
+        match String::from_utf8(value.data().to_vec()) {
+            Ok(text) if text.contains('\0') => {
+                bail!(
+                    UserError::failed(format!("{place}: the text holds a NUL, so this is binary data"))
+                        .hint("set dataset.text_field to a text column")
+                )
+            }
+            Ok(text) => Ok(Some(Document { text, place })),
+            Err(error) => bail!(
+                UserError::failed(format!(
+                    "{place}: the text is not UTF-8 (its byte {})",
+                    error.utf8_error().valid_up_to()
+                ))
+                .hint("mend the row, or set dataset.text_field to a text column")
+            ),
+        }
+    }
+
+    fn place(&self) -> String {
+        format!("{} row {}", self.path.display(), self.row)
+    }
+
+    fn start_group(&mut self) -> Result<bool> {
+        if self.next_group == self.reader.num_row_groups() {
+            return Ok(false);
+        }
+        let damaged = |error| self.damaged(error);
+        let group = sound(|| self.reader.get_row_group(self.next_group)).map_err(damaged)?;
+        let metadata = group.metadata();
+        let rows = u64::try_from(metadata.num_rows()).unwrap_or(0);
+        let bytes = u64::try_from(metadata.compressed_size()).unwrap_or(0);
+        let ColumnReader::ByteArrayColumnReader(column) =
+            sound(|| group.get_column_reader(self.column)).map_err(damaged)?
+        else {
+            bail!(
+                UserError::failed(format!(
+                    "{}: the column's type changes between row groups",
+                    self.path.display()
+                ))
+                .hint("write the file again")
+            );
+        };
+        drop(group);
+        self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+        self.group = Some(column);
+        self.left_in_group = rows;
+        self.next_group += 1;
+        Ok(true)
+    }
+
+    fn decode(&mut self) -> Result<()> {
+        let Some(column) = self.group.as_mut() else { return Ok(()) };
+        let mut values = Vec::with_capacity(BATCH_ROWS);
+        let mut levels = Vec::with_capacity(BATCH_ROWS);
+        let wanted = BATCH_ROWS.min(usize::try_from(self.left_in_group).unwrap_or(BATCH_ROWS));
+        let read =
+            sound(|| column.read_records(wanted, self.nullable.then_some(&mut levels), None, &mut values));
+        let (rows, _, _) = read.map_err(|error| self.damaged(error))?;
+        if rows == 0 {
+            let missing = self.left_in_group;
+            bail!(
+                UserError::failed(format!("{}: {missing} rows are missing after this one", self.place()))
+                    .hint("fetch the file again")
+            );
+        }
+        self.left_in_group -= rows as u64;
+        let mut values = values.into_iter();
+        if self.nullable {
+            self.rows.extend(levels.iter().map(|level| if *level == 0 { None } else { values.next() }));
+        } else {
+            self.rows.extend(values.map(Some));
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, error: ParquetError) -> anyhow::Error {
+        anyhow!(
+            UserError::failed(format!("{}: damaged after this row ({error})", self.place()))
+                .hint("fetch the file again")
+        )
+    }
+}
+
+/// What the crate reads; it panics on some damaged files.
+fn sound<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
+}
+
+/// Index of the column among the leaves, and whether it may hold nulls.
+fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, bool), (String, &'static str)> {
+    let schema = metadata.file_metadata().schema_descr();
+    let Some((index, column)) =
+        schema.columns().iter().enumerate().find(|(_, c)| c.path().string() == wanted)
+    else {
+        let names: Vec<_> = schema.columns().iter().map(|c| c.path().string()).collect();
+        return Err((
+            format!("no column `{wanted}` (found: {})", names.join(", ")),
+            "set dataset.text_field to the one that holds the text",
+        ));
+    };
+    let textual = match column.logical_type_ref() {
+        None | Some(LogicalType::String | LogicalType::Json | LogicalType::Enum) => true,
+        Some(_) => false,
+    };
+    if column.physical_type() != Type::BYTE_ARRAY || column.max_rep_level() > 0 || !textual {
+        return Err((
+            format!(
+                "the column `{wanted}` does not hold one string a row (its type is {}{})",
+                if column.max_rep_level() > 0 { "a list of " } else { "" },
+                column.physical_type()
+            ),
+            "set dataset.text_field to one that does",
+        ));
+    }
+    // A level under the maximum means a null at this or an outer level; only a flat column keeps the two apart simply.
+    if column.max_def_level() > 1 {
+        return Err((
+            format!("the column `{wanted}` is nested"),
+            "set dataset.text_field to a column of the first level",
+        ));
+    }
+    Ok((index, column.max_def_level() == 1))
+}

@@ -1,0 +1,51 @@
+//! Prepared tokens: raw little-endian u32, mapped into memory.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::mapped::MappedU32;
+use oss_config::error::UserError;
+
+/// The tokens of one `.bin` file.
+#[derive(Debug)]
+pub struct TokenFile {
+    path: PathBuf,
+    tokens: MappedU32,
+}
+
+impl TokenFile {
+    /// Maps `path`, which must hold `expected` tokens.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is of another length than its index says.
+    pub fn open(path: &Path, expected: u64) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        let tokens = MappedU32::new(&file).with_context(|| format!("mapping {}", path.display()))?;
+        ensure!(
+            tokens.len() as u64 == expected,
+            UserError::failed(format!(
+                "{} holds {} tokens, but its index says {expected}: the file is damaged",
+                path.display(),
+                tokens.len()
+            ))
+            .hint("prepare it again with `--force prepare`")
+        );
+        Ok(Self { path: path.to_owned(), tokens })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Deref for TokenFile {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        &self.tokens
+    }
+}

@@ -1,0 +1,331 @@
+//! Text to tokens and back, and the same rules handed on to Hugging Face.
+
+mod byte_level;
+mod bytes;
+mod hugging_face;
+mod learned;
+mod o200k;
+mod segments;
+mod tiktoken;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use self::hugging_face::HuggingFace;
+use self::tiktoken::Encoding;
+use super::Document;
+use oss_config::TokenizerChoice;
+use oss_config::error::{UserError, user_errors};
+
+/// The end-of-text token of every vocabulary but foreign ones.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// What is wrong with a tokenizer, or with text given to it.
+#[derive(Debug)]
+pub enum TokenizerError {
+    /// No tokenizer has that name.
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The file cannot be read.
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file does not describe a tokenizer.
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The vocabulary names no token that could close a document.
+    NoEndOfText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A vocabulary is asked for before it is learnt.
+    NotLearnt,
+    /// The text repeats too little.
+    TooFewEntries {
+        /// Entries asked for.
+        wanted: u32,
+        /// Entries that the text gives.
+        found: u32,
+    },
+    /// A text is longer than can be encoded in one go.
+    TooLong {
+        /// Its length in UTF-8.
+        bytes: usize,
+        /// The longest that is taken.
+        limit: usize,
+    },
+    /// A foreign tokenizer refuses a text.
+    Encode {
+        /// What the tokenizer says.
+        reason: String,
+    },
+}
+
+impl From<TokenizerError> for UserError {
+    fn from(error: TokenizerError) -> Self {
+        match error {
+            TokenizerError::Unknown { name } => {
+                Self::failed(format!("unknown tokenizer {name:?}")).hint(format!(
+                    "set dataset.tokenizer to {}, {{ train = N }} or the path of a tokenizer.json",
+                    known_names().join(", ")
+                ))
+            }
+            TokenizerError::Read { path, source } => {
+                Self::failed(format!("cannot read the tokenizer {}", path.display()))
+                    .hint("set dataset.tokenizer to a tokenizer.json")
+                    .because(source)
+            }
+            TokenizerError::Malformed { path, reason } => {
+                Self::failed(format!("{} is not a usable tokenizer.json: {reason}", path.display()))
+                    .hint("save it again with `tokenizers`, or set another dataset.tokenizer")
+            }
+            TokenizerError::NoEndOfText { path } => {
+                Self::failed(format!("{} has no known end-of-text token", path.display()))
+                    .hint("name it as \"eos_token\" in a tokenizer_config.json beside it")
+            }
+            TokenizerError::NotLearnt => {
+                Self::failed("the vocabulary is learnt in prepare and not there yet")
+                    .hint("run `oss-run run EXPERIMENT.toml --until prepare`")
+            }
+            TokenizerError::TooFewEntries { wanted, found } => {
+                Self::failed(format!("the text repeats too little for a vocabulary of {wanted} entries"))
+                    .hint(format!("set dataset.tokenizer = {{ train = {found} }} or less, or give more text"))
+            }
+            TokenizerError::TooLong { bytes, limit } => Self::failed(format!(
+                "a text of {bytes} bytes is more than the {limit} that this tokenizer takes at once"
+            ))
+            .hint("cut it into documents with dataset.separator"),
+            TokenizerError::Encode { reason } => Self::failed(format!("a text cannot be encoded: {reason}"))
+                .hint("remove it, or cut it into shorter documents with dataset.separator"),
+        }
+    }
+}
+
+user_errors!(TokenizerError);
+
+/// What the plan needs to know of a tokenizer before, or without, loading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenizerFacts {
+    /// One more than the largest token id.
+    pub vocab_size: i64,
+    /// Digest of its definition; `None` for a vocabulary that is still to be learnt.
+    pub digest: Option<String>,
+}
+
+/// Ids that generation begins, ends and pads with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// The token that opens a text, where the vocabulary has one.
+    pub begin: Option<u32>,
+    /// Tokens that end a text, the one of `config.json` first.
+    pub end: Vec<u32>,
+    /// The token that fills up a batch.
+    pub pad: u32,
+}
+
+/// A tokenizer; cheap to clone, and used from any number of threads.
+#[derive(Clone)]
+pub struct Tokenizer {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Tiktoken(&'static Encoding),
+    Bytes,
+    HuggingFace(Arc<HuggingFace>),
+}
+
+impl Tokenizer {
+    /// Loads the tokenizer that an experiment names.
+    ///
+    /// # Errors
+    /// An unknown name, an unreadable file, or [`TokenizerError::NotLearnt`] for `{ train = N }`, whose vocabulary comes
+    /// from [`Tokenizer::learn`] or, once learnt, from [`Tokenizer::from_file`].
+    pub fn load(choice: &TokenizerChoice) -> Result<Self, TokenizerError> {
+        if let Some(path) = choice.path() {
+            return Self::from_file(&path);
+        }
+        match choice {
+            TokenizerChoice::Named(name) => Self::named(name),
+            TokenizerChoice::Train(_) => Err(TokenizerError::NotLearnt),
+        }
+    }
+
+    fn named(name: &str) -> Result<Self, TokenizerError> {
+        let kind = match (name, tiktoken::find(name)) {
+            (_, Some(encoding)) => Kind::Tiktoken(encoding),
+            ("bytes", _) => Kind::Bytes,
+            _ => return Err(TokenizerError::Unknown { name: name.into() }),
+        };
+        Ok(Self { name: name.into(), kind })
+    }
+
+    /// Loads a Hugging Face `tokenizer.json`. Its end of text is the token with one of the usual names, else the
+    /// `eos_token` of the `tokenizer_config.json` beside it.
+    pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
+        let kind = Kind::HuggingFace(Arc::new(HuggingFace::read(path)?));
+        Ok(Self { name: "tokenizer.json".into(), kind })
+    }
+
+    /// Learns a byte-pair vocabulary of exactly `entries` (257 at least) from the first 64 MiB of `documents`: the 256
+    /// bytes, merged pairs, and end-of-text last. The same text gives the same vocabulary.
+    ///
+    /// # Errors
+    /// What reading a document or `keep_going`, asked before each, returns; [`TokenizerError::TooFewEntries`] where the
+    /// text repeats too little for so many pairs.
+    pub fn learn(
+        documents: impl Iterator<Item = anyhow::Result<Document>> + Send,
+        entries: u32,
+        keep_going: &(dyn Fn() -> anyhow::Result<()> + Sync),
+    ) -> anyhow::Result<Self> {
+        let learnt = learned::learn(documents, entries.max(bytes::VOCAB_SIZE), keep_going)?;
+        Ok(Self { name: "tokenizer.json".into(), kind: Kind::HuggingFace(Arc::new(learnt)) })
+    }
+
+    /// Vocabulary size and digest of a choice, without loading the large tables.
+    pub fn facts(choice: &TokenizerChoice) -> Result<TokenizerFacts, TokenizerError> {
+        match choice {
+            TokenizerChoice::Train(train) => {
+                Ok(TokenizerFacts { vocab_size: i64::from(train.train), digest: None })
+            }
+            TokenizerChoice::Named(_) => {
+                let tokenizer = Self::load(choice)?;
+                Ok(TokenizerFacts { vocab_size: tokenizer.vocab_size(), digest: Some(tokenizer.digest()) })
+            }
+        }
+    }
+
+    /// The name of a built-in encoding, or `tokenizer.json`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tokens of `text`; special-token strings in it are ordinary text, and nothing is added.
+    ///
+    /// # Errors
+    /// Only for a foreign `tokenizer.json`: [`TokenizerError::TooLong`], or text that its rules refuse.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        match &self.kind {
+            Kind::Tiktoken(encoding) => encoding.encode(text),
+            Kind::Bytes => Ok(bytes::encode(text)),
+            Kind::HuggingFace(tokenizer) => tokenizer.encode(text),
+        }
+    }
+
+    /// Text of `tokens`, special tokens spelt out. What is not valid UTF-8, such as the first half of a character, is
+    /// shown as U+FFFD.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        let join = |token_bytes: &dyn Fn(u32) -> Option<Vec<u8>>| {
+            let bytes = tokens.iter().flat_map(|&id| token_bytes(id).unwrap_or_else(|| "\u{fffd}".into()));
+            String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
+        };
+        match &self.kind {
+            Kind::Tiktoken(encoding) => join(&|id| encoding.token_bytes(id)),
+            Kind::Bytes => join(&bytes::token_bytes),
+            Kind::HuggingFace(tokenizer) => tokenizer.decode(tokens),
+        }
+    }
+
+    /// One more than the largest token id.
+    pub fn vocab_size(&self) -> i64 {
+        i64::from(match &self.kind {
+            Kind::Tiktoken(encoding) => encoding.vocab_size,
+            Kind::Bytes => bytes::VOCAB_SIZE,
+            Kind::HuggingFace(tokenizer) => tokenizer.vocab_size,
+        })
+    }
+
+    /// The token that closes every document.
+    pub fn end_of_text(&self) -> u32 {
+        match &self.kind {
+            Kind::Tiktoken(encoding) => encoding.end_of_text,
+            Kind::Bytes => bytes::END_OF_TEXT,
+            Kind::HuggingFace(tokenizer) => tokenizer.end_of_text,
+        }
+    }
+
+    /// The id of a special token such as `<|return|>`.
+    pub fn special_id(&self, content: &str) -> Option<u32> {
+        match &self.kind {
+            Kind::Tiktoken(encoding) => encoding.special_id(content),
+            Kind::Bytes => (content == END_OF_TEXT).then_some(bytes::END_OF_TEXT),
+            Kind::HuggingFace(tokenizer) => tokenizer.special_id(content),
+        }
+    }
+
+    /// blake3, in hexadecimal, of what defines the tokens: the published tables, or the file.
+    pub fn digest(&self) -> String {
+        match &self.kind {
+            Kind::Tiktoken(encoding) => encoding.digest.into(),
+            Kind::Bytes => blake3::hash(b"bytes, end-of-text 256").to_hex().to_string(),
+            Kind::HuggingFace(tokenizer) => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(tokenizer.json.as_bytes()).update(&tokenizer.end_of_text.to_le_bytes());
+                hasher.finalize().to_hex().to_string()
+            }
+        }
+    }
+
+    /// Ids for `generation_config.json` and `config.json`.
+    pub fn special_ids(&self) -> SpecialIds {
+        let pad = self.end_of_text();
+        let begin = self.special_id("<|startoftext|>");
+        let end = match (self.special_id("<|return|>"), self.special_id("<|call|>")) {
+            (Some(end_of_turn), Some(call)) => vec![end_of_turn, pad, call],
+            _ => vec![pad],
+        };
+        SpecialIds { begin, end, pad }
+    }
+
+    /// A `tokenizer.json` that encodes text without special-token strings exactly as this tokenizer does.
+    pub fn hugging_face_json(&self) -> String {
+        let described = match &self.kind {
+            Kind::Tiktoken(encoding) => encoding.hugging_face(),
+            Kind::Bytes => bytes::hugging_face(),
+            Kind::HuggingFace(tokenizer) => return tokenizer.json.clone(),
+        };
+        described.to_string()
+    }
+
+    /// The `tokenizer_config.json` that goes with it; `longest` is the model's largest number of positions.
+    pub fn tokenizer_config(&self, longest: i64) -> Value {
+        let ids = self.special_ids();
+        let spelling = |id: u32| match &self.kind {
+            Kind::HuggingFace(tokenizer) => tokenizer.spelling(id),
+            _ => Some(self.decode(&[id])),
+        };
+        let mut config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": longest,
+            "clean_up_tokenization_spaces": false,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "eos_token": ids.end.first().copied().and_then(spelling),
+            "pad_token": spelling(ids.pad),
+        });
+        if let Some(begin) = ids.begin {
+            config["bos_token"] = json!(spelling(begin));
+        }
+        config
+    }
+}
+
+/// Names that need no file.
+fn known_names() -> Vec<&'static str> {
+    tiktoken::ENCODINGS.iter().map(|encoding| encoding.name).chain(["bytes"]).collect()
+}
+
+#[cfg(test)]
+mod tests;

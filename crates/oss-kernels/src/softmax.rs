@@ -1,0 +1,117 @@
+//! The softmax of columns that arrive a tile of rows at a time (online softmax, arXiv:1805.02867).
+
+use multiversion::multiversion;
+use tch::Tensor;
+
+use super::Number;
+use super::exp::exp;
+use super::rows::Rows;
+use oss_torch::{Slices, parallel_each};
+
+/// Maximum and sum of the exponentials of each column so far.
+#[derive(Debug)]
+pub struct OnlineSoftmax {
+    max: Vec<f32>,
+    /// Of the exponentials relative to `max`.
+    sum: Vec<f64>,
+}
+
+impl OnlineSoftmax {
+    /// Of `columns` columns without rows.
+    pub fn new(columns: usize) -> Self {
+        Self { max: vec![f32::NEG_INFINITY; columns], sum: vec![0.0; columns] }
+    }
+
+    /// The maximum of each column so far, which what [`Self::exponentiate`] leaves is relative to.
+    pub fn max(&self) -> &[f32] {
+        &self.max
+    }
+
+    /// The sum of each column's exponentials, relative to [`Self::max`].
+    pub fn sum(&self) -> &[f64] {
+        &self.sum
+    }
+
+    /// The logarithm of each column's summed exponentials.
+    pub fn log_sum(&self) -> impl Iterator<Item = f64> {
+        self.max.iter().zip(&self.sum).map(|(&max, sum)| f64::from(max) + sum.ln())
+    }
+
+    /// More rows of all columns, `logits [rows, columns]` (f32): each element `x` becomes `exp(x - max)` in `exponentials`, with the
+    /// column's maximum up to these rows. The elements `left_out` (row and column) become 0 there, and count in the sums all the
+    /// same.
+    ///
+    /// What was left of earlier tiles becomes relative to the same maximum when it is multiplied by the first result, one factor
+    /// a column. The second are the logits left out.
+    ///
+    /// # Panics
+    /// When the two tensors share memory.
+    pub fn exponentiate<T: Number>(
+        &mut self,
+        logits: &Tensor,
+        exponentials: &mut Tensor,
+        left_out: &[(usize, usize)],
+    ) -> (Vec<f32>, Vec<f32>) {
+        // SAFETY: until the loops are over, nothing but them touches the tensors.
+        let slices = unsafe { Slices::new() };
+        let (logits, exponentials) = (slices.of::<f32>(logits), slices.of_mut::<T>(exponentials));
+        let factors = self.add_rows(logits, exponentials);
+        let places = left_out.iter().map(|(row, column)| row * self.max.len() + column);
+        let logits = places.map(|place| {
+            exponentials[place] = T::narrow(0.0);
+            logits[place]
+        });
+        (factors, logits.collect())
+    }
+
+    fn add_rows<T: Number>(&mut self, logits: &[f32], exponentials: &mut [T]) -> Vec<f32> {
+        let columns = self.max.len();
+        let rows = Rows::new(logits.len() / columns, columns);
+        let mut maxima = vec![self.max.clone(); rows.parts()];
+        parallel_each(rows.cut(logits, columns).zip(&mut maxima).collect(), |(rows, max)| raise(rows, max));
+        let max = maxima.into_iter().reduce(|mut all, more| {
+            raise(&more, &mut all);
+            all
+        });
+        let max = max.unwrap_or_else(|| self.max.clone());
+
+        let mut sums = vec![vec![0.0; columns]; rows.parts()];
+        let parts = rows.cut(logits, columns).zip(rows.cut_mut(exponentials, columns));
+        parallel_each(parts.zip(&mut sums).collect(), |((rows, out), sum)| {
+            exponentiate(rows, &max, sum, out)
+        });
+
+        let factors: Vec<f32> = self.max.iter().zip(&max).map(|(&old, &new)| factor(old, new)).collect();
+        for (column, total) in self.sum.iter_mut().enumerate() {
+            let added: f64 = sums.iter().map(|sum| f64::from(sum[column])).sum();
+            *total = *total * f64::from(factors[column]) + added;
+        }
+        self.max = max;
+        factors
+    }
+}
+
+fn factor(old: f32, new: f32) -> f32 {
+    // Nothing came before, or infinities that the sums show already.
+    if old == new { 1.0 } else { (old - new).exp() }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn raise(rows: &[f32], max: &mut [f32]) {
+    for row in rows.chunks_exact(max.len()) {
+        for (max, &x) in max.iter_mut().zip(row) {
+            *max = if x > *max { x } else { *max };
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn exponentiate<T: Number>(rows: &[f32], max: &[f32], sum: &mut [f32], out: &mut [T]) {
+    for (row, out) in rows.chunks_exact(max.len()).zip(out.chunks_exact_mut(max.len())) {
+        for (((x, max), sum), out) in row.iter().zip(max).zip(&mut *sum).zip(out) {
+            let e = exp(x - max);
+            *sum += e;
+            *out = T::narrow(e);
+        }
+    }
+}

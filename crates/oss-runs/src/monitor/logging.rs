@@ -1,0 +1,157 @@
+//! Messages: plain lines on stderr for people, everything with times in the rank's log. Secrets reach neither.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+use super::progress::{above_bars, hide_bars};
+use crate::run_dir::redact;
+
+/// Bytes of messages kept for a log file that is not open yet.
+const MAX_WAITING_BYTES: usize = 1 << 20;
+
+/// Where the log goes. Messages that come before the run directory is known wait for it.
+enum LogFile {
+    Waiting(Vec<u8>),
+    Open(File),
+}
+
+static LOG_FILE: Mutex<LogFile> = Mutex::new(LogFile::Waiting(Vec::new()));
+
+/// Sends messages to stderr and to `log_file`, if it is known already.
+///
+/// `verbosity` below 0 shows warnings and errors only and draws no bars, 0 adds what a user wants to know, 1 what
+/// helps to find an error, 2 and more everything. The log file always has what 1 shows. A second call only opens
+/// its log file.
+///
+/// # Errors
+/// The log file cannot be opened.
+pub fn init_logging(verbosity: i8, log_file: Option<&Path>) -> io::Result<()> {
+    let shown = match verbosity {
+        ..0 => LevelFilter::WARN,
+        0 => LevelFilter::INFO,
+        1 => LevelFilter::DEBUG,
+        2.. => LevelFilter::TRACE,
+    };
+    // A closed stderr or a full disk loses messages, nothing else: the layers would report it on stderr, and panic.
+    let console = tracing_subscriber::fmt::layer()
+        .log_internal_errors(false)
+        .event_format(PlainLines)
+        .with_ansi(false)
+        .with_writer(|| Redacting(Console))
+        .with_filter(own(shown));
+    let file = tracing_subscriber::fmt::layer()
+        .log_internal_errors(false)
+        .with_ansi(false)
+        .with_writer(|| Redacting(ToLogFile))
+        .with_filter(own(LevelFilter::DEBUG));
+    // The second call finds the first one's subscriber in place, which is as good.
+    if Registry::default().with(console).with(file).try_init().is_ok() && verbosity < 0 {
+        hide_bars();
+    }
+    log_file.map_or(Ok(()), log_to)
+}
+
+/// Opens the log of this rank, now that the run is known, and adds what waited for it.
+///
+/// # Errors
+/// The file cannot be opened or written.
+pub fn log_to(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let mut log = LOG_FILE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let LogFile::Waiting(waiting) = &*log {
+        file.write_all(waiting)?;
+    }
+    *log = LogFile::Open(file);
+    Ok(())
+}
+
+/// This program's messages from `level` on, and other libraries' warnings.
+fn own(level: LevelFilter) -> Targets {
+    Targets::new().with_default(LevelFilter::WARN).with_target("oss_", level)
+}
+
+/// A message as people read it: `warning: the message`, with the level left out where it is an ordinary one.
+struct PlainLines;
+
+impl<S, N> FormatEvent<S, N> for PlainLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        out.write_str(match *event.metadata().level() {
+            Level::ERROR => "error: ",
+            Level::WARN => "warning: ",
+            Level::INFO => "",
+            Level::DEBUG => "debug: ",
+            Level::TRACE => "trace: ",
+        })?;
+        context.field_format().format_fields(out.by_ref(), event)?;
+        writeln!(out)
+    }
+}
+
+/// Takes secrets out of what passes through. Each message arrives in one piece, so none can hide across two.
+struct Redacting<W>(W);
+
+impl<W: Write> Write for Redacting<W> {
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        self.0.write_all(redact(&String::from_utf8_lossy(message)).as_bytes())?;
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Standard error, above the progress bars.
+struct Console;
+
+impl Write for Console {
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        above_bars(|| io::stderr().write_all(message))?;
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The log file, or the wait for it.
+struct ToLogFile;
+
+impl Write for ToLogFile {
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        match &mut *LOG_FILE.lock().unwrap_or_else(PoisonError::into_inner) {
+            LogFile::Open(file) => file.write_all(message)?,
+            LogFile::Waiting(waiting) if waiting.len() < MAX_WAITING_BYTES => {
+                waiting.extend_from_slice(message)
+            }
+            LogFile::Waiting(_) => {}
+        }
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

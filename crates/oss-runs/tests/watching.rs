@@ -1,0 +1,295 @@
+//! What people see of a run, across a kill and a resume: stop signals, the write lock, metrics and TensorBoard
+//! together, messages without secrets.
+//!
+//! The parts that need a process of their own start this test binary again and run one ignored test of it.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use oss_config::error::ErrorReport;
+use oss_runs::interrupt;
+use oss_runs::monitor::{self, HParam, MetricsLog, Progress, Recorder, Unit};
+use oss_runs::run_dir::{Environment, Exit, Manifest, RunDir, Segment, redact};
+use serde_json::{Map, Value, json};
+
+/// Names the directory that a child works in. Without it nobody is its parent, and it does nothing.
+const CHILD_DIR: &str = "OSS_RUN_TEST_CHILD_DIR";
+
+/// Set for a child that saves until it is killed.
+const SAVES_LONG: &str = "OSS_RUN_TEST_SAVES_LONG";
+
+const CANARY: &str = "hf_canary0123456789";
+
+/// This test binary again, running only the ignored test `name` in `dir`.
+fn child(name: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(CHILD_DIR, dir);
+    command.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Where this process is to work, if it is a child.
+fn child_dir() -> Option<PathBuf> {
+    std::env::var_os(CHILD_DIR).map(PathBuf::from)
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    let Value::Object(fields) = value else { panic!("not an object: {value}") };
+    fields
+}
+
+/// The line of one step of a made-up training.
+fn measured(step: u64) -> Map<String, Value> {
+    fields(json!({"loss": 4.0 / step as f64, "lr": 3e-4, "expert_load": [0.25, step as f64 / 7.0]}))
+}
+
+/// Trains from the checkpoint of `resume_at` to `last`.
+fn train(run: &RunDir, resume_at: Option<u64>, last: u64) {
+    let mut recorder = Recorder::open(run, resume_at).unwrap();
+    recorder.tensorboard().hparams(
+        &BTreeMap::from([
+            ("optimizer.lr".to_owned(), HParam::Number(3e-4)),
+            ("train.precision".to_owned(), HParam::Text("f32".into())),
+            ("run.deterministic".to_owned(), HParam::Flag(true)),
+        ]),
+        &[&monitor::tag("val_loss")],
+    );
+    for step in resume_at.unwrap_or(0) + 1..=last {
+        recorder.record(step, &measured(step)).unwrap();
+        if step % 4 == 0 {
+            recorder
+                .record(step, &fields(json!({"val_loss": 5.0 / step as f64, "val_bits_per_byte": null})))
+                .unwrap();
+            recorder.tensorboard().text("samples/0", step, &format!("Once upon a time, {step}"));
+        }
+    }
+    recorder.sync().unwrap();
+}
+
+/// A run that was stopped twice after its last checkpoint, and went on: what its files hold.
+fn interrupted_run(dir: &Path) -> RunDir {
+    let run = RunDir::new(dir);
+    run.create().unwrap();
+    train(&run, None, 3);
+    train(&run, None, 7);
+    train(&run, Some(4), 10);
+    train(&run, Some(8), 12);
+    run
+}
+
+#[test]
+fn a_resumed_run_has_the_metrics_of_an_uninterrupted_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let resumed = interrupted_run(&dir.path().join("resumed"));
+    let straight = RunDir::new(dir.path().join("straight"));
+    straight.create().unwrap();
+    train(&straight, None, 12);
+    assert_eq!(fs::read(resumed.metrics()).unwrap(), fs::read(straight.metrics()).unwrap());
+    assert_eq!(MetricsLog::read(&resumed.metrics()).unwrap().len(), 12 + 3);
+}
+
+/// `make interop` runs this one and gives the directory to `interop/check_tensorboard.py`.
+#[test]
+#[ignore = "writes the run that interop/check_tensorboard.py reads"]
+fn write_a_run_for_tensorboard() {
+    let Some(dir) = child_dir() else { return };
+    let run = interrupted_run(&dir);
+    let mut recorder = Recorder::open_at_end(&run).unwrap();
+    recorder.record(12, &fields(json!({"val_loss": 0.25}))).unwrap();
+    recorder.tensorboard().finish();
+}
+
+#[test]
+#[ignore = "a child of the stop tests"]
+fn child_works_until_it_is_stopped() {
+    if child_dir().is_none() {
+        return;
+    }
+    interrupt::install().unwrap();
+    interrupt::install().unwrap();
+    eprintln!("ready");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while interrupt::check().is_ok() {
+        assert!(Instant::now() < deadline, "nobody asked for a stop");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    eprintln!("saving");
+    // A save that a second signal cuts short.
+    while Instant::now() < deadline && std::env::var_os(SAVES_LONG).is_some() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::process::exit(75);
+}
+
+/// Sends `signals` one by one, each when the child is where it should come, and returns how it ended and its lines.
+fn stop(signals: &[&str], saves_long: bool) -> (ExitStatus, String) {
+    let mut command = child("child_works_until_it_is_stopped", Path::new("."));
+    if saves_long {
+        command.env(SAVES_LONG, "");
+    }
+    let mut child = command.spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = String::new();
+    for (signal, awaited) in signals.iter().zip(["ready", "saving"]) {
+        while !seen.lines().any(|line| line == awaited) {
+            assert_ne!(stderr.read_line(&mut seen).unwrap(), 0, "the child ended early: {seen}");
+        }
+        let sent =
+            Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+    stderr.read_to_string(&mut seen).unwrap();
+    (child.wait().unwrap(), seen)
+}
+
+#[test]
+fn the_first_signal_asks_and_says_so() {
+    for signal in ["INT", "TERM"] {
+        let (status, seen) = stop(&[signal], false);
+        assert_eq!(status.code(), Some(75), "{seen}");
+        assert_eq!(
+            seen.matches("finishing the current step, then saving; press Ctrl-C again to stop at once\n")
+                .count(),
+            1,
+            "{seen}"
+        );
+    }
+}
+
+#[test]
+fn the_second_signal_stops_at_once() {
+    let (status, seen) = stop(&["INT", "INT"], true);
+    assert_eq!(status.code(), Some(130), "{seen}");
+    let (status, seen) = stop(&["INT", "TERM"], true);
+    assert_eq!(status.code(), Some(143), "{seen}");
+}
+
+#[test]
+#[ignore = "a child of the test of the write lock"]
+fn child_holds_the_write_lock() {
+    let Some(dir) = child_dir() else { return };
+    let _lock = RunDir::new(dir).lock_for_writing().unwrap();
+    eprintln!("locked");
+    std::thread::sleep(Duration::from_secs(20));
+}
+
+#[test]
+fn a_run_in_use_is_refused_until_its_writer_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::new(dir.path());
+    run.create().unwrap();
+    let mut writer = child("child_holds_the_write_lock", dir.path()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(writer.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n");
+    let refused = ErrorReport::of(run.lock_for_writing().unwrap_err()).message;
+    assert!(refused.contains(&format!("is in use by process {} on ", writer.id())), "{refused}");
+    // SIGKILL: nothing of the writer's own runs any more.
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    run.lock_for_writing().unwrap();
+}
+
+#[test]
+#[ignore = "a child of the test of secrets"]
+fn child_meets_secrets() {
+    let Some(dir) = child_dir() else { return };
+    let run = RunDir::new(dir);
+    run.create().unwrap();
+    let _lock = run.lock_for_writing().unwrap();
+    monitor::init_logging(2, None).unwrap();
+    tracing::info!(target: "oss_run", "before the run is known: {CANARY}");
+    monitor::log_to(&run.log(0)).unwrap();
+    tracing::warn!(header = %format!("Bearer {CANARY}"), "the hub answered 401");
+    tracing::error!("cannot get https://me:{CANARY}@hub.example/file");
+    tracing::debug!(target: "oss_run", "a detail");
+    let progress = Progress::new(CANARY, Some(10), Unit::Items);
+    progress.advance(10);
+    drop(progress);
+    let mut manifest = Manifest::new("0123456789", "tiny", json!({}));
+    let environment = Environment::capture(Path::new("."));
+    manifest.segments.push(Segment {
+        environment,
+        exit: Some(Exit::Failed(redact(CANARY))),
+        ..Segment::default()
+    });
+    manifest.save(&run).unwrap();
+    manifest.save(&run).unwrap();
+}
+
+#[test]
+fn no_secret_reaches_stderr_or_the_run_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = child("child_meets_secrets", dir.path())
+        .env("HF_TOKEN", CANARY)
+        .env("HF_ENDPOINT", format!("https://me:{CANARY}@hub.example"))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert!(!stderr.contains(CANARY), "{stderr}");
+    assert!(stderr.contains("before the run is known: [redacted]\n"), "{stderr}");
+    assert!(stderr.contains("warning: the hub answered 401 header=Bearer [redacted]\n"), "{stderr}");
+    assert!(stderr.contains("error: cannot get https://[redacted]@hub.example/file\n"), "{stderr}");
+
+    let run = RunDir::new(dir.path());
+    let log = fs::read_to_string(run.log(0)).unwrap();
+    assert!(log.contains("before the run is known") && log.contains("a detail"), "{log}");
+    let mut files = 0;
+    let mut folders = vec![dir.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files += 1;
+                assert!(
+                    !String::from_utf8_lossy(&fs::read(&path).unwrap()).contains(CANARY),
+                    "{}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert_eq!(files, 4, "the lock, the log and two manifests");
+}
+
+#[test]
+#[ignore = "a child of the test of quiet progress"]
+fn child_makes_progress() {
+    if child_dir().is_none() {
+        return;
+    }
+    monitor::init_logging(0, None).unwrap();
+    let short = Progress::new("short work", Some(1), Unit::Items);
+    short.advance(1);
+    drop(short);
+    let long = Progress::new("long work", Some(2000), Unit::Tokens);
+    long.advance(1000);
+    std::thread::sleep(Duration::from_millis(1100));
+    long.message("all well");
+    long.advance(500);
+    long.advance(500);
+}
+
+#[test]
+fn without_a_terminal_long_work_leaves_two_lines_and_short_work_none() {
+    let output = child("child_makes_progress", Path::new(".")).output().unwrap();
+    assert!(output.status.success());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{stderr}");
+    assert_eq!(lines[0], "long work: 2,000 tokens to do");
+    assert!(
+        lines[1].starts_with("long work: 2,000 tokens in 1.") && lines[1].ends_with("/s), all well"),
+        "{stderr}"
+    );
+}

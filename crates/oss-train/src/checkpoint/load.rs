@@ -1,0 +1,229 @@
+//! Checking and reading a checkpoint.
+
+use std::{
+    collections::HashMap,
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
+use serde_json::Value;
+use tch::Tensor;
+
+use super::{
+    Error, Result,
+    manifest::{self, Manifest, TensorRecord},
+    rank_file::Origin,
+};
+use crate::model::{Parameter, WeightSource};
+use crate::tensor_file::{FileRecord, TensorFile, TensorFileError, kind_of};
+use oss_runs::storage::FileLock;
+use oss_torch::{OwnedTensor, element_bytes};
+
+/// An open checkpoint. While it lives, pruning leaves the checkpoint alone.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    manifest: Manifest,
+    /// By file name.
+    files: HashMap<String, TensorFile>,
+    /// Index into the manifest's tensors, by name.
+    index: HashMap<String, usize>,
+    /// The directory, locked shared.
+    _pin: FileLock,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint's directory and checks its manifest, its files' sizes and their headers, but not yet their
+    /// every byte.
+    pub fn open(path: &Path) -> Result<Self> {
+        // Pruners hold it exclusively for as long as a rename takes.
+        let pin = FileLock::share_directory(path).map_err(Error::io("open", path))?;
+        let manifest_path = path.join(manifest::FILE_NAME);
+        let damaged = |what: String| Error::Damaged { path: path.to_owned(), what };
+        let bytes = match fs::read(&manifest_path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_dir() => {
+                return Err(damaged(format!("{} is missing", manifest::FILE_NAME)));
+            }
+            Err(error) => return Err(Error::io("read", &manifest_path)(error)),
+        };
+        let manifest = Manifest::from_bytes(&bytes, path)?;
+        let mut files = HashMap::new();
+        for record in &manifest.files {
+            files.insert(record.name.clone(), open_file(path, record, manifest.step)?);
+        }
+        let index = manifest.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        let checkpoint = Self { path: path.to_owned(), manifest, files, index, _pin: pin };
+        match checkpoint.manifest.tensors.iter().find_map(|tensor| checkpoint.misfit(tensor)) {
+            Some(what) => Err(damaged(what)),
+            None => Ok(checkpoint),
+        }
+    }
+
+    /// Why a tensor's pieces are not in the files as the manifest says; none when they are.
+    fn misfit(&self, tensor: &TensorRecord) -> Option<String> {
+        if kind_of(tensor.dtype).is_none() {
+            return Some(format!("{} is of kind {}, which is not stored", tensor.name, tensor.dtype));
+        }
+        tensor.pieces.iter().find_map(|piece| {
+            let info = self.files.get(&piece.file).and_then(|file| file.tensors().get(&piece.key));
+            let fits = info.is_some_and(|info| {
+                let elements: usize = info.shape.iter().product();
+                info.dtype == tensor.dtype && elements as i64 == piece.end - piece.start
+            });
+            (!fits).then(|| format!("{} does not hold {} as the manifest says", piece.file, piece.key))
+        })
+    }
+
+    /// Reads every byte and compares digests. The error names the tensor that is damaged.
+    pub fn verify(&self) -> Result<()> {
+        self.verify_share(0, 1)
+    }
+
+    /// This rank's part of [`Checkpoint::verify`], whose work is divided by files.
+    pub fn verify_share(&self, rank: usize, ranks: usize) -> Result<()> {
+        let mine: Vec<_> = self.manifest.files.iter().skip(rank).step_by(ranks).collect();
+        mine.into_par_iter().try_for_each(|record| self.verify_file(record))
+    }
+
+    fn verify_file(&self, record: &FileRecord) -> Result<()> {
+        if self.files[&record.name].digest()?.to_hex().as_str() == record.digest {
+            return Ok(());
+        }
+        let what = match self.damaged_piece(&record.name)? {
+            Some(key) => format!("{} in {} does not match its digest", key, record.name),
+            None => format!("the header of {} does not match its digest", record.name),
+        };
+        Err(Error::Damaged { path: self.path.clone(), what })
+    }
+
+    fn damaged_piece(&self, file_name: &str) -> Result<Option<String>> {
+        let file = &self.files[file_name];
+        let pieces = self.manifest.tensors.iter().flat_map(|tensor| &tensor.pieces);
+        for piece in pieces.filter(|piece| piece.file == file_name) {
+            if file.tensor_digest(&file.tensors()[&piece.key])?.to_hex().as_str() != piece.digest {
+                return Ok(Some(piece.key.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Steps taken before it was written.
+    pub fn step(&self) -> u64 {
+        self.manifest.step
+    }
+
+    /// What was handed to the save beside tensors.
+    pub fn state(&self) -> &Value {
+        &self.manifest.state
+    }
+
+    /// Names of all tensors, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.manifest.tensors.iter().map(|tensor| tensor.name.as_str())
+    }
+
+    /// Shape of a whole tensor; none for a name that the checkpoint does not hold.
+    pub fn shape(&self, name: &str) -> Option<&[i64]> {
+        self.index.get(name).map(|i| self.manifest.tensors[*i].shape.as_slice())
+    }
+
+    /// blake3 (hex) of the weights without the optimizer's state: the same for the same weights split in the same way
+    /// over ranks. Saved again by another number of ranks, the same weights have another digest, and what was made from
+    /// them is made again: one digest for all splits would have to read pieces that start anywhere against blocks that
+    /// do not.
+    pub fn weights_digest(&self) -> &str {
+        &self.manifest.weights_digest
+    }
+
+    fn record(&self, name: &str) -> Result<&TensorRecord> {
+        let missing = || Error::NotHeld { path: self.path.clone(), what: name.to_owned() };
+        self.index.get(name).map(|i| &self.manifest.tensors[*i]).ok_or_else(missing)
+    }
+
+    /// Flattened elements `range` of a tensor: 1-D, of the stored kind, on the CPU.
+    ///
+    /// Pieces that are read whole are checked against their digests; parts of them rely on [`Checkpoint::verify`].
+    pub fn read(&self, name: &str, range: Range<i64>) -> Result<Tensor> {
+        let tensor = self.record(name)?;
+        if range.start < 0 || range.end < range.start || range.end > tensor.numel() {
+            let what = format!("elements {range:?} of {name}, whose shape is {:?}", tensor.shape);
+            return Err(Error::NotHeld { path: self.path.clone(), what });
+        }
+        let kind = kind_of(tensor.dtype).unwrap_or_else(|| unreachable!("open refuses {:?}", tensor.dtype));
+        let mut out = OwnedTensor::empty(&[range.end - range.start], kind);
+        let mut rest = out.bytes_mut();
+        for piece in &tensor.pieces {
+            let (start, end) = (range.start.max(piece.start), range.end.min(piece.end));
+            if start >= end {
+                continue;
+            }
+            let file = &self.files[&piece.file];
+            let info = &file.tensors()[&piece.key];
+            let elements = (start - piece.start) as usize..(end - piece.start) as usize;
+            let (bytes, left) = rest.split_at_mut(elements.len() * element_bytes(kind));
+            rest = left;
+            let whole = end - start == piece.end - piece.start;
+            let mut hasher = blake3::Hasher::new();
+            file.read_into(info, elements, bytes, whole.then_some(&mut hasher))?;
+            if whole && hasher.finalize().to_hex().as_str() != piece.digest {
+                let what = format!("{} in {} does not match its digest", piece.key, piece.file);
+                return Err(Error::Damaged { path: self.path.clone(), what });
+            }
+        }
+        Ok(out.into_tensor())
+    }
+
+    /// A whole tensor in its shape, of the stored kind, on the CPU, checked against its digest.
+    pub fn load(&self, name: &str) -> Result<Tensor> {
+        let record = self.record(name)?;
+        Ok(self.read(name, 0..record.numel())?.reshape(record.shape.as_slice()))
+    }
+}
+
+impl WeightSource for Checkpoint {
+    fn load(&mut self, parameter: Parameter) -> anyhow::Result<Tensor> {
+        Ok(Self::load(self, &parameter.name())?)
+    }
+
+    fn read(&mut self, parameter: Parameter, range: Range<i64>) -> anyhow::Result<Tensor> {
+        Ok(Self::read(self, &parameter.name(), range)?)
+    }
+
+    fn shape(&mut self, parameter: Parameter) -> anyhow::Result<Vec<i64>> {
+        Ok(self.record(&parameter.name())?.shape.clone())
+    }
+}
+
+/// Opens a file of a checkpoint, and checks its size, its header, and that it is no other file in this one's place.
+fn open_file(directory: &Path, record: &FileRecord, step: u64) -> Result<TensorFile> {
+    let damaged = |what: String| Error::Damaged { path: directory.to_owned(), what };
+    let path = directory.join(&record.name);
+    match fs::metadata(&path) {
+        Ok(found) if found.len() == record.bytes => {}
+        Ok(found) => {
+            return Err(damaged(format!("{} has {} of {} bytes", record.name, found.len(), record.bytes)));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(damaged(format!("{} is missing", record.name)));
+        }
+        Err(error) => return Err(damaged(format!("{}: {error}", record.name))),
+    }
+    let file = TensorFile::open(&path).map_err(|error| match error {
+        TensorFileError::Damaged { what, .. } => damaged(format!("{}: {what}", record.name)),
+        other => other.into(),
+    })?;
+    match Origin::of(file.metadata()) {
+        Some(origin) if origin.step != step || origin.file_name() != record.name => {
+            Err(damaged(format!("{} is the file of {origin}", record.name)))
+        }
+        _ => Ok(file),
+    }
+}

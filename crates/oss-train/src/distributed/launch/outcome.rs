@@ -1,0 +1,196 @@
+//! How a group of ranks ended, and which of them began it.
+
+use oss_config::error::Status;
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use signal_hook::consts::{SIGABRT, SIGKILL};
+use signal_hook::low_level::signal_name;
+
+/// How a group of ranks ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every rank did all of its work.
+    Done,
+    /// The ranks stopped on request and can go on from where they are.
+    Stopped,
+    /// A rank finds the experiment or the command line wrong; starting again gives the same.
+    Wrong(Failure),
+    /// A rank failed and took the others with it.
+    Failed(Failure),
+}
+
+/// The rank that failed first.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Failure {
+    /// Its number.
+    pub rank: usize,
+    /// How it ended.
+    pub how: How,
+    /// The last that it wrote to stderr; nothing of rank 0, whose words have been on the screen already.
+    pub last_lines: Vec<String>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// By this signal.
+    Signal(i32),
+    /// By itself, with this status.
+    Status(i32),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} {}", self.rank, self.how)?;
+        if !self.last_lines.is_empty() {
+            write!(f, "; its last lines:")?;
+        }
+        self.last_lines.iter().try_for_each(|line| write!(f, "\n  | {line}"))
+    }
+}
+
+impl How {
+    /// What the process said by its exit status, if it ended by itself and as this program does.
+    pub fn status(self) -> Option<Status> {
+        match self {
+            Self::Signal(_) => None,
+            Self::Status(code) => Status::from_code(code),
+        }
+    }
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Signal(SIGKILL) => write!(f, "was killed by SIGKILL (out of memory? see dmesg)"),
+            Self::Signal(signal) => match signal_name(signal) {
+                Some(name) => write!(f, "was killed by {name}"),
+                None => write!(f, "was killed by signal {signal}"),
+            },
+            Self::Status(status) => write!(f, "ended with status {status}"),
+        }
+    }
+}
+
+impl From<ExitStatus> for How {
+    fn from(status: ExitStatus) -> Self {
+        // A process that has ended has one of the two.
+        match status.signal() {
+            Some(signal) => Self::Signal(signal),
+            None => Self::Status(status.code().unwrap_or(Status::Failed.code())),
+        }
+    }
+}
+
+/// The end of one rank.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub how: How,
+    /// The launcher's look at the ranks that found it ended, counted from 0; ranks of one look ended together.
+    pub look: u64,
+    /// Whether the launcher had begun to end the group, which makes this a consequence.
+    pub late: bool,
+}
+
+impl Ended {
+    /// Whether the other ranks can go on to their own end.
+    pub fn is_fine(&self) -> bool {
+        matches!(self.how.status(), Some(Status::Done | Status::Stopped))
+    }
+
+    /// Ended by something outside the ranks, such as the system short of memory. An abort is not: native code calls
+    /// it also where it only finds that a peer has vanished.
+    fn is_violent(&self) -> bool {
+        matches!(self.how, How::Signal(signal) if signal != SIGABRT)
+    }
+}
+
+/// How the group ended, and the rank to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Done,
+    Stopped,
+    Wrong(usize),
+    Failed(usize),
+}
+
+/// Judges the ends of all ranks, by rank.
+pub(super) fn judge(ended: &[Ended]) -> Verdict {
+    let failures = || ended.iter().enumerate().filter(|(_, end)| !end.is_fine() && !end.late);
+    let violent = failures().filter(|(_, end)| end.is_violent()).min_by_key(|(_, end)| end.look);
+    if let Some((rank, _)) = violent {
+        return Verdict::Failed(rank);
+    }
+    if let Some((rank, _)) = failures().find(|(_, end)| end.how.status() == Some(Status::Wrong)) {
+        return Verdict::Wrong(rank);
+    }
+    let by_status = |end: &Ended| matches!(end.how, How::Status(_));
+    if let Some((rank, _)) = failures().min_by_key(|(_, end)| (end.look, by_status(end))) {
+        return Verdict::Failed(rank);
+    }
+    let stopped = ended.iter().any(|end| end.how.status() == Some(Status::Stopped));
+    if stopped { Verdict::Stopped } else { Verdict::Done }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINE: Ended = Ended { how: How::Status(0), look: 9, late: false };
+
+    fn status(status: i32, look: u64) -> Ended {
+        Ended { how: How::Status(status), look, late: false }
+    }
+
+    fn signal(signal: i32, look: u64) -> Ended {
+        Ended { how: How::Signal(signal), look, late: false }
+    }
+
+    #[test]
+    fn ranks_that_end_well() {
+        assert_eq!(judge(&[FINE, FINE]), Verdict::Done);
+        assert_eq!(judge(&[FINE, status(75, 0)]), Verdict::Stopped);
+    }
+
+    #[test]
+    fn the_first_failure_is_the_cause() {
+        assert_eq!(judge(&[status(1, 5), status(1, 4), FINE]), Verdict::Failed(1));
+        assert_eq!(judge(&[status(75, 1), status(1, 4)]), Verdict::Failed(1));
+    }
+
+    #[test]
+    fn a_death_explains_the_complaints_of_others() {
+        assert_eq!(judge(&[status(1, 4), status(2, 4), signal(SIGKILL, 5)]), Verdict::Failed(2));
+        // Both aborted, but the first had no peer to miss.
+        assert_eq!(judge(&[signal(SIGABRT, 5), status(1, 4)]), Verdict::Failed(1));
+        assert_eq!(judge(&[status(1, 4), signal(SIGABRT, 4)]), Verdict::Failed(1));
+    }
+
+    #[test]
+    fn a_wrong_experiment_is_not_a_failure() {
+        assert_eq!(judge(&[status(1, 3), status(2, 4)]), Verdict::Wrong(1));
+    }
+
+    #[test]
+    fn what_the_launcher_ended_is_no_cause() {
+        let killed = Ended { late: true, ..signal(SIGKILL, 7) };
+        assert_eq!(judge(&[killed, status(1, 3)]), Verdict::Failed(1));
+        let gave_up = Ended { late: true, ..status(2, 7) };
+        assert_eq!(judge(&[gave_up, status(1, 3)]), Verdict::Failed(1));
+    }
+
+    #[test]
+    fn a_failure_reads_as_a_sentence() {
+        let last_lines = vec!["step 7".to_owned(), "step 8".to_owned()];
+        insta::assert_snapshot!(Failure { rank: 2, how: How::Signal(SIGKILL), last_lines }, @r"
+        rank 2 was killed by SIGKILL (out of memory? see dmesg); its last lines:
+          | step 7
+          | step 8
+        ");
+        insta::assert_snapshot!(How::Signal(11), @"was killed by SIGSEGV");
+        insta::assert_snapshot!(How::Signal(60), @"was killed by signal 60");
+        insta::assert_snapshot!(How::Status(1), @"ended with status 1");
+    }
+}

@@ -1,0 +1,218 @@
+//! Ranks here are small shell scripts, or this test program again under another role.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::distributed::tie_to_launcher;
+use oss_runs::interrupt;
+
+/// Waits short enough for a test.
+const PATIENCE: Patience = Patience { cause: Duration::from_millis(300), order: Duration::from_millis(300) };
+
+/// Names the part that this program plays for a test.
+const ROLE: &str = "OSS_RUN_TEST_ROLE";
+/// Where ranks tell their process numbers.
+const PLACE: &str = "OSS_RUN_TEST_PLACE";
+
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    command
+}
+
+fn outcome(scripts: &[&str]) -> Outcome {
+    supervise(scripts.iter().map(|script| shell(script)).collect(), PATIENCE, || false).unwrap()
+}
+
+fn failed(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Failed(failure) => failure,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// This program again, as `role`.
+fn as_role(role: &str, place: &Path) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    // A test is called by its path inside the crate.
+    let (_, module) = module_path!().split_once("::").unwrap();
+    command.args(["--exact", &format!("{module}::plays_a_role"), "--nocapture", "--quiet"]);
+    command.env(ROLE, role).env(PLACE, place).stdout(Stdio::null());
+    command
+}
+
+#[test]
+fn plays_a_role() {
+    let Ok(role) = env::var(ROLE) else { return };
+    let place = env::var_os(PLACE).unwrap();
+    let place = Path::new(&place);
+    match role.as_str() {
+        // Ranks that end by the one means or the other, and a rank that is tied by both.
+        "launcher" => {
+            let watcher = format!("echo $$ > {}/watcher; cat > {0}/input", place.display());
+            let commands = vec![shell(&watcher), as_role("rank", place)];
+            supervise(commands, PATIENCE, || false).unwrap();
+        }
+        "rank" => {
+            tie_to_launcher().unwrap();
+            fs::write(place.join("rank"), std::process::id().to_string()).unwrap();
+            thread::sleep(Duration::from_secs(60));
+        }
+        "stopping rank" => {
+            tie_to_launcher().unwrap();
+            while !interrupt::requested() {
+                thread::sleep(PAUSE);
+            }
+            std::process::exit(75);
+        }
+        other => panic!("no role {other}"),
+    }
+}
+
+/// The number that a process wrote into `file`, once it has.
+fn told(file: &Path) -> i32 {
+    let start = Instant::now();
+    loop {
+        let number = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+        match number {
+            Some(number) => return number,
+            None => assert!(start.elapsed() < Duration::from_secs(20), "nothing in {}", file.display()),
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Whether a process is there and runs; one that has ended and whom nobody waits for does not.
+fn runs(process: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name, in brackets, may hold anything.
+    stat.rsplit_once(')').is_some_and(|(_, after)| !after.trim_start().starts_with(['Z', 'X']))
+}
+
+fn ends_within(process: i32, limit: Duration) -> bool {
+    let start = Instant::now();
+    while runs(process) && start.elapsed() < limit {
+        thread::sleep(PAUSE);
+    }
+    !runs(process)
+}
+
+#[test]
+fn statuses_become_outcomes() {
+    assert_eq!(outcome(&["exit 0", "exit 0", "sleep 0.1"]), Outcome::Done);
+    assert_eq!(outcome(&["exit 75", "sleep 0.1; exit 75"]), Outcome::Stopped);
+    assert_eq!(outcome(&["exit 0", "sleep 0.3; exit 75"]), Outcome::Stopped);
+    let wrong = Failure { rank: 1, how: How::Status(2), last_lines: vec!["no such key".into()] };
+    assert_eq!(outcome(&["sleep 60", "echo no such key >&2; exit 2"]), Outcome::Wrong(wrong));
+}
+
+#[test]
+fn the_first_failure_is_told_with_its_last_lines() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("number");
+    // Once its end was seen, the first to fail has no process number any more.
+    let second = format!(
+        "{}; while kill -0 $(cat {}) 2> /dev/null; do :; done; exit 1",
+        wait_for(&file),
+        file.display()
+    );
+    let first =
+        format!("for line in $(seq 30); do echo line $line >&2; done; echo $$ > {}; exit 3", file.display());
+    let failure = failed(outcome(&[&second, &first, "sleep 60"]));
+    assert_eq!((failure.rank, failure.how), (1, How::Status(3)));
+    let expected: Vec<String> = (11..=30).map(|line| format!("line {line}")).collect();
+    assert_eq!(failure.last_lines, expected);
+}
+
+#[test]
+fn a_killed_rank_is_the_cause_though_others_complain_first() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("complained");
+    let complains = format!("echo x > {}; exit 1", file.display());
+    let dies = format!("{}; kill -9 $$", wait_for(&file));
+    let failure = failed(outcome(&[&complains, "exit 0", &dies]));
+    assert_eq!((failure.rank, failure.how), (2, How::Signal(9)));
+}
+
+#[test]
+fn a_stubborn_rank_goes_with_what_it_started() {
+    let place = tempfile::tempdir().unwrap();
+    let inner = place.path().join("inner");
+    let stubborn = format!("trap '' TERM; sleep 60 & echo $! > {}; wait; sleep 60", inner.display());
+    let start = Instant::now();
+    let failure = failed(outcome(&[&format!("{}; exit 1", wait_for(&inner)), &stubborn]));
+    assert_eq!((failure.rank, failure.how), (0, How::Status(1)));
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(ends_within(told(&inner), Duration::from_secs(2)));
+}
+
+#[test]
+fn after_a_failure_the_others_are_asked_before_they_are_killed() {
+    let place = tempfile::tempdir().unwrap();
+    let tidied = place.path().join("tidied");
+    let tidy = format!("read word; echo $word > {}; exit 75", tidied.display());
+    assert_eq!(failed(outcome(&["exit 1", &tidy])).rank, 0);
+    assert_eq!(fs::read_to_string(tidied).unwrap(), "stop\n");
+}
+
+/// A script that waits until `file` has something in it.
+fn wait_for(file: &Path) -> String {
+    format!("until [ -s {} ]; do sleep 0.01; done", file.display())
+}
+
+#[test]
+fn a_request_is_passed_on_once_to_each() {
+    let place = tempfile::tempdir().unwrap();
+    // It ends only after the launcher has had time to say it again. A shell gives a command in the background no input
+    // unless told so.
+    let rank = |name: &str| {
+        let heard = place.path().join(name);
+        let listen = format!("while read word; do echo $word >> {}; done", heard.display());
+        shell(&format!("exec 3<&0; {listen} <&3 & sleep 0.3; exit 75"))
+    };
+    let outcome = supervise(vec![rank("a"), rank("b")], PATIENCE, || true);
+    assert_eq!(outcome.unwrap(), Outcome::Stopped);
+    for name in ["a", "b"] {
+        assert_eq!(fs::read_to_string(place.path().join(name)).unwrap(), "stop\n");
+    }
+}
+
+#[test]
+fn a_rank_hears_the_request_and_the_end_of_its_launcher() {
+    let place = tempfile::tempdir().unwrap();
+    let ranks = vec![as_role("stopping rank", place.path()), as_role("stopping rank", place.path())];
+    assert_eq!(supervise(ranks, PATIENCE, || true).unwrap(), Outcome::Stopped);
+
+    let mut rank = as_role("rank", place.path()).stdin(Stdio::piped()).spawn().unwrap();
+    told(&place.path().join("rank"));
+    drop(rank.stdin.take());
+    assert_eq!(rank.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_command_that_cannot_start_ends_those_that_did() {
+    let place = tempfile::tempdir().unwrap();
+    let script = format!("echo $$ > {}/first; sleep 60", place.path().display());
+    let commands = vec![shell(&script), Command::new("/nowhere/oss-run")];
+    assert!(supervise(commands, PATIENCE, || false).is_err());
+    // It may have ended before it could tell its number.
+    if place.path().join("first").exists() {
+        assert!(!runs(told(&place.path().join("first"))));
+    }
+}
+
+#[test]
+fn a_killed_launcher_leaves_no_rank_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let mut launcher = as_role("launcher", place.path()).spawn().unwrap();
+    let ranks = ["watcher", "rank"].map(|name| told(&place.path().join(name)));
+    assert!(ranks.into_iter().all(runs));
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+    for rank in ranks {
+        assert!(ends_within(rank, Duration::from_secs(5)), "process {rank} is still there");
+    }
+}

@@ -1,0 +1,400 @@
+//! Where a rank stands: its number, how many there are, and where they meet.
+//!
+//! torchrun's variables say it, whoever sets them: torchrun, this program's own launcher, or a person. Inside a SLURM
+//! step they are made up from SLURM's. Without either the process is alone.
+
+mod slurm;
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::distributed::launch::is_launched;
+use oss_config::error::{UserError, user_errors};
+
+/// A rank's place among the ranks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// This rank, of `0..world_size`.
+    pub rank: usize,
+    /// How many ranks there are.
+    pub world_size: usize,
+    /// This rank among those of its machine, of `0..local_world_size`.
+    pub local_rank: usize,
+    /// How many ranks this machine has.
+    pub local_world_size: usize,
+    /// The machine where the ranks meet.
+    pub host: String,
+    /// The port of the store there.
+    pub port: u16,
+    /// Whether somebody else hosts the store (torchrun's agent, our launcher), so that every rank is a client of it.
+    pub hosted: bool,
+    /// How often the group was started again; keys of an earlier group mean nothing to this one.
+    pub restart: u64,
+    /// Of the launch: torchrun's run id, SLURM's job and step, or else the meeting point.
+    pub id: String,
+    /// Whether this program's own launcher started the rank.
+    pub launched: bool,
+}
+
+/// Variables that do not say where the rank stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlacementError {
+    /// Some of the variables, and not all.
+    Partial {
+        /// Those that are set.
+        set: Vec<&'static str>,
+        /// Those that are missing.
+        missing: Vec<&'static str>,
+    },
+    /// A variable that must go with those that are set.
+    Missing {
+        /// The variable.
+        variable: &'static str,
+        /// Why it is needed.
+        because: String,
+    },
+    /// A value that cannot be.
+    Invalid {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        wanted: String,
+    },
+}
+
+impl From<PlacementError> for UserError {
+    fn from(error: PlacementError) -> Self {
+        match error {
+            PlacementError::Partial { set, missing } => {
+                Self::wrong(format!("{} set, {} not", are(&set), are(&missing))).hint(format!(
+                    "set what is missing, or unset {} to run alone",
+                    if set.len() == 1 { "it" } else { "them all" }
+                ))
+            }
+            PlacementError::Missing { variable, because } => {
+                Self::wrong(format!("{variable} is not set, though {because}")).hint("set it")
+            }
+            PlacementError::Invalid { variable, value, wanted } => {
+                Self::wrong(format!("{variable} is {value:?}")).hint(format!("set it to {wanted}"))
+            }
+        }
+    }
+}
+
+user_errors!(PlacementError);
+
+/// `RANK and WORLD_SIZE are`.
+fn are(variables: &[&str]) -> String {
+    match variables {
+        [one] => format!("{one} is"),
+        [first @ .., last] => format!("{} and {last} are", first.join(", ")),
+        [] => "none is".to_owned(),
+    }
+}
+
+/// All of these, or none.
+const REQUIRED: [&str; 5] = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"];
+
+impl Placement {
+    /// The place that the variables give; none for a process that is alone.
+    ///
+    /// - `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT` go together. `LOCAL_WORLD_SIZE` may be
+    ///   left out where the ranks meet on a loopback address, since then all are on one machine, and where
+    ///   `LOCAL_RANK` is 0, which then counts as the machine's only rank.
+    /// - A SLURM step of several tasks takes what it lacks from SLURM; `MASTER_ADDR` and `MASTER_PORT` win over the
+    ///   meeting point made from the job.
+    ///
+    /// # Errors
+    /// Only some of the variables are set, or a value cannot be.
+    pub fn of(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, PlacementError> {
+        let (set, missing): (Vec<_>, Vec<_>) =
+            REQUIRED.into_iter().partition(|variable| env(variable).is_some());
+        let says_no_rank = set.iter().all(|variable| variable.starts_with("MASTER"));
+        if says_no_rank && let Some(placement) = slurm::placement(env)? {
+            return Ok(Some(placement));
+        }
+        if set.is_empty() {
+            return Ok(None);
+        }
+        if !missing.is_empty() {
+            return Err(PlacementError::Partial { set, missing });
+        }
+        let (host, port) = (host(env)?.unwrap_or_default(), port(env)?.unwrap_or_default());
+        let world_size = required(env, "WORLD_SIZE", "RANK is")?;
+        let local_rank = required(env, "LOCAL_RANK", "RANK is")?;
+        let placement = Self {
+            rank: required(env, "RANK", "WORLD_SIZE is")?,
+            world_size,
+            local_rank,
+            local_world_size: match number(env, "LOCAL_WORLD_SIZE", "a number of ranks")? {
+                Some(size) => size,
+                None if is_loopback(&host) => world_size,
+                None if local_rank == 0 => 1,
+                None => {
+                    let because = format!("LOCAL_RANK is {local_rank} and the ranks meet on {host}");
+                    return Err(PlacementError::Missing { variable: "LOCAL_WORLD_SIZE", because });
+                }
+            },
+            hosted: flag(env, "TORCHELASTIC_USE_AGENT_STORE")?,
+            restart: number(env, "TORCHELASTIC_RESTART_COUNT", "a number of restarts")?.unwrap_or(0),
+            id: env("TORCHELASTIC_RUN_ID").unwrap_or_else(|| format!("{host}:{port}")),
+            launched: is_launched(env),
+            host,
+            port,
+        };
+        let names = Names {
+            rank: "RANK",
+            size: "WORLD_SIZE",
+            local_rank: "LOCAL_RANK",
+            local_size: "LOCAL_WORLD_SIZE",
+        };
+        placement.possible(&names)?;
+        Ok(Some(placement))
+    }
+
+    /// Whether the numbers go together.
+    pub(super) fn possible(&self, names: &Names) -> Result<(), PlacementError> {
+        let invalid = |variable, value: usize, wanted: String| {
+            Err(PlacementError::Invalid { variable, value: value.to_string(), wanted })
+        };
+        let (rank, size) = (self.rank, self.world_size);
+        if size == 0 {
+            return invalid(names.size, size, "the number of ranks, at least 1".to_owned());
+        }
+        if rank >= size {
+            let wanted = format!("a rank from 0 to {}, as {} is {size}", size - 1, names.size);
+            return invalid(names.rank, rank, wanted);
+        }
+        let (rank, local) = (self.local_rank, self.local_world_size);
+        if local == 0 || local > size {
+            return invalid(
+                names.local_size,
+                local,
+                format!("a number from 1 to {size}, as {} is", names.size),
+            );
+        }
+        if rank >= local {
+            let wanted = format!("a rank from 0 to {}, as this machine has {local}", local - 1);
+            return invalid(names.local_rank, rank, wanted);
+        }
+        Ok(())
+    }
+}
+
+/// What the variables are called that give a placement's numbers.
+pub(super) struct Names {
+    pub rank: &'static str,
+    pub size: &'static str,
+    pub local_rank: &'static str,
+    pub local_size: &'static str,
+}
+
+/// `MASTER_ADDR`, if set.
+pub(super) fn host(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, PlacementError> {
+    let Some(value) = env("MASTER_ADDR") else { return Ok(None) };
+    let host = value.trim();
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        let wanted = "the name or address of the machine of rank 0".to_owned();
+        return Err(PlacementError::Invalid { variable: "MASTER_ADDR", value, wanted });
+    }
+    Ok(Some(host.to_owned()))
+}
+
+/// `MASTER_PORT`, if set.
+pub(super) fn port(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<u16>, PlacementError> {
+    let wanted = "a port from 1 to 65535";
+    match number(env, "MASTER_PORT", wanted)? {
+        Some(0) => Err(PlacementError::Invalid {
+            variable: "MASTER_PORT",
+            value: "0".to_owned(),
+            wanted: wanted.to_owned(),
+        }),
+        port => Ok(port),
+    }
+}
+
+/// The number that a variable holds, if it is set.
+pub(super) fn number<T: FromStr>(
+    env: &dyn Fn(&str) -> Option<String>,
+    variable: &'static str,
+    wanted: &str,
+) -> Result<Option<T>, PlacementError> {
+    let Some(value) = env(variable) else { return Ok(None) };
+    match value.trim().parse() {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(PlacementError::Invalid { variable, value, wanted: wanted.to_owned() }),
+    }
+}
+
+/// The number of a variable that must be there; `because` names what asks for it.
+pub(super) fn required<T: FromStr>(
+    env: &dyn Fn(&str) -> Option<String>,
+    variable: &'static str,
+    because: impl Display,
+) -> Result<T, PlacementError> {
+    number(env, variable, "a whole number from 0 on")?
+        .ok_or_else(|| PlacementError::Missing { variable, because: because.to_string() })
+}
+
+/// PyTorch writes its truths as Python does.
+fn flag(env: &dyn Fn(&str) -> Option<String>, variable: &'static str) -> Result<bool, PlacementError> {
+    let Some(value) = env(variable) else { return Ok(false) };
+    match value.trim() {
+        "True" | "true" | "1" => Ok(true),
+        "False" | "false" | "0" | "" => Ok(false),
+        _ => Err(PlacementError::Invalid { variable, value, wanted: "True or False".to_owned() }),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::distributed::launch::LAUNCHED;
+    use oss_config::error::ErrorReport;
+
+    fn of(variables: &[(&str, &str)]) -> Result<Option<Placement>, PlacementError> {
+        Placement::of(&|name| {
+            variables.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    const TORCHRUN: [(&str, &str); 6] = [
+        ("RANK", "5"),
+        ("WORLD_SIZE", "8"),
+        ("LOCAL_RANK", "1"),
+        ("LOCAL_WORLD_SIZE", "4"),
+        ("MASTER_ADDR", "node1"),
+        ("MASTER_PORT", "29500"),
+    ];
+
+    fn torchrun<'a>(more: &[(&'a str, &'a str)]) -> Result<Option<Placement>, PlacementError> {
+        of(&[TORCHRUN.as_slice(), more].concat())
+    }
+
+    #[test]
+    fn without_variables_a_process_is_alone() {
+        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(of(&[("LOCAL_WORLD_SIZE", "4"), (LAUNCHED, "1")]), Ok(None));
+    }
+
+    #[test]
+    fn torchrun_places_a_rank() {
+        let placement = torchrun(&[
+            ("TORCHELASTIC_USE_AGENT_STORE", "True"),
+            ("TORCHELASTIC_RESTART_COUNT", "2"),
+            ("TORCHELASTIC_RUN_ID", "abc"),
+        ]);
+        let expected = Placement {
+            rank: 5,
+            world_size: 8,
+            local_rank: 1,
+            local_world_size: 4,
+            host: "node1".into(),
+            port: 29500,
+            hosted: true,
+            restart: 2,
+            id: "abc".into(),
+            launched: false,
+        };
+        assert_eq!(placement, Ok(Some(expected.clone())));
+        let bare =
+            Placement { hosted: false, restart: 0, id: "node1:29500".into(), launched: true, ..expected };
+        assert_eq!(torchrun(&[(LAUNCHED, "1"), ("TORCHELASTIC_USE_AGENT_STORE", "False")]), Ok(Some(bare)));
+    }
+
+    #[test]
+    fn the_ranks_of_a_machine_may_be_left_out_where_they_are_certain() {
+        let mut variables: Vec<_> =
+            TORCHRUN.into_iter().filter(|(name, _)| *name != "LOCAL_WORLD_SIZE").collect();
+        insta::assert_snapshot!(ErrorReport::of(of(&variables).unwrap_err()), @r"
+        LOCAL_WORLD_SIZE is not set, though LOCAL_RANK is 1 and the ranks meet on node1
+        hint: set it
+        ");
+        variables.push(("LOCAL_RANK", "0"));
+        assert_eq!(of(&variables).unwrap().unwrap().local_world_size, 1);
+        for loopback in ["localhost", "127.0.0.1", "::1"] {
+            variables.push(("MASTER_ADDR", loopback));
+            assert_eq!(of(&variables).unwrap().unwrap().local_world_size, 8);
+        }
+    }
+
+    #[test]
+    fn a_partial_set_lists_both_sides() {
+        let error = of(&[("RANK", "0"), ("WORLD_SIZE", "2")]).unwrap_err();
+        insta::assert_snapshot!(ErrorReport::of(error), @r"
+        RANK and WORLD_SIZE are set, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are not
+        hint: set what is missing, or unset them all to run alone
+        ");
+        let error = of(&[("MASTER_ADDR", "a")]).unwrap_err();
+        insta::assert_snapshot!(ErrorReport::of(error), @r"
+        MASTER_ADDR is set, RANK, WORLD_SIZE, LOCAL_RANK and MASTER_PORT are not
+        hint: set what is missing, or unset it to run alone
+        ");
+    }
+
+    #[test]
+    fn nonsense_names_variable_and_value() {
+        for (variable, value, wanted) in [
+            ("RANK", "8", "a rank from 0 to 7, as WORLD_SIZE is 8"),
+            ("RANK", "-1", "a whole number from 0 on"),
+            ("WORLD_SIZE", "two", "a whole number from 0 on"),
+            ("WORLD_SIZE", "0", "the number of ranks, at least 1"),
+            ("LOCAL_RANK", "4", "a rank from 0 to 3, as this machine has 4"),
+            ("LOCAL_WORLD_SIZE", "9", "a number from 1 to 8, as WORLD_SIZE is"),
+            ("MASTER_PORT", "0", "a port from 1 to 65535"),
+            ("MASTER_PORT", "65536", "a port from 1 to 65535"),
+            ("MASTER_ADDR", "", "the name or address of the machine of rank 0"),
+            ("TORCHELASTIC_USE_AGENT_STORE", "perhaps", "True or False"),
+            ("TORCHELASTIC_RESTART_COUNT", "often", "a number of restarts"),
+        ] {
+            let expected =
+                PlacementError::Invalid { variable, value: value.to_owned(), wanted: wanted.to_owned() };
+            assert_eq!(torchrun(&[(variable, value)]), Err(expected), "{variable}={value}");
+        }
+        insta::assert_snapshot!(ErrorReport::of(torchrun(&[("RANK", "8")]).unwrap_err()), @r#"
+        RANK is "8"
+        hint: set it to a rank from 0 to 7, as WORLD_SIZE is 8
+        "#);
+    }
+
+    proptest! {
+        /// Whatever the numbers, an accepted placement is one that can be.
+        #[test]
+        fn accepted_numbers_go_together(numbers in proptest::array::uniform4(0usize..6)) {
+            let [rank, size, local_rank, local_size] = numbers.map(|number| number.to_string());
+            let placement = torchrun(&[
+                ("RANK", rank.as_str()),
+                ("WORLD_SIZE", size.as_str()),
+                ("LOCAL_RANK", local_rank.as_str()),
+                ("LOCAL_WORLD_SIZE", local_size.as_str()),
+            ]);
+            let [rank, size, local_rank, local_size] = numbers;
+            let fits = rank < size && local_rank < local_size && local_size <= size;
+            prop_assert_eq!(placement.is_ok(), fits);
+        }
+
+        #[test]
+        fn any_part_of_the_set_is_refused(mask in 1u8..31) {
+            let chosen: Vec<_> = REQUIRED
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| mask & (1 << at) != 0)
+                .map(|(_, name)| (*name, "1"))
+                .collect();
+            let Err(PlacementError::Partial { set, missing }) = of(&chosen) else {
+                return Err(TestCaseError::fail("accepted"));
+            };
+            prop_assert_eq!(set.len(), chosen.len());
+            prop_assert_eq!(set.len() + missing.len(), REQUIRED.len());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Which stored tensors make up a parameter, in each of the layouts that gpt-oss is handed around in.
+
+use std::ops::Range;
+
+use safetensors::tensor::Dtype;
+
+use super::{
+    config::Dialect,
+    mxfp4::{BLOCK_BYTES, BLOCK_VALUES},
+};
+use crate::model::{BlockParameter::*, Parameter, ParameterSpec, parameters};
+use oss_config::Model;
+
+/// How a parameter is made from what is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Recipe {
+    /// Stored as it is.
+    Plain(Stored),
+    /// These rows of a fused matrix or vector.
+    Rows(Stored, Range<i64>),
+    /// Stored as [E, out, in].
+    Swapped(Stored),
+    /// Stored in 4-bit blocks as [E, out, in].
+    Mxfp4 { blocks: Stored, scales: Stored },
+}
+
+/// A stored tensor that a recipe wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub name: String,
+    pub shape: Vec<i64>,
+    pub content: Content,
+}
+
+/// What a stored tensor's elements are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// bf16, f16 or f32 numbers.
+    Floats,
+    /// Bytes with a meaning of their own.
+    Bytes,
+}
+
+impl Content {
+    /// Whether a stored form is of this content.
+    pub(super) fn allows(self, dtype: Dtype) -> bool {
+        match self {
+            Self::Floats => matches!(dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32),
+            Self::Bytes => dtype == Dtype::U8,
+        }
+    }
+}
+
+impl Recipe {
+    /// Every stored tensor that it needs.
+    pub(super) fn stored(&self) -> Vec<&Stored> {
+        match self {
+            Self::Plain(stored) | Self::Rows(stored, _) | Self::Swapped(stored) => vec![stored],
+            Self::Mxfp4 { blocks, scales } => vec![blocks, scales],
+        }
+    }
+}
+
+/// Every parameter with the recipes that may make it, the usual one first.
+pub(super) fn recipes(model: &Model, dialect: Dialect) -> Vec<(ParameterSpec, Vec<Recipe>)> {
+    let recipes = |spec: ParameterSpec| {
+        let found = match dialect {
+            Dialect::HuggingFace => hugging_face(&spec),
+            Dialect::OpenAi => openai(&spec, model),
+        };
+        (spec, found)
+    };
+    parameters(model).into_iter().map(recipes).collect()
+}
+
+fn floats(name: String, shape: &[i64]) -> Stored {
+    Stored { name, shape: shape.to_vec(), content: Content::Floats }
+}
+
+fn hugging_face(spec: &ParameterSpec) -> Vec<Recipe> {
+    let plain = Recipe::Plain(floats(spec.name.clone(), &spec.shape));
+    let packed = spec.parameter.is_expert_matrix().then(|| mxfp4(&spec.name, '_', &spec.shape)).flatten();
+    [Some(plain), packed].into_iter().flatten().collect()
+}
+
+/// 4-bit blocks of a parameter [E, in, out]; none when `in` is no whole number of blocks.
+fn mxfp4(name: &str, separator: char, shape: &[i64]) -> Option<Recipe> {
+    let [experts, in_width, out_width] = *shape else { return None };
+    let groups = (in_width % BLOCK_VALUES == 0).then_some(in_width / BLOCK_VALUES)?;
+    let bytes = |what: &str, shape: Vec<i64>| Stored {
+        name: format!("{name}{separator}{what}"),
+        shape,
+        content: Content::Bytes,
+    };
+    Some(Recipe::Mxfp4 {
+        blocks: bytes("blocks", vec![experts, out_width, groups, BLOCK_BYTES]),
+        scales: bytes("scales", vec![experts, out_width, groups]),
+    })
+}
+
+fn openai(spec: &ParameterSpec, model: &Model) -> Vec<Recipe> {
+    let (name, shape) = (openai_name(spec.parameter), spec.shape.as_slice());
+    if spec.parameter.is_expert_matrix() {
+        let swapped = [shape[0], shape[2], shape[1]];
+        let packed = mxfp4(&name, '.', shape);
+        return packed.into_iter().chain([Recipe::Swapped(floats(name, &swapped))]).collect();
+    }
+    match fused_rows(spec.parameter, model) {
+        Some((rows, all)) => {
+            vec![Recipe::Rows(floats(name, &[[all].as_slice(), &shape[1..]].concat()), rows)]
+        }
+        None => vec![Recipe::Plain(floats(name, shape))],
+    }
+}
+
+/// The name that OpenAI's layout gives a parameter, or the fused one that holds it.
+fn openai_name(parameter: Parameter) -> String {
+    let (layer, parameter) = match parameter {
+        Parameter::Embedding => return "embedding.weight".to_owned(),
+        Parameter::LmHead => return "unembedding.weight".to_owned(),
+        Parameter::FinalNorm => return "norm.scale".to_owned(),
+        Parameter::Block { layer, parameter } => (layer, parameter),
+    };
+    let part = match parameter {
+        AttentionNorm => "attn.norm.scale",
+        QWeight | KWeight | VWeight => "attn.qkv.weight",
+        QBias | KBias | VBias => "attn.qkv.bias",
+        Sinks => "attn.sinks",
+        OWeight => "attn.out.weight",
+        OBias => "attn.out.bias",
+        MlpNorm => "mlp.norm.scale",
+        RouterWeight => "mlp.gate.weight",
+        RouterBias => "mlp.gate.bias",
+        GateUpWeight => "mlp.mlp1_weight",
+        GateUpBias => "mlp.mlp1_bias",
+        DownWeight => "mlp.mlp2_weight",
+        DownBias => "mlp.mlp2_bias",
+    };
+    format!("block.{layer}.{part}")
+}
+
+/// The rows of a parameter in OpenAI's fused projection, which stacks queries, keys and values, and the number of all its
+/// rows.
+fn fused_rows(parameter: Parameter, model: &Model) -> Option<(Range<i64>, i64)> {
+    let queries = model.num_attention_heads * model.head_dim;
+    let keys = model.num_key_value_heads * model.head_dim;
+    let all = queries + 2 * keys;
+    let Parameter::Block { parameter, .. } = parameter else { return None };
+    match parameter {
+        QWeight | QBias => Some((0..queries, all)),
+        KWeight | KBias => Some((queries..queries + keys, all)),
+        VWeight | VBias => Some((queries + keys..all, all)),
+        _ => None,
+    }
+}

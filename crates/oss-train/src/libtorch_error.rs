@@ -1,0 +1,34 @@
+//! libtorch's failures as errors.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use anyhow::{Result, anyhow};
+use oss_config::error::UserError;
+
+/// Runs tensor code and turns a panic of a libtorch operation into an error.
+///
+/// tch's operations panic when libtorch throws, which keeps arithmetic readable; what throws in a correct program is
+/// memory, so the message ends with what to do about it. Any other panic goes on.
+pub fn guard<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => result,
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                .unwrap_or_default();
+            if !message.contains("Torch(\"") {
+                resume_unwind(panic);
+            }
+            if message.contains("out of memory") || message.contains("can't allocate memory") {
+                return Err(anyhow!(
+                    UserError::failed("out of memory")
+                        .hint("lower train.micro_batch_size, set train.recompute = true, or use bf16")
+                        .because(anyhow!(message))
+                ));
+            }
+            Err(anyhow!("libtorch failed: {message}"))
+        }
+    }
+}

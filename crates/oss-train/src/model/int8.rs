@@ -1,0 +1,118 @@
+//! Matrices in 8 bits, for decoding on a CPU: a token then reads a byte for each weight.
+//!
+//! Symmetric codes with a scale for each output, as torchao's weight-only int8; activations stay as they are. A matrix
+//! `[out, in]` is i8 `[out, in + 4]`, in which the scale's bytes follow the codes, so that a product reads one stream
+//! (`oss_kernels::int8_product`). Views keep the axes of the matrices in floats: experts' are `[E, in + 4, out]`.
+
+use tch::{Kind, Tensor};
+
+use super::Role;
+use super::linear::{product_into, product_plus_into};
+
+/// Bytes of a tile of a matrix that is widened for many rows.
+const TILE_BYTES: i64 = 4 << 20;
+
+/// A unit's tensor in 8 bits if it is a matrix (`[out, in]`, or experts' `[E, in, out]`) of a block or the head.
+pub fn in_int8(role: Role, tensor: Tensor) -> Tensor {
+    if !role.is_matrix() {
+        return tensor;
+    }
+    match tensor.dim() {
+        3 => {
+            let experts = (0..tensor.size()[0]).map(|expert| tensor.get(expert).transpose(0, 1).contiguous());
+            let experts: Vec<Tensor> = experts.map(|matrix| oss_kernels::to_int8(&matrix)).collect();
+            Tensor::stack(&experts, 0).transpose(1, 2)
+        }
+        _ => oss_kernels::to_int8(&tensor.contiguous()),
+    }
+}
+
+/// `into [b, out] = x [b, in] @ columns`, which are i8 `[in + 4, out]`, plus a row of `bias`.
+pub fn int8_product_into(into: &mut Tensor, x: &Tensor, columns: &Tensor, bias: Option<&Tensor>) {
+    let matrix = columns.transpose(0, 1);
+    let (out, width) = (matrix.size()[0], x.size()[1]);
+    if x.size()[0] <= oss_kernels::FEW_FOR_INT8 {
+        return oss_kernels::int8_product(into, x, &matrix, bias);
+    }
+    let most = (TILE_BYTES / (4 * width)).max(1);
+    for start in (0..out).step_by(most as usize) {
+        let len = most.min(out - start);
+        let tile = oss_kernels::from_int8(&matrix.narrow(0, start, len)).to_kind(x.kind()).transpose(0, 1);
+        let mut into = into.narrow(1, start, len);
+        match bias {
+            Some(bias) => product_plus_into(&mut into, x, &tile, &bias.narrow(0, start, len)),
+            None => product_into(&mut into, x, &tile),
+        }
+    }
+}
+
+/// Whether a matrix is in 8 bits.
+pub fn is_int8(matrix: &Tensor) -> bool {
+    matrix.kind() == Kind::Int8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::linear::{Linear, forward, forward_each, grouped_product_into, wide_product};
+    use super::*;
+    use oss_torch::Group;
+    use tch::Device;
+
+    const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    /// Numbers whose codes are exact: multiples of 1/127 up to 1, which each row has.
+    fn exact(shape: &[i64]) -> Tensor {
+        let count: i64 = shape.iter().product();
+        let numbers = (Tensor::arange(count, F32) * 37.0).fmod(255.0) - 127.0;
+        let _ = numbers.view(shape).select(-1, 0).fill_(127.0);
+        numbers.view(shape) / 127.0
+    }
+
+    fn hold(seen: &Tensor, expected: &Tensor) {
+        let error = f64::try_from((seen - expected).abs().max() / expected.abs().max()).unwrap();
+        assert!(error < 1e-5, "{error:e}");
+    }
+
+    #[test]
+    fn layers_of_few_and_of_many_rows_take_either_matrix() {
+        // The last has more outputs than a tile.
+        for (rows, width, out) in [(1, 40, 30), (17, 64, 50), (20, 2048, 700)] {
+            let x = exact(&[rows, width]);
+            let layers = [out, out + 1]
+                .map(|out| Linear { weight: exact(&[out, width]), bias: exact(&[1, out]).view([out]) });
+            let packed = layers.each_ref().map(|layer| Linear {
+                weight: in_int8(Role::Matrix, layer.weight.shallow_clone()),
+                bias: layer.bias.shallow_clone(),
+            });
+            for (layer, packed) in layers.iter().zip(&packed) {
+                hold(&forward(&x, packed), &forward(&x, layer));
+                let [columns, packed] = [layer, packed].map(|layer| layer.weight.transpose(0, 1));
+                hold(&wide_product(&x, &packed), &wide_product(&x, &columns));
+            }
+            let [seen, expected] = [&packed, &layers].map(|layers| forward_each(&x, layers.each_ref()));
+            seen.iter().zip(&expected).for_each(|(seen, expected)| hold(seen, expected));
+        }
+    }
+
+    #[test]
+    fn experts_take_either_matrix() {
+        let by_output = exact(&[3, 50, 40]); // [E, out, in]
+        let (weight, bias) = (by_output.transpose(1, 2).contiguous(), exact(&[3, 50]));
+        let packed = in_int8(Role::Matrix, weight.shallow_clone());
+        let x = exact(&[23, 40]);
+        let groups = [(2, 0, 1), (0, 1, 22)].map(|(index, start, len)| Group { index, start, len });
+        let [seen, expected] = [&packed, &weight].map(|weight| {
+            let mut into = Tensor::zeros([23, 50], F32);
+            grouped_product_into(&mut into, &x, weight, Some(&bias), &groups);
+            into
+        });
+        hold(&seen, &expected);
+    }
+
+    #[test]
+    fn only_matrices_are_narrowed() {
+        for role in [Role::Router, Role::Vector] {
+            assert_eq!(in_int8(role, exact(&[4, 8])).kind(), Kind::Float);
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! Every parameter of the architecture: name, shape, initialisation and treatment, unit by unit.
+//!
+//! D hidden, H query heads, K key/value heads, C head dim, E experts, F expert width, V vocabulary.
+
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
+use BlockParameter::*;
+
+use oss_config::Model;
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// Normal with mean 0 and the model's `initializer_range`.
+    Normal,
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+}
+
+/// How a parameter is treated by the optimizer and in the matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The embedding or the head, a row for each word: treated as matrices are, but for Muon.
+    Vocabulary,
+    /// Decays, and is cast to the training precision for the matrix products.
+    Matrix,
+    /// The router's matrix: decays, but stays f32.
+    Router,
+    /// Norms, biases and sinks: no decay, f32.
+    Vector,
+}
+
+impl Role {
+    /// Whether it decays and is cast to the training precision.
+    pub fn is_matrix(self) -> bool {
+        matches!(self, Self::Vocabulary | Self::Matrix)
+    }
+}
+
+/// A parameter of the architecture: its place in the chain, and its name, shape, initialisation and role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Parameter {
+    /// The input embedding, `[V, D]`.
+    Embedding,
+    /// A parameter of a block.
+    Block {
+        /// Index of the layer.
+        layer: usize,
+        /// Which of its parameters.
+        parameter: BlockParameter,
+    },
+    /// The output matrix, `[V, D]`.
+    LmHead,
+    /// The norm before the output matrix, `[D]`.
+    FinalNorm,
+}
+
+/// A parameter that every block has, with its Hugging Face name within the layer.
+///
+/// The order is that of a unit's tensors, roles in order. Checkpoints and the flat buffers of training follow it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumString, IntoStaticStr, VariantArray,
+)]
+pub enum BlockParameter {
+    /// `[H*C, D]`.
+    #[strum(serialize = "self_attn.q_proj.weight")]
+    QWeight,
+    /// `[K*C, D]`.
+    #[strum(serialize = "self_attn.k_proj.weight")]
+    KWeight,
+    /// `[K*C, D]`.
+    #[strum(serialize = "self_attn.v_proj.weight")]
+    VWeight,
+    /// `[D, H*C]`.
+    #[strum(serialize = "self_attn.o_proj.weight")]
+    OWeight,
+    /// `[E, D, 2F]`, gate and up interleaved in the last axis.
+    #[strum(serialize = "mlp.experts.gate_up_proj")]
+    GateUpWeight,
+    /// `[E, F, D]`.
+    #[strum(serialize = "mlp.experts.down_proj")]
+    DownWeight,
+    /// `[E, D]`.
+    #[strum(serialize = "mlp.router.weight")]
+    RouterWeight,
+    /// The norm before attention, `[D]`.
+    #[strum(serialize = "input_layernorm.weight")]
+    AttentionNorm,
+    /// `[H*C]`.
+    #[strum(serialize = "self_attn.q_proj.bias")]
+    QBias,
+    /// `[K*C]`.
+    #[strum(serialize = "self_attn.k_proj.bias")]
+    KBias,
+    /// `[K*C]`.
+    #[strum(serialize = "self_attn.v_proj.bias")]
+    VBias,
+    /// The attention sinks' logits, `[H]`.
+    #[strum(serialize = "self_attn.sinks")]
+    Sinks,
+    /// `[D]`.
+    #[strum(serialize = "self_attn.o_proj.bias")]
+    OBias,
+    /// The norm before router and experts, `[D]`.
+    #[strum(serialize = "post_attention_layernorm.weight")]
+    MlpNorm,
+    /// `[E]`.
+    #[strum(serialize = "mlp.router.bias")]
+    RouterBias,
+    /// `[E, 2F]`.
+    #[strum(serialize = "mlp.experts.gate_up_proj_bias")]
+    GateUpBias,
+    /// `[E, D]`.
+    #[strum(serialize = "mlp.experts.down_proj_bias")]
+    DownBias,
+}
+
+/// The unit that holds the embedding.
+pub const EMBEDDING_UNIT: usize = 0;
+
+/// The unit that is block `layer`.
+pub fn block_unit(layer: usize) -> usize {
+    EMBEDDING_UNIT + 1 + layer
+}
+
+/// The unit that holds the output matrix and its norm.
+pub fn head_unit(model: &Model) -> usize {
+    block_unit(model.num_hidden_layers as usize)
+}
+
+/// Number of units in the chain: embedding, blocks, head.
+pub fn num_units(model: &Model) -> usize {
+    head_unit(model) + 1
+}
+
+impl Parameter {
+    /// Its Hugging Face name, by which checkpoints and random draws know it too.
+    pub fn name(self) -> String {
+        match self {
+            Self::Embedding => "model.embed_tokens.weight".to_owned(),
+            Self::Block { layer, parameter } => format!("model.layers.{layer}.{}", parameter.name()),
+            Self::LmHead => "lm_head.weight".to_owned(),
+            Self::FinalNorm => "model.norm.weight".to_owned(),
+        }
+    }
+
+    /// The parameter of that Hugging Face name, of a model of any depth.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let in_block = || {
+            let (layer, parameter) = name.strip_prefix("model.layers.")?.split_once('.')?;
+            Some(Self::Block { layer: layer.parse().ok()?, parameter: parameter.parse().ok()? })
+        };
+        let mut found = [Self::Embedding, Self::LmHead, Self::FinalNorm].into_iter().chain(in_block());
+        // A layer's number has other spellings, such as "+1" and "01".
+        found.find(|parameter| parameter.name() == name)
+    }
+
+    /// Its shape in `model`, whose vocabulary is known.
+    pub fn shape(self, model: &Model) -> Vec<i64> {
+        match self {
+            Self::Embedding | Self::LmHead => vec![vocab_size(model), model.hidden_size],
+            Self::Block { parameter, .. } => parameter.shape(model),
+            Self::FinalNorm => vec![model.hidden_size],
+        }
+    }
+
+    /// How it starts.
+    pub fn init(self) -> Init {
+        match self {
+            Self::Embedding | Self::LmHead => Init::Normal,
+            Self::Block { parameter, .. } => parameter.init(),
+            Self::FinalNorm => Init::Ones,
+        }
+    }
+
+    /// How it is treated.
+    pub fn role(self) -> Role {
+        match self {
+            Self::Embedding | Self::LmHead => Role::Vocabulary,
+            Self::Block { parameter, .. } => parameter.role(),
+            Self::FinalNorm => Role::Vector,
+        }
+    }
+
+    /// The unit that it belongs to in `model`.
+    pub fn unit(self, model: &Model) -> usize {
+        match self {
+            Self::Embedding => EMBEDDING_UNIT,
+            Self::Block { layer, .. } => block_unit(layer),
+            Self::LmHead | Self::FinalNorm => head_unit(model),
+        }
+    }
+
+    /// Its index among the parameters of its unit.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Embedding | Self::LmHead => 0,
+            Self::Block { parameter, .. } => parameter.index(),
+            Self::FinalNorm => 1,
+        }
+    }
+
+    /// Whether `model` has it: its layer may be beyond the last.
+    pub fn is_in(self, model: &Model) -> bool {
+        match self {
+            Self::Block { layer, .. } => layer < model.num_hidden_layers as usize,
+            Self::Embedding | Self::LmHead | Self::FinalNorm => true,
+        }
+    }
+
+    /// Whether it holds a matrix for each expert, `[E, in, out]`.
+    pub fn is_expert_matrix(self) -> bool {
+        matches!(self, Self::Block { parameter: GateUpWeight | DownWeight, .. })
+    }
+}
+
+impl BlockParameter {
+    /// Its Hugging Face name within the layer.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// Its index among the parameters of a block.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its shape in `model`.
+    pub fn shape(self, model: &Model) -> Vec<i64> {
+        let Model { hidden_size: d, head_dim: c, num_local_experts: e, intermediate_size: f, .. } = *model;
+        let heads = model.num_attention_heads;
+        let (q, kv) = (heads * c, model.num_key_value_heads * c);
+        match self {
+            QWeight => vec![q, d],
+            KWeight | VWeight => vec![kv, d],
+            OWeight => vec![d, q],
+            GateUpWeight => vec![e, d, 2 * f],
+            DownWeight => vec![e, f, d],
+            RouterWeight => vec![e, d],
+            QBias => vec![q],
+            KBias | VBias => vec![kv],
+            Sinks => vec![heads],
+            AttentionNorm | MlpNorm | OBias => vec![d],
+            RouterBias => vec![e],
+            GateUpBias => vec![e, 2 * f],
+            DownBias => vec![e, d],
+        }
+    }
+
+    /// How it starts.
+    pub fn init(self) -> Init {
+        match self {
+            QWeight | KWeight | VWeight | OWeight | GateUpWeight | DownWeight => Init::Normal,
+            RouterWeight | RouterBias | Sinks => Init::Normal,
+            AttentionNorm | MlpNorm => Init::Ones,
+            QBias | KBias | VBias | OBias | GateUpBias | DownBias => Init::Zeros,
+        }
+    }
+
+    /// How it is treated.
+    pub fn role(self) -> Role {
+        match self {
+            QWeight | KWeight | VWeight | OWeight | GateUpWeight | DownWeight => Role::Matrix,
+            RouterWeight => Role::Router,
+            AttentionNorm | MlpNorm | Sinks => Role::Vector,
+            QBias | KBias | VBias | OBias | RouterBias | GateUpBias | DownBias => Role::Vector,
+        }
+    }
+}
+
+/// A parameter of a particular model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterSpec {
+    /// Which one.
+    pub parameter: Parameter,
+    /// Its Hugging Face name.
+    pub name: String,
+    /// Its shape; experts' matrices are `[E, in, out]`.
+    pub shape: Vec<i64>,
+}
+
+impl ParameterSpec {
+    /// `parameter` in `model`, whose vocabulary is known.
+    pub fn new(parameter: Parameter, model: &Model) -> Self {
+        Self { parameter, name: parameter.name(), shape: parameter.shape(model) }
+    }
+
+    /// How it is treated.
+    pub fn role(&self) -> Role {
+        self.parameter.role()
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> i64 {
+        self.shape.iter().product()
+    }
+}
+
+/// The vocabulary's size, which the runner fills in from the tokenizer.
+///
+/// # Panics
+/// When nobody set it: a bug of the caller.
+pub fn vocab_size(model: &Model) -> i64 {
+    model.vocab_size.unwrap_or_else(|| unreachable!("model.vocab_size is resolved before the model is used"))
+}
+
+/// Parameters of the chain's unit `index`, roles in order.
+pub fn unit_parameters(model: &Model, index: usize) -> Vec<ParameterSpec> {
+    let parameters = if index == EMBEDDING_UNIT {
+        vec![Parameter::Embedding]
+    } else if index == head_unit(model) {
+        vec![Parameter::LmHead, Parameter::FinalNorm]
+    } else {
+        let layer = index - block_unit(0);
+        BlockParameter::VARIANTS.iter().map(|&parameter| Parameter::Block { layer, parameter }).collect()
+    };
+    parameters.into_iter().map(|parameter| ParameterSpec::new(parameter, model)).collect()
+}
+
+/// Every parameter in the chain's order.
+pub fn parameters(model: &Model) -> Vec<ParameterSpec> {
+    (0..num_units(model)).flat_map(|unit| unit_parameters(model, unit)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oss_config::Preset;
+
+    fn count(preset: Preset) -> (usize, i64) {
+        let model = Model { vocab_size: Some(201_088), ..preset.model() };
+        let all = parameters(&model);
+        (all.len(), all.iter().map(ParameterSpec::numel).sum())
+    }
+
+    #[test]
+    fn the_released_shapes_have_their_published_sizes() {
+        assert_eq!(count(Preset::B20), (411, 20_914_757_184));
+        assert_eq!(count(Preset::B120).1 / 100_000_000, 1168);
+    }
+
+    #[test]
+    fn roles_come_in_order_so_that_each_is_one_range_of_a_units_buffer() {
+        let model = Model { vocab_size: Some(64), ..Preset::Tiny.model() };
+        for unit in 0..num_units(&model) {
+            let roles: Vec<Role> = unit_parameters(&model, unit).iter().map(ParameterSpec::role).collect();
+            assert!(roles.is_sorted(), "unit {unit}: {roles:?}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_knows_its_place() {
+        let model = Model { vocab_size: Some(64), ..Preset::Tiny.model() };
+        for unit in 0..num_units(&model) {
+            for (index, spec) in unit_parameters(&model, unit).iter().enumerate() {
+                assert_eq!(
+                    (spec.parameter.unit(&model), spec.parameter.index()),
+                    (unit, index),
+                    "{}",
+                    spec.name
+                );
+                assert!(spec.parameter.is_in(&model));
+            }
+        }
+        let layer = model.num_hidden_layers as usize;
+        assert!(!Parameter::Block { layer, parameter: Sinks }.is_in(&model));
+    }
+
+    #[test]
+    fn names_and_parameters_are_one_to_one() {
+        let model = Model { vocab_size: Some(64), num_hidden_layers: 12, ..Preset::Tiny.model() };
+        let all = parameters(&model);
+        for spec in &all {
+            assert_eq!(Parameter::from_name(&spec.name), Some(spec.parameter));
+        }
+        let names: std::collections::HashSet<&str> = all.iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(names.len(), 1 + 12 * 17 + 2);
+        for name in [
+            "",
+            "lm_head",
+            "lm_head.weight.",
+            "model.layers.0",
+            "model.layers..self_attn.sinks",
+            "model.layers.-1.self_attn.sinks",
+            "model.layers.+1.self_attn.sinks",
+            "model.layers.01.self_attn.sinks",
+            "model.layers.1.self_attn.sinks.weight",
+            "optimizer.exp_avg/lm_head.weight",
+        ] {
+            assert_eq!(Parameter::from_name(name), None, "{name}");
+        }
+    }
+
+    /// Initial weights and checkpoints hang on names, order, shapes and kinds of start: they never change.
+    #[test]
+    fn the_parameters_of_a_block() {
+        use {Init::*, Role::*};
+        // D 64, H*C 64, K*C 32, H 4, E 4, F 64.
+        let model = Model { vocab_size: Some(64), ..Preset::Tiny.model() };
+        let expected: [(&str, &[i64], Init, Role); 17] = [
+            ("self_attn.q_proj.weight", &[64, 64], Normal, Matrix),
+            ("self_attn.k_proj.weight", &[32, 64], Normal, Matrix),
+            ("self_attn.v_proj.weight", &[32, 64], Normal, Matrix),
+            ("self_attn.o_proj.weight", &[64, 64], Normal, Matrix),
+            ("mlp.experts.gate_up_proj", &[4, 64, 128], Normal, Matrix),
+            ("mlp.experts.down_proj", &[4, 64, 64], Normal, Matrix),
+            ("mlp.router.weight", &[4, 64], Normal, Router),
+            ("input_layernorm.weight", &[64], Ones, Vector),
+            ("self_attn.q_proj.bias", &[64], Zeros, Vector),
+            ("self_attn.k_proj.bias", &[32], Zeros, Vector),
+            ("self_attn.v_proj.bias", &[32], Zeros, Vector),
+            ("self_attn.sinks", &[4], Normal, Vector),
+            ("self_attn.o_proj.bias", &[64], Zeros, Vector),
+            ("post_attention_layernorm.weight", &[64], Ones, Vector),
+            ("mlp.router.bias", &[4], Normal, Vector),
+            ("mlp.experts.gate_up_proj_bias", &[4, 128], Zeros, Vector),
+            ("mlp.experts.down_proj_bias", &[4, 64], Zeros, Vector),
+        ];
+        for (spec, (name, shape, init, role)) in unit_parameters(&model, block_unit(1)).iter().zip(expected) {
+            assert_eq!(spec.name, format!("model.layers.1.{name}"));
+            assert_eq!(
+                (spec.shape.as_slice(), spec.parameter.init(), spec.role()),
+                (shape, init, role),
+                "{name}"
+            );
+        }
+        assert_eq!(BlockParameter::VARIANTS.len(), 17);
+    }
+}

@@ -1,0 +1,74 @@
+//! In which numbers, and where, training keeps a model.
+
+use tch::Kind;
+
+use super::moments::moment_bytes;
+use super::rules::update_rule;
+use super::update_rule::{ParamGroup, UpdateRule};
+use crate::model::{matmul_kind, storage_kind};
+use oss_config::{Experiment, OptimizerKind, StatePrecision, StoredWeights, Update};
+
+/// In which numbers, and where, training keeps a model.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageConfig {
+    /// Kind of the matrix products.
+    pub kind: Kind,
+    /// Numbers in which matrices are kept.
+    pub weights: StoredWeights,
+    /// The optimizer.
+    pub optimizer: OptimizerKind,
+    /// Numbers in which the matrices' moments are kept.
+    pub state: StatePrecision,
+    /// When weights are updated.
+    pub update: Update,
+    /// Whether the moments stay in host memory.
+    pub offload_moments: bool,
+}
+
+impl StorageConfig {
+    /// Everything f32 and updated by AdamW, with matrix products in `kind`.
+    pub fn f32(kind: Kind) -> Self {
+        let (weights, state) = (StoredWeights::F32, StatePrecision::F32);
+        let (optimizer, update) = (OptimizerKind::Adamw, Update::Step);
+        Self { kind, weights, optimizer, state, update, offload_moments: false }
+    }
+
+    /// As the experiment says.
+    pub fn new(experiment: &Experiment) -> Self {
+        let Experiment { optimizer, train, sharding, .. } = experiment;
+        Self {
+            kind: matmul_kind(train.precision),
+            weights: train.weights,
+            optimizer: optimizer.kind,
+            state: optimizer.state,
+            update: optimizer.update,
+            offload_moments: sharding.offload_optimizer,
+        }
+    }
+
+    /// What updates the parameters of `group`.
+    pub fn rule(&self, group: ParamGroup) -> &'static dyn UpdateRule {
+        update_rule(self.optimizer, group)
+    }
+
+    /// The kind in which weights of `group` are kept.
+    pub fn weights_kind(&self, group: ParamGroup) -> Kind {
+        if group.is_matrices() { storage_kind(self.weights) } else { Kind::Float }
+    }
+
+    /// Numbers in which the moments of `group` are kept.
+    pub fn state_precision(&self, group: ParamGroup) -> StatePrecision {
+        if group.is_matrices() { self.state } else { StatePrecision::F32 }
+    }
+
+    /// Whether weights and moments of `group` are kept in f32.
+    pub fn is_wide(&self, group: ParamGroup) -> bool {
+        self.weights_kind(group) == Kind::Float && self.state_precision(group) == StatePrecision::F32
+    }
+
+    /// Bytes of the moments of `elements` weights of `group`.
+    pub fn state_bytes(&self, group: ParamGroup, elements: u64) -> u64 {
+        let precision = self.state_precision(group);
+        self.rule(group).moments().iter().map(|_| moment_bytes(precision, elements)).sum()
+    }
+}

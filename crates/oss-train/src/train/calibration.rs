@@ -1,0 +1,63 @@
+//! How fast this device trains an experiment, measured in a few steps on made-up tokens.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use tch::Device;
+
+use super::dry_run::random_batch;
+use super::{Flags, Trainer, configure_torch, device};
+use crate::distributed::Mesh;
+use crate::libtorch_error::guard;
+use crate::model::Initial;
+use oss_config::{Experiment, NonFinite};
+use oss_runs::interrupt;
+
+/// Steps that are not counted: memory is taken, and kernels are chosen.
+const WARMUP_STEPS: u64 = 2;
+
+/// Counted steps at least, unless time is up.
+const LEAST_STEPS: u64 = 3;
+
+/// Tokens a second of all ranks in the median of some steps of one of them, which together take about `budget`; at least
+/// one step beyond the warm-up is taken. What ranks would send each other takes no time: it is made up, as in a dry run.
+///
+/// # Errors
+/// A device that is not there; a stop on request.
+pub fn calibrate(experiment: &Experiment, budget: Duration) -> Result<f64> {
+    let mut experiment = experiment.clone();
+    // Made-up tokens give made-up losses, and some of these are not finite.
+    experiment.train.non_finite = NonFinite::Skip;
+    let experiment = &experiment;
+    let device = device(&experiment.train, 0)?;
+    // The others, which are not played, would have their share of the cores.
+    let ranks_here = if device == Device::Cpu { experiment.sharding.ranks as usize } else { 1 };
+    configure_torch(&experiment.train, experiment.run.deterministic, ranks_here)?;
+    let mesh = Mesh::pretended(&experiment.sharding, 0, device)?;
+    guard(|| {
+        let mut source = Initial::new(&experiment.model, experiment.run.seed);
+        let mut trainer = Trainer::new(experiment, &mut source, true, &mesh)?;
+        let mut speeds = Vec::new();
+        let began = Instant::now();
+        for step in 0.. {
+            interrupt::check()?;
+            let batch = random_batch(experiment, step).staged(&experiment.train, None, device)?;
+            let start = Instant::now();
+            let report = trainer.step(&batch, Flags::default)?;
+            if step >= WARMUP_STEPS {
+                speeds.push(report.tokens as f64 / start.elapsed().as_secs_f64());
+            }
+            let is_over = began.elapsed() >= budget;
+            if (is_over && !speeds.is_empty())
+                || (speeds.len() as u64 >= LEAST_STEPS && began.elapsed() >= budget / 2)
+            {
+                break;
+            }
+        }
+        speeds.sort_by(f64::total_cmp);
+        match speeds.get(speeds.len() / 2) {
+            Some(speed) => Ok(*speed),
+            None => bail!("no step was measured"),
+        }
+    })
+}

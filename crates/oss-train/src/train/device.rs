@@ -1,0 +1,67 @@
+//! The device that an experiment names, and how libtorch computes on it.
+
+use anyhow::{Result, bail};
+use tch::{Cuda, Device};
+
+use oss_config::Train;
+use oss_config::error::UserError;
+
+/// The device of `train.device` for the `local_rank`-th rank of this machine: `auto` and `cuda` give each rank a GPU of its
+/// own; `cpu` and `cuda:N` are what they say, on every rank.
+///
+/// # Errors
+/// When CUDA is asked for and this build, or this machine, has none, or not enough.
+pub fn device(train: &Train, local_rank: usize) -> Result<Device> {
+    let index = match train.device.as_str() {
+        "auto" if Cuda::is_available() => local_rank,
+        "auto" | "cpu" => return Ok(Device::Cpu),
+        "cuda" => local_rank,
+        name => match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
+            Some(index) => index,
+            None => {
+                bail!(
+                    UserError::failed(format!("train.device = {name:?} is no device"))
+                        .hint("use \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"")
+                )
+            }
+        },
+    };
+    if !cfg!(feature = "cuda") {
+        bail!(
+            UserError::failed(format!(
+                "train.device = {:?}, but this oss-run was built without CUDA",
+                train.device
+            ))
+            .hint("rebuild with `CUDA=1 make build`, or set train.device = \"cpu\"")
+        );
+    }
+    let found = Cuda::device_count();
+    if index as i64 >= found {
+        bail!(
+            UserError::failed(format!(
+                "train.device = {:?} needs device {index}, but libtorch sees {found} CUDA devices",
+                train.device
+            ))
+            .hint(
+                "check `nvidia-smi` and CUDA_VISIBLE_DEVICES, lower sharding.ranks, or set \
+                 train.device = \"cpu\""
+            )
+        );
+    }
+    Ok(Device::Cuda(index))
+}
+
+/// Sets threads and, for `deterministic`, kernels that repeat bit for bit. The `ranks_here` ranks of this machine share its
+/// cores where neither the experiment nor `OMP_NUM_THREADS` says how many threads each has: ranks that took all of them
+/// would wait for each other.
+pub fn configure_torch(train: &Train, deterministic: bool, ranks_here: usize) -> Result<()> {
+    match train.threads {
+        Some(threads) => tch::set_num_threads(threads as i32),
+        None if ranks_here > 1 && std::env::var_os("OMP_NUM_THREADS").is_none() => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            tch::set_num_threads((cores / ranks_here).max(1) as i32);
+        }
+        None => {}
+    }
+    oss_torch::set_deterministic(deterministic)
+}

@@ -1,0 +1,142 @@
+//! One rank of many that do not exist: what it holds and writes, measured.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::{Flags, GlobalBatch, Trainer, configure_torch, device};
+use crate::checkpoint::{Writer, bytes_needed, write_rank};
+use crate::distributed::Mesh;
+use crate::libtorch_error::guard;
+use crate::model::{Initial, vocab_size};
+use oss_config::error::UserError;
+use oss_config::{Experiment, NonFinite};
+use oss_runs::monitor::{forget_resident_peak, resident_bytes, resident_peak_bytes};
+use oss_torch::cuda_peak_bytes;
+
+/// What a dry run measured. On the CPU, memory is the process's above what there was before, and each peak begins where the
+/// one before was read; on a GPU it is the most that libtorch has held on the device so far.
+#[derive(Clone, Debug, Serialize)]
+pub struct DryRun {
+    /// The rank that was played.
+    pub rank: u64,
+    /// Of so many.
+    pub ranks: u64,
+    /// Bytes held once weights, gradients and moments are there.
+    pub initialised_bytes: u64,
+    /// Most bytes held on the way there.
+    pub initialising_peak_bytes: u64,
+    /// Most bytes held in training steps; none when none were taken.
+    pub training_peak_bytes: Option<u64>,
+    /// Most bytes held while the rank's file of a checkpoint was written.
+    pub saving_peak_bytes: u64,
+    /// Bytes of that file; 0 where another replica's rank writes it.
+    pub file_bytes: u64,
+    /// Seconds to initialise.
+    pub initialising_seconds: f64,
+    /// Seconds to write the file.
+    pub saving_seconds: f64,
+}
+
+/// Plays rank `rank` of the experiment's ranks: initialises its slice, takes `steps` training steps on made-up tokens, and
+/// writes its file of a checkpoint under `dir`, which is removed again. What the others would send is made up (c10d's fake
+/// group), so that losses mean nothing.
+///
+/// # Errors
+/// No such rank; no room for the file.
+pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Result<DryRun> {
+    let ranks = experiment.sharding.ranks;
+    ensure!(
+        rank < ranks,
+        UserError::failed(format!("there is no rank {rank} among {ranks}"))
+            .hint(format!("name one of 0..={}", ranks - 1))
+    );
+    let mut experiment = experiment.clone();
+    // Made-up weights give made-up losses, and some of these are not finite.
+    experiment.train.non_finite = NonFinite::Skip;
+    let experiment = &experiment;
+    configure_torch(&experiment.train, experiment.run.deterministic, 1)?;
+    let device = device(&experiment.train, 0)?;
+    let mesh = Mesh::pretended(&experiment.sharding, rank as usize, device)?;
+    guard(|| {
+        let memory = Memory::of(device);
+        let start = Instant::now();
+        let mut source = Initial::new(&experiment.model, experiment.run.seed);
+        let mut trainer = Trainer::new(experiment, &mut source, true, &mesh)?;
+        let initialising_seconds = start.elapsed().as_secs_f64();
+        let (initialised_bytes, initialising_peak_bytes) = (memory.held(), memory.take_peak());
+        for step in 0..steps {
+            let batch = random_batch(experiment, step).staged(&experiment.train, None, device)?;
+            trainer.step(&batch, Flags::default)?;
+        }
+        let training_peak_bytes = (steps > 0).then(|| memory.take_peak());
+
+        let entries = trainer.entries();
+        // The first replica's ranks write; the others hold the same.
+        let file_bytes = if mesh.replica == 0 { bytes_needed(&entries)? } else { 0 };
+        let writer = Writer::begin(dir, 0, file_bytes)?;
+        let start = Instant::now();
+        if mesh.replica == 0 {
+            write_rank(writer.folder(), mesh.shard, mesh.shards, &entries)?;
+        }
+        let saving_seconds = start.elapsed().as_secs_f64();
+        Ok(DryRun {
+            rank,
+            ranks,
+            initialised_bytes,
+            initialising_peak_bytes,
+            training_peak_bytes,
+            saving_peak_bytes: memory.take_peak(),
+            file_bytes,
+            initialising_seconds,
+            saving_seconds,
+        })
+    })
+}
+
+/// A rank's share of a batch of random tokens.
+pub(super) fn random_batch(experiment: &Experiment, step: u64) -> GlobalBatch {
+    let Experiment { model, train, sharding, .. } = experiment;
+    let rows = train.global_batch_size / sharding.ranks as i64;
+    tch::manual_seed(step as i64);
+    let shape = [rows, train.sequence_length + 1];
+    let tokens = Tensor::randint(vocab_size(model), shape, (Kind::Int64, Device::Cpu));
+    GlobalBatch::from_rows((0..rows).map(|row| Vec::try_from(tokens.get(row)).unwrap_or_default()).collect())
+}
+
+/// Where memory is counted, from a beginning on.
+struct Memory {
+    device: Device,
+    before: u64,
+}
+
+impl Memory {
+    fn of(device: Device) -> Self {
+        forget_resident_peak();
+        let memory = Self { device, before: 0 };
+        Self { before: memory.now(), ..memory }
+    }
+
+    fn now(&self) -> u64 {
+        match self.device {
+            Device::Cuda(index) => cuda_peak_bytes(index).unwrap_or(0).unsigned_abs(),
+            _ => resident_bytes(),
+        }
+    }
+
+    fn held(&self) -> u64 {
+        self.now().saturating_sub(self.before)
+    }
+
+    fn take_peak(&self) -> u64 {
+        let peak = match self.device {
+            Device::Cuda(_) => self.now(),
+            _ => resident_peak_bytes(),
+        };
+        forget_resident_peak();
+        peak.saturating_sub(self.before)
+    }
+}

@@ -1,0 +1,205 @@
+//! What people see of a training run: metrics, TensorBoard, the progress bar.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+use tch::{Device, Kind};
+
+use super::progress::Progress;
+use super::train_step::StepReport;
+use crate::evaluation::Evaluation;
+use crate::generation::SampledText;
+use crate::model::Load;
+use oss_config::Experiment;
+use oss_config::error::Hint;
+use oss_runs::monitor::{self, HParam, Recorder, Unit, resident_peak_bytes, tag};
+use oss_runs::run_dir::RunDir;
+use oss_torch::cuda_peak_bytes;
+
+/// The logs of one run.
+pub struct MetricsLogger {
+    recorder: Recorder,
+    bar: monitor::Progress,
+    device: Device,
+    flops_per_token: f64,
+    every_steps: u64,
+    last_step: u64,
+    interval: Interval,
+}
+
+/// Since the last logged step.
+struct Interval {
+    start: Instant,
+    tokens: i64,
+}
+
+impl MetricsLogger {
+    /// Opens the logs of `run_dir`, cut back to the step that training goes on from; it computes on `device`.
+    pub fn open(
+        run_dir: &RunDir,
+        experiment: &Experiment,
+        step: u64,
+        device: Device,
+        flops_per_token: f64,
+    ) -> Result<Self> {
+        let mut recorder = Recorder::open(run_dir, (step > 0).then_some(step))?;
+        remove_samples_after(run_dir, step)?;
+        recorder.tensorboard().hparams(&hparams(experiment)?, &[&tag("loss"), &tag("val_loss")]);
+        Ok(Self {
+            recorder,
+            bar: monitor::Progress::resumed("train", Some(experiment.train.steps), Unit::Steps, step),
+            device,
+            flops_per_token,
+            every_steps: experiment.log.every_steps,
+            last_step: experiment.train.steps,
+            interval: Interval { start: Instant::now(), tokens: 0 },
+        })
+    }
+
+    /// A step was done: the bar moves, and every so often a line is written.
+    pub fn log_step(&mut self, progress: &Progress, report: &StepReport) -> Result<()> {
+        let step = progress.step;
+        self.interval.tokens += report.tokens;
+        self.bar.set_position(step);
+        if step != 1 && step != self.last_step && !step.is_multiple_of(self.every_steps) {
+            return Ok(());
+        }
+        let tokens_per_second = self.interval.tokens as f64 / self.interval.start.elapsed().as_secs_f64();
+        self.restart_interval();
+        self.bar.message(format!("loss {:.4}, {tokens_per_second:.0} tokens/s", report.loss));
+        let loads = report.loads.iter().map(LayerLoad::of).collect::<Result<Vec<_>>>()?;
+        let fullest: Vec<f64> = loads.iter().map(|layer| layer.fullest).collect();
+        let dead: Vec<u64> = loads.iter().map(|layer| layer.dead).collect();
+        let mut line = fields([
+            ("loss", json!(report.loss)),
+            ("lr", json!(report.lr)),
+            ("grad_norm", json!(report.grad_norm)),
+            ("balance_loss", json!(Load::mean_balance_loss(&report.loads))),
+            ("dead_experts", json!(dead.iter().sum::<u64>())),
+            ("dead_experts_layers", json!(dead)),
+            ("max_load", json!(fullest.iter().copied().fold(0.0, f64::max))),
+            ("max_load_layers", json!(fullest)),
+            ("tokens_per_second", json!(tokens_per_second)),
+            ("tflops", json!(tokens_per_second * self.flops_per_token / 1e12)),
+            ("peak_memory_bytes", json!(peak_memory_bytes(self.device))),
+        ]);
+        if report.skipped {
+            line.insert("skipped".into(), json!(true));
+        }
+        if progress.loss_scale.scale != 1.0 {
+            line.insert("loss_scale".into(), json!(progress.loss_scale.scale));
+        }
+        Ok(self.recorder.record(step, &line)?)
+    }
+
+    /// An evaluation after `step`.
+    pub fn log_evaluation(&mut self, step: u64, evaluation: &Evaluation, bytes_per_token: f64) -> Result<()> {
+        let line = fields([
+            ("val_loss", json!(evaluation.loss)),
+            ("val_perplexity", json!(evaluation.perplexity)),
+            ("val_nats_per_byte", json!(evaluation.loss / bytes_per_token)),
+            ("val_dead_experts", json!(evaluation.dead_experts)),
+            ("val_max_load", json!(evaluation.max_load)),
+        ]);
+        self.recorder.record(step, &line)?;
+        self.restart_interval();
+        Ok(())
+    }
+
+    /// Samples after `step`.
+    pub fn log_samples(&mut self, step: u64, samples: &[SampledText]) {
+        for (index, sample) in samples.iter().enumerate() {
+            let text = format!("**{}**{}", sample.prompt, sample.text);
+            self.recorder.tensorboard().text(&format!("samples/{index}"), step, &text);
+        }
+        self.restart_interval();
+    }
+
+    /// The run is complete.
+    pub fn finish(&mut self) {
+        self.recorder.tensorboard().finish();
+    }
+
+    /// Makes what is written so far survive a power cut, before a checkpoint relies on it.
+    pub fn sync(&mut self) -> Result<()> {
+        Ok(self.recorder.sync()?)
+    }
+
+    /// A checkpoint was written.
+    pub fn log_checkpoint(&mut self) {
+        self.restart_interval();
+    }
+
+    /// What is no training takes no part in tokens a second.
+    fn restart_interval(&mut self) {
+        self.interval = Interval { start: Instant::now(), tokens: 0 };
+    }
+}
+
+/// Removes the samples of steps that are about to be taken again: what they wrote may never be.
+fn remove_samples_after(run_dir: &RunDir, step: u64) -> Result<()> {
+    for (_, path) in run_dir.step_samples().into_iter().filter(|(written, _)| *written > step) {
+        fs::remove_file(&path)
+            .with_context(|| format!("cannot remove {}", path.display()))
+            .hint("check its permissions")?;
+    }
+    Ok(())
+}
+
+fn fields<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The experiment's numbers, words and switches under their dotted names.
+fn hparams(experiment: &Experiment) -> Result<BTreeMap<String, HParam>> {
+    fn collect(prefix: &str, value: &Value, into: &mut BTreeMap<String, HParam>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                    collect(&name, value, into);
+                }
+            }
+            Value::Bool(flag) => drop(into.insert(prefix.to_owned(), HParam::Flag(*flag))),
+            Value::Number(number) => {
+                drop(into.insert(prefix.to_owned(), HParam::Number(number.as_f64().unwrap_or(f64::NAN))));
+            }
+            Value::String(text) => drop(into.insert(prefix.to_owned(), HParam::Text(text.clone()))),
+            Value::Null | Value::Array(_) => {}
+        }
+    }
+    let mut flat = BTreeMap::new();
+    let value = serde_json::to_value(experiment)?;
+    for section in ["model", "optimizer", "schedule", "train", "run"] {
+        collect(section, &value[section], &mut flat);
+    }
+    Ok(flat)
+}
+
+struct LayerLoad {
+    dead: u64,
+    /// The busiest expert's share over the uniform share.
+    fullest: f64,
+}
+
+impl LayerLoad {
+    fn of(load: &Load) -> Result<Self> {
+        let counts = Vec::<f64>::try_from(load.counts.to_kind(Kind::Double))?;
+        let mean = counts.iter().sum::<f64>() / counts.len() as f64;
+        Ok(Self {
+            dead: counts.iter().filter(|&&count| count == 0.0).count() as u64,
+            fullest: counts.iter().copied().fold(0.0, f64::max) / mean,
+        })
+    }
+}
+
+/// Most memory held so far: the device's on CUDA, the process's otherwise.
+fn peak_memory_bytes(device: Device) -> u64 {
+    match device {
+        Device::Cuda(index) => cuda_peak_bytes(index).unwrap_or(0).unsigned_abs(),
+        _ => resident_peak_bytes(),
+    }
+}

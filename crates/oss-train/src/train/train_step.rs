@@ -1,0 +1,297 @@
+//! A model in training, and one step of it.
+
+use anyhow::{Context, Result, bail};
+use tch::{Kind, Tensor};
+
+use super::batch::StagedBatch;
+use super::forward_backward::{PassOptions, PassResult, forward_backward};
+use super::progress::{Due, Progress};
+use super::sharded_model::ShardedModel;
+use super::unit_shard::UnitShard;
+use crate::checkpoint::{Checkpoint, Entry};
+use crate::distributed::Mesh;
+use crate::model::{Load, WeightSource, matmul_kind};
+use crate::optimizer::schedule::lr_multiplier;
+use crate::optimizer::{LossScale, Step, StorageConfig, sum_of_squares};
+use oss_config::error::UserError;
+use oss_config::{Experiment, NonFinite, Update};
+use oss_torch::{fetch, synchronize};
+
+/// What one step did.
+#[derive(Debug)]
+pub struct StepReport {
+    /// Mean loss, nats a token, over all ranks.
+    pub loss: f64,
+    /// Each layer's load, over all ranks, in host memory.
+    pub loads: Vec<Load>,
+    /// Tokens predicted, over all ranks.
+    pub tokens: i64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// The weights were left alone: a loss or gradient was not finite.
+    pub skipped: bool,
+    /// What any rank says of itself at the end of the step.
+    pub flags: Flags,
+}
+
+/// What a rank tells the others at the end of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// It was asked to stop.
+    pub stop: bool,
+    /// It is still writing a checkpoint.
+    pub writing: bool,
+}
+
+/// A model in training.
+pub struct Trainer<'a> {
+    experiment: &'a Experiment,
+    model: ShardedModel<'a>,
+    /// How far it is.
+    pub progress: Progress,
+    balance_loss: f64,
+}
+
+impl<'a> Trainer<'a> {
+    /// Step 0, with weights from `source`; `from_scratch` turns the balancing loss on where the experiment is silent.
+    pub fn new(
+        experiment: &'a Experiment,
+        source: &mut dyn WeightSource,
+        from_scratch: bool,
+        mesh: &'a Mesh,
+    ) -> Result<Self> {
+        let sharded = ShardedModel::load(&experiment.model, source, mesh, &StorageConfig::new(experiment))?;
+        let progress = Progress {
+            step: 0,
+            applied: 0,
+            loss_scale: LossScale::new(experiment.train.precision),
+            best: None,
+            due: Due::default(),
+            target_steps: experiment.train.steps,
+        };
+        let balance_loss = experiment.train.balance_loss(from_scratch);
+        Ok(Self { experiment, model: sharded, progress, balance_loss })
+    }
+
+    /// The state that `checkpoint` holds, whatever the ranks that wrote it.
+    pub fn resume(
+        experiment: &'a Experiment,
+        mut checkpoint: Checkpoint,
+        from_scratch: bool,
+        mesh: &'a Mesh,
+    ) -> Result<Self> {
+        let mut trainer = Self::new(experiment, &mut checkpoint, from_scratch, mesh)?;
+        trainer.model.units_mut()?.iter_mut().try_for_each(|unit| unit.load_moments(&checkpoint))?;
+        trainer.progress = serde_json::from_value(checkpoint.state().clone())
+            .with_context(|| format!("the training state in {}", checkpoint.path().display()))?;
+        Ok(trainer)
+    }
+
+    /// This rank's part of what a checkpoint keeps, on whatever device it is. The replicas hold the same: the first one's
+    /// is kept.
+    pub fn entries(&self) -> Vec<Entry> {
+        // Moments that live on the host may still be on their way there.
+        synchronize(self.model.mesh().device());
+        match self.model.mesh().replica {
+            0 => self.model.units().iter().flat_map(|unit| unit.entries()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The model and what it is now.
+    pub fn model(&self) -> &ShardedModel<'a> {
+        &self.model
+    }
+
+    /// The kind of the matrix products.
+    pub fn kind(&self) -> Kind {
+        matmul_kind(self.experiment.train.precision)
+    }
+
+    /// One optimizer step on this rank's share of a batch. `flags` is asked once the backward pass is queued, on a GPU before
+    /// it is done.
+    ///
+    /// A GPU is waited for once, between the backward pass and the optimizer, for all that the host looks at. While the
+    /// optimizer runs over all weights, the host logs and queues the next step; a wait after it would leave the GPU idle
+    /// meanwhile. (Units that are updated in the backward pass ask for a look at the loss before it.)
+    ///
+    /// # Errors
+    /// When a loss or gradient is not finite and the experiment does not skip such steps; when another rank is gone.
+    pub fn step(&mut self, batch: &StagedBatch, flags: impl Fn() -> Flags) -> Result<StepReport> {
+        let _no_grad = tch::no_grad_guard();
+        let Experiment { model, optimizer, train, .. } = self.experiment;
+        let mesh = self.model.mesh();
+        mesh.at_step(self.progress.step + 1);
+        let loss_scale = self.progress.loss_scale.scale;
+        let options = PassOptions {
+            kind: self.kind(),
+            recompute: train.recompute,
+            balance_loss: self.balance_loss,
+            loss_scale,
+        };
+        let lr = optimizer.lr * lr_multiplier(&self.experiment.schedule, train.steps, self.progress.step);
+        let (seed, applied) = (self.experiment.run.seed, self.progress.applied);
+        let step_by = |divisor| Step::new(optimizer, lr, applied, divisor, seed, mesh.device());
+        let in_backward = optimizer.update == Update::InBackward;
+        if in_backward {
+            self.model.update_in_backward(step_by(loss_scale));
+        }
+        let pass = forward_backward(model, &mut self.model, &batch.micro_batches(), options)?;
+        let (numbers, loads) = self.sum_and_fetch(&pass, flags())?;
+        let [loss, squares, stop, writing] = numbers;
+        let grad_norm = squares.sqrt() / loss_scale;
+        let finite = loss.is_finite() && grad_norm.is_finite();
+        let overflow = loss.is_finite() && self.progress.loss_scale.update(!finite);
+        let is_corrupted = in_backward && loss.is_finite() && !finite;
+        if finite {
+            if !in_backward {
+                let shrink = optimizer.clip_norm().map_or(1.0, |clip| (grad_norm / clip).max(1.0));
+                let step = step_by(shrink * loss_scale);
+                self.model
+                    .units_mut()?
+                    .iter_mut()
+                    .try_for_each(|unit| unit.step(&step, None, &mesh.reduce))?;
+            }
+            self.progress.applied += 1;
+        } else if is_corrupted || (!overflow && train.non_finite == NonFinite::Stop) {
+            let otherwise = match is_corrupted {
+                true => "set optimizer.update = \"step\", which sees the norm before it changes the weights",
+                false => "set train.non_finite = \"skip\"",
+            };
+            bail!(
+                UserError::failed(format!(
+                    "step {}: the loss is {loss} and the gradient norm {grad_norm}, on the batch \
+                     with digest {}",
+                    self.progress.step + 1,
+                    batch.digest()
+                ))
+                .hint(format!("lower optimizer.lr, look at the data, or {otherwise}"))
+            );
+        }
+        let flags = Flags { stop: stop > 0.0, writing: writing > 0.0 };
+        self.progress.step += 1;
+        self.progress.target_steps = train.steps;
+        Ok(StepReport { loss, loads, tokens: pass.tokens, lr, grad_norm, skipped: !finite, flags })
+    }
+
+    /// What the host looks at in a step, in one copy from the device: the sums over the ranks of loss, squares of the
+    /// gradients, and both flags; and the loads.
+    fn sum_and_fetch(&self, pass: &PassResult, flags: Flags) -> Result<([f64; 4], Vec<Load>)> {
+        let mesh = self.model.mesh();
+        let number = |number: f64| Tensor::full([], number, (Kind::Double, mesh.device()));
+        let [stop, writing] = [flags.stop, flags.writing].map(|flag| number(f64::from(u8::from(flag))));
+        // Replicas hold the same gradients: the first one's count.
+        let squares = if mesh.replica == 0 { self.squares(pass) } else { number(0.0) };
+        let sums = Tensor::stack(&[&pass.loss, &squares, &stop, &writing], 0);
+        mesh.everyone.all_reduce(&sums, "losses and gradient norms")?.wait()?;
+        let of_loads = pass.loads.iter().flat_map(|load| [&load.counts, &load.probability]);
+        let fetched = fetch(&std::iter::once(&sums).chain(of_loads).collect::<Vec<_>>());
+        let of_loads = fetched[1..].chunks_exact(2).zip(&pass.loads);
+        let loads = of_loads.map(|(tensors, load)| Load {
+            counts: tensors[0].shallow_clone(),
+            probability: tensors[1].shallow_clone(),
+            tokens: load.tokens,
+        });
+        Ok((std::array::from_fn(|i| fetched[0].double_value(&[i as i64])), loads.collect()))
+    }
+
+    /// The sum of the squares of this rank's gradients, f64 `[]`; NaN where there was no backward pass.
+    fn squares(&self, pass: &PassResult) -> Tensor {
+        match (&pass.squares, self.experiment.optimizer.update) {
+            (Some(squares), _) => squares.shallow_clone(),
+            (None, Update::InBackward) => pass.loss.full_like(f64::NAN),
+            (None, Update::Step) => {
+                let squares = |unit: &UnitShard| sum_of_squares(&unit.gradient);
+                let all: Vec<Tensor> = self.model.units().iter().map(squares).collect();
+                Tensor::stack(&all, 0).sum(Kind::Double)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Initial;
+    use crate::train::GlobalBatch;
+    use oss_config::{Model, Precision, Preset, StatePrecision, StoredWeights};
+    use tch::Device;
+
+    fn tiny() -> Experiment {
+        let model = Model { vocab_size: Some(40), ..Preset::Tiny.model() };
+        let mut experiment = Experiment { model, ..Experiment::default() };
+        let train = &mut experiment.train;
+        (train.global_batch_size, train.sequence_length, train.device) = (2, 16, "cpu".to_owned());
+        train.non_finite = NonFinite::Skip;
+        experiment
+    }
+
+    fn batch(experiment: &Experiment, step: i64) -> StagedBatch {
+        let row = |row: i64| (0..17).map(|i| (step * 7 + row * 3 + i * i) % 40).collect();
+        let batch = GlobalBatch::from_rows(vec![row(0), row(1)]);
+        batch.staged(&experiment.train, None, Device::Cpu).unwrap()
+    }
+
+    fn kept(trainer: &Trainer<'_>) -> Vec<(String, Tensor)> {
+        trainer.entries().into_iter().map(|entry| (entry.name, entry.tensor.copy())).collect()
+    }
+
+    /// A good step, then one that `corrupt` prepares: it has to leave weights and moments alone.
+    fn check_skipped(experiment: &Experiment, corrupt: impl Fn(&mut Trainer<'_>)) -> (StepReport, Progress) {
+        let mesh = Mesh::alone(Device::Cpu);
+        let mut source = Initial::new(&experiment.model, 5);
+        let mut trainer = Trainer::new(experiment, &mut source, true, &mesh).unwrap();
+        let before = kept(&trainer);
+        let good = trainer.step(&batch(experiment, 0), Flags::default).unwrap();
+        let after_one = kept(&trainer);
+        assert!(!good.skipped && !good.flags.stop);
+        assert!(before.iter().zip(&after_one).any(|((_, before), (_, after))| before != after));
+
+        corrupt(&mut trainer);
+        let corrupted = kept(&trainer);
+        let report = trainer.step(&batch(experiment, 1), || Flags { stop: true, writing: false }).unwrap();
+        assert!(report.skipped);
+        assert_eq!(report.flags, Flags { stop: true, writing: false });
+        for ((name, before), (_, after)) in corrupted.iter().zip(&kept(&trainer)) {
+            // NaN where `corrupt` has put it too.
+            assert!(before.isclose(after, 0.0, 0.0, true).all().int64_value(&[]) == 1, "{name}");
+        }
+        (report, trainer.progress)
+    }
+
+    fn corrupt_a_weight(trainer: &mut Trainer<'_>) {
+        let head = trainer.model.units_mut().unwrap().last_mut().unwrap();
+        let _ = head.rest.weights.narrow(0, 0, 1).fill_(f64::INFINITY);
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_changes_nothing_but_the_number_of_steps() {
+        for update in [Update::Step, Update::InBackward] {
+            for state in [StatePrecision::F32, StatePrecision::EightBit] {
+                let mut experiment = tiny();
+                (experiment.optimizer.update, experiment.optimizer.state) = (update, state);
+                if state == StatePrecision::EightBit {
+                    let train = &mut experiment.train;
+                    (train.precision, train.weights) = (Precision::Bf16, StoredWeights::Bf16);
+                }
+                let (report, progress) = check_skipped(&experiment, corrupt_a_weight);
+                assert!(!report.loss.is_finite() && !report.grad_norm.is_finite(), "{report:?}");
+                assert_eq!((progress.step, progress.applied), (2, 1));
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_beyond_f16_halve_the_loss_scale_and_nothing_else() {
+        let mut experiment = tiny();
+        experiment.train.precision = Precision::F16;
+        let scale = 2f64.powi(100);
+        let (report, progress) =
+            check_skipped(&experiment, |trainer| trainer.progress.loss_scale.scale = scale);
+        assert!(report.loss.is_finite() && !report.grad_norm.is_finite(), "{report:?}");
+        assert_eq!((progress.step, progress.applied), (2, 1));
+        assert_eq!(progress.loss_scale.scale, scale / 2.0);
+    }
+}
