@@ -1,9 +1,9 @@
-//! A checkpoint written and read, beside as many bytes written and read plainly on the same disk.
+//! Writes and reads a checkpoint, against a plain write and read of as many bytes on the same disk.
 //!
 //!     cargo bench --bench checkpoint -- DIRECTORY
 //!
 //! The checkpoint has the tensors of the 110 M shape that hold nearly all its bytes, with AdamW's two moments: 1.3 GB.
-//! Prints one JSON document of seconds, the best of some rounds; reads are once from the disk and once from memory.
+//! Prints one JSON document of seconds, the best of several rounds; reads are once from disk and once from the page cache.
 
 #![expect(clippy::print_stdout, reason = "its output is data")]
 
@@ -20,13 +20,13 @@ use tch::{Device, Kind, Tensor};
 
 const ROUNDS: usize = 3;
 
-/// Bytes that the plain side writes at once.
+/// Bytes per plain write.
 const CHUNK_BYTES: usize = 8 << 20;
 
 fn main() -> Result<()> {
-    // cargo adds `--bench` to what was given.
+    // cargo adds `--bench` to the arguments.
     let directory = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
-    let directory = directory.context("no directory; give one on the disk to be measured")?;
+    let directory = directory.context("pass a directory on the disk to measure")?;
     let scratch = tempfile::tempdir_in(directory)?;
     let entries = entries();
     let bytes = bytes_needed(&entries)?;
@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Seconds by name.
+/// The best time of each operation, in seconds.
 #[derive(Default)]
 struct Best {
     seconds: serde_json::Map<String, serde_json::Value>,
@@ -102,7 +102,7 @@ fn save(dir: &Path, step: u64, entries: &[Entry], bytes: u64) -> Result<std::pat
     Ok(writer.commit(vec![Ok(report)], &json!({}))?)
 }
 
-/// What resuming does: every tensor, checked.
+/// As in resuming: loads and verifies every tensor.
 fn load(path: &Path) -> Result<()> {
     let checkpoint = Checkpoint::open(path)?;
     checkpoint.names().try_for_each(|name| checkpoint.load(name).map(drop))?;
@@ -123,13 +123,13 @@ fn write_plainly(path: &Path, entries: &[Entry]) -> Result<()> {
     Ok(file.sync_all()?)
 }
 
-/// Into fresh memory, as weights are.
+/// Into newly allocated memory, as for weights.
 fn read_plainly(path: &Path) -> Result<()> {
     drop(fs::read(path)?);
     Ok(())
 }
 
-/// Makes the kernel drop what it keeps of a file, so that it is read from the disk again.
+/// Drops a file from the page cache, so that it is read from disk again.
 fn forget(path: &Path) -> Result<()> {
     let file = File::open(path)?;
     file.sync_all()?;

@@ -1,8 +1,8 @@
-"""Greedy decoding of the 110 M shape beside transformers' `generate`, and the share of the memory's bandwidth.
+"""Greedy decoding of the 110 M shape against transformers' `generate`, and the fraction of the memory bandwidth.
 
-Reading the prompt is left out on both sides. Tokens a second are the median of some runs; the best of them is held to the best
-rate at which the machine read memory just before. A token reads every weight but the embedding, of the experts the active ones; a
-batch is counted as if it read all of them once a step. Weights in 8 bits are beside transformers in bf16, which has none.
+Prefill is excluded on both sides. Tokens per second are the median of several runs; the fastest run is compared with the best
+rate at which the machine read memory just before. One token reads every weight except the embedding and the inactive experts; a
+batch is counted as reading all experts once per step. int8 weights are compared with transformers in bf16, which has no int8.
 """
 
 import json
@@ -13,7 +13,7 @@ import program
 
 EXPERIMENT = "benches/110m.toml"
 PRECISIONS = ("f32", "bf16")
-# How weights are held: precision of the run and of transformers, bytes of a weight.
+# How weights are stored: precision of the run and of transformers, bytes per weight.
 WEIGHTS = {"f32": ("f32", 4), "bf16": ("bf16", 2), "int8": ("bf16", 1)}
 BATCHES = (1, 8)
 TOKENS = 257
@@ -44,14 +44,14 @@ def measure(scratch, rounds):
                 measured.setdefault((weights, batch), []).append((speed, peer_speed, speed / peer_speed, share))
 
     print(f"\n{'greedy decoding, 110 M shape':28} {'batch':>5} {'tokens/s':>9} {'transformers':>12} {'ratio':>6} ", end="")
-    print(f"{'of bandwidth':>12}", flush=True)
+    print(f"{'bandwidth':>12}", flush=True)
     for (weights, batch), results in measured.items():
         speed, peer_speed, ratio, share = (statistics.median(column) for column in zip(*results))
         print(f"{weights:28} {batch:5} {speed:9.1f} {peer_speed:12.1f} {ratio:6.2f} {share:12.0%}", flush=True)
 
 
 def ours(runs, run, weights, batch):
-    """Tokens a second of the batch."""
+    """Tokens per second over the whole batch."""
     options = ["--greedy", "--max-new-tokens", TOKENS, "--num-samples", batch, "--weights", weights]
     options += ["--json", "--runs-dir", runs]
     output, _ = program.call([program.PROGRAM, "sample", run, "--prompt", PROMPT, *options])
@@ -61,7 +61,7 @@ def ours(runs, run, weights, batch):
 
 
 def peer(precision, experts):
-    """From batch size to tokens a second."""
+    """Tokens per second by batch size."""
     script = program.REPOSITORY / "benches/peer_decode.py"
     options = ["--precision", precision, "--experts", experts, "--tokens", TOKENS, "--batches", *BATCHES]
     output, _ = program.call([sys.executable, script, *options])

@@ -1,12 +1,12 @@
-"""The 20B shape with fewer layers on one GPU, beside transformers, in less than 8 minutes; builds nothing.
+"""Trains the 20B shape with fewer layers on one GPU, against transformers, in less than 8 minutes; builds nothing.
 
     make bench-gpu
     python benches/gpu.py [--program PATH] [--layers N] [--rehearse]
 
-First parity: the losses of three steps of the tiny preset in f32, on the CPU and on the card, must be within 1e-4 of each
-other. Then tokens a second of both sides on the same text, T = 4096, bf16, and the share of the card's own rate: the FLOPs
-of the model, recomputation not counted, over those of a bf16 matrix product measured in the same minutes. Needs a Python
-with torch; without transformers the peer is left out. `--rehearse` goes the same way on a CPU, with a tiny model.
+Parity first: the losses of three steps of the tiny preset in f32 must agree within 1e-4 between the CPU and the GPU. Then
+tokens per second of both sides on the same text, T = 4096, bf16, and the fraction of the GPU's rate: the model's FLOPs,
+without recomputation, over those of a bf16 matrix product measured in the same minutes. Needs a Python with torch; the
+comparison is skipped without transformers. `--rehearse` does the same on a CPU, with a tiny model.
 """
 
 import argparse
@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LARGEST_DIFFERENCE = 1e-4
 PARITY_STEPS = 3
 STEPS, WARMUP_STEPS = 8, 3
-# Enough text for every step, as tokens of the vocabulary that the shape has.
+# Enough text for every step, tokenized with the shape's vocabulary.
 DATA = {"dataset.builtin": "stories", "dataset.tokenizer": "o200k_harmony"}
 SCHEDULE = {"schedule.kind": "constant", "schedule.warmup_steps": 0, "evaluate.every_steps": 0}
 
@@ -35,14 +35,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", type=Path, default=REPOSITORY / "target/release/oss-run")
     parser.add_argument("--layers", type=int, default=4, help="layers of the 20B shape (24 in the model)")
-    parser.add_argument("--sequences", type=int, default=2, help="sequences of 4096 tokens a step")
+    parser.add_argument("--sequences", type=int, default=2, help="sequences of 4096 tokens per step")
     parser.add_argument("--rehearse", action="store_true", help="a tiny model on the CPU, to try the script")
     arguments = parser.parse_args()
     if not arguments.program.exists():
-        parser.error(f"{arguments.program} is not there; build it, or say where it is with --program")
+        parser.error(f"{arguments.program} does not exist; build it, or pass its path with --program")
     device = "cpu" if arguments.rehearse else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch sees no GPU; run this where there is one, or try it with --rehearse")
+        parser.error("torch finds no GPU; run this on a machine with one, or try it with --rehearse")
 
     with tempfile.TemporaryDirectory(prefix="bench-gpu-", dir=REPOSITORY / "target") as directory:
         runs = Path(directory)
@@ -52,7 +52,7 @@ def main():
 
 
 def shape(arguments):
-    """Fields of `[model]`, by their Hugging Face names, and the tokens of a sequence."""
+    """Fields of `[model]`, by their Hugging Face names, and the sequence length."""
     if arguments.rehearse:
         return {"preset": "tiny"}, 128
     return {"preset": "20b", "num_hidden_layers": arguments.layers}, 4096
@@ -68,9 +68,9 @@ def check_parity(program, runs, device):
         for where in ("cpu", device)
     ]
     difference = max(abs(a - b) for a, b in zip(*losses))
-    print(f"parity: losses of 3 steps in f32 differ by {difference:.1e} between cpu and {device}", flush=True)
+    print(f"parity: losses over 3 steps in f32 differ by {difference:.1e} between cpu and {device}", flush=True)
     if difference > LARGEST_DIFFERENCE:
-        sys.exit(f"error: that is more than {LARGEST_DIFFERENCE:.0e}: {losses}; nothing was timed")
+        sys.exit(f"error: the difference exceeds {LARGEST_DIFFERENCE:.0e}: {losses}; nothing was timed")
 
 
 def compare(arguments, runs, device, model, length):
@@ -86,7 +86,7 @@ def compare(arguments, runs, device, model, length):
     try:
         import transformers
     except ImportError:
-        print("no transformers in this Python: the peer is left out; pip install transformers accelerate")
+        print("transformers is not installed, skipping the comparison; to include it: pip install transformers accelerate")
     else:
         tokens_file = max(runs.glob(".prepared/**/train.bin"), key=lambda file: file.stat().st_mtime)
         resolved = planned["experiment"]["model"]
@@ -95,11 +95,11 @@ def compare(arguments, runs, device, model, length):
             try:
                 measured[name] = peer(transformers, resolved, tokens_file, device, arguments.sequences, length, experts)
             except torch.OutOfMemoryError:
-                print(f"{name}: out of memory with {arguments.sequences} sequences a step; try --sequences 1")
+                print(f"{name}: out of memory with {arguments.sequences} sequences per step; try --sequences 1")
             gc.collect()
             if device == "cuda":
                 torch.cuda.empty_cache()
-    print(f"{'training':26} {'tokens/s':>9} {'of GEMM rate':>12} {'ours over it':>12}")
+    print(f"{'training':26} {'tokens/s':>9} {'of GEMM rate':>12} {'speedup':>12}")
     for name, speed in measured.items():
         share = planned["flops_per_token"] * speed / rate
         print(f"{name:26} {speed:9.0f} {share:12.1%} {measured['oss-run'] / speed:12.2f}")
@@ -110,17 +110,17 @@ def gemm_flops_per_second(device):
     size, best = (8192, 0.0) if device == "cuda" else (1024, 0.0)
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(20):
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         for _ in range(4):
             torch.matmul(a, b)
-        synchronise(device)
+        synchronize(device)
         best = max(best, 4 * 2 * size**3 / (time.perf_counter() - started))
     return best
 
 
 def peer(transformers, model, tokens_file, device, sequences, length, experts):
-    """Tokens a second of transformers with torch's fused AdamW: bf16 weights and state."""
+    """Tokens per second of transformers with torch's fused AdamW, with bf16 weights and optimizer state."""
     fields = transformers.GptOssConfig().to_dict().keys() & model.keys()
     config = transformers.GptOssConfig(**{field: model[field] for field in fields if model[field] is not None})
     torch.manual_seed(0)
@@ -135,25 +135,25 @@ def peer(transformers, model, tokens_file, device, sequences, length, experts):
     speeds = []
     for step in range(STEPS + WARMUP_STEPS):
         batch = windows[torch.arange(step * sequences, (step + 1) * sequences) % len(windows)].to(device)
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         net(input_ids=batch, labels=batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        synchronise(device)
+        synchronize(device)
         speeds.append(batch.numel() / (time.perf_counter() - started))
     return statistics.median(speeds[WARMUP_STEPS:])
 
 
-def synchronise(device):
+def synchronize(device):
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def train(program, runs, settings, num_lines):
-    """The first lines of the run's metrics that have a loss. The run is killed behind them: it has nothing to say any more,
-    and its checkpoint would be tens of GB."""
+    """The first `num_lines` lines of the run's metrics with a loss. The run is then killed, because its checkpoint would be
+    tens of GB."""
     before = set(runs.glob("*/*/metrics.jsonl"))
     settings |= {"train.steps": 100_000, "log.every_steps": 1, "checkpoint.every_steps": 100_000}
     options = ["--new", "--until", "train", "--runs-dir", runs]
@@ -162,18 +162,18 @@ def train(program, runs, settings, num_lines):
     while len(lines) < num_lines and process.poll() is None:
         time.sleep(0.1)
         for metrics in set(runs.glob("*/*/metrics.jsonl")) - before:
-            # The last line may be half written.
+            # The last line may be incomplete.
             complete = metrics.read_text().split("\n")[:-1]
             lines = [line for line in map(json.loads, complete) if "loss" in line]
     if process.poll() is not None:
-        sys.exit(f"error: oss-run ended with status {process.returncode} after {len(lines)} steps; see above")
+        sys.exit(f"error: oss-run exited with status {process.returncode} after {len(lines)} steps; see above")
     process.kill()
     process.wait()
     return lines[:num_lines]
 
 
 def experiment(runs, settings):
-    """An experiment file that says `settings`, by dotted keys."""
+    """Writes `settings` as an experiment file with dotted keys."""
     def toml(value):
         if isinstance(value, dict):
             return "{ " + ", ".join(f"{key} = {toml(entry)}" for key, entry in value.items()) + " }"
@@ -187,7 +187,7 @@ def experiment(runs, settings):
 def call(*command):
     result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
-        sys.exit(f"error: {' '.join(map(str, command))} ended with status {result.returncode}; see above")
+        sys.exit(f"error: {' '.join(map(str, command))} exited with status {result.returncode}; see above")
     return result.stdout
 
 

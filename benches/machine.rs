@@ -1,25 +1,25 @@
-//! What this machine gives: matrix products a second and bytes of memory a second, on all cores.
+//! The machine's rates: matrix product FLOP/s and memory bandwidth, on all cores.
 //!
 //!     cargo bench --bench machine
 //!
-//! Prints one JSON document: the best rate of each over about a second.
+//! Prints one JSON document with the best rate of each over about one second.
 
 #![expect(clippy::print_stdout, reason = "its output is data")]
 
 use std::time::{Duration, Instant};
 
-use oss_torch::Onto;
+use oss_torch::Accumulate;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 /// Rows and columns of each matrix.
 const SIZE: i64 = 2048;
 
-/// Elements of the f32 vectors that memory is measured with: far more than any cache holds.
+/// Elements of the f32 vectors for measuring memory: far larger than any cache.
 const LONG: i64 = 64 << 20;
 
 fn main() {
-    // As training: one thread a core.
+    // As in training: one thread per core.
     if let Ok(cores) = std::thread::available_parallelism() {
         tch::set_num_threads(cores.get() as i32);
     }
@@ -33,7 +33,7 @@ fn main() {
     let by_gemm = |kind| {
         let (a, b, mut out) = (matrix(kind), matrix(kind), matrix(kind));
         oss_torch::has_gemm(&a)
-            .then(|| flops / best_seconds(|| oss_torch::gemm(&mut out, &a, &b, Onto::Zero)))
+            .then(|| flops / best_seconds(|| oss_torch::gemm(&mut out, &a, &b, Accumulate::Zero)))
     };
     let long = Tensor::ones([LONG], (Kind::Float, Device::Cpu));
     let mut copy = long.zeros_like();
@@ -45,7 +45,7 @@ fn main() {
                 "bf16": { "libtorch": by_libtorch(Kind::BFloat16), "gemm": by_gemm(Kind::BFloat16) },
             },
             "read_bytes_per_second": bytes / best_seconds(|| _ = long.sum(Kind::Float)),
-            // Read and written.
+            // Both read and written bytes.
             "copy_bytes_per_second": 2.0 * bytes / best_seconds(|| copy.copy_(&long)),
         })
     );

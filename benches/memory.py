@@ -1,4 +1,4 @@
-"""The peak memory of a rank beside what `plan` says of it."""
+"""Compares a rank's peak memory with `plan`'s estimate."""
 
 import sys
 
@@ -8,7 +8,7 @@ RANKS = (1, 2, 4)
 PRECISIONS = ("f32", "bf16")
 STEPS = 3
 MODEL = "benches/memory.toml"
-# What a process holds before it holds a model: the same experiment with the least of everything.
+# The baseline of a process without a model: the same experiment with everything as small as possible.
 NO_MODEL = {
     "model.hidden_size": 32, "model.intermediate_size": 32, "model.num_hidden_layers": 1, "train.sequence_length": 16,
 }
@@ -16,7 +16,7 @@ NO_MODEL = {
 
 def measure(scratch):
     print(f"{'fsdp':>5} {'precision':>9} {'baseline MB':>12} {'above it MB':>12} {'plan MB':>8} ", end="")
-    print(f"{'ratio':>6} {'of it sharded MB':>17}")
+    print(f"{'ratio':>6} {'sharded part MB':>17}")
     for precision in PRECISIONS:
         for ranks in RANKS:
             values = {"sharding.strategy": "fsdp", "sharding.ranks": ranks, "train.precision": precision}

@@ -1,9 +1,9 @@
-"""Decodes greedily with transformers' `generate` and its cache, and prints the tokens a second of a batch.
+"""Decodes greedily with transformers' `generate` and its KV cache, and prints tokens per second for each batch size.
 
 usage: python benches/peer_decode.py --precision f32|bf16 --experts eager|grouped_mm --batches 1 8 --tokens N
 
-Reading the prompt is left out: it is what one token takes, and the others are what is measured. Output: one JSON object
-from batch size to tokens a second.
+Prefill is excluded by subtracting the time to generate one token. Output: one JSON object from batch size to tokens per
+second.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main():
     parser.add_argument("--precision", choices=["f32", "bf16"], required=True)
     parser.add_argument("--experts", choices=["eager", "grouped_mm"], required=True)
     parser.add_argument("--batches", type=int, nargs="+", required=True)
-    parser.add_argument("--tokens", type=int, required=True, help="tokens a sequence")
+    parser.add_argument("--tokens", type=int, required=True, help="tokens per sequence")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
@@ -30,7 +30,7 @@ def main():
     speeds = {}
     for batch in arguments.batches:
         prompt = torch.randint(0, 199_000, (batch, PROMPT_TOKENS))
-        seconds(model, prompt, 4)  # Warms up.
+        seconds(model, prompt, 4)  # Warm-up.
         took = seconds(model, prompt, arguments.tokens) - seconds(model, prompt, 1)
         speeds[batch] = batch * (arguments.tokens - 1) / took
     print(json.dumps(speeds))

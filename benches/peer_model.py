@@ -5,7 +5,7 @@ from transformers import GptOssConfig, GptOssForCausalLM
 
 
 def build(precision, experts):
-    """Random weights; `experts` is how they are computed: eager or grouped_mm."""
+    """Random weights; `experts` is the expert implementation, eager or grouped_mm."""
     config = GptOssConfig(
         hidden_size=256,
         num_hidden_layers=8,
@@ -19,7 +19,7 @@ def build(precision, experts):
         sliding_window=64,
     )
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
-    # `eager` is the one attention of transformers that knows sinks on a CPU.
+    # `eager` is the only attention implementation in transformers that supports sinks on a CPU.
     return GptOssForCausalLM._from_config(
         config, dtype=dtype, attn_implementation="eager", experts_implementation=experts
     )

@@ -1,8 +1,8 @@
-"""Trains the shape of 110m.toml with transformers and torch's AdamW, and prints the tokens a second of each step.
+"""Trains the shape of 110m.toml with transformers and torch's AdamW, and prints each step's tokens per second.
 
 usage: python benches/peer_train.py TOKENS_FILE --precision f32|bf16 --experts eager|grouped_mm --steps N
 
-TOKENS_FILE is a `train.bin` of oss-run's, so that both sides train on the same text. Output: one JSON list.
+TOKENS_FILE is a `train.bin` written by oss-run, so that both sides train on the same text. Output: one JSON list.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main():
 
 
 def batches(tokens_file, steps):
-    """Consecutive windows of the text, `[BATCH, LENGTH]` each, starting over at its end."""
+    """Consecutive windows of the text, `[BATCH, LENGTH]` each, wrapping around at its end."""
     tokens = torch.from_numpy(numpy.fromfile(tokens_file, dtype="<u4").astype(numpy.int64))
     windows = tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
     for step in range(steps):

@@ -1,5 +1,4 @@
-"""oss-run as the benchmarks call it: a command, an experiment file with some other values, its speed and memory; and the
-benchmarks that are programs of their own."""
+"""Runs oss-run for the benchmarks and measures its speed and memory; also runs the benchmarks written in Rust."""
 
 import json
 import os
@@ -14,8 +13,8 @@ PROGRAM = REPOSITORY / "target/release/oss-run"
 
 
 def train(experiment, runs, settings, within=(), keep=False):
-    """Tokens a second of each step, and what `call` returns; `within` is a command that calls the command after it. The
-    run goes with its GB of checkpoints unless it is to be kept; the prepared text stays."""
+    """Each step's tokens per second, and what `call` returns. `within` is a wrapper command. The run, with its GB of
+    checkpoints, is deleted unless `keep`; the prepared text stays."""
     before = set(runs.glob("*/*/metrics.jsonl"))
     settings = {"evaluate.every_steps": 0} | settings
     command = [PROGRAM, "run", REPOSITORY / experiment, "--new", "--until", "train", "--runs-dir", runs]
@@ -28,7 +27,7 @@ def train(experiment, runs, settings, within=(), keep=False):
 
 
 def plan(experiment, settings):
-    """What `oss-run plan --json` says."""
+    """The output of `oss-run plan --json`."""
     output, _ = call([PROGRAM, "plan", REPOSITORY / experiment, "--json", *changes(settings)])
     return json.loads(output)
 
@@ -38,34 +37,34 @@ def changes(settings):
 
 
 def bench(name, *arguments):
-    """What the program benches/NAME.rs prints, which is JSON. It is built before anything is measured."""
+    """The JSON printed by benches/NAME.rs, which is built before anything is measured."""
     features = subprocess.run([REPOSITORY / "scripts/cargo-features.sh"], check=True, capture_output=True, text=True)
     command = ["cargo", "bench", "--quiet", *features.stdout.split(), "--bench", name]
-    os.chdir(REPOSITORY)  # Where cargo's configuration says which libtorch is linked.
+    os.chdir(REPOSITORY)  # Cargo's configuration here says which libtorch to link.
     call([*command, "--no-run"])
     output, _ = call([*command, "--", *arguments])
     return json.loads(output.splitlines()[-1])
 
 
 def machine():
-    """What the machine gives now, in six seconds: see benches/machine.rs. What is compared with it is measured next, for a
-    guest's neighbours can halve its speed in between."""
+    """The machine's current rates, measured in six seconds by benches/machine.rs. Measure what is compared with them right
+    after, because other VMs on the host can halve the speed at any time."""
     return bench("machine")
 
 
 def gemm_flops_per_second(machine, precision):
-    """The best rate of a matrix product in this precision, by any library that was measured."""
+    """The best rate of a matrix product in this precision, over all measured libraries."""
     return max(machine["gemm_flops_per_second"][precision].values())
 
 
 def call(command):
-    """Runs a command; its standard output, and the largest resident set of a process among it and those that it waited
-    for, in bytes. A failure ends the benchmark."""
+    """Runs a command; returns its standard output, and the peak resident set size in bytes of the largest process among it
+    and its children. A failure ends the benchmark."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen([str(part) for part in command], stdout=output)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
-            sys.exit(f"error: {' '.join(map(str, command))} ended with status {process.returncode}; see above")
+            sys.exit(f"error: {' '.join(map(str, command))} exited with status {process.returncode}; see above")
         output.seek(0)
         return output.read(), usage.ru_maxrss * 1024

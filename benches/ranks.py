@@ -1,4 +1,4 @@
-"""What sharding costs on two CPU ranks of one thread each: fsdp beside ddp, in speed and in bytes moved."""
+"""The cost of sharding on two CPU ranks with one thread each: fsdp against ddp, in speed and bytes sent."""
 
 import statistics
 import subprocess
@@ -10,7 +10,7 @@ EXPERIMENT = "benches/110m.toml"
 RANKS = 2
 PRECISIONS = ("f32", "bf16")
 STRATEGIES = ("ddp", "fsdp")
-# A network of its own has a loopback interface that nobody else sends over; its counters follow the program's output.
+# In a network namespace, the loopback interface carries only this program's traffic. Its counters follow the output.
 SHOW_COUNTERS = 'ip link set lo up && "$@" && cat /proc/net/dev'
 OWN_NETWORK = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", SHOW_COUNTERS, "sh"]
 SHARED_NETWORK = ["sh", "-c", '"$@" && cat /proc/net/dev', "sh"]
@@ -19,7 +19,7 @@ SHARED_NETWORK = ["sh", "-c", '"$@" && cat /proc/net/dev', "sh"]
 def measure(scratch, rounds, steps, warmup_steps):
     own_network = subprocess.run([*OWN_NETWORK, "true"], capture_output=True).returncode == 0
     if not own_network:
-        print("no network namespace can be made here: what others send over loopback counts too", file=sys.stderr)
+        print("cannot create a network namespace: other traffic on loopback is counted too", file=sys.stderr)
     program.train(EXPERIMENT, scratch, settings("ddp", "f32") | {"train.steps": 1})  # Prepares the text.
 
     measured = {}
@@ -36,11 +36,11 @@ def measure(scratch, rounds, steps, warmup_steps):
                 speed = statistics.median(speeds[warmup_steps:])
                 measured.setdefault((precision, strategy), []).append((speed, sent_bytes))
 
-    print(f"\n{'110 M shape, 2 ranks of a thread':34} {'tokens/s':>9} {'of ddp':>7} ", end="")
-    print(f"{'MB sent a step and rank':>24} {'counted':>8}")
+    print(f"\n{'110 M shape, 2 ranks x 1 thread':34} {'tokens/s':>9} {'vs ddp':>7} ", end="")
+    print(f"{'MB sent per step, rank':>24} {'plan':>8}")
     for (precision, strategy), results in measured.items():
         speed, sent_bytes = (statistics.median(column) for column in zip(*results))
-        # Each round's two runs are neighbours in time, so that the ratio outlives a machine that changes its pace.
+        # Each round's two runs are adjacent in time, so that the ratio is robust to changes in the machine's speed.
         pairs = zip(results, measured[precision, "ddp"])
         ratio = statistics.median(speed / ddp_speed for (speed, _), (ddp_speed, _) in pairs)
         counted = program.plan(EXPERIMENT, settings(strategy, precision))["traffic"]["total"]
@@ -55,6 +55,6 @@ def settings(strategy, precision):
 
 
 def sent_over_loopback(counters):
-    """Bytes, from the text of /proc/net/dev: the ninth number behind the interface's name."""
+    """Bytes sent, from the text of /proc/net/dev: the ninth number after the interface's name."""
     (line,) = [line for line in counters.splitlines() if line.strip().startswith("lo:")]
     return int(line.split(":")[1].split()[8])

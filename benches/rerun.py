@@ -1,4 +1,4 @@
-"""A finished experiment again, with GB of prepared tokens: how long until it is known that everything is fresh."""
+"""Reruns a finished experiment with 1 GB of prepared tokens: how long until everything is known to be fresh."""
 
 import resource
 import statistics
@@ -7,7 +7,7 @@ import time
 import program
 import text
 
-MEGABYTES = 253  # Bytes are tokens of 4 bytes: 1 GB of them.
+MEGABYTES = 253  # One 4-byte token per byte of text: 1 GB.
 ROUNDS = 11
 EXPERIMENT = """
 [dataset]
@@ -37,18 +37,18 @@ def measure(scratch):
     run = [program.PROGRAM, "run", experiment, "--runs-dir", runs, "--quiet"]
     program.call(run)
     prepared_bytes = sum(file.stat().st_size for file in runs.glob(".prepared/**/*.bin"))
-    commands = {"everything fresh": run, "the program's start": [program.PROGRAM, "--version"]}
-    # In turn, so that all see the same machine; the processor's time stays what it is beside other work.
+    commands = {"everything fresh": run, "start-up (--version)": [program.PROGRAM, "--version"]}
+    # Alternate, so that all see the same machine. CPU time is robust to other load.
     rounds = [{what: once(command) for what, command in commands.items()} for _ in range(ROUNDS)]
-    print(f"\na finished run again, {prepared_bytes / 1e9:.2f} GB of prepared tokens, median of {ROUNDS}")
-    print(f"{'':28} {'seconds':>8} {'best':>6} {'of a core':>10}")
+    print(f"\nrerun of a finished run, {prepared_bytes / 1e9:.2f} GB of prepared tokens, median of {ROUNDS}")
+    print(f"{'':28} {'seconds':>8} {'best':>6} {'CPU s':>10}")
     for what in commands:
         elapsed, busy = zip(*(result[what] for result in rounds))
         print(f"{what:28} {statistics.median(elapsed):8.3f} {min(elapsed):6.3f} {statistics.median(busy):10.3f}")
 
 
 def once(command):
-    """Seconds that a command takes, and those that a processor works for it."""
+    """Wall-clock seconds and CPU seconds of a command."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     program.call(command)
     elapsed, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,10 +1,10 @@
-"""Measures oss-run beside transformers, tiktoken-rs and the disk on this machine, now.
+"""Benchmarks oss-run against transformers, tiktoken-rs and the disk on this machine.
 
     make bench                                                       # everything
     python benches/run.py [--rounds N] [--steps N] [--prepare-mb N] [WHAT]...
 
-WHAT is a module of this directory, which says what it measures: train, scaling, decode, text, checkpoints, ranks, memory,
-runs, rerun.
+WHAT is a module in this directory, whose docstring says what it measures: train, scaling, decode, text, checkpoints, ranks,
+memory, runs, rerun.
 """
 
 import argparse
@@ -27,9 +27,9 @@ WARMUP_STEPS = 2
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", nargs="*", help="some of the benchmarks (default: all)")
+    parser.add_argument("what", nargs="*", help="the benchmarks to run (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6, help="measured steps a round, after the warm-up")
+    parser.add_argument("--steps", type=int, default=6, help="measured steps per round, after the warm-up")
     parser.add_argument("--prepare-mb", type=int, default=500)
     arguments = parser.parse_args()
     rounds, steps = arguments.rounds, arguments.steps
@@ -45,11 +45,11 @@ def main():
         "rerun": rerun.measure,
     }
     if unknown := set(arguments.what) - set(benchmarks):
-        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; choose from {', '.join(benchmarks)}")
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; choose from {', '.join(benchmarks)}")
     if not program.PROGRAM.exists():
-        parser.error(f"{program.PROGRAM} is not there; build it with `make build`")
+        parser.error(f"{program.PROGRAM} does not exist; build it with `make build`")
 
-    # The run directories take some GB while it runs: beside the program, not in a /tmp that may be memory.
+    # Run directories need several GB, so they go beside the program, not in /tmp, which may be in memory.
     with tempfile.TemporaryDirectory(prefix="bench-", dir=program.REPOSITORY / "target") as directory:
         for name, benchmark in benchmarks.items():
             if name in arguments.what or not arguments.what:

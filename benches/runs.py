@@ -1,4 +1,4 @@
-"""What `oss-run ls` and `diff` take over a thousand run directories."""
+"""Times `oss-run ls`, `diff` and `gc` over a thousand run directories."""
 
 import time
 
@@ -14,7 +14,7 @@ def measure(scratch):
     print(f"\n{str(made['runs']) + ' runs':40} {'seconds':>8}   ({sizes})")
     rows = {
         "ls": ["ls"],
-        "ls, filtered, sorted, other columns": ["ls", *FILTERED],
+        "ls, filtered, sorted, custom columns": ["ls", *FILTERED],
         "diff of two ids": ["diff", f"{1:010x}", f"{2:010x}"],
         "diff of a name and an id": ["diff", "quickstart", f"{2:010x}"],
         "gc --dry-run": ["gc", "--dry-run"],
@@ -24,7 +24,7 @@ def measure(scratch):
 
 
 def best_seconds(command, rounds=3):
-    """Of a few rounds, so that the files are in memory."""
+    """The best of several rounds, so that the files are in the page cache."""
     seconds = []
     for _ in range(rounds):
         started = time.monotonic()

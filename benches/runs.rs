@@ -1,9 +1,9 @@
-//! Many run directories as training leaves them, for whoever measures commands over all of them.
+//! Generates many run directories like those of training, to time commands that read all of them.
 //!
 //!     cargo bench --bench runs -- DIRECTORY
 //!
-//! Writes a thousand runs of the quickstart into DIRECTORY, with manifests and metrics of its size; no checkpoints. Prints one
-//! JSON document: how many there are and the bytes of their manifests and metrics.
+//! Writes a thousand quickstart runs into DIRECTORY, with manifests and metrics of realistic size, but no checkpoints. Prints
+//! one JSON document: the number of runs and the bytes of their manifests and metrics.
 
 #![expect(clippy::print_stdout, reason = "its output is data")]
 
@@ -25,7 +25,7 @@ const EVALUATE_EVERY_STEPS: u64 = 100;
 
 fn main() -> Result<()> {
     let directory = env::args_os().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
-    let runs = RunsDir::new(directory.map(PathBuf::from).context("give the directory to write into")?);
+    let runs = RunsDir::new(directory.map(PathBuf::from).context("pass the directory to write into")?);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/quickstart.toml");
     let resolved = oss_config::load(&file, &Overrides::default())?;
     let set = resolved.provenance.iter().filter(|(_, by)| by.is_explicit());
@@ -80,7 +80,7 @@ fn manifest(
             state: StageState::Done,
             key: digest.clone(),
             version: 1,
-            // Training has most of them in its key, the other stages a few.
+            // Training has most of them in its key, the other stages only a few.
             values: layers
                 .keys()
                 .filter(|_| stage == Stage::Train)

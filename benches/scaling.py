@@ -1,8 +1,8 @@
-"""Speed and memory as experts grow at constant active width, and as sequences grow at constant tokens a step.
+"""Speed and memory as experts grow at constant active width, and as sequences grow at constant tokens per step.
 
-Tokens a second are the median of the steps; what is held to the machine's best rates is the best step. The floor of a step is
-the time of its matrix products at the machine's best rate and 28 bytes a parameter at the rate of a copy: AdamW reads weight,
-gradient and two moments and writes weight and moments, in f32.
+Tokens per second are the median over steps; the fastest step is compared with the machine's best rates. The floor of a step is
+the time for its matrix products at the machine's best rate, plus 28 bytes per parameter at the rate of a copy: AdamW reads the
+weight, the gradient and two moments, and writes the weight and the moments, in f32.
 """
 
 import statistics
@@ -20,17 +20,17 @@ WARMUP_STEPS = 1
 
 def measure(scratch, rounds, steps):
     measured = {experts: [over_floor(scratch, experts, steps) for _ in range(rounds)] for experts in EXPERTS}
-    print(f"\n{'experts, f32, 2 active':24} {'M parameters':>12} {'tokens/s':>9} {'over the floor':>14} ", end="")
-    print(f"{'of each round':>24} {'peak GB':>8}", flush=True)
+    print(f"\n{'experts, f32, 2 active':24} {'M parameters':>12} {'tokens/s':>9} {'step / floor':>14} ", end="")
+    print(f"{'each round':>24} {'peak GB':>8}", flush=True)
     for experts, results in measured.items():
         speed = statistics.median(result["speed"] for result in results)
-        # A round's floor and steps are neighbours in time, so that their ratio outlives a machine that changes its pace.
+        # A round's floor and steps are adjacent in time, so that their ratio is robust to changes in the machine's speed.
         ratios = [result["over_floor"] for result in results]
         peak_bytes = max(result["peak_bytes"] for result in results)
         print(f"{experts:24} {results[0]['parameters'] / 1e6:12.0f} {speed:9.0f} {statistics.median(ratios):14.2f} ", end="")
         print(f"{', '.join(f'{ratio:.2f}' for ratio in ratios):>24} {peak_bytes / 1e9:8.2f}", flush=True)
 
-    print(f"\n{f'T, f32, {STEP_TOKENS} tokens a step':24} {'tokens/s':>9} {'of GEMM rate':>12} {'peak GB':>8}", flush=True)
+    print(f"\n{f'T, f32, {STEP_TOKENS} tokens per step':24} {'tokens/s':>9} {'of GEMM rate':>12} {'peak GB':>8}", flush=True)
     for length in LENGTHS:
         sequences = STEP_TOKENS // length
         settings = {
@@ -43,7 +43,7 @@ def measure(scratch, rounds, steps):
 
 
 def over_floor(scratch, experts, steps):
-    """One round of one number of experts."""
+    """One round with one number of experts."""
     machine = program.machine()
     speed, best, peak_bytes, planned = train(scratch, {"model.num_local_experts": experts}, steps + WARMUP_STEPS)
     parameters, step_seconds = planned["parameters"]["total"], planned["tokens_per_step"] / best
@@ -54,7 +54,7 @@ def over_floor(scratch, experts, steps):
 
 
 def train(scratch, settings, steps):
-    """Tokens a second in the middle and at best, the peak memory in bytes, and what `plan` says."""
+    """Median and best tokens per second, peak memory in bytes, and the output of `plan`."""
     print(", ".join(f"{key} = {value}" for key, value in settings.items()), file=sys.stderr)
     planned = program.plan(EXPERIMENT, settings)
     speeds, _, peak_bytes = program.train(EXPERIMENT, scratch, settings | {"train.steps": steps})

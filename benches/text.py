@@ -1,4 +1,4 @@
-"""Text to tokens: encoding beside tiktoken-rs and the fastest exact encoder known, and prepare as a whole."""
+"""Text to tokens: encoding against tiktoken-rs and the fastest known exact encoder, and the whole prepare stage."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ def encode(scratch):
     result = program.bench("tokenize", made_up)
     threads = result["threads"]
     print(f"\n{'encoding with o200k_harmony':28} {'encoder':>12} {'1 thread MB/s':>14} ", end="")
-    print(f"{f'{threads} threads MB/s':>15} {'M tokens/s':>11} {'over tiktoken-rs':>16}")
+    print(f"{f'{threads} threads MB/s':>15} {'M tokens/s':>11} {'vs tiktoken-rs':>16}")
     for text in result["texts"]:
         name = os.path.basename(text["name"])
         slowest = text["encoders"][0]["seconds_on_all_threads"]
@@ -49,11 +49,11 @@ def prepare(scratch, megabytes):
 
 
 def write(path, size):
-    """Documents of made-up words with the lengths and repetitions of English, the same ones every time."""
+    """Writes documents of made-up words with the word lengths and frequencies of English; the same ones every time."""
     draw = random.Random(0)
     syllables = "an be ca do el fi go ha in jo ke li ma no or pe qu ra si to un ve wi ya zo the ing ed er ly".split()
     words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(20_000)]
-    # Zipf's law: the n-th word comes 1/n as often as the first.
+    # Zipf's law: the n-th word occurs 1/n times as often as the first.
     cumulative = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
     documents = []
     for _ in range(2_000):

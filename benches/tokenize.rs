@@ -1,9 +1,9 @@
-//! Encoding with o200k: this program beside `tiktoken-rs`, and beside `toktok`, the fastest exact encoder known.
+//! Encoding with o200k: oss-run against `tiktoken-rs`, and against `toktok`, the fastest known exact encoder.
 //!
 //!     cargo bench --bench tokenize [-- FILE]
 //!
-//! The texts are the built-in stories and, if given, a file whose documents end in `<|endoftext|>`. Prints one JSON
-//! document; fails if any two encoders disagree. Each figure is the best of some rounds, in which all take turns.
+//! The texts are the built-in stories and, if given, a file whose documents end with `<|endoftext|>`. Prints one JSON
+//! document; fails if any two encoders disagree. Each figure is the best of several rounds, in which the encoders alternate.
 
 #![expect(clippy::print_stdout, reason = "its output is data")]
 
@@ -21,7 +21,7 @@ const ROUNDS: usize = 5;
 
 type Encode<'a> = dyn Fn(&str) -> Vec<u32> + Sync + 'a;
 
-/// One way from a document to its tokens.
+/// One way to tokenize a document.
 struct Encoder<'a> {
     name: &'static str,
     encode: Box<Encode<'a>>,
@@ -29,7 +29,7 @@ struct Encoder<'a> {
 }
 
 fn main() -> Result<()> {
-    // cargo adds `--bench` to what was given.
+    // cargo adds `--bench` to the arguments.
     let file = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let corpus = Corpus::new(TRAINING_SEED);
     let mut texts =
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
 
 fn measure(name: &str, documents: &[String]) -> Result<serde_json::Value> {
     let ours = Tokenizer::load(&TokenizerChoice::Named("o200k_harmony".into()))?;
-    // What a program gets that asks the crate for the encoding of a model.
+    // The encoder that the crate returns for a model's encoding.
     let tiktoken = tiktoken_rs::o200k_harmony()?;
     let toktok = toktok::Tokenizer::builtin("o200k_harmony").map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let best_seconds = [f64::INFINITY; 2];
@@ -79,7 +79,7 @@ fn measure(name: &str, documents: &[String]) -> Result<serde_json::Value> {
                 *best = best.min(started.elapsed().as_secs_f64());
                 ensure!(
                     *expected.get_or_insert(tokens.clone()) == tokens,
-                    "{encoder} has other tokens on {name}"
+                    "{encoder} gives different tokens for {name}"
                 );
             }
         }

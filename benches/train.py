@@ -1,8 +1,8 @@
-"""Training the 110 M shape beside transformers: tokens a second, peak memory, and how near to the machine's own GEMMs.
+"""Training the 110 M shape against transformers: tokens per second, peak memory, and the fraction of the machine's GEMM rate.
 
-Tokens a second are the median of the steps. The model's FLOPs are those that `plan` counts, recomputation left out; the share is
-the best step's rate over the best rate that a matrix product of 2048 x 2048 reached within a second just before, whoever
-computes it: the best of both, since a guest's neighbours slow some of each.
+Tokens per second are the median over steps. The model's FLOPs are those counted by `plan`, without recomputation. The fraction is
+the fastest step's rate over the best rate that a 2048 x 2048 matrix product reached in one second just before, with any
+library: the best of both, since other VMs on the host slow some of each.
 """
 
 import json
@@ -18,7 +18,7 @@ OURS = "oss-run"
 
 
 def measure(scratch, rounds, steps, warmup_steps):
-    ours(scratch, "f32", steps=1)  # Prepares the text, which both sides then read.
+    ours(scratch, "f32", steps=1)  # Prepares the text that both sides read.
     tokens_file = next(scratch.glob(".prepared/**/train.bin"))
 
     measured = {}
@@ -32,8 +32,8 @@ def measure(scratch, rounds, steps, warmup_steps):
                 f"{OURS}, muon": lambda: ours(scratch, precision, steps + warmup_steps, {"optimizer.kind": "muon"}),
             }
             if precision == "bf16":
-                # As transformers' model and its optimizer's state are.
-                narrow = {"train.weights": "bf16", "optimizer.state": "bf16"}
+                # Like transformers' model and optimizer state.
+                narrow = {"train.param_dtype": "bf16", "optimizer.state_dtype": "bf16"}
                 contenders[f"{OURS}, all in bf16"] = lambda: ours(scratch, precision, steps + warmup_steps, narrow)
             for experts in EXPERTS:
                 contenders[f"transformers, {experts}"] = lambda experts=experts: peer(
@@ -47,12 +47,12 @@ def measure(scratch, rounds, steps, warmup_steps):
                 speed = statistics.median(speeds)
                 measured.setdefault(precision, {}).setdefault(name, []).append((speed, share, peak_bytes))
 
-    print(f"\n{'training, 110 M shape':26} {'precision':>9} {'tokens/s':>9} {'ours over it':>12} ", end="")
+    print(f"\n{'training, 110 M shape':26} {'precision':>9} {'tokens/s':>9} {'speedup':>12} ", end="")
     print(f"{'of GEMM rate':>12} {'peak GB':>8}")
     for precision, contenders in measured.items():
         for name, results in contenders.items():
             speed = statistics.median(speed for speed, _, _ in results)
-            # Each round's runs are neighbours in time, so that the ratio outlives a machine that changes its pace.
+            # Each round's runs are adjacent in time, so that the ratio is robust to changes in the machine's speed.
             ratio = statistics.median(mine[0] / theirs[0] for mine, theirs in zip(contenders[OURS], results))
             share = statistics.median(share for _, share, _ in results)
             peak_bytes = max(peak for _, _, peak in results)
@@ -61,14 +61,14 @@ def measure(scratch, rounds, steps, warmup_steps):
 
 
 def ours(scratch, precision, steps, settings=None):
-    """Tokens a second of each step, and the peak memory in bytes."""
+    """Each step's tokens per second, and the peak memory in bytes."""
     values = {"train.precision": precision, "train.steps": steps} | (settings or {})
     speeds, _, peak_bytes = program.train(EXPERIMENT, scratch, values)
     return speeds, peak_bytes
 
 
 def peer(tokens_file, precision, experts, steps):
-    """As `ours`, for transformers."""
+    """Like `ours`, for transformers."""
     script = program.REPOSITORY / "benches/peer_train.py"
     options = ["--precision", precision, "--experts", experts, "--steps", steps]
     output, peak_bytes = program.call([sys.executable, script, tokens_file, *options])

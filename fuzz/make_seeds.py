@@ -1,4 +1,4 @@
-"""Writes fuzz/seeds again: small real files of every format, made by the program and by the formats' own libraries.
+"""Regenerates fuzz/seeds: small real files of every format, written by the program and by the formats' own libraries.
 
     pip install numpy pyarrow tokenizers
     python3 fuzz/make_seeds.py PROGRAM
@@ -28,7 +28,7 @@ EXPERIMENT = """
 [dataset]
 files = ["text.txt"]
 tokenizer = "tokenizer.json"
-validation.share = 0.2
+validation.fraction = 0.2
 
 [model]
 preset = "tiny"
@@ -79,7 +79,7 @@ until = "train"
 
 [sweep.halving]
 min_steps = 60
-reduction = 3
+reduction_factor = 3
 """
 
 
@@ -108,7 +108,7 @@ def put(target, name, content):
 def train(program, project):
     (project / "text.txt").write_text("\n<|endoftext|>\n".join(DOCUMENTS))
     (project / "tiny.toml").write_text(EXPERIMENT)
-    # Few entries make small matrices: most of what is mutated is then what describes them.
+    # A small vocabulary makes small matrices, so that most mutations hit the metadata.
     shutil.copy(SEEDS / "tokenizer/byte_level.json", project / "tokenizer.json")
     subprocess.run([program, "tiny.toml"], cwd=project, check=True, capture_output=True)
     [run] = (project / "runs/tiny").iterdir()

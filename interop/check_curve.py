@@ -1,4 +1,4 @@
-"""From oss-run's first weights and on its batches, transformers and torch's AdamW find the same loss curve."""
+"""From oss-run's initial weights and batches, transformers with torch's AdamW reproduces the loss curve."""
 
 import json
 import math
@@ -11,13 +11,13 @@ from program import SETTINGS
 
 STEPS = SETTINGS["train"]["steps"]
 VARIANTS = {
-    # name: (values of the experiment, bound on the difference of every step's loss; in bf16, of their root mean square)
+    # name: (experiment values, bound on the loss difference of every step; in bf16, on its root mean square)
     "plain": ({}, 1e-3),
     "recomputed": ({"train__recompute": "true"}, 1e-3),
     "balanced": ({"train__balance_loss": 0.05}, 1e-3),
     "documents": ({"train__document_mask": "true"}, 1e-3),
-    # Rounding sends some tokens to other experts, and from there the curves part by chance: over six seeds our f32 and bf16
-    # curves differ by 0.0038 to 0.0058 in the root mean square, with either sign, and by 0.010 to 0.022 in one step.
+    # Rounding routes some tokens to different experts, after which the curves diverge by chance: over six seeds our f32 and
+    # bf16 curves differ by 0.0038 to 0.0058 in the root mean square, with either sign, and by 0.010 to 0.022 in one step.
     "bf16": ({"train__precision": "bf16"}, 1e-2),
 }
 
@@ -43,7 +43,7 @@ def check(program, report):
 
 
 def curve(directory, batches, values):
-    """Losses of transformers' model under torch's AdamW, step by step."""
+    """The loss of each step of transformers' model under torch's AdamW."""
     model = reference.load(directory)
     end_of_text = AutoTokenizer.from_pretrained(directory).eos_token_id
     matrices, others = [], []
@@ -72,7 +72,7 @@ def curve(directory, batches, values):
 
 
 def learning_rate(step):
-    """Linear warm-up that ends at the peak, then half a cosine towards the least rate; `step` counts from 0."""
+    """Linear warm-up to the peak, then cosine decay to the minimum rate; `step` counts from 0."""
     peak = SETTINGS["optimizer"]["lr"]
     warmup, least = SETTINGS["schedule"]["warmup_steps"], SETTINGS["schedule"]["min_lr_ratio"]
     if step < warmup:

@@ -1,4 +1,4 @@
-"""transformers loads the export of a freshly trained model and computes what oss-run computes."""
+"""transformers loads the export of a newly trained model and gives the same results as oss-run."""
 
 import torch
 from transformers import AutoTokenizer
@@ -18,14 +18,14 @@ def check(program, report):
     end_of_text = tokenizer.eos_token_id
     compare(program, report, run, model, tokenizer, end_of_text)
 
-    # The export that the run made by itself is the same model.
+    # The run's own export stage produced the same model.
     own = reference.load(run / "export")
     same = all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), own.state_dict().values()))
-    report.holds("the run's own export", same, "same weights as `oss-run export`" if same else "other weights")
+    report.holds("the run's own export", same, "same weights as `oss-run export`" if same else "different weights")
 
 
 def compare(program, report, run, model, tokenizer, end_of_text, step=None, label=""):
-    """Logits, loss of a text file and greedy tokens of one checkpoint against `model`."""
+    """Compares one checkpoint's logits, loss on a text file and greedily decoded tokens with those of `model`."""
     chosen = [] if step is None else ["--step", step]
 
     text = reference.DOCUMENTS.replace("<|endoftext|>", "")
@@ -34,13 +34,13 @@ def compare(program, report, run, model, tokenizer, end_of_text, step=None, labe
     report.same(f"{label}tokens of a text", tokens, tokenizer.encode(text))
     expected = reference.logits(model, tokens)
     error = reference.relative_error(torch.tensor(ours["logits"]), expected)
-    report.below(f"{label}logits of {len(tokens)} tokens, relative error", error, 1e-5)
+    report.below(f"{label}logits for {len(tokens)} tokens, relative error", error, 1e-5)
 
     file = program.file("text.txt", reference.DOCUMENTS)
     loss = program.json("evaluate", run, *chosen, "--data", file)["loss"]
     tokens = reference.document_tokens(tokenizer, reference.DOCUMENTS, end_of_text)
     expected = reference.window_loss(model, tokens, SETTINGS["train"]["sequence_length"])
-    report.below(f"{label}loss of a text file ({expected:.6f}), relative error", abs(loss / expected - 1), 1e-5)
+    report.below(f"{label}loss on a text file ({expected:.6f}), relative error", abs(loss / expected - 1), 1e-5)
 
     longest = 0
     for prompt in PROMPTS:
@@ -48,7 +48,7 @@ def compare(program, report, run, model, tokenizer, end_of_text, step=None, labe
         (sample,) = program.json("sample", run, *chosen, *options)["samples"]
         ours = reference.without_end(sample["tokens"], end_of_text)
         theirs, lead = reference.greedy(model, sample["prompt_tokens"], NEW_TOKENS, end_of_text)
-        report.same(f"{label}greedy after {prompt!r} ({len(theirs)} tokens, narrowest lead {lead:.1e})", ours, theirs)
+        report.same(f"{label}greedy after {prompt!r} ({len(theirs)} tokens, smallest margin {lead:.1e})", ours, theirs)
         longest = max(longest, len(theirs))
     beyond = longest == NEW_TOKENS
-    report.holds(f"{label}longest greedy text", beyond, f"{longest} tokens, window {model.config.sliding_window}")
+    report.holds(f"{label}longest greedy sample", beyond, f"{longest} tokens, window {model.config.sliding_window}")

@@ -1,4 +1,4 @@
-"""`model.init_from` reads directories that others made: bf16, MXFP4 as transformers reads it, OpenAI's own layout."""
+"""`model.init_from` reads other programs' directories: bf16, MXFP4 as transformers reads it, and OpenAI's layout."""
 
 import json
 
@@ -30,12 +30,12 @@ def check(program, report):
         exported = reference.load(program.export(run, step=0))
         weights = exported.state_dict()
         different = [key for key, value in expected.state_dict().items() if not torch.equal(value, weights[key])]
-        report.same(f"{name}: tensors that differ from transformers' own", different, [])
+        report.same(f"{name}: tensors that differ from those of transformers", different, [])
         compare(program, report, run, expected, tokenizer, tokenizer.eos_token_id, step=0, label=f"{name}: ")
 
 
 def random_model(vocab_size, end_of_text):
-    """A model with every parameter random, in bf16, none of its widths equal."""
+    """A bf16 model with every parameter random and every dimension different."""
     config = GptOssConfig(
         vocab_size=vocab_size, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=32, num_local_experts=6, num_experts_per_tok=3, sliding_window=19,
@@ -66,10 +66,10 @@ def write_mxfp4(directory, model):
     tensors, plain = {}, {}
     for name, weight in model.state_dict().items():
         if name.endswith(("gate_up_proj", "down_proj")):
-            # Packed along the inputs: [E, out, in], where the bf16 layout is [E, in, out].
-            blocks, scales = mxfp4.quantise(weight.transpose(1, 2))
+            # Packed along the input axis: [E, out, in], where the bf16 layout is [E, in, out].
+            blocks, scales = mxfp4.quantize(weight.transpose(1, 2))
             tensors[f"{name}_blocks"], tensors[f"{name}_scales"] = blocks, scales
-            plain[name] = mxfp4.dequantise(blocks, scales).transpose(1, 2)
+            plain[name] = mxfp4.dequantize(blocks, scales).transpose(1, 2)
         else:
             tensors[name] = weight
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / "model.safetensors")
@@ -85,7 +85,7 @@ def write_mxfp4(directory, model):
 
 
 def write_openai(directory, model):
-    """OpenAI's reference layout: fused q, k, v, packed experts, names and config of its own."""
+    """OpenAI's reference layout: fused q, k and v, packed experts, its own names and config."""
     state = model.state_dict()
     tensors = {
         "embedding.weight": state["model.embed_tokens.weight"],
@@ -105,11 +105,11 @@ def write_openai(directory, model):
         tensors[f"{block}.mlp.norm.scale"] = state[f"{theirs}.post_attention_layernorm.weight"]
         for layer, part in (("mlp1", "gate_up_proj"), ("mlp2", "down_proj")):
             name = f"{theirs}.mlp.experts.{part}"
-            blocks, scales = mxfp4.quantise(state[name].transpose(1, 2))
+            blocks, scales = mxfp4.quantize(state[name].transpose(1, 2))
             tensors[f"{block}.mlp.{layer}_weight.blocks"] = blocks
             tensors[f"{block}.mlp.{layer}_weight.scales"] = scales
             tensors[f"{block}.mlp.{layer}_bias"] = state[f"{name}_bias"]
-            packed[name] = mxfp4.dequantise(blocks, scales).transpose(1, 2)
+            packed[name] = mxfp4.dequantize(blocks, scales).transpose(1, 2)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / "model.safetensors")
     config = model.config
     (directory / "config.json").write_text(

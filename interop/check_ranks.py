@@ -1,4 +1,4 @@
-"""Ranks that torchrun starts train as those that oss-run starts itself; what they train is a model like any other."""
+"""Ranks started by torchrun train the same as ranks started by oss-run, and the result is an ordinary model."""
 
 import json
 import os
@@ -12,13 +12,13 @@ import reference
 from check_export import compare
 
 STEPS = 20
-# Two sequences a rank on 4 ranks. Sums depend on the number of threads, and launchers differ in how many they give.
+# Two sequences per rank on 4 ranks. Sums depend on the number of threads, and launchers set different defaults.
 VALUES = {
     "train__steps": STEPS, "train__global_batch_size": 8, "train__threads": 1,
     "checkpoint__every_steps": STEPS, "evaluate__every_steps": STEPS, "sample__every_steps": 0,
 }
 SHARDED = {"sharding__strategy": "fsdp", "sharding__ranks": 2}
-# How many ranks a replica has is left to the machine, which is what torchrun's agent says it is.
+# The number of ranks per replica is left to default to those of a machine, which is what one torchrun agent starts.
 HYBRID = {"sharding__strategy": "hsdp", "sharding__ranks": 4}
 PATIENCE_SECONDS = 120
 
@@ -27,26 +27,26 @@ def check(program, report):
     own = program.run("ranks_own", **VALUES, **SHARDED)
     alone = program.run("ranks_alone", **VALUES)
     drift = max(abs(many["loss"] / one["loss"] - 1) for many, one in zip(steps(own), steps(alone), strict=True))
-    report.below(f"losses of {STEPS} steps on 2 ranks and on one, largest relative difference", drift, 1e-5)
+    report.below(f"losses of {STEPS} steps on 2 ranks and on 1, largest relative difference", drift, 1e-5)
 
     port = free_port()
     launches = {
-        "torchrun, static meeting point": ["--master-addr=127.0.0.1", f"--master-port={port}"],
+        "torchrun, static rendezvous": ["--master-addr=127.0.0.1", f"--master-port={port}"],
         "torchrun --standalone": ["--standalone"],
     }
     for number, (name, options) in enumerate(launches.items()):
         run = torchrun(program, f"ranks_torchrun_{number}", SHARDED, [options])
-        report.same(f"{name}: steps and losses as self-launched", numbers(run), numbers(own))
+        report.same(f"{name}: same steps and losses as self-launched", numbers(run), numbers(own))
     run = torchrun(
         program, "ranks_torchrun_served", SHARDED, [["--standalone"]], TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"
     )
-    report.same("torchrun without its agent's store: steps and losses as self-launched", numbers(run), numbers(own))
+    report.same("torchrun without its agent's store: same steps and losses as self-launched", numbers(run), numbers(own))
 
     hybrid = program.run("ranks_hybrid", **VALUES, **HYBRID, sharding__ranks_per_replica=2)
     meeting = ["--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=interop"]
     nodes = [[*meeting, f"--node-rank={node}"] for node in range(2)]
     run = torchrun(program, "ranks_nodes", HYBRID, nodes)
-    report.same("torchrun on 2 nodes of 2, hsdp: steps and losses as self-launched", numbers(run), numbers(hybrid))
+    report.same("torchrun on 2 nodes of 2, hsdp: same steps and losses as self-launched", numbers(run), numbers(hybrid))
 
     directory = program.export(own)
     model, tokenizer = reference.load(directory), AutoTokenizer.from_pretrained(directory)
@@ -54,7 +54,7 @@ def check(program, report):
 
 
 def torchrun(program, name, sharding, nodes, **environment):
-    """As `program.run`, with two ranks from each of torchrun's agents; `nodes` are their options."""
+    """Like `program.run`, with two ranks from each torchrun agent; `nodes` lists the agents' options."""
     agent = [sys.executable, "-m", "torch.distributed.run", "--no-python", "--nproc-per-node=2"]
     command = [str(part) for part in [program.binary, *program.arguments(name, **VALUES, **sharding)]]
     agents = [
@@ -88,5 +88,5 @@ def steps(run):
 
 
 def numbers(run):
-    """What has to be the same bits: JSON's numbers are the shortest that name an f64, so equal text is equal bits."""
+    """What must be bit-identical. JSON numbers are the shortest that identify an f64, so equal text means equal bits."""
     return [(line["step"], line["loss"], line["grad_norm"]) for line in steps(run)]

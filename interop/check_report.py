@@ -1,6 +1,6 @@
-"""A report opens in Chromium without a complaint and without the network, draws its curves, and stays small.
+"""A report opens in Chromium without console messages or network access, draws its curves, and stays small.
 
-OSS_RUN_NO_BROWSER=1 leaves this check out where Chromium and its driver cannot be installed.
+OSS_RUN_NO_BROWSER=1 skips this check where Chromium and its driver cannot be installed.
 """
 
 import json
@@ -17,12 +17,12 @@ NUM_STEPS = 10_000
 MAX_BYTES = 2_000_000
 SPIKE, NAN = 6_001, 7_001
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-# A browser that does nothing on its own: no start pages, no updates, no accounts.
+# A browser without background activity: no start pages, updates or accounts.
 OPTIONS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --force-prefers-reduced-motion"
 ).split()
-# Of every chart: whether its svg has a line with at least two points inside the chart's box.
+# For every chart: whether its svg has a line with at least two points inside the chart's box.
 DRAWN = """
 return [...document.querySelectorAll("figure.chart")].map((figure) => {
   const box = figure.querySelector(".plot svg")?.getBoundingClientRect();
@@ -31,14 +31,14 @@ return [...document.querySelectorAll("figure.chart")].map((figure) => {
   return [figure.querySelector("b").textContent, Boolean(box && box.height > 50 && seen)];
 });
 """
-# Of every map: how many colours its pixels have.
-COLOURS = """
+# For every heat map: how many colors its pixels have.
+COLORS = """
 return [...document.querySelectorAll(".map canvas")].map((canvas) => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   return new Set(new Uint32Array(pixels.buffer)).size;
 });
 """
-# The greatest number on the vertical axis of the first chart.
+# The largest number on the vertical axis of the first chart.
 TOP_TICK = """
 const ticks = document.querySelector(".losses .plot").querySelectorAll("text[text-anchor=end]");
 return Math.max(...[...ticks].map((tick) => Number(tick.textContent)));
@@ -47,18 +47,18 @@ return Math.max(...[...ticks].map((tick) => Number(tick.textContent)));
 
 def check(program, report):
     if os.environ.get("OSS_RUN_NO_BROWSER") == "1":
-        print("  left out: OSS_RUN_NO_BROWSER=1", flush=True)
+        print("  skipped: OSS_RUN_NO_BROWSER=1", flush=True)
         return
     browsers = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
     binary, driver = next(filter(None, browsers), None), shutil.which("chromedriver")
     if binary is None or driver is None:
-        fix = "install both (sudo apt install chromium chromium-driver), or leave this check out with OSS_RUN_NO_BROWSER=1"
-        report.failed("report", f"there is no Chromium or no chromedriver; {fix}")
+        fix = "install both (sudo apt install chromium chromium-driver), or skip this check with OSS_RUN_NO_BROWSER=1"
+        report.failed("report", f"Chromium or chromedriver is not installed; {fix}")
         return
 
     run = long_run(program)
     one = program.directory / program.call("report", run).strip()
-    report.below(f"bytes of the report of {NUM_STEPS} logged steps", one.stat().st_size, MAX_BYTES)
+    report.below(f"size in bytes of a report on {NUM_STEPS} logged steps", one.stat().st_size, MAX_BYTES)
     name, runs = sweep(program, run)
     many = program.directory / "many.html"
     program.call("report", run, program.trained, "--sweep", name, "--runs-dir", runs, "--out", many)
@@ -73,14 +73,14 @@ def check(program, report):
     try:
         look(browser, report, "one run", one)
         marks = len(browser.find_elements(By.CSS_SELECTOR, "figure.chart .missing"))
-        report.same("marks of values that are not numbers", marks, 1)
-        report.holds("a peak of one step is on the axis of the loss", browser.execute_script(TOP_TICK) >= 40, "50 nats")
+        report.same("markers for non-finite values", marks, 1)
+        report.holds("a one-step spike is within the loss axis", browser.execute_script(TOP_TICK) >= 40, "50 nats per token")
         look(browser, report, "two runs and a sweep", many)
         trials = len(browser.find_elements(By.CSS_SELECTOR, "#coordinates path.trial"))
-        report.same("lines of the trials", trials, 27)
+        report.same("lines for the trials", trials, 27)
         browser.find_element(By.CSS_SELECTOR, ".legend button").click()
         left = len(browser.find_elements(By.CSS_SELECTOR, "figure.chart path.line.run-0"))
-        report.same("lines of a run that is switched off", left, 0)
+        report.same("lines of a hidden run", left, 0)
     finally:
         browser.quit()
 
@@ -90,17 +90,17 @@ def look(browser, report, what, page):
     charts = browser.execute_script(DRAWN)
     empty = [name for name, drawn in charts if not drawn]
     report.holds(f"{what}: every chart has a line", charts and not empty, f"{len(charts)} charts, empty: {empty or 'none'}")
-    colours = browser.execute_script(COLOURS)
-    report.holds(f"{what}: every map has colours", colours and min(colours) > 1, f"{colours} colours")
+    colors = browser.execute_script(COLORS)
+    report.holds(f"{what}: every heat map has colors", colors and min(colors) > 1, f"{colors} colors")
     fetched = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
-    report.same(f"{what}: fetched from elsewhere", [url for url in fetched if not url.startswith("data:")], [])
-    report.holds(f"{what}: text of users stays text", browser.title != "taken", f"the title is {browser.title!r}")
+    report.same(f"{what}: resources fetched over the network", [url for url in fetched if not url.startswith("data:")], [])
+    report.holds(f"{what}: user text is escaped", browser.title != "taken", f"the title is {browser.title!r}")
     complaints = [entry["message"] for entry in browser.get_log("browser")]
     report.same(f"{what}: messages on the console", complaints, [])
 
 
 def long_run(program):
-    """A copy of a trained run with 10,000 logged steps, a spike, a loss that is not a number, and a hostile sample."""
+    """A copy of a trained run with 10,000 logged steps, a spike, a NaN loss, and a hostile sample."""
     run = program.directory / "runs" / "long" / program.trained.name
     shutil.copytree(program.trained, run, ignore=shutil.ignore_patterns("checkpoints", "export", "tensorboard"))
     draw = random.Random(0)
@@ -131,7 +131,7 @@ def long_run(program):
 
 
 def sweep(program, run):
-    """A sweep of 27 trials; the name of its folder and the directory of all runs."""
+    """Writes a sweep of 27 trials; returns its name and the runs directory."""
     folder = program.directory / "runs" / "swept" / "sweep"
     folder.mkdir(parents=True)
     draw = random.Random(1)

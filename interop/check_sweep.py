@@ -1,4 +1,4 @@
-"""TensorBoard's HParams tab shows a sweep as its results.jsonl has it: a row for each trial, what is swept, the metric."""
+"""TensorBoard's HParams tab matches a sweep's results.jsonl: one row per trial, with swept values and metric."""
 
 import json
 import struct
@@ -31,15 +31,15 @@ def check(program, report):
     columns, metrics, rows = shown(folder / "tensorboard")
     report.same("columns of the HParams tab", columns, sorted(trials[0]["values"]))
     report.same("its metrics", metrics, ["val_loss"])
-    # TensorBoard keeps 32 bits of a metric.
+    # TensorBoard stores metrics in 32 bits.
     as_f32 = lambda value: struct.unpack("f", struct.pack("f", value))[0]
     expected = {f"trial-{row['trial']:03}": (row["values"], as_f32(row["value"]), row["step"]) for row in trials}
     report.same("its rows: values, metric and step of each trial", rows, expected)
-    report.holds("all trials are shown as complete", len(rows) == 4, f"{len(rows)} of 4")
+    report.holds("every trial is shown as complete", len(rows) == 4, f"{len(rows)} of 4")
 
 
 def shown(logdir):
-    """Columns, metrics and rows, as TensorBoard's own plugin answers its page."""
+    """Columns, metrics and rows, as TensorBoard's plugin reports them to its web page."""
     multiplexer = plugin_event_multiplexer.EventMultiplexer()
     multiplexer.AddRunsFromDirectory(str(logdir))
     multiplexer.Reload()

@@ -1,11 +1,11 @@
-"""Reads a run's event files with the real tensorboard package and compares them with its metrics.jsonl.
+"""Reads a run's event files with the tensorboard package and compares them with its metrics.jsonl.
 
     python interop/check_tensorboard.py runs/<name>/<id> [--text] [--finished]
 
-Every number of every line of metrics.jsonl must be a point of its curve (loss is train/loss, val_loss is
-validation/loss, a list has a curve for each position), in the same order and with the same value as a 32-bit float, and there must be no other points: what a resume purged is gone. The HParams plugin must
-understand the experiment and the session. --text demands sample text, --finished a completed session.
-Exits with 1 and a list of differences otherwise.
+Every number in metrics.jsonl must be a point of its curve (loss is train/loss, val_loss is validation/loss, a list has
+one curve per position), in the same order and with the same value as a 32-bit float. There must be no other points:
+steps that a resume discarded are gone. The HParams plugin must read the experiment and the session. --text requires
+sample text, --finished a completed session. Exits with 1 and a list of differences otherwise.
 """
 
 import argparse
@@ -30,14 +30,14 @@ def same(a, b):
 
 
 def tag_of(name, value):
-    """Plain numbers are grouped into training and validation; objects and lists are groups of their own."""
+    """Plain numbers are grouped into training and validation; each object or list is its own group."""
     if isinstance(value, (dict, list)):
         return name
     return f"validation/{name[4:]}" if name.startswith("val_") else f"train/{name}"
 
 
 def numbers(tag, value):
-    """The numbers in a field with their tags: objects add a name, lists a position; null is NaN."""
+    """The numbers in a field with their tags: objects append a name, lists a position; null means NaN."""
     if value is None:
         yield tag, math.nan
     elif isinstance(value, bool) or isinstance(value, str):
@@ -80,7 +80,7 @@ def compare_curves(expected, accumulator):
 
 
 def texts(accumulator):
-    """Sample text by tag, as (step, text)."""
+    """Sample texts by tag, as (step, text)."""
     found = {}
     for tag in accumulator.Tags()["tensors"]:
         if accumulator.SummaryMetadata(tag).plugin_data.plugin_name == "text":
@@ -92,7 +92,7 @@ def texts(accumulator):
 
 
 def hparams(accumulator):
-    """The HParams plugin's messages by the last part of their tag."""
+    """The HParams plugin's messages, by the last component of their tag."""
     found = {}
     for tag, content in accumulator.PluginTagToContent("hparams").items():
         found[tag.rsplit("/", 1)[1]] = plugin_data_pb2.HParamsPluginData.FromString(content)
@@ -102,24 +102,24 @@ def hparams(accumulator):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--text", action="store_true", help="demand sample text")
-    parser.add_argument("--finished", action="store_true", help="demand a completed session")
+    parser.add_argument("--text", action="store_true", help="require sample text")
+    parser.add_argument("--finished", action="store_true", help="require a completed session")
     arguments = parser.parse_args()
 
     events = arguments.run / "tensorboard"
-    # Every record of every file, so that a damaged one is not passed over.
+    # Read every record of every file, so that a damaged one is not skipped.
     records = sum(1 for path in sorted(events.iterdir()) for _ in EventFileLoader(str(path)).Load())
     accumulator = EventAccumulator(str(events), size_guidance={"scalars": 0, "tensors": 0})
     accumulator.Reload()
 
     problems, points = compare_curves(expected_curves(arguments.run / "metrics.jsonl"), accumulator)
     if points == 0:
-        problems.append("no scalars at all")
+        problems.append("no scalars")
 
     samples = texts(accumulator)
     for tag, entries in samples.items():
         if any(not text for _, text in entries):
-            problems.append(f"{tag}: an empty text")
+            problems.append(f"{tag}: empty text")
     if arguments.text and not samples:
         problems.append("no sample text")
 
@@ -141,7 +141,7 @@ def main():
     if problems:
         sys.exit(1)
     print(
-        f"TensorBoard shows {points} points of {len(accumulator.Tags()['scalars'])} curves as metrics.jsonl has them, "
+        f"TensorBoard shows {points} points of {len(accumulator.Tags()['scalars'])} curves, identical to metrics.jsonl, "
         f"{sum(map(len, samples.values()))} texts, {len(values)} hparams ({records} records)"
     )
 

@@ -1,4 +1,4 @@
-"""AutoTokenizer reads each kind of exported tokenizer and encodes and decodes as oss-run does."""
+"""AutoTokenizer loads each kind of exported tokenizer, and encodes and decodes like oss-run."""
 
 from transformers import AutoTokenizer
 
@@ -22,7 +22,7 @@ def check(program, report):
         "o200k_harmony": '"o200k_harmony"',
     }
     for name, choice in named.items():
-        # As small as a model gets: only its tokenizer is looked at, and o200k_harmony has 201088 rows.
+        # The smallest possible model: only its tokenizer matters, and o200k_harmony has 201088 rows.
         run = program.run(
             f"tokenizer_{name}", dataset__tokenizer=choice, train__steps=1, schedule__warmup_steps=0, model__hidden_size=16,
             model__num_hidden_layers=1, evaluate__max_tokens=61, sample__max_new_tokens=1,
@@ -31,7 +31,7 @@ def check(program, report):
         prompts = [part for text in TEXTS for part in ("--prompt", text)]
         samples = program.json("sample", run, *prompts, "--max-new-tokens", 1, "--greedy")["samples"]
         ours = [sample["prompt_tokens"] for sample in samples]
-        report.same(f"{name}: tokens of {len(TEXTS)} texts", ours, [tokenizer.encode(text) for text in TEXTS])
+        report.same(f"{name}: tokens for {len(TEXTS)} texts", ours, [tokenizer.encode(text) for text in TEXTS])
         decoded = [tokenizer.decode(tokens, clean_up_tokenization_spaces=False) for tokens in ours]
-        report.same(f"{name}: the texts again", decoded, TEXTS)
+        report.same(f"{name}: decoded texts", decoded, TEXTS)
         report.holds(f"{name}: end of text", tokenizer.eos_token_id is not None, f"{tokenizer.eos_token!r}")

@@ -1,4 +1,4 @@
-"""TensorBoard shows what metrics.jsonl holds: of a run that went through, and of one that was killed and resumed."""
+"""TensorBoard matches metrics.jsonl, for an uninterrupted run and for one that was killed and resumed."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ READER = Path(__file__).with_name("check_tensorboard.py")
 
 
 def check(program, report):
-    read(report, "a run that went through", program.trained)
-    read(report, "a run that was killed and resumed", killed_and_resumed(program))
+    read(report, "uninterrupted run", program.trained)
+    read(report, "killed and resumed run", killed_and_resumed(program))
 
 
 def read(report, what, run):
@@ -20,7 +20,7 @@ def read(report, what, run):
 
 
 def killed_and_resumed(program):
-    """A run killed between two checkpoints, so that resuming it takes logged steps back."""
+    """A run killed between two checkpoints, so that resuming it discards logged steps."""
     process = program.start("killed", train__steps=300, checkpoint__every_steps=25)
     try:
         while True:

@@ -1,4 +1,4 @@
-"""oss-run as its users run it: a binary, experiment files, run directories."""
+"""Runs oss-run as its users do: a binary, experiment files, run directories."""
 
 import json
 import os
@@ -6,8 +6,8 @@ import subprocess
 import tomllib
 from functools import cached_property
 
-# Every dimension differs from every other, so that a transposed or mixed-up tensor cannot go unseen, and the
-# window is shorter than the sequences. The weights start large enough for the experts and sinks to matter.
+# All dimensions differ, so that a transposed or swapped tensor cannot go unnoticed, and the window is shorter than the
+# sequences. The initial weights are large enough for the experts and sinks to matter.
 EXPERIMENT = """
 [run]
 seed = 7
@@ -39,7 +39,7 @@ steps = 50
 global_batch_size = 4
 micro_batch_size = 2
 sequence_length = 61
-balance_loss = 0.0
+router_aux_loss_coef = 0.0
 device = "cpu"
 [checkpoint]
 every_steps = 25
@@ -57,7 +57,7 @@ SETTINGS = tomllib.loads(EXPERIMENT)
 
 
 class Program:
-    """Runs the binary in a scratch directory, untouched by the caller's settings and without the network."""
+    """Runs the binary in a scratch directory, isolated from the caller's settings and the network."""
 
     def __init__(self, binary, directory):
         self.binary = binary
@@ -67,11 +67,11 @@ class Program:
         self.environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(directory / "hub")}
 
     def call(self, *arguments):
-        """Standard output of one call; a failure raises with the program's own message."""
+        """Standard output of one call; a failure raises an error with the program's messages."""
         command = [str(self.binary), *map(str, arguments)]
         done = subprocess.run(command, cwd=self.directory, env=self.environment, capture_output=True, text=True)
         if done.returncode != 0:
-            raise RuntimeError(f"`{' '.join(command)}` ended with status {done.returncode}:\n{done.stderr}")
+            raise RuntimeError(f"`{' '.join(command)}` exited with status {done.returncode}:\n{done.stderr}")
         return done.stdout
 
     def json(self, *arguments):
@@ -79,7 +79,7 @@ class Program:
         return json.loads(self.call(*arguments, "--json"))
 
     def run(self, name, **values):
-        """Takes the experiment with other `section__key` values through its whole graph; its run directory."""
+        """Runs all stages of the experiment, with `section__key` values changed; returns the run directory."""
         self.call(*self.arguments(name, **values))
         return self.only_run(name)
 
@@ -88,14 +88,14 @@ class Program:
         return run
 
     def start(self, name, **values):
-        """As `run`, but returns the process at once."""
+        """Like `run`, but returns the process without waiting."""
         command = [str(self.binary), *map(str, self.arguments(name, **values))]
         return subprocess.Popen(
             command, cwd=self.directory, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def arguments(self, name, **values):
-        """Of the call that `run` makes; the experiment's file is written."""
+        """Writes the experiment file and returns the arguments for `run`."""
         file = self.file(f"{name}.toml", EXPERIMENT)
         settings = [f"{key.replace('__', '.')}={value}" for key, value in values.items()]
         changes = [part for setting in settings for part in ("--set", setting)]
@@ -103,11 +103,11 @@ class Program:
 
     @cached_property
     def trained(self):
-        """One trained model that several checks look at."""
+        """One trained model, shared by several checks."""
         return self.run("trained")
 
     def export(self, run, step=None):
-        """An f32 Hugging Face directory of a checkpoint."""
+        """Exports a checkpoint as an f32 Hugging Face directory."""
         out = self.directory / f"export-{run.parent.name}-{'last' if step is None else step}"
         if not out.exists():
             chosen = [] if step is None else ["--step", step]

@@ -1,4 +1,4 @@
-"""transformers' GptOss, as the side that oss-run must agree with."""
+"""transformers' GptOss, the reference for oss-run."""
 
 import torch
 from transformers import AutoModelForCausalLM, logging
@@ -23,23 +23,23 @@ under a sky with so many stars that even the oldest turtle had never finished co
 
 
 def load(directory):
-    """The model of a Hugging Face directory in f32, whatever it is stored in."""
+    """Loads the model of a Hugging Face directory in f32, whatever its stored dtype."""
     model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
     )
-    # transformers freezes the padding token's row; here that token closes every document and is learnt.
+    # transformers freezes the padding token's row, but here that token ends every document and is trained.
     model.get_input_embeddings().padding_idx = None
     return model.eval()
 
 
 @torch.no_grad()
 def logits(model, tokens):
-    """[T, V] of one sequence."""
+    """Logits [T, V] for one sequence."""
     return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
 
 
 def document_tokens(tokenizer, text, end_of_text):
-    """A text file's tokens as prepare makes them: trimmed documents, empty ones dropped, each one closed."""
+    """A text file's tokens as prepare produces them: documents trimmed, empty ones dropped, end-of-text after each."""
     documents = [document.strip() for document in text.split("<|endoftext|>")]
     return [token for document in documents if document for token in [*tokenizer.encode(document), end_of_text]]
 
@@ -56,7 +56,7 @@ def window_loss(model, tokens, length):
 
 @torch.no_grad()
 def greedy(model, prompt, count, end_of_text):
-    """New tokens up to `count` or end-of-text (left out), and the narrowest lead of a chosen token."""
+    """Up to `count` new tokens before end-of-text, and the smallest margin of a chosen token over the runner-up."""
     prompt = torch.tensor([prompt])
     made = model.generate(
         prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=count, output_logits=True,
@@ -72,7 +72,7 @@ def without_end(tokens, end_of_text):
 
 
 def training_loss(model, inputs, targets, masks=None):
-    """Cross-entropy of a batch, and the balancing loss averaged over the layers."""
+    """Cross-entropy of a batch, and the load-balancing loss averaged over the layers."""
     router_logits = []
     hooks = [
         layer.mlp.router.register_forward_hook(lambda _module, _inputs, routed: router_logits.append(routed[0]))
@@ -88,8 +88,8 @@ def training_loss(model, inputs, targets, masks=None):
 
 
 def document_masks(ids, end_of_text, window):
-    """Additive masks under which a token sees only its own document, [B, 1, T, T]."""
-    document = (ids == end_of_text).cumsum(1)  # end-of-text is the first token of the document after it
+    """Additive masks [B, 1, T, T] that restrict attention to a token's own document."""
+    document = (ids == end_of_text).cumsum(1)  # end-of-text counts as the first token of the next document
     query, key = torch.arange(ids.shape[1])[:, None], torch.arange(ids.shape[1])[None]
     seen = (document[:, None, :, None] == document[:, None, None, :]) & (key <= query)
     hidden = torch.finfo(torch.float32).min

@@ -1,26 +1,26 @@
-"""What was measured, against which bound."""
+"""Prints each measurement with its bound."""
 
 
 class Report:
-    """Prints one line a check and counts them."""
+    """Prints one line per check and counts them."""
 
     def __init__(self):
         self.num_passed = 0
         self.num_failed = 0
 
     def below(self, what, value, bound):
-        """Passes where `value <= bound`; NaN fails."""
+        """Passes if `value <= bound`; NaN fails."""
         self._line(value <= bound, f"{what}: {value:.3g} (at most {bound:.3g})")
 
     def same(self, what, ours, theirs):
-        """Passes where both sides are equal."""
+        """Passes if both sides are equal."""
         if ours == theirs:
             self._line(True, f"{what}: identical")
         else:
             self._line(False, f"{what}: differs\n        oss-run   {ours}\n        reference {theirs}")
 
     def holds(self, what, condition, detail):
-        """Passes where `condition` is true."""
+        """Passes if `condition` is true."""
         self._line(bool(condition), f"{what}: {detail}")
 
     def failed(self, what, why):

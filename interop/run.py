@@ -1,9 +1,9 @@
-"""Holds oss-run to the programs that its users combine it with: transformers, torch, TensorBoard and Chromium.
+"""Checks oss-run against the programs it is used with: transformers, torch, TensorBoard and Chromium.
 
-    make interop                                      # every check, in its own virtual environment
-    python interop/run.py [--binary PATH] [CHECK]...  # some of them, as in CHECKS
+    make interop                                      # all checks, in their own virtual environment
+    python interop/run.py [--binary PATH] [CHECK]...  # selected checks, see CHECKS
 
-Each check prints what it measured and the bound; the last line counts, and the exit status is 1 if any failed.
+Each check prints its measurements with their bounds. The last line counts the results; the exit status is 1 if any failed.
 """
 
 import argparse
@@ -27,9 +27,9 @@ def main():
     parser.add_argument("--binary", type=Path, default=REPOSITORY / "target/release/oss-run")
     arguments = parser.parse_args()
     if unknown := set(arguments.checks) - set(CHECKS):
-        parser.error(f"no check is called {', '.join(sorted(unknown))}; choose from {', '.join(CHECKS)}")
+        parser.error(f"no such check: {', '.join(sorted(unknown))}; choose from {', '.join(CHECKS)}")
     if not arguments.binary.exists():
-        parser.error(f"{arguments.binary} is not there; build it with `cargo build --release`")
+        parser.error(f"{arguments.binary} does not exist; build it with `cargo build --release`")
 
     torch.set_num_threads(2)
     report = Report()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: scripts/check-dist.sh
-# What `make dist` made, tried as its users would: the digests, the tarball unpacked somewhere else, and the wheel in a
-# fresh virtual environment; each trains a small model with nothing of this repository in reach.
+# Tests the packages of `make dist` as a user would: verifies the digests, unpacks the tarball elsewhere, and installs the
+# wheel into a fresh virtual environment. Each then trains a small model without access to this repository.
 set -euo pipefail
 cd "$(dirname "$0")/../target/packages"
 packages="$PWD"
@@ -14,7 +14,7 @@ cat >"$scratch/tiny.toml" <<'TOML'
 [dataset]
 files = ["text.txt"]
 tokenizer = "bytes"
-validation.share = 0.1
+validation.fraction = 0.1
 
 [model]
 preset = "tiny"
@@ -30,7 +30,7 @@ device = "cpu"
 warmup_steps = 1
 TOML
 
-# try PROGRAM: it starts, loads the libraries that lie beside it and no others, and trains.
+# try PROGRAM: checks that it starts, loads the libraries packaged with it and no others, and trains.
 try() {
     local program="$1" libraries
     libraries="$(realpath "$(dirname "$program")/../lib/oss-run")"
@@ -43,7 +43,7 @@ try() {
         env -i HOME="$scratch" "$program" tiny.toml >/dev/null 2>"$scratch/messages") ||
         { cat "$scratch/messages" >&2; exit 1; }
     compgen -G "$scratch/runs/tiny/*/export/model.safetensors" >/dev/null ||
-        { echo "error: $program exported nothing" >&2; exit 1; }
+        { echo "error: $program did not export a model" >&2; exit 1; }
 }
 
 tar --extract --file "$(echo "$packages"/*.tar.xz)" --directory "$scratch"
@@ -58,11 +58,11 @@ import base64, csv, hashlib, sys, zipfile
 wheel = zipfile.ZipFile(sys.argv[1])
 [record] = [name for name in wheel.namelist() if name.endswith(".dist-info/RECORD")]
 rows = {name: (digest, size) for name, digest, size in csv.reader(wheel.read(record).decode().splitlines())}
-assert set(rows) == set(wheel.namelist()), "RECORD lists other files than the wheel holds"
+assert set(rows) == set(wheel.namelist()), "RECORD does not list exactly the files in the wheel"
 for name, (digest, size) in rows.items():
     if name != record:
         found = base64.urlsafe_b64encode(hashlib.sha256(wheel.read(name)).digest()).decode().rstrip("=")
-        assert (digest, int(size)) == (f"sha256={found}", wheel.getinfo(name).file_size), f"RECORD is wrong on {name}"
+        assert (digest, int(size)) == (f"sha256={found}", wheel.getinfo(name).file_size), f"wrong RECORD entry for {name}"
 PYTHON
 python3 -m venv "$scratch/venv"
 pip=("$scratch/venv/bin/pip" --quiet --disable-pip-version-check)
@@ -70,5 +70,5 @@ pip=("$scratch/venv/bin/pip" --quiet --disable-pip-version-check)
 try "$scratch/venv/bin/oss-run"
 "${pip[@]}" uninstall --yes oss-run
 [[ ! -e $scratch/venv/bin/oss-run && ! -e $scratch/venv/lib/oss-run ]] ||
-    { echo "error: pip left files of oss-run behind" >&2; exit 1; }
+    { echo "error: pip left oss-run's files behind" >&2; exit 1; }
 echo "the tarball and the wheel work" >&2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: scripts/deny.sh
-# Holds the dependencies to deny.toml. Advisories need RustSec's database, a git repository: where it cannot be fetched
-# and no copy is kept, they are left out, and that is said.
+# Checks the dependencies against deny.toml. Advisories need RustSec's database, a git repository. If it can neither be
+# fetched nor found in the cache, they are skipped with a message.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,5 +12,5 @@ cargo deny check --hide-inclusion-graph bans licenses sources
 if cargo deny fetch db 2>/dev/null; then
     cargo deny --offline check advisories
 else
-    echo "advisories not checked: RustSec's database cannot be fetched from here" >&2
+    echo "advisories not checked: cannot fetch RustSec's database" >&2
 fi

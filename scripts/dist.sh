@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # usage: scripts/dist.sh
-# Makes target/packages: oss-run-VERSION-linux-x86_64[-cuda].tar.xz (program and libraries, to be unpacked anywhere), a
-# Python wheel of the same files, and SHA256SUMS. Needs what `make build` needs, binutils and xz.
+# Creates target/packages: oss-run-VERSION-linux-x86_64[-cuda].tar.xz (program and libraries, relocatable), a Python wheel
+# of the same files, and SHA256SUMS. Needs what `make build` needs, plus binutils and xz.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 features="$(scripts/cargo-features.sh)"
-# The build machine's own libtorch is left out of the run path: the packages bring theirs.
-# shellcheck disable=SC2086 # flags, none or two words
+# Leaves the build machine's libtorch out of the rpath: the packages contain their own.
+# shellcheck disable=SC2086 # zero or two flags
 OSS_RUN_DIST=1 cargo build --profile dist $features
 
 version="$(cargo pkgid)"
 version="${version##*[#@]}"
 name="oss-run-$version-linux-x86_64${features:+-cuda}"
-# Archives of the same sources are the same bytes.
+# Archives built from the same sources are byte-identical.
 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
 export SOURCE_DATE_EPOCH
 
@@ -23,7 +23,7 @@ tree="$packages/$name"
 mkdir -p "$tree"
 scripts/install.sh "$tree" target/dist/oss-run
 cp LICENSE README.md "$tree/"
-# The symbol tables, a fifth of libtorch: only debuggers read them.
+# Symbol tables are a fifth of libtorch, and only debuggers need them.
 find "$tree/lib/oss-run" \( -name 'libtorch*.so' -o -name 'libc10*.so' \) -exec strip --strip-unneeded {} +
 
 tar --create --directory "$packages" --sort=name --owner=0 --group=0 --numeric-owner \

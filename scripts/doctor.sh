@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What building and running oss-run needs, and what this machine has. Works before anything is built; after a build
-# the program adds what it sees itself.
+# Reports what oss-run needs to build and run, and what this machine has. Works before the first build; after it, adds the
+# program's own report.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/tools.sh
@@ -18,12 +18,12 @@ row cpu "$(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev
 row memory "$(awk '/^MemTotal/ { total = $2 } /^MemAvailable/ { free = $2 }
     END { printf "%.1f GB, %.1f GB available", total / 1e6, free / 1e6 }' /proc/meminfo 2>/dev/null || echo unknown)"
 gpu="$(nvidia-smi --query-gpu=name,memory.total --format=csv,noheader 2>/dev/null | paste -sd ';' || true)"
-row gpu "${gpu:-none that nvidia-smi shows}"
+row gpu "${gpu:-none found by nvidia-smi}"
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}"
 while [[ ! -d $cache ]]; do cache="$(dirname "$cache")"; done
 free() { df --output=avail -BG "$1" | tail -n 1 | tr -d ' G'; }
-row disk "$(free .) GB free here, $(free "$cache") GB free in $cache (the CPU set takes 1.2 GB to set up, the CUDA set 8)"
+row disk "$(free .) GB free here, $(free "$cache") GB free in $cache (setup needs 1.2 GB for the CPU libraries, 8 GB for CUDA)"
 
 problems="$(missing_tools)"
 if [[ -n ${LIBTORCH:-} ]]; then
@@ -31,9 +31,9 @@ if [[ -n ${LIBTORCH:-} ]]; then
     [[ -e $LIBTORCH/lib/libtorch_cpu.so ]] ||
         problems+="${problems:+$'\n'}LIBTORCH=$LIBTORCH has no lib/libtorch_cpu.so; correct it or unset it"
 elif [[ -e .libtorch/torch/lib/libtorch_cpu.so ]]; then
-    row libtorch "$(cat .libtorch/torch/build-version 2>/dev/null || echo 'of an unknown version') at $(realpath .libtorch)"
+    row libtorch "$(cat .libtorch/torch/build-version 2>/dev/null || echo 'unknown version') at $(realpath .libtorch)"
 else
-    row libtorch "not set up yet; \`make setup\` fetches the $(libtorch_variant) set"
+    row libtorch "not set up yet; \`make setup\` downloads the $(libtorch_variant) libraries"
 fi
 
 if [[ -n $problems ]]; then
@@ -44,5 +44,5 @@ if [[ -x target/release/oss-run ]]; then
     echo
     target/release/oss-run doctor
 else
-    row program "not built yet: \`make quickstart\` builds and tries it"
+    row program "not built yet; \`make quickstart\` builds and runs it"
 fi

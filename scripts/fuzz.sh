@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # usage: scripts/fuzz.sh SECONDS [TARGET...]
-# Builds the fuzz targets (all, unless some are named), runs each for SECONDS, and fails if one found something: a panic,
-# an abort, an allocation over 1 GiB, 2 GiB in all, or an input that takes 10 seconds.
-# FUZZ_SANITIZER=none builds and runs faster, and sees the memory of the whole process alone.
-# FUZZ_JOBS (the number of cores) run at once. What is learnt goes to FUZZ_CORPUS (fuzz/corpus), the logs beside the
-# findings to fuzz/artifacts.
+# Builds the fuzz targets (all by default), runs each for SECONDS, and fails on any finding: a panic, an abort, an
+# allocation over 1 GiB, over 2 GiB in total, or an input that takes 10 seconds.
+# FUZZ_SANITIZER=none builds and runs faster, but only the process's total memory is limited.
+# FUZZ_JOBS targets (default: the number of cores) run in parallel. New inputs go to FUZZ_CORPUS (default: fuzz/corpus),
+# findings and logs to fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds="$1"
@@ -16,14 +16,14 @@ corpus="${FUZZ_CORPUS:-fuzz/corpus}"
 if ! cargo fuzz --version >/dev/null 2>&1; then
     cargo install --locked cargo-fuzz
 fi
-# The same versions as the program's, plus what only fuzzing needs.
+# Start from the program's versions; cargo adds what only fuzzing needs.
 cp Cargo.lock fuzz/Cargo.lock
-# Coverage and sanitizers are flags of nightly compilers, which a stable one takes in this mode.
+# Coverage and sanitizers are nightly flags; RUSTC_BOOTSTRAP makes the stable compiler accept them.
 RUSTC_BOOTSTRAP=1 cargo fuzz build --sanitizer "${FUZZ_SANITIZER:-address}"
 
 libtorch="$(realpath "${LIBTORCH:-.libtorch/torch}")"
 export LD_LIBRARY_PATH="$libtorch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-# Readers take paths: the files of a target lie in memory.
+# Readers take paths, so each target keeps its files in memory.
 TMPDIR="$(mktemp -d /dev/shm/oss-run-fuzz.XXXXXX)"
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
@@ -59,6 +59,6 @@ for target in "${targets[@]}"; do
     echo "$name: ${runs:-unknown} runs, ${coverage:-no coverage}"
 done
 if ((${#failed[@]})); then
-    echo "error: findings in ${failed[*]}; the inputs lie in fuzz/artifacts, see fuzz/README.md" >&2
+    echo "error: findings in ${failed[*]}; the inputs are in fuzz/artifacts, see fuzz/README.md" >&2
     exit 1
 fi

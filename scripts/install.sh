@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: scripts/install.sh PREFIX [PROGRAM]
-# Copies the built program (target/release/oss-run unless told) to PREFIX/bin and the libraries that it loads to
-# PREFIX/lib/oss-run, where it looks first: the result needs neither this repository nor the user's cache.
+# Copies the program (default: target/release/oss-run) to PREFIX/bin and its libraries to PREFIX/lib/oss-run, where it
+# looks first. The result needs neither this repository nor the user's cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 prefix="$1"
@@ -13,7 +13,7 @@ mkdir -p "$prefix/bin" "$prefix/lib"
 partial="$(mktemp -d "$prefix/lib/.oss-run.XXXXXX")"
 trap 'rm -rf "$partial"' EXIT
 
-# libtorch and NVIDIA's libraries search their own directory, so all of them lie side by side.
+# libtorch and NVIDIA's libraries search their own directory, so all of them go into one.
 find "$libtorch/lib" -maxdepth 1 -name '*.so*' -exec cp --target-directory "$partial" {} +
 if [[ -d $libtorch/../nvidia ]]; then
     find "$libtorch/../nvidia" -path '*/lib/*.so*' -exec cp --target-directory "$partial" {} +
@@ -29,7 +29,7 @@ install -m 755 "$program" "$prefix/bin/.oss-run.new"
 mv "$prefix/bin/.oss-run.new" "$prefix/bin/oss-run"
 
 if LC_ALL=C ldd "$prefix/bin/oss-run" | grep 'not found' >&2; then
-    echo "error: the installed program misses the libraries above; run \`make clean\` and \`make install\` again" >&2
+    echo "error: the installed program cannot find the libraries above; run \`make clean\` and \`make install\` again" >&2
     exit 1
 fi
 echo "installed $prefix/bin/oss-run with its libraries in $libraries" >&2

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
 # usage: scripts/interop-venv.sh DIRECTORY
-# Makes the virtual environment of `make interop` and `make bench`; DIRECTORY/ready marks it complete.
+# Creates the virtual environment for `make interop` and `make bench`; DIRECTORY/ready marks it as complete.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 directory="$1"
 
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    echo "error: the interop checks need Python 3.11 or newer; install one and put it first in PATH as python3" >&2
+    echo "error: the interop checks need Python 3.11 or newer; install it and put it first in PATH as python3" >&2
     exit 1
 fi
 rm -rf "$directory"
 if ! python3 -m venv "$directory"; then
-    echo "error: python3 cannot make virtual environments; for example: sudo apt install python3-venv" >&2
+    echo "error: python3 cannot create virtual environments; for example: sudo apt install python3-venv" >&2
     exit 1
 fi
-echo "fetching torch, transformers and tensorboard into $directory (5 GB; transformers needs the whole of torch)" >&2
+echo "downloading torch, transformers and tensorboard into $directory (5 GB; transformers needs all of torch)" >&2
 "$directory/bin/pip" install --quiet --disable-pip-version-check --requirement interop/requirements.txt >&2
 if ! command -v chromedriver >/dev/null; then
-    echo "the check of reports opens them in Chromium; for example: sudo apt install chromium chromium-driver" >&2
+    echo "the report check needs Chromium; for example: sudo apt install chromium chromium-driver" >&2
 fi
 touch "$directory/ready"

@@ -1,11 +1,11 @@
-"""Keeps the parts of PyTorch's wheels that oss-run links in the user's cache, and prints where.
+"""Installs into the user's cache the parts of PyTorch's wheels that oss-run links, and prints the directory.
 
 usage: python3 scripts/libtorch_wheels.py cpu|cuda|cuda-link
 
-The wheels are named, with their digests, in libtorch-VARIANT.txt beside this file. What they hold lands in
-${XDG_CACHE_HOME:-~/.cache}/oss-run/libtorch-2.11.0-VARIANT, in the wheels' own relative places, because the
-libraries look for each other there. A directory appears under that name only once it is complete; one that has
-lost or changed a file since is replaced. Messages go to stderr; the only line on stdout is the directory.
+libtorch-VARIANT.txt beside this file lists the wheels with their digests. Their files go to
+${XDG_CACHE_HOME:-~/.cache}/oss-run/libtorch-2.11.0-VARIANT, under the same relative paths as in the wheels, because the
+libraries look for each other there. The directory gets that name only once it is complete; it is replaced if a file is
+missing or has changed since. Messages go to stderr; the only line on stdout is the directory.
 """
 
 import contextlib
@@ -40,17 +40,17 @@ CPU_FILES = [
 LINK_FILES = ["torch/lib/libtorch_cuda.so", "torch/lib/libc10_cuda.so", "nvidia/*/include/*"]
 CUDA_FILES = ["torch/lib/*.so*", "nvidia/*/lib/*.so*", "nvidia/*/include/*"]
 
-# For each variant: the files kept, the suffix that libtorch's own archives write after the version, and the room
-# that the wheels and what is kept of them take together.
+# For each variant: the files to keep, the version suffix as in libtorch's own archives, and the disk space needed for the
+# wheels and the kept files together.
 VARIANTS = {
     "cpu": (CPU_FILES, "cpu", 1.2e9),
     "cuda": (CPU_FILES + CUDA_FILES, "cu130", 8e9),
     "cuda-link": (CPU_FILES + LINK_FILES, "cu130", 2e9),
 }
-# Left out everywhere: Python's bindings, and the libraries that only they load.
+# Left out of every variant: the Python bindings, and the libraries that only they load.
 DROPPED = ["torch/lib/libtorch_python.so", "torch/lib/libshm.so", "torch/lib/libtorch_global_deps.so"]
 
-# The tags that the pinned wheels carry. They are named, so that any pip on any Python fetches these wheels.
+# The platform tags of the pinned wheels, spelled out so that any pip on any Python downloads these wheels.
 PLATFORMS = ["2_28", "2_27", "2_25", "2_18", "2_17", "2_12", "2_5"]
 
 
@@ -64,20 +64,20 @@ def main():
     if not is_complete(directory, identity):
         cache.mkdir(parents=True, exist_ok=True)
         with exclusive(cache / f"{directory.name}.lock"):
-            # Another set-up may have finished while this one waited for the lock.
+            # Another process may have finished the installation while this one waited for the lock.
             if not is_complete(directory, identity):
                 install(variant, directory, identity)
     print(directory)
 
 
 def identity_of(variant):
-    """Digest of everything that decides what an installed directory holds."""
+    """Digest of everything that determines the contents of an installed directory."""
     described = [pinned_wheels(f"libtorch-{variant}.txt"), VARIANTS[variant][:2], DROPPED]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 def pinned_wheels(name):
-    """The requirement lines of a list and of those it includes."""
+    """The requirement lines of a list and of the lists it includes."""
     wheels = []
     for line in (SCRIPTS / name).read_text().splitlines():
         if line.startswith("-r "):
@@ -88,7 +88,7 @@ def pinned_wheels(name):
 
 
 def is_complete(directory, identity):
-    """Whether every file is still there in its size; says which one is not."""
+    """Whether every file still exists with its size; reports the first that does not."""
     try:
         stamp = json.loads((directory / STAMP).read_text())
     except (OSError, ValueError):
@@ -101,19 +101,19 @@ def is_complete(directory, identity):
         except OSError:
             found = None
         if found != size:
-            print(f"{directory / name} is damaged or gone: installing libtorch again", file=sys.stderr)
+            print(f"{directory / name} is damaged or missing; reinstalling libtorch", file=sys.stderr)
             return False
     return True
 
 
 @contextlib.contextmanager
 def exclusive(path):
-    """Holds a lock file that the kernel frees however this process ends."""
+    """Holds a file lock, which the kernel releases however this process ends."""
     with open(path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"another set-up is at work on {path.stem}: waiting for it", file=sys.stderr)
+            print(f"another setup is installing {path.stem}; waiting for it", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -126,8 +126,8 @@ def install(variant, directory, identity):
     free_bytes = shutil.disk_usage(directory.parent).free
     if free_bytes < needed_bytes:
         sys.exit(
-            f"error: {directory.parent} has {free_bytes / 1e9:.1f} GB free and libtorch ({variant}) needs "
-            f"{needed_bytes / 1e9:.1f} GB while it is set up; free some, or set XDG_CACHE_HOME to a larger disk"
+            f"error: {directory.parent} has {free_bytes / 1e9:.1f} GB free, but installing libtorch ({variant}) "
+            f"needs {needed_bytes / 1e9:.1f} GB; free some space, or set XDG_CACHE_HOME to a larger disk"
         )
     partial = pathlib.Path(tempfile.mkdtemp(prefix=partial_prefix, dir=directory.parent))
     try:
@@ -159,11 +159,11 @@ def download(variant, wheels):
     for legacy in ("manylinux2014", "manylinux2010", "manylinux1"):
         command += ["--platform", f"{legacy}_x86_64"]
     command += ["--requirement", str(SCRIPTS / f"libtorch-{variant}.txt")]
-    print(f"fetching libtorch {VERSION} ({variant}) from PyPI", file=sys.stderr)
+    print(f"downloading libtorch {VERSION} ({variant}) from PyPI", file=sys.stderr)
     if subprocess.run(command, stdout=sys.stderr).returncode != 0:
         sys.exit(
-            "error: pip could not fetch libtorch's wheels (its own message is above); check the network, or name "
-            "a mirror with PIP_INDEX_URL, and run `make setup` again"
+            "error: pip could not download libtorch's wheels (see its message above); check the network, or set "
+            "PIP_INDEX_URL to a mirror, and run `make setup` again"
         )
 
 

@@ -1,9 +1,9 @@
-"""Packs an installed tree (bin/oss-run, lib/oss-run) as a Python wheel that depends on nothing.
+"""Packs an installed tree (bin/oss-run, lib/oss-run) as a Python wheel without dependencies.
 
     python3 scripts/wheel.py TREE VERSION DIRECTORY
 
-The wheel holds no Python: installers put the program among the scripts and the libraries under the environment's lib/,
-where the program looks for them ($ORIGIN/../lib/oss-run).
+The wheel contains no Python: pip installs the program as a script and the libraries under the environment's lib/, where the
+program looks for them ($ORIGIN/../lib/oss-run).
 """
 
 import base64
@@ -46,13 +46,13 @@ Description-Content-Type: text/markdown
 
 
 def glibc_minor(files):
-    """The newest glibc 2.x whose symbols one of the files needs: what the platform tag promises to run on."""
+    """The newest glibc 2.x that any of the files needs symbols from, for the platform tag."""
     needed = subprocess.run(["readelf", "--version-info", "--wide", *files], capture_output=True, text=True, check=True)
     return max(int(minor) for minor in re.findall(r"Name: GLIBC_2\.(\d+)", needed.stdout))
 
 
 class Wheel:
-    """A zip file that writes its own RECORD at the end; the same content gives the same bytes."""
+    """A zip file that writes its own RECORD at the end; equal contents give equal bytes."""
 
     def __init__(self, path, info):
         self.info = info

@@ -1,4 +1,4 @@
-//! The program: read the command line, do it, end with a status that says how it went.
+//! The program: parse the command line, run the command, exit with a status code.
 
 use oss_run::cli;
 use oss_runs::interrupt;

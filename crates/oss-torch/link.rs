@@ -2,6 +2,8 @@
 //!
 //! Cargo gives link arguments to the targets of the package that prints them alone, so that each prints them itself.
 
+#![expect(clippy::print_stdout, reason = "Cargo reads what a build script prints")]
+
 fn main() {
     println!("cargo::rerun-if-env-changed=DEP_OSS_RUN_BRIDGE_LINK_ARGS");
     let arguments = std::env::var("DEP_OSS_RUN_BRIDGE_LINK_ARGS").unwrap_or_default();

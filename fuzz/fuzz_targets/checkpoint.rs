@@ -1,12 +1,12 @@
-//! A checkpoint of one rank: its `manifest.json` (with the digest that makes its content count), a byte 0xFF, which no
-//! JSON holds, and its file of tensors.
+//! A checkpoint of one rank: its `manifest.json` (with a recomputed digest), the byte 0xFF, which cannot occur in
+//! JSON, and its tensor file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oss_run::checkpoint::Checkpoint;
+use oss_train::checkpoint::Checkpoint;
 use oss_run_fuzz::Scratch;
 
-/// What stands in front of the digest, and after it.
+/// The text before the digest, and after it.
 const DIGEST_OPEN: &[u8] = b",\"digest\":\"";
 const DIGEST_CLOSE: &[u8] = b"\"}\n";
 

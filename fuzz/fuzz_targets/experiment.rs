@@ -1,9 +1,9 @@
-//! An experiment in layers: the file, the file that it may extend or sweep over, `--set` and `--unset` arguments, one a
-//! line, parted by lines `#----`.
+//! An experiment in layers: the file, the file that it may extend or sweep over, `--set` and `--unset` arguments, one per
+//! line; the layers are separated by lines `#----`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oss_run::experiment::{Experiment, Overrides, load, load_trial};
+use oss_config::{Experiment, Overrides, load, load_trial};
 use oss_run::sweep::trials;
 use oss_run_fuzz::Scratch;
 
@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
         }
     };
     let written = resolved.experiment.to_toml().expect("an experiment can be written");
-    let read = Experiment::from_toml_str("written", &written).expect("what was written can be read");
+    let read = Experiment::from_toml_str("written", &written).expect("a written experiment can be read");
     assert_eq!(read, resolved.experiment);
     let Some(sweep) = resolved.sweep else { return };
     for values in trials(&sweep).unwrap_or_default().iter().take(8) {

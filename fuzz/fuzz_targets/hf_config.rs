@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oss_run::hf_format::HfDirectory;
+use oss_train::hf_format::HfDirectory;
 use oss_run_fuzz::Scratch;
 
 const WEIGHTS: &[u8] = include_bytes!("../seeds/safetensors/exported.safetensors");

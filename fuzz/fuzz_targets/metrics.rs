@@ -1,8 +1,8 @@
-//! `metrics.jsonl`: read whole, from its end, and opened to go on.
+//! `metrics.jsonl`: read whole, read from its end, and opened to resume.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oss_run::monitor::{MetricsLog, MetricsTail};
+use oss_runs::monitor::{MetricsLog, MetricsTail};
 use oss_run_fuzz::Scratch;
 
 fuzz_target!(|data: &[u8]| {
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(tail.step, lines.last().map(|line| line.step));
     }
     drop(MetricsLog::open(&path, Some(10)).expect("damaged lines are dropped"));
-    let kept = MetricsLog::read(&path).expect("what is kept is whole");
+    let kept = MetricsLog::read(&path).expect("the remaining lines are complete");
     assert!(kept.iter().all(|line| line.step <= 10));
     if let Ok(lines) = whole {
         assert!(kept.iter().eq(lines.iter().filter(|line| line.step <= 10)));

@@ -1,4 +1,4 @@
-//! Parquet: footer, page headers and pages of a file with a column `text`.
+//! Parquet: the footer, page headers and pages of a file with a `text` column.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

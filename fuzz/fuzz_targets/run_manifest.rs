@@ -1,11 +1,11 @@
-//! A run's `manifest.json`: as it is, and with the digest that makes its content count.
+//! A run's `manifest.json`: as is, and with a recomputed digest.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oss_run::run_dir::{Manifest, RunDir};
+use oss_runs::run_dir::{Manifest, RunDir};
 use oss_run_fuzz::Scratch;
 
-/// What stands in front of the digest, and after it.
+/// The text before the digest, and after it.
 const DIGEST_OPEN: &[u8] = b",\n  \"digest\": \"";
 const DIGEST_CLOSE: &[u8] = b"\"\n}\n";
 
@@ -21,6 +21,6 @@ fuzz_target!(|data: &[u8]| {
         scratch.write("manifest.json", &[body, DIGEST_OPEN, digest.as_bytes(), DIGEST_CLOSE].concat());
         let Ok(manifest) = Manifest::load(&run) else { return };
         manifest.save(&run).expect("the temporary directory can be written");
-        assert_eq!(Manifest::load(&run).expect("what was saved loads"), manifest);
+        assert_eq!(Manifest::load(&run).expect("a saved manifest loads"), manifest);
     });
 });

@@ -1,9 +1,9 @@
-//! `model.safetensors` beside the `config.json` of a small model: opened, and every parameter read.
+//! `model.safetensors` beside the `config.json` of a small model: opens it and reads every parameter.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oss_run::hf_format::HfDirectory;
-use oss_run::model::{WeightSource, parameters};
+use oss_train::hf_format::HfDirectory;
+use oss_train::model::{WeightSource, parameters};
 use oss_run_fuzz::Scratch;
 
 const CONFIG: &[u8] = include_bytes!("../seeds/hf_config/exported.json");
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         let Ok(mut directory) = HfDirectory::open(scratch.path()) else { return };
         let model = directory.model().clone();
         for spec in parameters(&model) {
-            if let Ok(tensor) = directory.load(&spec.name) {
+            if let Ok(tensor) = directory.load(spec.parameter) {
                 assert_eq!(tensor.size(), spec.shape);
             }
         }

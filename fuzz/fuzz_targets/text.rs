@@ -1,4 +1,4 @@
-//! `.txt` and `.jsonl`, plain, `.gz` and `.zst`: the input is a file, whose first bytes choose its extension.
+//! `.txt` and `.jsonl`, plain, `.gz` and `.zst`: the first bytes of the input select the extension, the rest is the file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,8 +1,8 @@
-//! `tokenizer.json`: loaded, described, and used on a text.
+//! `tokenizer.json`: loads it, describes it, and encodes and decodes a text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use oss_run::data::Tokenizer;
+use oss_data::Tokenizer;
 use oss_run_fuzz::{Scratch, only_escaping_panics_count};
 
 const TEXT: &str = "One day, a \u{e9}tude\u{301} of 1,234 <|endoftext|> 猫 don't\n\n \tstopped.";

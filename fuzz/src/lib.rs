@@ -1,20 +1,20 @@
-//! What the targets share: files for readers that take a path.
+//! Helpers shared by the targets: files for readers that take a path.
 
 use std::fs;
 use std::panic;
 use std::path::{Path, PathBuf};
 
-use oss_run::data::sources::{ReadOptions, SourceFiles, Watch};
-use oss_run::experiment::{Dataset, Origin};
+use oss_data::sources::{ReadOptions, SourceFiles, Watch};
+use oss_config::{Dataset, Origin};
 use tempfile::TempDir;
 
-/// A directory that lives as long as the target and is written over with every input. `scripts/fuzz.sh` points `TMPDIR`
-/// to memory, and removes what a crash leaves.
+/// A directory that lives as long as the target; every input overwrites its files. `scripts/fuzz.sh` points `TMPDIR` to
+/// memory, and cleans up after a crash.
 pub struct Scratch(TempDir);
 
 impl Scratch {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().expect("a temporary directory can be made"))
+        Self(tempfile::tempdir().expect("a temporary directory can be created"))
     }
 
     pub fn path(&self) -> &Path {
@@ -34,12 +34,12 @@ impl Default for Scratch {
     }
 }
 
-/// Longest document that the targets accept: small, so that a compressed kilobyte cannot take all the time.
+/// Longest document that the targets accept: small, so that a compressed kilobyte cannot use up the time limit.
 const MAX_DOCUMENT_BYTES: usize = 1 << 20;
-/// Documents that are read of one input.
+/// Documents to read from one input.
 const MAX_DOCUMENTS: usize = 4096;
 
-/// Reads a file as `dataset.files` would be; its documents are text, in whose place an error may stand.
+/// Reads a file like `dataset.files`; each document must be text or an error.
 pub fn read_documents(path: &Path) {
     let options = ReadOptions {
         max_document_bytes: MAX_DOCUMENT_BYTES,
@@ -53,8 +53,8 @@ pub fn read_documents(path: &Path) {
     }
 }
 
-/// Some crates panic on damaged files, which the readers turn into errors. libFuzzer's hook would end the process at any
-/// panic; with this one only those count that leave a reader.
+/// Some crates panic on damaged files, and the readers turn that into errors. libFuzzer's hook would abort on any panic;
+/// with this hook, only a panic that escapes a reader counts.
 pub fn only_escaping_panics_count() {
     panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
 }

@@ -1,4 +1,4 @@
-//! What can be written on the command line.
+//! Command-line arguments.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{
-    completions, diff, doctor, evaluate, export, gc, help, init, inside, label, ls, plan, report, reproduce,
+    completions, diff, doctor, evaluate, export, gc, help, init, inspect, label, ls, plan, report, reproduce,
     resume, rm, run, sample, show, sweep,
 };
 use oss_runs::interrupt;
@@ -15,8 +15,8 @@ use oss_runs::run_dir::RunsDir;
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
 ///
 /// `oss-run EXPERIMENT.toml` is short for `oss-run run EXPERIMENT.toml`. RUN is a path, an id or a unique prefix of
-/// one, a name (its newest run), or `last`. Exit status: 0 done, 1 the run failed, 2 the experiment or the command
-/// line is wrong, 75 stopped on request.
+/// one, a name (its newest run), or `last`. Exit status: 0 on success, 1 if the run failed, 2 if the experiment or
+/// the command line is invalid, 75 if stopped on request.
 #[derive(Debug, Parser)]
 #[command(name = "oss-run", version, arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
@@ -26,16 +26,16 @@ pub struct Cli {
     pub(super) common: Common,
 }
 
-/// What every subcommand understands.
+/// Options of every subcommand.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Directory of all runs
-    #[arg(long, global = true, value_name = "D", default_value = "runs")]
+    /// Directory that holds all runs
+    #[arg(long, global = true, value_name = "DIR", default_value = "runs")]
     runs_dir: PathBuf,
-    /// Say more; twice, everything
+    /// Print more; repeat to print everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Say only what is wrong
+    /// Print only warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 }
@@ -45,7 +45,7 @@ impl Common {
         RunsDir::new(&self.runs_dir)
     }
 
-    /// These options as they are written.
+    /// These options as command-line arguments.
     pub(super) fn line(&self) -> Vec<OsString> {
         let mut line = vec!["--runs-dir".into(), self.runs_dir.clone().into()];
         line.extend((0..self.verbose).map(|_| "--verbose".into()));
@@ -63,91 +63,93 @@ impl Common {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write a first experiment file, to be changed
+    /// Create an experiment file from a template
     Init(init::Arguments),
-    /// Run an experiment: every stage that is not fresh
+    /// Run an experiment, skipping stages that are up to date
     Run(run::Arguments),
-    /// Run many trials of an experiment, as the [sweep] section of its file says
+    /// Run the trials of a hyperparameter sweep
     ///
-    /// Each trial is a run. The same command goes on with a sweep that was stopped or killed, runs what is new in one that
-    /// has grown, and helps another process with one that is at work. docs/sweeps.md shows how the section is written.
+    /// The [sweep] section of the experiment file defines the trials. Each trial is a run. Running the same command
+    /// again resumes a sweep that was stopped or killed, runs trials added since, and joins a sweep that another
+    /// process is running. See docs/sweeps.md.
     Sweep(sweep::Arguments),
-    /// Show what a run would do, and what it costs
+    /// Show what a run would do and what it would cost
     Plan(plan::Arguments),
-    /// Go on with a run that stopped
+    /// Resume a stopped or interrupted run
     Resume(resume::Arguments),
-    /// Run a run again from its manifest and compare bit for bit
+    /// Repeat a run from its manifest and compare the results bit for bit
     ///
-    /// It is made again under runs/.reproduced/, from its manifest alone: neither its experiment file nor the environment
-    /// counts. Stopped, the same command goes on. Exit status: 0 identical, 1 different.
+    /// The reproduction is written under runs/.reproduced/. It uses only the manifest: the experiment file and
+    /// environment variables are ignored. If stopped, the same command resumes it. Exit status: 0 if identical, 1 if
+    /// different.
     Reproduce(reproduce::Arguments),
-    /// Validation loss of a run's weights, or their loss on a text
+    /// Compute a run's loss on its validation set or on a text file
     Evaluate(evaluate::Arguments),
-    /// Let a run's weights continue a text
+    /// Generate text with a run's weights
     Sample(sample::Arguments),
-    /// Write a run's weights as a Hugging Face directory
+    /// Export a run's weights as a Hugging Face model directory
     Export(export::Arguments),
-    /// List runs: state, losses, times, labels, and whatever column is asked for
+    /// List runs with their state, losses, times and labels
     ///
-    /// A column is a fact (id, name, state, step, steps, started, duration, size, labels, notes, directory), a key of the
-    /// experiment file (optimizer.lr), or a metric (val_loss, grad_norm), of which the last value counts. The newest run
-    /// stands last.
+    /// A column is a property of the run (id, name, state, step, steps, started, duration, size, labels, notes,
+    /// directory), a key of the experiment file (optimizer.lr), or a metric (val_loss, grad_norm), shown with its last
+    /// value. The newest run comes last.
     Ls(ls::Arguments),
-    /// Show what a run is, what happened to it, and what it made
+    /// Show a run's configuration, history and outputs
     Show(show::Arguments),
     /// Compare two runs: configuration, data, code, environment, metrics
     ///
-    /// In this order: every value of the experiment; what was read, by digest; the program; the machine and its settings
-    /// at the last start; what came out, and the first step with another loss. Speed is shown beside: it is measured, and
-    /// never the same twice.
+    /// Compares, in this order: every value of the experiment; the input data, by digest; the program; the machine and
+    /// its settings at the last start; and the results, with the first step at which the losses differ. Throughput is
+    /// shown for information only, since it is never the same twice.
     Diff(diff::Arguments),
-    /// Give a run labels and notes, or take them away
+    /// Show, set or remove a run's labels and notes
     ///
-    /// What is given here stays when the experiment file is run again, whatever labels and notes that has; `--set
-    /// run.labels.KEY=VALUE` replaces it.
+    /// Labels and notes set here are kept when the experiment file runs again, even if the file sets other ones. `--set
+    /// run.labels.KEY=VALUE` overrides them.
     Label(label::Arguments),
     /// Remove runs
     ///
-    /// Asks first. A run that is being written is not removed, nor one from whose weights another run started. Prepared
-    /// data is shared, and stays until `oss-run gc`.
+    /// Asks for confirmation first. Refuses to remove a run that is in progress, or one whose weights initialized
+    /// another run. Prepared data is shared between runs; use `oss-run gc` to remove it.
     Rm(rm::Arguments),
-    /// Remove what no run needs: prepared data, and what killed processes left
+    /// Remove unused prepared data and leftovers of killed processes
     ///
-    /// Prepared data and learnt tokenizers that no run names go once they are an hour old; so do unfinished files and
-    /// checkpoints, dry runs, half-removed runs, and runs that never started. Runs stay with everything that they need, and
-    /// may be at work meanwhile.
+    /// Removes, once they are an hour old: prepared data and trained tokenizers that no run references, unfinished
+    /// files and checkpoints, dry runs, partly removed runs, and runs that never started. Runs and everything they need
+    /// are kept. It is safe to use while runs are in progress.
     Gc(gc::Arguments),
-    /// Write one HTML file about runs: curves, samples, values, machines
+    /// Write an HTML report on runs or a sweep
     Report(report::Arguments),
-    /// Print the tokens that training used, step by step
-    Batches(inside::BatchesArguments),
-    /// Print the logits after each token of a text
-    Logits(inside::LogitsArguments),
+    /// Print the batches of tokens used in training
+    Batches(inspect::BatchesArguments),
+    /// Print the logits at each position of a prompt
+    Logits(inspect::LogitsArguments),
     /// Print the JSON Schema of experiment files
     Schema,
-    /// Check this machine: libtorch, devices, driver, memory, disk, tokenizer, TensorBoard, hub
+    /// Check this machine: libtorch, GPUs, memory, disk, tokenizer, TensorBoard, hub
     Doctor(doctor::Arguments),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions(completions::Arguments),
 }
 
-/// Reads the command line; a wrong one ends the program with status 2.
+/// Parses the command line; exits with status 2 if it is invalid.
 pub fn parse() -> Cli {
-    let matches = program().try_get_matches_from(spelt_out(std::env::args_os().collect()));
+    let matches = program().try_get_matches_from(expand_shorthand(std::env::args_os().collect()));
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|answer| {
-        // Help and the version are answers of this kind, too. A closed stdout or stderr has nobody to be told.
+        // Help and version output arrive here, too. Nothing can be reported if stdout or stderr is closed.
         let _ = answer.print();
         interrupt::leave(answer.exit_code())
     })
 }
 
-/// The program's command line with its help as people read it.
+/// The clap command with the grouped help.
 pub(super) fn program() -> clap::Command {
-    help::taught(Cli::command())
+    help::with_help(Cli::command())
 }
 
-/// `oss-run EXPERIMENT.toml ...` with its `run` put in.
-fn spelt_out(mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Expands `oss-run EXPERIMENT.toml ...` to `oss-run run EXPERIMENT.toml ...`.
+fn expand_shorthand(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let is_experiment = |word: &OsString| Path::new(word).extension().is_some_and(|end| end == "toml");
     if first_word(&arguments).is_some_and(is_experiment) {
         arguments.insert(1, "run".into());
@@ -203,7 +205,7 @@ mod tests {
             ("oss-run pln a.toml", "oss-run pln a.toml"),
             ("oss-run", "oss-run"),
         ] {
-            assert_eq!(spelt_out(words(short)), words(long), "{short}");
+            assert_eq!(expand_shorthand(words(short)), words(long), "{short}");
         }
     }
 

@@ -6,10 +6,10 @@ use clap::Args;
 use super::arguments::program;
 use super::output::print;
 
-/// What it takes.
+/// Arguments of `oss-run completions`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The shell
+    /// Shell to generate the script for
     shell: clap_complete::Shell,
 }
 

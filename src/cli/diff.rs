@@ -1,22 +1,22 @@
-//! `oss-run diff`: what differs between two runs.
+//! `oss-run diff`: compare two runs.
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
+use super::format;
 use super::output::{print, print_json};
 use super::table::table;
-use super::words;
 use crate::runs::diff::{Difference, Differences};
 use oss_runs::run_dir::RunsDir;
 
-/// What it takes.
+/// Arguments of `oss-run diff`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The first run: a path, an id or the start of one, a name, or `last`
+    /// First run: a path, an id (or a unique prefix), a name, or `last`
     #[arg(value_name = "RUN")]
     left: String,
-    /// The second
+    /// Second run
     #[arg(value_name = "RUN")]
     right: String,
     /// Print the differences as one JSON document
@@ -24,14 +24,14 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Compares the runs and prints what differs. Nothing is written.
+/// Compares the runs and prints the differences. Read-only.
 pub fn diff(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let (left, right) = (runs.resolve(&arguments.left)?, runs.resolve(&arguments.right)?);
     let found = Differences::between(&left, &right)?;
     if arguments.json { print_json(&found) } else { print(&describe(&found)) }
 }
 
-/// Longer values are cut, digests soonest; `--json` has all of them.
+/// Longer values are truncated (digests even more); `--json` prints them in full.
 const MAX_CHARS: usize = 48;
 
 fn describe(found: &Differences) -> String {
@@ -55,22 +55,22 @@ fn describe(found: &Differences) -> String {
         }
     }
     if let [Some(left), Some(right)] = found.tokens_per_second {
-        rows.push(row(["tokens a second (median)", &words::number(left), &words::number(right)]));
+        rows.push(row(["tokens per second (median)", &format::number(left), &format::number(right)]));
     }
     let mut text = table(&["", &left, &right], rows, &[]);
     let number = |loss: Option<f64>| loss.map_or("nan".to_owned(), |loss| loss.to_string());
     text.push_str(&match (&found.first_different_loss, found.common_steps) {
         _ if found.same => {
-            "\nnothing differs: neither configuration, data, code, environment nor metrics\n".to_owned()
+            "\nno differences in configuration, data, code, environment or metrics\n".to_owned()
         }
         (Some(loss), _) => format!(
-            "\nthe loss differs from step {} on: {} and {}\n",
+            "\nlosses differ from step {}: {} and {}\n",
             loss.step,
             number(loss.left),
             number(loss.right)
         ),
-        (None, 0) => "\nthere is no step that both logged\n".to_owned(),
-        (None, steps) => format!("\nthe losses of all {steps} steps that both logged are the same\n"),
+        (None, 0) => "\nthe runs have no logged steps in common\n".to_owned(),
+        (None, steps) => format!("\nlosses are identical at all {steps} common steps\n"),
     });
     text
 }

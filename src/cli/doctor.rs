@@ -1,4 +1,4 @@
-//! `oss-run doctor`: is this machine fit, and what to do where it is not.
+//! `oss-run doctor`: checks the machine and suggests fixes.
 
 mod gpu;
 
@@ -21,7 +21,7 @@ use oss_data::sources::hub::{Hub, HubConfig, Repository};
 use oss_runs::run_dir::{Host, RunsDir, free_bytes};
 use oss_runs::storage::FileLock;
 
-/// What it takes.
+/// Arguments of `oss-run doctor`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Print the checks as one JSON document
@@ -29,12 +29,12 @@ pub struct Arguments {
     json: bool,
 }
 
-/// How a check went.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Good,
-    /// Something that not everybody needs.
+    /// Only some experiments are affected.
     Warning,
     Bad,
 }
@@ -45,7 +45,7 @@ struct Check {
     what: &'static str,
     verdict: Verdict,
     found: String,
-    /// What to do; none where all is well.
+    /// How to fix it; `None` if there is no problem.
     fix: Option<String>,
 }
 
@@ -75,10 +75,10 @@ impl fmt::Display for Check {
     }
 }
 
-/// Checks everything and prints a line each.
+/// Runs all checks and prints one line for each.
 ///
 /// # Errors
-/// Something that every run needs is bad.
+/// A check that every run depends on failed.
 pub fn doctor(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let place = existing(runs.root());
     let mut checks = vec![libtorch()];
@@ -92,7 +92,7 @@ pub fn doctor(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     }
     let bad = checks.iter().filter(|check| check.verdict == Verdict::Bad).count();
     if bad > 0 {
-        bail!("{bad} of {} checks are bad", checks.len());
+        bail!("{bad} of {} checks failed", checks.len());
     }
     Ok(())
 }
@@ -110,11 +110,13 @@ fn libtorch() -> Check {
     );
     match sum {
         Ok(64.0) => Check::good("libtorch", found),
-        _ => Check::bad("libtorch", format!("{found}, but it does not compute"), "run `make setup` again"),
+        _ => {
+            Check::bad("libtorch", format!("{found}, but it returns wrong results"), "run `make setup` again")
+        }
     }
 }
 
-/// Memory that the smallest experiments need.
+/// Enough for the smallest experiments.
 const LITTLE_MEMORY_BYTES: u64 = 2 << 30;
 
 fn memory() -> Check {
@@ -123,13 +125,13 @@ fn memory() -> Check {
     if bytes >= LITTLE_MEMORY_BYTES {
         return Check::good("memory", found);
     }
-    Check::warning("memory", found, "run small experiments only; `oss-run plan` says what one needs")
+    Check::warning("memory", found, "run only small experiments; `oss-run plan` estimates their memory")
 }
 
-/// Room that the quickstart needs with its checkpoints.
+/// Disk space for the quickstart and its checkpoints.
 const LITTLE_ROOM_BYTES: u64 = 1 << 30;
 
-/// The nearest folder above `runs`, or itself, that is there.
+/// `runs` or its nearest ancestor that exists.
 fn existing(runs: &Path) -> &Path {
     let found = runs.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
     if found.as_os_str().is_empty() { Path::new(".") } else { found }
@@ -139,21 +141,25 @@ fn disk(runs: &Path, place: &Path) -> Check {
     let what = "disk";
     if let Err(error) = tempfile::tempfile_in(place) {
         let found = format!("cannot write to {} ({error})", place.display());
-        return Check::bad(what, found, "make it writable, or give another place with --runs-dir");
+        return Check::bad(what, found, "make it writable, or choose another directory with --runs-dir");
     }
     match free_bytes(runs) {
         Ok(free) => {
             let found = format!("{} free at {}", BinaryBytes(free), runs.display());
             if free < LITTLE_ROOM_BYTES {
-                return Check::warning(what, found, "free some, or give another place with --runs-dir");
+                return Check::warning(
+                    what,
+                    found,
+                    "free some space, or choose another directory with --runs-dir",
+                );
             }
             Check::good(what, found)
         }
-        Err(error) => Check::good(what, format!("free room unknown ({error})")),
+        Err(error) => Check::good(what, format!("free space unknown ({error})")),
     }
 }
 
-/// Whether a second writer is kept out, which network file systems may not do.
+/// Whether file locks work, which is not certain on network file systems.
 fn locks(place: &Path) -> Check {
     let what = "locks";
     let try_twice = || -> io::Result<bool> {
@@ -163,11 +169,9 @@ fn locks(place: &Path) -> Check {
     };
     let fix = "keep runs on a local disk with --runs-dir, or mount the file system with locks";
     match try_twice() {
-        Ok(true) => {
-            Check::good(what, format!("two writers of one run are kept apart at {}", place.display()))
-        }
-        Ok(false) => Check::bad(what, format!("a lock at {} keeps nobody out", place.display()), fix),
-        Err(error) => Check::bad(what, format!("no file locks at {} ({error})", place.display()), fix),
+        Ok(true) => Check::good(what, format!("file locks work at {}", place.display())),
+        Ok(false) => Check::bad(what, format!("file locks have no effect at {}", place.display()), fix),
+        Err(error) => Check::bad(what, format!("file locks fail at {} ({error})", place.display()), fix),
     }
 }
 
@@ -178,8 +182,8 @@ fn tensorboard() -> Check {
         Some(path) => Check::good("tensorboard", path.display().to_string()),
         None => Check::warning(
             "tensorboard",
-            "not installed; it draws the curves of runs",
-            "pip install tensorboard, here or where you look at them",
+            "not installed; needed to view training curves",
+            "run `pip install tensorboard`, here or wherever you view them",
         ),
     }
 }
@@ -195,13 +199,13 @@ fn tokenizer() -> Check {
     match encoded {
         Ok((back, size)) if back == text => Check::good("tokenizer", format!("{name}, {size} tokens")),
         Ok((back, _)) => {
-            Check::bad("tokenizer", format!("{name} turns {text:?} into {back:?}"), "build the program again")
+            Check::bad("tokenizer", format!("{name} turns {text:?} into {back:?}"), "rebuild oss-run")
         }
-        Err(error) => Check::bad("tokenizer", format!("{error:#}"), "build the program again"),
+        Err(error) => Check::bad("tokenizer", format!("{error:#}"), "rebuild oss-run"),
     }
 }
 
-/// A small public repository that is asked for.
+/// A small public repository to query.
 const KNOWN_REPOSITORY: &str = "roneneldan/TinyStories";
 
 fn hub() -> Check {
@@ -209,7 +213,7 @@ fn hub() -> Check {
     let config =
         HubConfig { retries: 0, timeout: std::time::Duration::from_secs(5), ..HubConfig::from_env() };
     if config.offline {
-        return Check::good(what, "offline, as HF_HUB_OFFLINE asks".to_owned());
+        return Check::good(what, "offline (HF_HUB_OFFLINE is set)".to_owned());
     }
     let endpoint = config.endpoint.clone();
     let token = if config.token.is_some() { "with a token" } else { "without a token" };
@@ -218,8 +222,10 @@ fn hub() -> Check {
         .map_err(anyhow::Error::from)
         .and_then(|(hub, repository)| hub.pin(&repository, None, Watch::quiet()));
     match asked {
-        Ok(_) => Check::good(what, format!("{endpoint} answers, {token}")),
-        Err(error) => Check::warning(what, format!("{error:#}"), "only experiments with `hub = ...` need it"),
+        Ok(_) => Check::good(what, format!("{endpoint} is reachable, {token}")),
+        Err(error) => {
+            Check::warning(what, format!("{error:#}"), "needed only by experiments with `hub = ...`")
+        }
     }
 }
 

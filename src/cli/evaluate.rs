@@ -1,4 +1,4 @@
-//! `oss-run evaluate`: the loss of a run's weights, on its validation text or on another.
+//! `oss-run evaluate`: the loss of a run's weights on its validation set or on a text file.
 
 use std::path::PathBuf;
 
@@ -7,22 +7,22 @@ use clap::Args;
 
 use super::output::{print, print_json};
 use super::ranks::{Task, on_ranks};
-use crate::runner::trained::Trained;
+use crate::runner::loaded_run::Trained;
 use crate::stages::evaluate::Report;
 use oss_runs::run_dir::RunsDir;
 
-/// What it takes.
+/// Arguments of `oss-run evaluate`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id or the start of one, a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, or `last`
     run: String,
-    /// The checkpoint; the newest unless given
+    /// Step of the checkpoint [default: the newest]
     #[arg(long, value_name = "N")]
     step: Option<u64>,
-    /// Ranks that share the weights; as many as trained them unless given
+    /// Number of ranks to shard the weights over [default: as in training]
     #[arg(long, value_name = "N")]
     ranks: Option<u64>,
-    /// A text file to score instead of the validation text
+    /// Text file to evaluate on instead of the validation set
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Print the result as one JSON document
@@ -30,14 +30,14 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Scores the text and prints the result; the run stays as it is.
+/// Evaluates and prints the result; the run is not modified.
 pub fn evaluate(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let mut trained = Trained::open(&runs.resolve(&arguments.run)?, arguments.step)?;
     if let Some(ranks) = arguments.ranks {
         trained.share_among(ranks);
     }
     let experiment = trained.experiment().clone();
-    // A run that trains may have a newer checkpoint by the time another rank looks.
+    // A run in progress may write a newer checkpoint before another rank looks.
     let same = (arguments, trained.checkpoint_path().to_owned());
     let task = Task { experiment: &experiment, arguments: &same, resumed: None };
     on_ranks(&task, |world| {
@@ -56,8 +56,8 @@ pub fn evaluate(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
 fn describe(report: &Report) -> String {
     let Report { step, nats_per_byte, bits_per_byte, evaluation, .. } = report;
     format!(
-        "step {step}: {:.6} nats a token (perplexity {:.4}), {nats_per_byte:.6} nats a byte, {bits_per_byte:.6} bits a \
-         byte, over {} tokens; {} dead experts, the busiest at {:.2} x uniform\n",
+        "step {step}: {:.6} nats per token (perplexity {:.4}), {nats_per_byte:.6} nats per byte, \
+         {bits_per_byte:.6} bits per byte, over {} tokens; {} dead experts, maximum load {:.2} x uniform\n",
         evaluation.loss,
         evaluation.perplexity,
         evaluation.tokens,

@@ -1,4 +1,4 @@
-//! `oss-run export`: a run's weights as a directory for others.
+//! `oss-run export`: write a run's weights as a model directory.
 
 use std::path::PathBuf;
 
@@ -6,30 +6,30 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::output::{print, print_json};
-use crate::runner::trained::Trained;
+use crate::runner::loaded_run::Trained;
 use oss_config::error::UserError;
 use oss_config::{CheckpointChoice, Export, parse_bytes};
 use oss_runs::run_dir::RunsDir;
 
-/// What it takes; what is not given is as in the run's `[export]`.
+/// Arguments of `oss-run export`; what is not given comes from the run's `[export]`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id or the start of one, a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, or `last`
     run: String,
-    /// The checkpoint; the run's `export.checkpoint` unless given
+    /// Step of the checkpoint [default: the run's export.checkpoint]
     #[arg(long, value_name = "N")]
     step: Option<u64>,
-    /// Layout of the directory: hf
+    /// Output format: hf
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Numbers of the weights: bf16, f32 or f16
+    /// Dtype of the weights: bf16, f32 or f16
     #[arg(long, value_name = "DTYPE")]
     dtype: Option<String>,
-    /// Largest weight file, such as 5GB
+    /// Maximum size of a weight file, such as 5GB
     #[arg(long, value_name = "SIZE")]
     max_shard_size: Option<String>,
-    /// The directory to write
-    #[arg(long, value_name = "D")]
+    /// Output directory [default: export in the run directory]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the files as one JSON document
     #[arg(long)]
@@ -50,8 +50,8 @@ impl Arguments {
         }
         if let Some(size) = &self.max_shard_size {
             if parse_bytes(size).is_none() {
-                return Err(UserError::wrong(format!("--max-shard-size {size} is no size"))
-                    .hint("write it as 5GB or 512MiB"));
+                return Err(UserError::wrong(format!("invalid size `{size}` for --max-shard-size"))
+                    .hint("write a size such as 5GB or 512MiB"));
             }
             settings.max_shard_size.clone_from(size);
         }
@@ -59,13 +59,14 @@ impl Arguments {
     }
 }
 
-/// A value as the experiment file spells it.
+/// Parses a value as it is spelled in the experiment file.
 fn named<T: serde::de::DeserializeOwned>(text: &str, option: &str, known: &str) -> Result<T, UserError> {
-    serde_json::from_value(serde_json::Value::from(text))
-        .map_err(|_| UserError::wrong(format!("{option} {text} is not known")).hint(format!("use {known}")))
+    serde_json::from_value(serde_json::Value::from(text)).map_err(|_| {
+        UserError::wrong(format!("unknown value `{text}` for {option}")).hint(format!("use {known}"))
+    })
 }
 
-/// Exports and prints where to. Without `--out` it takes the place of the run's own export.
+/// Exports the weights and prints the directory. Without `--out`, replaces the run's own export.
 pub fn export(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let run = runs.resolve(&arguments.run)?;
     let trained = Trained::for_export(&run, arguments.step)?;

@@ -1,4 +1,4 @@
-//! How the program ends: exit status, and the last words on stderr.
+//! How the program exits: the status code and the final error message.
 
 use std::any::Any;
 use std::io::IsTerminal;
@@ -10,12 +10,12 @@ use oss_config::ExperimentErrors;
 use oss_config::error::{ErrorReport, Status, UserError};
 use oss_runs::run_dir::redact;
 
-/// Ranks that ended with this status, and rank 0, whose words are on the screen, has said why.
+/// The ranks ended with this status, and rank 0 has already printed why.
 #[derive(Debug, thiserror::Error)]
-#[error("rank 0 has said why")]
+#[error("rank 0 has reported the error")]
 pub struct Told(pub Status);
 
-/// Runs `work`, tells on stderr what went wrong, and says how it ended. A panic is told as the bug that it is.
+/// Runs `work`, reports any error on stderr, and returns the exit status. A panic is reported as a bug.
 pub fn guarded(work: impl FnOnce() -> Result<()>) -> Status {
     let outcome = panic::catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|payload| Err(bug(payload.as_ref()).into()));
@@ -25,7 +25,7 @@ pub fn guarded(work: impl FnOnce() -> Result<()>) -> Status {
     }
     let words = redact(&render(&error));
     eprintln!("{words}");
-    // Into this rank's log, too: on many ranks, only one of them is on the screen.
+    // Log it as well: with several ranks, only one prints to the terminal.
     tracing::debug!("{words}");
     Status::of(&error)
 }
@@ -37,8 +37,8 @@ fn bug(payload: &(dyn Any + Send)) -> UserError {
         .or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     UserError::failed(format!("this is a bug in oss-run {}: {what}", env!("CARGO_PKG_VERSION"))).hint(
-        "run `oss-run resume last` to go on from the last checkpoint, and report the \
-         lines above with the experiment file",
+        "run `oss-run resume last` to continue from the last checkpoint, and report the \
+         lines above together with the experiment file",
     )
 }
 
@@ -48,7 +48,7 @@ fn render(error: &Error) -> String {
     }
     let report = ErrorReport::from(error);
     match Status::of(error) {
-        // Everything that says where it stopped is context above the request itself.
+        // Where it stopped is in the context above the stop request itself.
         Status::Stopped => ErrorReport { causes: Vec::new(), ..report }.to_string(),
         _ => format!("error: {report}"),
     }
@@ -80,10 +80,10 @@ mod tests {
 
     #[test]
     fn a_stop_is_no_error() {
-        let error = anyhow!(Stopped).context("stopped at step 3 of 8").hint("go on with `oss-run resume a`");
+        let error = anyhow!(Stopped).context("stopped at step 3 of 8").hint("resume with `oss-run resume a`");
         insta::assert_snapshot!(render(&error), @r"
         stopped at step 3 of 8
-        hint: go on with `oss-run resume a`
+        hint: resume with `oss-run resume a`
         ");
     }
 

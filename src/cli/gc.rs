@@ -1,27 +1,27 @@
-//! `oss-run gc`: what nobody needs any more goes.
+//! `oss-run gc`: remove unused files.
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::format;
 use super::output::{print, print_json};
 use super::table::table;
-use super::words;
 use crate::runs::garbage;
 use oss_runs::run_dir::RunsDir;
 
-/// What it takes.
+/// Arguments of `oss-run gc`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Only show what would go
+    /// Only show what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// Print what went as one JSON document
+    /// Print the removed files as one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// Collects the garbage and prints what it was.
+/// Removes unused files and prints them.
 pub fn gc(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let collected = garbage::collect(runs, !arguments.dry_run)?;
     for why in &collected.kept {
@@ -37,14 +37,14 @@ pub fn gc(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         }));
     }
     if collected.garbage.is_empty() {
-        tracing::info!("there is nothing that nobody needs in {}", runs.root().display());
+        tracing::info!("nothing to remove in {}", runs.root().display());
         return Ok(());
     }
     let rows = collected.garbage.iter().map(|garbage| {
-        vec![words::bytes(garbage.bytes), garbage.what.to_owned(), garbage.path.display().to_string()]
+        vec![format::bytes(garbage.bytes), garbage.what.to_owned(), garbage.path.display().to_string()]
     });
     print(&table(&[], rows.collect(), &[0]))?;
     let verb = if arguments.dry_run { "would be freed" } else { "freed" };
-    tracing::info!("{} {verb}", words::bytes(bytes));
+    tracing::info!("{} {verb}", format::bytes(bytes));
     Ok(())
 }

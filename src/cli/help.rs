@@ -1,33 +1,32 @@
-//! What `--help` adds to the options: commands in groups, and examples that can be copied.
+//! Additions to `--help`: grouped commands, and examples to copy.
 
 use clap::Command;
 
-/// What people do, in the order in which they come to it, with the commands for it. A command that stands nowhere here
-/// is listed last.
+/// Help groups and their commands, in the order of use. Commands not listed here form the last group.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Start", &["init", "doctor", "schema", "completions"]),
     ("Run", &["plan", "run", "resume", "sweep", "reproduce"]),
-    ("Look", &["ls", "show", "diff", "report", "evaluate", "sample"]),
-    ("Hand on", &["export"]),
-    ("Tidy", &["label", "rm", "gc"]),
+    ("Inspect", &["ls", "show", "diff", "report", "evaluate", "sample"]),
+    ("Export", &["export"]),
+    ("Manage", &["label", "rm", "gc"]),
 ];
 
-/// The last group's heading.
-const OTHERS: &str = "Look inside";
+/// Heading of the last group.
+const OTHERS: &str = "Debug";
 
-/// Examples of each command; what stands behind `#` says what a line is for.
+/// Examples for each command; the text after `#` explains the line.
 const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "init",
         &[
-            "oss-run init mine                                # a story-teller, in minutes on a CPU",
+            "oss-run init mine                                # a story model, trained in minutes on a CPU",
             "oss-run init experiments/law --template text     # from your own files",
         ],
     ),
     (
         "doctor",
         &[
-            "oss-run doctor                                   # a line for each thing; each fault with its fix",
+            "oss-run doctor                                   # one line per check, with a fix for each problem",
             "oss-run doctor --runs-dir /scratch/runs --json",
         ],
     ),
@@ -35,9 +34,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "plan",
         &[
             "oss-run plan mine.toml                           # stages, parameters, memory, tokens",
-            "oss-run plan mine.toml --explain                 # every value, and who set it",
-            "oss-run plan mine.toml --calibrate               # how long it will take on this machine",
-            "oss-run plan mine.toml --graph mermaid           # the stages, for a page of Markdown",
+            "oss-run plan mine.toml --explain                 # every value, and where it was set",
+            "oss-run plan mine.toml --calibrate               # estimate the training time on this machine",
+            "oss-run plan mine.toml --graph mermaid           # the stages as a diagram for Markdown",
             "oss-run plan experiments/20b_tinystories.toml --dry-run --rank 3",
         ],
     ),
@@ -59,35 +58,35 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "sweep",
         &[
-            "oss-run sweep experiments/sweeps/lr.toml --dry-run   # the trials, before any runs",
-            "oss-run experiments/sweeps/lr.toml               # all of them; again, only what is missing",
+            "oss-run sweep experiments/sweeps/lr.toml --dry-run   # list the trials without running them",
+            "oss-run experiments/sweeps/lr.toml               # run all trials; again, only the missing ones",
             "oss-run sweep mine.toml --parallel 2 --retry-failed",
         ],
     ),
     (
         "ls",
         &[
-            "oss-run ls                                       # every run, the newest last",
+            "oss-run ls                                       # every run, newest last",
             "oss-run ls --where optimizer.lr=1e-3 --sort val_loss",
         ],
     ),
     ("show", &["oss-run show last", "oss-run show mine --json"]),
     ("diff", &["oss-run diff mine last                           # values, data, code, metrics"]),
     ("label", &["oss-run label last team=blue --notes \"the good one\"", "oss-run label last --remove team"]),
-    ("rm", &["oss-run rm 3fa9 --yes                            # the start of an id is enough"]),
-    ("gc", &["oss-run gc --dry-run                             # what would go", "oss-run gc"]),
+    ("rm", &["oss-run rm 3fa9 --yes                            # a unique prefix of the id is enough"]),
+    ("gc", &["oss-run gc --dry-run                             # what would be removed", "oss-run gc"]),
     ("report", &["oss-run report last", "oss-run report mine last --out both.html         # side by side"]),
     (
         "reproduce",
         &[
-            "oss-run reproduce last                           # the same run again, from its directory alone",
-            "oss-run reproduce mine --steps 20                # only its first steps",
+            "oss-run reproduce last                           # repeat the run from its manifest",
+            "oss-run reproduce mine --steps 20                # only the first 20 steps",
         ],
     ),
     (
         "evaluate",
         &[
-            "oss-run evaluate last                            # on the validation text",
+            "oss-run evaluate last                            # on the validation set",
             "oss-run evaluate mine --step 500 --data other.txt --json",
         ],
     ),
@@ -102,15 +101,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "export",
         &[
-            "oss-run export last                              # takes the place of the run's own export",
+            "oss-run export last                              # replaces the run's own export",
             "oss-run export mine --step 500 --dtype f32 --out copy",
         ],
     ),
     ("batches", &["oss-run batches last --steps 0..2 --json         # the tokens of the first two steps"]),
-    ("logits", &["oss-run logits last --prompt \"Once\" --json       # one row a token"]),
+    ("logits", &["oss-run logits last --prompt \"Once\" --json       # one row per token"]),
     (
         "schema",
-        &["oss-run schema > schema.json                     # `#:schema schema.json` names it in a file"],
+        &["oss-run schema > schema.json                     # refer to it with `#:schema schema.json`"],
     ),
     (
         "completions",
@@ -121,15 +120,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// `program` with groups in its help and examples in that of its commands.
-pub fn taught(program: Command) -> Command {
+/// Adds groups to the help of `program`, and examples to the help of its commands.
+pub fn with_help(program: Command) -> Command {
     let listing = listing(&program);
     let template = format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{listing}\nOptions:\n{{options}}{{after-help}}"
     );
     let program = program
         .help_template(template)
-        .after_help("`oss-run COMMAND --help` shows what a command takes, with examples.");
+        .after_help("See `oss-run COMMAND --help` for a command's options and examples.");
     EXAMPLES.iter().fold(program, |program, (name, lines)| {
         program.mut_subcommand(name, |command| {
             command.after_long_help(format!("Examples:\n  {}", lines.join("\n  ")))
@@ -137,7 +136,7 @@ pub fn taught(program: Command) -> Command {
     })
 }
 
-/// The commands in their groups, each with the first line of what it does.
+/// The grouped commands, each with its one-line description.
 fn listing(program: &Command) -> String {
     let known = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
     let others = program.get_subcommands().filter(|command| !known(command.get_name()));
@@ -163,7 +162,7 @@ mod tests {
     use super::super::arguments::program;
     use super::*;
 
-    /// A line as a shell would cut it: quotes hold words together, `#` and redirections end it.
+    /// Splits a line like a shell: quotes group words; `#` and redirections end it.
     fn words(line: &str) -> Vec<String> {
         let line = line.split(['#', '>']).next().unwrap_or_default();
         let cut = line.split('"').enumerate().flat_map(|(index, part)| match index % 2 {
@@ -185,7 +184,7 @@ mod tests {
                 let mut words = words(line);
                 assert_eq!(words[0], "oss-run", "{line}");
                 if words[1].ends_with(".toml") {
-                    // A file with [sweep] sweeps.
+                    // A file with a [sweep] section runs a sweep.
                     words.insert(1, name.to_owned());
                 }
                 assert_eq!(words[1], name, "{line}");

@@ -1,4 +1,4 @@
-//! `oss-run init`: a first experiment file, to be changed.
+//! `oss-run init`: create an experiment file from a template.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,31 +10,31 @@ use super::output::print;
 use oss_config::error::{Hint, UserError};
 use oss_runs::run_dir::{write_atomic, write_json};
 
-/// What it takes.
+/// Arguments of `oss-run init`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The experiment: `mine` writes mine.toml, `experiments/mine` into a folder
+    /// Name of the experiment: `mine` creates mine.toml, `experiments/mine` creates it in a folder
     name: PathBuf,
-    /// What to start from
+    /// Template to start from
     #[arg(long, value_name = "TEMPLATE", value_enum, default_value_t)]
     template: Template,
 }
 
-/// The experiments to start from.
+/// The templates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Template {
-    /// Stories that the program makes up, on a CPU, in minutes
+    /// Synthetic stories, trained in minutes on a CPU
     #[default]
     Stories,
-    /// Your own files
+    /// Your own text files
     Text,
-    /// A dataset of the Hugging Face hub
+    /// A dataset from the Hugging Face hub
     Hub,
-    /// Released weights, trained on; needs a large GPU
+    /// Fine-tuning of released weights; needs a large GPU
     Finetune,
-    /// 110 million parameters on one GPU
+    /// A model of 110 million parameters on one GPU
     Gpu,
-    /// Many short trials, compared
+    /// A hyperparameter sweep of short trials
     Sweep,
 }
 
@@ -50,10 +50,10 @@ impl Template {
         }
     }
 
-    /// What the reader has to do before the file can be planned; none where nothing.
+    /// What the user has to do before the file can be planned, if anything.
     fn first(self) -> Option<&'static str> {
         match self {
-            Self::Text => Some("put .txt, .jsonl or .parquet files into the folder texts beside it"),
+            Self::Text => Some("put .txt, .jsonl or .parquet files into a folder `texts` next to it"),
             Self::Stories | Self::Hub | Self::Finetune | Self::Gpu | Self::Sweep => None,
         }
     }
@@ -66,10 +66,10 @@ impl fmt::Display for Template {
     }
 }
 
-/// The schema that the first line of each template names.
+/// The schema file that the first line of each template refers to.
 const SCHEMA: &str = "schema.json";
 
-/// Writes the file, and the schema for editors beside it where there is none.
+/// Writes the file and, unless there is one, the schema for editors next to it.
 ///
 /// # Errors
 /// The file exists already, or its folder cannot be written.
@@ -77,8 +77,8 @@ pub fn init(arguments: &Arguments) -> Result<()> {
     let file = experiment_file(&arguments.name)?;
     if file.exists() {
         let other = file.with_file_name(format!("{}-2", stem(&file)));
-        let message = format!("{} exists already, and nothing was changed", file.display());
-        let hint = format!("choose another name, such as `oss-run init {}`", other.display());
+        let message = format!("{} already exists; nothing was changed", file.display());
+        let hint = format!("choose another name, for example `oss-run init {}`", other.display());
         return Err(UserError::wrong(message).hint(hint).into());
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -105,7 +105,7 @@ pub fn init(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// `mine` and `mine.toml` mean the same file. Its stem will be the run's name, and so a folder's.
+/// `mine` and `mine.toml` mean the same file. Its stem becomes the run's name, and so the name of a directory.
 fn experiment_file(name: &Path) -> Result<PathBuf, UserError> {
     let file = match name.extension() {
         Some(end) if end == "toml" => name.to_owned(),
@@ -116,8 +116,8 @@ fn experiment_file(name: &Path) -> Result<PathBuf, UserError> {
     let is_plain = !stem.starts_with('.') && stem.chars().all(plain);
     // `last` means the newest run.
     if name.file_name().is_none() || !is_plain || stem == "last" {
-        let message = format!("{:?} cannot name an experiment", name.display());
-        return Err(UserError::wrong(message).hint("use letters, digits, - and _"));
+        let message = format!("invalid experiment name {:?}", name.display());
+        return Err(UserError::wrong(message).hint("use letters, digits, `-`, `_` and `.`, but not `last`"));
     }
     Ok(file)
 }

@@ -1,4 +1,4 @@
-//! `oss-run label`: labels and notes of a run, after the fact.
+//! `oss-run label`: change the labels and notes of an existing run.
 
 use anyhow::Result;
 use clap::Args;
@@ -8,18 +8,18 @@ use crate::runs::label::{self, Change, Marks};
 use oss_config::error::UserError;
 use oss_runs::run_dir::{Manifest, RunsDir};
 
-/// What it takes.
+/// Arguments of `oss-run label`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id or the start of one, a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, or `last`
     run: String,
-    /// Labels to give; none shows those that are there
+    /// Labels to set; without any change, the current ones are printed
     #[arg(value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// Take a label away
+    /// Remove a label; may be given several times
     #[arg(long, value_name = "KEY")]
     remove: Vec<String>,
-    /// Notes, in place of those that are there; "" takes them away
+    /// Replace the notes; "" removes them
     #[arg(long, value_name = "TEXT")]
     notes: Option<String>,
     /// Print labels and notes as one JSON document
@@ -45,7 +45,8 @@ fn pair(text: &str) -> Result<(String, String), UserError> {
         Some((name, value)) if !name.trim().is_empty() => {
             Ok((name.trim().to_owned(), value.trim().to_owned()))
         }
-        _ => Err(UserError::wrong(format!("{text:?} is no label")).hint("write KEY=VALUE, or --remove KEY")),
+        _ => Err(UserError::wrong(format!("invalid label {text:?}"))
+            .hint("write KEY=VALUE, or remove a label with --remove KEY")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The launcher: starts the ranks of a command on this machine, watches over them, and starts them again when one died.
+//! The launcher: starts the ranks of a command on this machine, monitors them, and restarts them after a failure.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,26 +15,26 @@ use oss_config::Experiment;
 use oss_config::error::{Hint, Status, UserError};
 use oss_runs::interrupt;
 use oss_torch::Store;
-use oss_train::distributed::{Failure, Launch, Outcome, Patience, supervise};
+use oss_train::distributed::{Failure, GracePeriod, Launch, Outcome, supervise};
 
-/// The arguments that this process was given.
+/// The arguments of this process.
 pub fn own_arguments() -> Vec<OsString> {
     env::args_os().skip(1).collect()
 }
 
-/// Starts this program once for each rank of `experiment`, with this process's arguments, and waits for them all.
+/// Starts this program once per rank of `experiment`, with this process's arguments, and waits for all ranks to exit.
 ///
-/// After a rank has failed all are started again, as often as `sharding.max_restarts` says; if rank 0 had told by then
-/// in which run directory it works, with the arguments that `resumed` makes of it.
+/// When a rank fails, all ranks are restarted, up to `sharding.max_restarts` times. If rank 0 has published its run
+/// directory by then, the restart uses the arguments that `resumed` builds from it.
 ///
 /// # Errors
-/// How the ranks failed; the store cannot be served, or a process not be started.
+/// A rank failed, the store cannot be served, or a process cannot be started.
 pub fn launch(experiment: &Experiment, resumed: impl Fn(&Path) -> Vec<OsString>) -> Result<()> {
     let sharding = &experiment.sharding;
     let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on 127.0.0.1")?;
-    let port = listener.local_addr().context("the ranks' store has no address")?.port();
+    let port = listener.local_addr().context("cannot get the address of the rendezvous store")?.port();
     let store = Store::serve(listener, Duration::from_secs(sharding.timeout_seconds))?;
-    let program = env::current_exe().context("this program cannot find its own file")?;
+    let program = env::current_exe().context("cannot find the path of this executable")?;
     let mut launch = Launch {
         ranks: usize::try_from(sharding.ranks)?,
         port,
@@ -55,39 +55,39 @@ pub fn launch(experiment: &Experiment, resumed: impl Fn(&Path) -> Vec<OsString>)
     ended(outcome, run.as_deref())
 }
 
-/// One start of all ranks, until they have ended.
+/// Starts all ranks once and waits until they have exited.
 fn start(program: &Path, arguments: &[OsString], launch: &Launch) -> Result<Outcome> {
     let commands = (0..launch.ranks).map(|rank| {
         let mut command = Command::new(program);
         command.args(arguments).envs(launch.environment(rank));
         command
     });
-    supervise(commands.collect(), Patience::default(), interrupt::requested)
+    supervise(commands.collect(), GracePeriod::default(), interrupt::requested)
         .context("cannot start the ranks")
-        .hint("set sharding.ranks to fewer if this machine has no room for more")
+        .hint("if this machine cannot run that many, set a smaller sharding.ranks")
 }
 
-/// Makes attempts until one ends otherwise than by a failure, or `most` restarts have failed, too.
+/// Repeats `attempt` until it does not fail, or after `most` restarts.
 fn restarting(most: u64, mut attempt: impl FnMut(u64) -> Result<Outcome>) -> Result<Outcome> {
     let mut restart = 0;
     loop {
         match attempt(restart)? {
             Outcome::Failed(failure) if restart < most && !interrupt::requested() => {
                 restart += 1;
-                tracing::warn!("{failure}\nstarting all ranks again ({restart} of at most {most} times)");
+                tracing::warn!("{failure}\nrestarting all ranks (restart {restart} of {most})");
             }
             outcome => return Ok(outcome),
         }
     }
 }
 
-/// The run directory that rank 0 works in, if it came so far.
+/// The run directory of rank 0, if it got that far.
 fn told_run(store: &Store, launch: &Launch) -> Result<Option<PathBuf>> {
     let told = store.get(&format!("{}/{RUN}", launch.prefix()))?;
     Ok(told.map(|bytes| PathBuf::from(String::from_utf8_lossy(&bytes).into_owned())))
 }
 
-/// What the command comes to.
+/// The result of the command.
 fn ended(outcome: Outcome, run: Option<&Path>) -> Result<()> {
     Err(match outcome {
         Outcome::Done => return Ok(()),
@@ -98,7 +98,7 @@ fn ended(outcome: Outcome, run: Option<&Path>) -> Result<()> {
         Outcome::Failed(failure) => {
             let error = UserError::failed(failure);
             let go_on = |run: &Path| {
-                format!("`oss-run resume {}` goes on from the last good checkpoint", run.display())
+                format!("run `oss-run resume {}` to continue from the last good checkpoint", run.display())
             };
             match run {
                 Some(run) => error.hint(go_on(run)).into(),
@@ -108,7 +108,7 @@ fn ended(outcome: Outcome, run: Option<&Path>) -> Result<()> {
     })
 }
 
-/// Whether rank 0 has told it itself.
+/// Whether rank 0 has reported it itself.
 fn is_told(failure: &Failure) -> bool {
     failure.rank == 0 && matches!(failure.how.status(), Some(Status::Failed | Status::Wrong))
 }
@@ -116,9 +116,9 @@ fn is_told(failure: &Failure) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oss_train::distributed::How;
+    use oss_train::distributed::ExitReason;
 
-    fn failure(rank: usize, how: How) -> Failure {
+    fn failure(rank: usize, how: ExitReason) -> Failure {
         Failure { rank, how, last_lines: Vec::new() }
     }
 
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn only_a_failure_starts_again_and_not_for_ever() {
-        let failed = || Outcome::Failed(failure(1, How::Signal(9)));
-        let wrong = || Outcome::Wrong(failure(1, How::Status(2)));
+        let failed = || Outcome::Failed(failure(1, ExitReason::Signal(9)));
+        let wrong = || Outcome::Wrong(failure(1, ExitReason::Status(2)));
         assert_eq!(attempts(0, &[failed()]), (failed(), 1));
         assert_eq!(attempts(2, &[failed(), Outcome::Done]), (Outcome::Done, 2));
         assert_eq!(attempts(2, &[failed(), failed(), failed()]), (failed(), 3));
@@ -157,10 +157,10 @@ mod tests {
                 }
             }
         };
-        let go_on = "`oss-run resume runs/a/b` goes on from the last good checkpoint".to_owned();
-        let (killed, wrong) = (failure(2, How::Signal(9)), failure(1, How::Status(2)));
+        let go_on = "run `oss-run resume runs/a/b` to continue from the last good checkpoint".to_owned();
+        let (killed, wrong) = (failure(2, ExitReason::Signal(9)), failure(1, ExitReason::Status(2)));
         assert_eq!(said(Outcome::Failed(killed.clone())), (Some((killed, vec![go_on])), Status::Failed));
-        assert_eq!(said(Outcome::Failed(failure(0, How::Status(1)))), (None, Status::Failed));
+        assert_eq!(said(Outcome::Failed(failure(0, ExitReason::Status(1)))), (None, Status::Failed));
         assert_eq!(said(Outcome::Stopped), (None, Status::Stopped));
         assert_eq!(said(Outcome::Wrong(wrong.clone())), (Some((wrong, Vec::new())), Status::Wrong));
         assert!(ended(Outcome::Done, None).is_ok());

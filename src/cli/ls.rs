@@ -1,40 +1,40 @@
-//! `oss-run ls`: runs, one a line.
+//! `oss-run ls`: list runs, one per line.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::format;
 use super::output::{print, print_json};
 use super::table::table;
-use super::words;
 use crate::runs::columns::{self, Fact};
 use crate::runs::{Column, Condition, Filter, Overview, filter};
 use oss_config::error::ErrorReport;
 use oss_runs::run_dir::{RunStatus, RunsDir};
 
-/// What it takes.
+/// Arguments of `oss-run ls`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Only runs with this name, id or name/id; * stands for anything
+    /// Only runs with this name, id or name/id; `*` matches anything
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Only runs in this state; may be given several times
     #[arg(long, value_enum, value_name = "STATE")]
     state: Vec<RunStatus>,
-    /// Only runs with this label, or with this value of it
+    /// Only runs with this label, or with this label and value; may be given several times
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
-    /// Only runs of which this is true: optimizer.lr=1e-3, 'val_loss<2.5'; also != <= > >=, and KEY= for unset
+    /// Only runs that satisfy a condition: optimizer.lr=1e-3, 'val_loss<2.5'; also != < <= > >=; KEY= matches unset
     #[arg(long = "where", value_name = "KEY=VALUE")]
     conditions: Vec<String>,
-    /// Order by this column, downwards with a - before it; by the last start, the newest last, unless given
+    /// Sort by this column, or by -COLUMN for descending order [default: last start, newest last]
     #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
     sort: Option<String>,
-    /// Turn the order round
+    /// Reverse the order
     #[arg(long)]
     reverse: bool,
-    /// Show these: facts, keys of the experiment file, metrics
+    /// Columns to show: run properties, keys of the experiment file, or metrics
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     columns: Vec<String>,
     /// Print the runs as one JSON document
@@ -42,7 +42,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Lists the runs. Nothing is written, and runs may be at work.
+/// Lists the runs. Read-only, and safe while runs are in progress.
 pub fn ls(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let filter = arguments.filter()?;
     let columns = arguments.columns();
@@ -69,7 +69,7 @@ pub fn ls(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     found.retain(|run| filter.matches(run));
     let mut keyed: Vec<(Value, Overview)> = found.into_iter().map(|run| (sort.value(&run), run)).collect();
     keyed.sort_by(|(a, _), (b, _)| match (a.is_null() || b.is_null(), descending != arguments.reverse) {
-        // What has no value stands last, whichever way.
+        // Runs without a value come last in either order.
         (true, _) | (false, false) => columns::order(a, b),
         (false, true) => columns::order(b, a),
     });
@@ -79,7 +79,7 @@ pub fn ls(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         return print_json(&serde_json::json!({ "runs": documents }));
     }
     if found.is_empty() {
-        tracing::info!("no run of {} is asked for", runs.root().display());
+        tracing::info!("no matching runs in {}", runs.root().display());
         return Ok(());
     }
     print(&rows(&found, &columns))
@@ -107,7 +107,7 @@ impl Arguments {
     }
 }
 
-/// The columns of a run by name, and where it is.
+/// The columns of a run by name, and its directory.
 fn document(run: &Overview, columns: &[Column]) -> Map<String, Value> {
     let mut document: Map<String, Value> =
         columns.iter().map(|column| (column.word().to_owned(), column.value(run))).collect();
@@ -139,10 +139,10 @@ fn cell(run: &Overview, column: &Column) -> String {
             run.steps().map_or_else(|| step.to_string(), |steps| format!("{step}/{steps}"))
         }
         (Column::Fact(Fact::Started), Value::String(text)) => {
-            text.parse::<DateTime<Utc>>().map_or(text, words::time)
+            text.parse::<DateTime<Utc>>().map_or(text, format::time)
         }
-        (Column::Fact(Fact::Duration), value) => words::duration(value.as_f64().unwrap_or_default()),
-        (Column::Fact(Fact::Size), value) => words::bytes(value.as_u64().unwrap_or_default()),
+        (Column::Fact(Fact::Duration), value) => format::duration(value.as_f64().unwrap_or_default()),
+        (Column::Fact(Fact::Size), value) => format::bytes(value.as_u64().unwrap_or_default()),
         (Column::Fact(Fact::Labels), Value::Object(labels)) => {
             let pairs: Vec<String> = labels
                 .iter()
@@ -150,7 +150,7 @@ fn cell(run: &Overview, column: &Column) -> String {
                 .collect();
             pairs.join(" ")
         }
-        (Column::Metric(_), Value::Number(number)) => words::number(number.as_f64().unwrap_or(f64::NAN)),
+        (Column::Metric(_), Value::Number(number)) => format::number(number.as_f64().unwrap_or(f64::NAN)),
         (_, Value::String(text)) => text,
         (_, other) => other.to_string(),
     }

@@ -1,4 +1,4 @@
-//! The command line: one thin file a subcommand.
+//! The command line: one thin file per subcommand.
 
 mod arguments;
 mod completions;
@@ -7,10 +7,11 @@ mod doctor;
 mod evaluate;
 mod export;
 mod failure;
+mod format;
 mod gc;
 mod help;
 mod init;
-mod inside;
+mod inspect;
 mod label;
 mod launch;
 mod ls;
@@ -27,7 +28,6 @@ mod schema;
 mod show;
 mod sweep;
 mod table;
-mod words;
 
 pub use arguments::{Cli, parse};
 pub use failure::guarded;
@@ -37,20 +37,20 @@ use anyhow::{Context, Result};
 use arguments::Command;
 use oss_runs::interrupt;
 use oss_runs::monitor;
-use oss_train::distributed::Placement;
+use oss_train::distributed::RankEnv;
 
-/// Does what the command line asks.
+/// Runs the requested command.
 ///
 /// # Errors
-/// Whatever the subcommand meets; [`Status::of`](oss_config::error::Status::of) says which exit status it deserves.
+/// Those of the subcommand; [`Status::of`](oss_config::error::Status::of) maps them to exit statuses.
 pub fn dispatch(cli: Cli) -> Result<()> {
     let Cli { command, common } = cli;
-    // One rank speaks for all; what is wrong with the variables that say so is told where they matter.
-    let placement = Placement::of(&|name| std::env::var(name).ok()).ok().flatten();
+    // Only rank 0 prints. Invalid rank variables are reported later, where they are used.
+    let placement = RankEnv::of(&|name| std::env::var(name).ok()).ok().flatten();
     let verbosity =
         if placement.is_some_and(|placement| placement.rank > 0) { -1 } else { common.verbosity() };
-    monitor::init_logging(verbosity, None).context("cannot start logging")?;
-    interrupt::install().context("cannot listen to signals")?;
+    monitor::init_logging(verbosity, None).context("cannot initialize logging")?;
+    interrupt::install().context("cannot install signal handlers")?;
     let runs = common.runs();
     match command {
         Command::Init(arguments) => init::init(&arguments),
@@ -69,8 +69,8 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Rm(arguments) => rm::rm(&arguments, &runs),
         Command::Gc(arguments) => gc::gc(&arguments, &runs),
         Command::Report(arguments) => report::report(&arguments, &runs),
-        Command::Batches(arguments) => inside::batches(&arguments, &runs),
-        Command::Logits(arguments) => inside::logits(&arguments, &runs),
+        Command::Batches(arguments) => inspect::batches(&arguments, &runs),
+        Command::Logits(arguments) => inspect::logits(&arguments, &runs),
         Command::Schema => schema::schema(),
         Command::Doctor(arguments) => doctor::doctor(&arguments, &runs),
         Command::Completions(arguments) => completions::completions(&arguments),

@@ -1,4 +1,4 @@
-//! `oss-run plan`: what a run would do, and what it costs.
+//! `oss-run plan`: what a run would do and what it would cost.
 
 mod costs;
 
@@ -12,18 +12,18 @@ use serde::Serialize;
 use super::output::{print, print_json};
 use super::run::Experiment;
 use super::table::table;
-use crate::plan::advice::{Advice, Known, advice};
 use crate::plan::calibration::{self, Calibration};
-use crate::plan::cards::{Fit, Saving, fits, savings};
+use crate::plan::communication::{Interconnect, Traffic, interconnects, traffic};
 use crate::plan::disk::{Disk, disk};
-use crate::plan::drawing::{Language, draw};
 use crate::plan::estimate::{Estimate, estimate};
+use crate::plan::gpus::{Fit, Saving, fits, savings};
 use crate::plan::identity::steps_taken;
+use crate::plan::lints::{Advice, Known, advice};
 use crate::plan::memory::{Memory, memory};
 use crate::plan::mesh::{Mesh, on_gpu};
-use crate::plan::pace::Pace;
-use crate::plan::traffic::{Interconnect, Traffic, interconnects, traffic};
-use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
+use crate::plan::render::{Language, draw};
+use crate::plan::throughput::Pace;
+use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage};
 use oss_config::Explained;
 use oss_config::error::{Hint, UserError};
 use oss_data::Prepared;
@@ -33,27 +33,27 @@ use oss_runs::run_dir::{Host, RunsDir, free_bytes};
 use oss_runs::storage::FileLock;
 use oss_train::train::{self, DryRun};
 
-/// What it takes.
+/// Arguments of `oss-run plan`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     experiment: Experiment,
-    /// Show every value and where it came from, defaults too
+    /// Show every value and where it was set, including defaults
     #[arg(long)]
     explain: bool,
-    /// Draw the stages and what they hand each other, and nothing else
+    /// Draw the graph of stages, and print nothing else
     #[arg(long, value_name = "LANGUAGE", value_enum, num_args = 0..=1, default_missing_value = "text", conflicts_with = "json")]
     graph: Option<Language>,
-    /// Measure this device's speed in a few steps on made-up tokens; remembered for later plans
+    /// Measure this device's throughput in a few steps on synthetic tokens; the result is saved for later plans
     #[arg(long)]
     calibrate: bool,
-    /// Play one rank: initialise its slice, write its part of a checkpoint, and measure the memory that it takes
+    /// Simulate one rank: initialize its shard, write its part of a checkpoint, and measure peak memory
     #[arg(long)]
     dry_run: bool,
-    /// The rank that the dry run plays
+    /// Rank to simulate
     #[arg(long, value_name = "R", default_value_t = 0, requires = "dry_run")]
     rank: u64,
-    /// Training steps, on made-up tokens, that the dry run takes
+    /// Training steps of the dry run, on synthetic tokens
     #[arg(long, value_name = "N", default_value_t = 0, requires = "dry_run")]
     steps: u64,
     /// Print the plan as one JSON document
@@ -61,60 +61,60 @@ pub struct Arguments {
     json: bool,
 }
 
-/// A plan, as `--json` shows it.
+/// The plan, as printed by `--json`.
 #[derive(Debug, Serialize)]
 struct Plan {
     /// Every value.
     experiment: oss_config::Experiment,
     /// Where each value came from.
     values: Vec<Explained>,
-    /// The run; none while the text is unknown.
+    /// The run; `None` while the commit of a hub dataset is unknown.
     run: Option<PlannedRun>,
-    /// Each stage; none while the text is unknown.
+    /// Each stage; `None` while the commit of a hub dataset is unknown.
     stages: Option<Vec<PlannedStage>>,
     #[serde(flatten)]
     estimate: Estimate,
-    /// Passes over the training text; known once it is prepared.
+    /// Passes over the training tokens; known once they are prepared.
     epochs: Option<f64>,
-    /// Tokens that are held out; known once they are prepared.
+    /// Held-out tokens; known once they are prepared.
     validation_tokens: Option<u64>,
     mesh: Mesh,
-    /// Of each rank.
+    /// Per rank.
     memory: PlannedMemory,
-    /// What each rank sends in a step.
+    /// Bytes sent per rank and step.
     traffic: PlannedTraffic,
     interconnects: Vec<Interconnect>,
     fits: Vec<Fit>,
     savings: Vec<Saving>,
     disk: Disk,
-    /// Bytes that are free where runs are written; unknown on some file systems.
+    /// Free bytes in the runs directory; unknown on some file systems.
     disk_free: Option<u64>,
-    /// Known once the run has taken a step.
+    /// Known after the run's first steps.
     pace: Option<Pace>,
-    /// Known once it was measured for an experiment like this.
+    /// Known if it was measured for an experiment like this one.
     calibration: Option<Calibration>,
-    /// What looks unwise.
+    /// Warnings about unwise settings.
     advice: Vec<Advice>,
-    /// What one rank took; measured on request.
+    /// Measurements of one simulated rank, if requested.
     dry_run: Option<DryRun>,
 }
 
-/// The memory of a rank with its sums.
+/// Memory per rank, with totals.
 #[derive(Debug, Serialize)]
 struct PlannedMemory {
     #[serde(flatten)]
     kinds: Memory,
-    /// Parameters, gradients and optimizer.
+    /// Parameters, gradients and optimizer state.
     state: u64,
-    /// What lies on the device that computes.
+    /// Memory on the training device.
     on_device: u64,
-    /// On host and device.
+    /// Host and device.
     total: u64,
-    /// The device is a GPU, whose memory is not the host's.
+    /// The device is a GPU with its own memory.
     on_gpu: bool,
 }
 
-/// The bytes that a rank sends, with their sum.
+/// Bytes sent per rank, with their total.
 #[derive(Debug, Serialize)]
 struct PlannedTraffic {
     #[serde(flatten)]
@@ -130,14 +130,14 @@ struct PlannedRun {
     steps_taken: u64,
 }
 
-/// Plans and prints. Nothing is downloaded, and nothing allocated but for a dry run; digests of local files are remembered
-/// for the run.
+/// Plans and prints. Nothing is downloaded, and nothing is allocated except in a dry run. Digests of local files are
+/// cached for the run.
 pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let resolved = arguments.experiment.load()?;
     let experiment = plan::with_vocabulary(&resolved.experiment)?;
     let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
     let choices = Choices::default();
-    let graph = plan::graph(experiment.clone(), runs, &choices, Reach::Local(watch))?;
+    let graph = plan::graph(experiment.clone(), runs, &choices, NetworkAccess::Local(watch))?;
     let planned = |graph: &Graph| plan::stages(graph, graph.identity.manifest.as_ref(), &choices);
     let stages = graph.as_ref().map(planned).transpose()?;
     if let Some(language) = arguments.graph {
@@ -210,8 +210,8 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let needed = planned.disk.total();
     if planned.disk_free.is_some_and(|free| free < needed) {
         tracing::warn!(
-            "{} has no room for the {} of this run\nhint: free some, keep fewer \
-             checkpoints, or give another place with --runs-dir",
+            "not enough disk space at {} for the {} of this run\nhint: free some space, keep fewer \
+             checkpoints, or choose another directory with --runs-dir",
             runs.root().display(),
             BinaryBytes(needed)
         );
@@ -219,45 +219,45 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     Ok(())
 }
 
-/// About as long as people wait for a plan.
+/// About as long as a user is willing to wait for a plan.
 const CALIBRATION: Duration = Duration::from_secs(20);
 
-/// Measures how fast this device trains, where that fits into its memory.
+/// Measures the training throughput of this device if the model fits into its memory.
 fn calibrated(experiment: &oss_config::Experiment, memory: &Memory, runs: &RunsDir) -> Result<Calibration> {
     let host = Host::this().memory_bytes;
     if !on_gpu(&experiment.train) && memory.total() > host {
         return Err(UserError::wrong(format!(
-            "a step takes {} a rank, more than this machine's {}",
+            "a step needs {} per rank, but this machine has {}",
             BinaryBytes(memory.total()),
             BinaryBytes(host)
         ))
-        .hint("plan without --calibrate, or calibrate where it will run")
+        .hint("plan without --calibrate, or calibrate on the machine that will train")
         .into());
     }
     let speed = train::calibrate(experiment, CALIBRATION)?;
     calibration::remember(experiment, runs, speed)
 }
 
-/// Plays one rank, with its file among the runs, where checkpoints would go.
+/// Simulates one rank. Its file is written to the runs directory, where checkpoints would go.
 fn played(experiment: &oss_config::Experiment, arguments: &Arguments, runs: &RunsDir) -> Result<DryRun> {
     let place = || format!("cannot write to {}", runs.root().display());
-    let hint = "give another place with --runs-dir";
+    let hint = "choose another directory with --runs-dir";
     std::fs::create_dir_all(runs.root()).with_context(place).hint(hint)?;
     let folder = tempfile::Builder::new()
         .prefix(".dry-run-")
         .tempdir_in(runs.root())
         .with_context(place)
         .hint(hint)?;
-    // So that `oss-run gc` leaves it alone.
+    // The lock keeps `oss-run gc` from removing it.
     let _held = FileLock::try_directory(folder.path()).with_context(place).hint(hint)?;
     let mut experiment = experiment.clone();
     if experiment.sharding.strategy == oss_config::Strategy::Hsdp {
-        experiment.sharding.ranks_per_replica = Some(Mesh::of(&experiment.sharding).shards);
+        experiment.sharding.shard_degree = Some(Mesh::of(&experiment.sharding).shards);
     }
     train::dry_run(&experiment, arguments.rank, arguments.steps, folder.path())
 }
 
-/// How many tokens are prepared; none of what is not all prepared.
+/// Numbers of prepared tokens; `None` unless all of them are prepared.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tokens {
     training: Option<u64>,
@@ -282,7 +282,7 @@ impl Tokens {
 
 impl Plan {
     fn show(&self, explain: bool) -> String {
-        // A preset is shown as the fields that it sets.
+        // A preset is shown as the fields it sets.
         let is_set = |value: &Explained| value.set_by.is_explicit() && value.value.is_some();
         let shown = self.values.iter().filter(|value| explain || is_set(value));
         let values = shown
@@ -303,7 +303,9 @@ impl Plan {
                 )
             }
             Some(run) => format!("run {} (new)\n", run.directory.display()),
-            None => "run unknown until prepared: the hub has to be asked for the text's commit\n".to_owned(),
+            None => {
+                "run unknown until prepared: the dataset's commit on the hub is not known yet\n".to_owned()
+            }
         });
         for PlannedStage { stage, freshness } in self.stages.iter().flatten() {
             text.push_str(&format!("  {stage:<10} {freshness}\n"));

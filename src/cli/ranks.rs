@@ -1,4 +1,4 @@
-//! Ranks of one command: who this process is among them.
+//! Runs a command on one or several ranks, and finds out which rank this process is.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -12,28 +12,28 @@ use super::launch::{launch, own_arguments};
 use crate::runner;
 use oss_config::Experiment;
 use oss_config::error::UserError;
-use oss_train::distributed::{Fingerprint, Placement, World, tie_to_launcher};
+use oss_train::distributed::{Fingerprint, RankEnv, World, exit_with_parent};
 
-/// Makes the command line that goes on with the run in this directory.
+/// Builds the command line that resumes the run in this directory.
 pub type Resumed<'a> = dyn Fn(&Path) -> Vec<OsString> + 'a;
 
-/// A command that several ranks do together.
+/// A command that runs on several ranks.
 pub struct Task<'a> {
-    /// Says how many.
+    /// Sets the number of ranks.
     pub experiment: &'a Experiment,
-    /// What has to be the same on every rank beside the experiment.
+    /// Must be the same on every rank, like the experiment.
     pub arguments: &'a dyn Debug,
-    /// What is started after a rank has died in a run; the same again unless given.
+    /// Command line for a restart after a rank died in a run; `None` repeats the original one.
     pub resumed: Option<&'a Resumed<'a>>,
 }
 
-/// Runs `work` as one of the ranks that the task asks for, or starts them all and watches over them.
+/// Runs `work` as one of the task's ranks, or starts all ranks and monitors them.
 ///
-/// A process that torchrun or SLURM has started is one of their ranks; one that is alone becomes the launcher where the
-/// experiment asks for more than one rank.
+/// A process started by torchrun or SLURM is one of their ranks. Otherwise this process becomes the launcher if the
+/// experiment has more than one rank.
 ///
 /// # Errors
-/// The work's own; ranks that cannot meet; a rank that failed.
+/// Those of `work`; the ranks cannot connect; a rank failed.
 pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Result<()> {
     match placement()? {
         Some(placement) => as_rank(task, &placement, work),
@@ -42,12 +42,12 @@ pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Res
     }
 }
 
-/// As [`on_ranks`], for what one rank leads and the others [`follow`](runner::follow): `plan` finds out what there is to
-/// do, once, and `lead` does it. What does not `have_work` is not worth starting ranks for: this process does it alone.
-/// Returns what came of it, where this process led.
+/// Like [`on_ranks`], for work that rank 0 leads and the others [`follow`](runner::follow): `plan` decides once what to
+/// do, and `lead` does it. If the plan does not `have_work`, this process handles it alone without starting ranks.
+/// Returns the result if this process led.
 ///
 /// # Errors
-/// As [`on_ranks`], and as `plan`.
+/// Those of [`on_ranks`] and of `plan`.
 pub fn led<P, T>(
     task: &Task<'_>,
     plan: impl FnOnce() -> Result<P>,
@@ -68,28 +68,31 @@ pub fn led<P, T>(
     })
 }
 
-fn placement() -> Result<Option<Placement>> {
-    Ok(Placement::of(&|name| std::env::var(name).ok())?)
+fn placement() -> Result<Option<RankEnv>> {
+    Ok(RankEnv::of(&|name| std::env::var(name).ok())?)
 }
 
-/// Starts all ranks and watches over them.
+/// Starts all ranks and monitors them.
 fn start(task: &Task<'_>) -> Result<()> {
     let again = |run: &Path| task.resumed.map_or_else(own_arguments, |resumed| resumed(run));
     launch(task.experiment, again)
 }
 
-/// Does `work` as the rank that this process is.
-fn as_rank<T>(task: &Task<'_>, placement: &Placement, work: impl FnOnce(&World) -> Result<T>) -> Result<T> {
+/// Runs `work` as this process's rank.
+fn as_rank<T>(task: &Task<'_>, placement: &RankEnv, work: impl FnOnce(&World) -> Result<T>) -> Result<T> {
     let sharding = &task.experiment.sharding;
     if placement.launched {
-        tie_to_launcher().context("cannot tie this rank to its launcher")?;
+        exit_with_parent().context("cannot make this rank exit with its launcher")?;
     }
     if placement.world_size as u64 != sharding.ranks {
         return Err(UserError::wrong(format!(
-            "{} ranks were started, but sharding.ranks = {}",
+            "{} ranks were started, but sharding.ranks is {}",
             placement.world_size, sharding.ranks
         ))
-        .hint(format!("start as many, or add --set sharding.ranks={}", placement.world_size))
+        .hint(format!(
+            "start as many ranks as the experiment has, or pass --set sharding.ranks={}",
+            placement.world_size
+        ))
         .into());
     }
     let timeout = Duration::from_secs(sharding.timeout_seconds);
@@ -104,9 +107,9 @@ fn as_rank<T>(task: &Task<'_>, placement: &Placement, work: impl FnOnce(&World) 
 }
 
 fn fingerprint(experiment: &Experiment, arguments: &dyn Debug) -> Result<Fingerprint> {
-    let program = std::env::current_exe().context("this program cannot find its own file")?;
+    let program = std::env::current_exe().context("cannot find the path of this executable")?;
     let mut hasher = blake3::Hasher::new();
-    // Not mapped: the whole file would count as this rank's memory.
+    // Not memory-mapped, since the whole file would count toward this rank's memory.
     File::open(&program)
         .and_then(|file| hasher.update_reader(file).map(drop))
         .with_context(|| format!("cannot read {}", program.display()))?;

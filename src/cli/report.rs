@@ -1,4 +1,4 @@
-//! `oss-run report`: one HTML file about one run or many.
+//! `oss-run report`: write an HTML report on one or more runs.
 
 use std::path::PathBuf;
 
@@ -12,24 +12,24 @@ use crate::sweep::Results;
 use oss_config::error::Hint;
 use oss_runs::run_dir::{RunDir, RunsDir, write_atomic};
 
-/// Runs of a sweep whose curves are shown unless runs are named: as many as there are colours to tell them apart.
+/// Number of a sweep's best runs whose curves are shown by default: as many as there are distinct colors.
 const BEST_RUNS: usize = 8;
 
-/// What it takes.
+/// Arguments of `oss-run report`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The runs: each a path, an id or the start of one, a name, or `last`
+    /// Runs to include: paths, ids (or unique prefixes), names, or `last`
     #[arg(required_unless_present = "sweep")]
     run: Vec<String>,
-    /// A sweep, by the name of its folder: its trials, and the curves of its 8 best runs unless runs are given
+    /// Sweep to include, by the name of its folder: its trials, and the curves of its 8 best runs unless runs are given
     #[arg(long, value_name = "NAME")]
     sweep: Option<String>,
-    /// The file; unless given, report.html in the directory of the run, or here for several runs or a sweep
+    /// Output file [default: report.html in the run directory; for several runs or a sweep, in the current directory]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
-/// Writes the report and prints its path. Runs may be under way; they stay as they are.
+/// Writes the report and prints its path. Runs are not modified, and may be in progress.
 pub fn report(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let sweep = arguments.sweep.as_ref().map(|name| Results::read(runs, name)).transpose()?;
     let mut shown: Vec<RunDir> = Vec::new();
@@ -51,6 +51,6 @@ pub fn report(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let page = Report::of(&shown, sweep, Utc::now())?.to_html();
     write_atomic(&out, |file| file.write_all(page.as_bytes()))
         .with_context(|| format!("cannot write {}", out.display()))
-        .hint("give another place with --out")?;
+        .hint("choose another file with --out")?;
     print(&format!("{}\n", out.display()))
 }

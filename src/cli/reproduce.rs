@@ -1,4 +1,4 @@
-//! `oss-run reproduce`: a run again, bit for bit.
+//! `oss-run reproduce`: repeat a run and compare bit for bit.
 
 use std::env;
 
@@ -11,33 +11,33 @@ use crate::runner::{Extent, Reproduction};
 use oss_runs::run_dir::RunsDir;
 use oss_train::distributed::is_launched;
 
-/// What it takes.
+/// Arguments of `oss-run reproduce`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id or the start of one, a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, or `last`
     run: String,
     /// Run and compare only the first N steps
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Run it once more, although it was reproduced before
+    /// Start over, even if the run was reproduced before
     #[arg(long)]
     new: bool,
-    /// Print what was compared as one JSON document
+    /// Print the comparison as one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the run again and compares.
+/// Repeats the run and compares.
 pub fn reproduce(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let run = runs.resolve(&arguments.run)?;
     let extent = Extent { steps: arguments.steps, new: arguments.new };
     let reproduction = Reproduction::of(&run, extent)?;
-    // The launcher tells it for all ranks.
+    // The launcher reports for all ranks.
     let is_told = is_launched(&|name| env::var(name).ok());
     for difference in reproduction.differences().into_iter().filter(|_| !is_told) {
         match difference.changes_bits {
-            true => tracing::warn!("not as it was: {difference}"),
-            false => tracing::info!("not as it was: {difference}"),
+            true => tracing::warn!("differs from the original run: {difference}"),
+            false => tracing::info!("differs from the original run: {difference}"),
         }
     }
     let experiment = reproduction.experiment().clone();
@@ -50,7 +50,7 @@ pub fn reproduce(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         false => print(&format!("{reproduced}\n"))?,
     }
     if !reproduced.identical {
-        bail!("the reproduction {} differs, as shown above", reproduced.reproduction.display());
+        bail!("reproduction {} differs from the original, as shown above", reproduced.reproduction.display());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `oss-run rm`: runs go.
+//! `oss-run rm`: remove runs.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -6,30 +6,30 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
+use super::format;
 use super::output::print_json;
-use super::words;
 use crate::runs::remove::{Removable, removable};
 use oss_config::error::{Hint, UserError};
 use oss_runs::run_dir::{RunDir, RunsDir};
 
-/// What it takes.
+/// Arguments of `oss-run rm`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The runs: paths, ids or starts of them, names, or `last`
+    /// Runs to remove: paths, ids (or unique prefixes), names, or `last`
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
-    /// Remove even a run from whose weights another one started
+    /// Remove runs even if their weights initialized another run
     #[arg(long)]
     force: bool,
-    /// Print what was removed as one JSON document
+    /// Print the removed runs as one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// Removes the runs, all of them or, where one of them must stay, none.
+/// Removes all of the runs, or none if one of them must be kept.
 pub fn rm(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let mut targets: Vec<RunDir> = Vec::new();
     for asked in &arguments.runs {
@@ -53,25 +53,25 @@ pub fn rm(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     if arguments.json {
         return print_json(&document);
     }
-    tracing::info!("removed; {} are free again", words::bytes(bytes));
+    tracing::info!("removed; {} freed", format::bytes(bytes));
     Ok(())
 }
 
 fn describe(run: &Removable) -> String {
     let Removable { directory, status, step, bytes, .. } = run;
-    format!("{}: {}, {step} steps, {}", directory.display(), status.word(), words::bytes(*bytes))
+    format!("{}: {}, {step} steps, {}", directory.display(), status.word(), format::bytes(*bytes))
 }
 
-/// Asks whoever sits at the terminal.
+/// Asks for confirmation on the terminal.
 fn confirmed(runs: usize) -> Result<bool> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(UserError::wrong("nobody is there to be asked whether to remove this")
-            .hint("give --yes")
+        return Err(UserError::wrong("cannot ask for confirmation: not a terminal")
+            .hint("pass --yes")
             .into());
     }
     let what = if runs == 1 { "this run".to_owned() } else { format!("these {runs} runs") };
-    eprint!("remove {what} for good? [y/N] ");
+    eprint!("permanently remove {what}? [y/N] ");
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).context("cannot read the answer").hint("give --yes")?;
+    io::stdin().lock().read_line(&mut answer).context("cannot read the answer").hint("pass --yes")?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }

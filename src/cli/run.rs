@@ -1,4 +1,4 @@
-//! `oss-run run`: an experiment, every stage that is not fresh.
+//! `oss-run run`: run the stages of an experiment that are not up to date.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,27 +15,27 @@ use crate::plan::{Choices, Stage};
 use crate::runner::{Execution, Options, Summary};
 use oss_config::error::UserError;
 use oss_config::{Overrides, Resolved};
-use oss_train::distributed::{TIED, is_launched, tie_to_launcher};
+use oss_train::distributed::{TIED, exit_with_parent, is_launched};
 
-/// Which experiment, and what to change in it.
+/// An experiment file and overrides.
 #[derive(Debug, Args)]
 pub struct Experiment {
     /// Experiment file
     #[arg(value_name = "EXPERIMENT.toml")]
     file: PathBuf,
-    /// Change a value: optimizer.lr=1e-3
+    /// Override a value, such as optimizer.lr=1e-3; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Put a key back to its default
+    /// Reset a key to its default; may be given several times
     #[arg(long, value_name = "KEY")]
     unset: Vec<String>,
 }
 
 impl Experiment {
-    /// Loads the file with everything that changes it, and tells what looks like a slip.
+    /// Loads the file with all overrides, and prints warnings.
     ///
     /// # Errors
-    /// There is no such file; everything that is wrong with the experiment.
+    /// The file does not exist, or the experiment is invalid.
     pub fn load(&self) -> Result<Resolved> {
         if !self.file.is_file() {
             return Err(missing(&self.file).into());
@@ -43,7 +43,7 @@ impl Experiment {
         let resolved = oss_config::load(&self.file, &self.overrides())?;
         for warning in &resolved.warnings {
             match is_launched(&|name| env::var(name).ok()) {
-                // The launcher has said it, to everyone.
+                // The launcher has already printed it.
                 true => tracing::debug!("{warning}"),
                 false => tracing::warn!("{warning}"),
             }
@@ -51,13 +51,13 @@ impl Experiment {
         Ok(resolved)
     }
 
-    /// What changes the file.
+    /// The overrides from the command line and the environment.
     pub fn overrides(&self) -> Overrides {
         Overrides { set: self.set.clone(), unset: self.unset.clone(), environment: true }
     }
 }
 
-/// What to say of a file that is not there: the nearest of those that are.
+/// The error for a missing file, with the closest match among the existing ones.
 fn missing(file: &Path) -> UserError {
     let folder = Path::new("experiments");
     let mut known: Vec<String> = folder
@@ -78,13 +78,13 @@ fn missing(file: &Path) -> UserError {
         known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|path| likeness(path) > 0.8);
     let fix = match nearest {
         Some(nearest) => format!("did you mean {nearest}?"),
-        None if known.is_empty() => "name an experiment file".to_owned(),
-        None => format!("there are {}", known.join(", ")),
+        None if known.is_empty() => "pass the path of an experiment file".to_owned(),
+        None => format!("available: {}", known.join(", ")),
     };
-    UserError::wrong(format!("there is no experiment file {}", file.display())).hint(fix)
+    UserError::wrong(format!("no experiment file {}", file.display())).hint(fix)
 }
 
-/// What it takes.
+/// Arguments of `oss-run run`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -92,22 +92,22 @@ pub struct Arguments {
     /// Stop after this stage
     #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::Export, hide_default_value = true)]
     until: Stage,
-    /// Run this stage although it is fresh; training starts over
+    /// Run this stage even if it is up to date; training starts over
     #[arg(long, value_name = "STAGE", value_enum)]
     force: Vec<Stage>,
-    /// Start another run of the same experiment
+    /// Start a new run of the same experiment
     #[arg(long)]
     new: bool,
-    /// Pause training after step N, without touching the schedule
+    /// Stop training after step N without changing the schedule
     #[arg(long, value_name = "N")]
     stop_at_step: Option<u64>,
-    /// Print how it ended as one JSON document
+    /// Print the outcome as one JSON document
     #[arg(long)]
     json: bool,
 }
 
 impl Arguments {
-    /// The command line that goes on with this command in the run that it has made.
+    /// The command line that resumes this command in its run.
     fn resumed(&self, run: &Path, common: &Common) -> Vec<OsString> {
         let mut line = common.line();
         line.extend(["resume".into(), run.into(), "--until".into(), self.until.name().into()]);
@@ -128,16 +128,18 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if resolved.sweep.is_some() {
         let Arguments { until, force, new, stop_at_step, .. } = arguments;
         if *until != Stage::Export || !force.is_empty() || *new || stop_at_step.is_some() {
-            let fix = "set sweep.until, or run one trial by its run: oss-run resume RUN";
-            return Err(UserError::wrong("--until, --force, --new and --stop-at-step are for one run")
-                .hint(fix)
-                .into());
+            let fix = "set sweep.until, or resume a single trial with `oss-run resume RUN`";
+            return Err(UserError::wrong(
+                "--until, --force, --new and --stop-at-step do not apply to sweeps",
+            )
+            .hint(fix)
+            .into());
         }
         let overrides = arguments.experiment.overrides();
         return sweep::start(&resolved, &overrides, &sweep::Choices::default(), arguments.json, runs);
     }
     if is_tied() {
-        tie_to_launcher().context("cannot tie this trial to its sweep")?;
+        exit_with_parent().context("cannot make this trial exit with its sweep")?;
     }
     let options = Options {
         choices: Choices { until: arguments.until, force: arguments.force.clone(), new: arguments.new },
@@ -153,12 +155,12 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     ended.map_or(Ok(()), |summary| finish(&summary, arguments.json))
 }
 
-/// Whether a sweep has started this process; ranks tie themselves to their own launcher.
+/// Whether a sweep started this process; ranks are tied to their own launcher instead.
 fn is_tied() -> bool {
     env::var_os(TIED).is_some() && !is_launched(&|name| env::var(name).ok())
 }
 
-/// Shows how a walk ended: to people, or as data.
+/// Prints the outcome, as text or JSON.
 pub fn finish(summary: &Summary, json: bool) -> Result<()> {
     if json {
         return print_json(summary);

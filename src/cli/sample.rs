@@ -1,4 +1,4 @@
-//! `oss-run sample`: a run's weights continue a text.
+//! `oss-run sample`: generate text with a run's weights.
 
 use anyhow::Result;
 use clap::Args;
@@ -6,57 +6,57 @@ use serde_json::json;
 
 use super::output::{print, print_json};
 use super::ranks::{Task, on_ranks};
-use crate::runner::trained::Trained;
+use crate::runner::loaded_run::Trained;
 use crate::stages::sample::Weights;
 use oss_config::Sample;
 use oss_config::error::UserError;
 use oss_runs::run_dir::RunsDir;
 
-/// What it takes; what is not given is as in the run's `[sample]`.
+/// Arguments of `oss-run sample`; what is not given comes from the run's `[sample]`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id or the start of one, a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, or `last`
     run: String,
-    /// The checkpoint; the newest unless given
+    /// Step of the checkpoint [default: the newest]
     #[arg(long, value_name = "N")]
     step: Option<u64>,
-    /// Ranks that share the weights; as many as trained them unless given
+    /// Number of ranks to shard the weights over [default: as in training]
     #[arg(long, value_name = "N")]
     ranks: Option<u64>,
-    /// Text to continue; may be given several times
+    /// Prompt; may be given several times
     #[arg(long, value_name = "TEXT", required = true)]
     prompt: Vec<String>,
-    /// Tokens to add at most
+    /// Maximum number of tokens to generate
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<u64>,
-    /// Divides the logits; 0 takes the likeliest token
+    /// Sampling temperature; 0 is greedy
     #[arg(long, value_name = "T", conflicts_with = "greedy")]
     temperature: Option<f64>,
-    /// Draw among the K likeliest tokens
+    /// Sample from the K most likely tokens
     #[arg(long, value_name = "K", conflicts_with = "greedy")]
     top_k: Option<u64>,
-    /// Draw among the likeliest tokens that make up the share P
+    /// Sample from the most likely tokens whose probabilities sum to P (nucleus sampling)
     #[arg(long, value_name = "P", conflicts_with = "greedy")]
     top_p: Option<f64>,
-    /// Take the likeliest token each time
+    /// Always pick the most likely token
     #[arg(long)]
     greedy: bool,
-    /// Seed of the draws
+    /// Random seed
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Numbers in which the weights are held
-    #[arg(long, value_enum, value_name = "NUMBERS", default_value_t)]
+    /// Storage dtype of the weights
+    #[arg(long, value_enum, value_name = "DTYPE", default_value_t)]
     weights: Weights,
-    /// Samples of each prompt
+    /// Number of samples per prompt
     #[arg(long, value_name = "N")]
     num_samples: Option<u64>,
-    /// Print prompts, tokens, texts and what decoding took as one JSON document
+    /// Print prompts, tokens, texts and decoding times as one JSON document
     #[arg(long)]
     json: bool,
 }
 
 impl Arguments {
-    /// The run's own settings with what was given on the command line.
+    /// The run's own settings, overridden by the command line.
     fn settings(&self, own: &Sample) -> Result<Sample, UserError> {
         let settings = Sample {
             prompts: self.prompt.clone(),
@@ -70,22 +70,25 @@ impl Arguments {
         };
         let wrong = |what: &'static str, hint: &str| Err(UserError::wrong(what).hint(hint));
         if settings.max_new_tokens == 0 || settings.num_samples == 0 {
-            return wrong("nothing would be sampled", "set --max-new-tokens and --num-samples to 1 or more");
+            return wrong("nothing to sample", "set --max-new-tokens and --num-samples to 1 or more");
         }
         if !(settings.temperature >= 0.0 && settings.temperature.is_finite()) {
-            return wrong("--temperature is below 0 or no number", "use 0 (greedy) or more");
+            return wrong(
+                "--temperature must be a number of 0 or more",
+                "pass 0 (greedy) or a positive number",
+            );
         }
         if settings.top_k == Some(0) {
-            return wrong("--top-k 0 leaves no token to draw", "use 1 or more");
+            return wrong("--top-k 0 leaves no token to sample", "pass 1 or more");
         }
         if settings.top_p.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-            return wrong("--top-p is no share", "use a number above 0, up to 1");
+            return wrong("--top-p is not a probability", "pass a number above 0 and at most 1");
         }
         Ok(settings)
     }
 }
 
-/// Samples and prints; the run stays as it is.
+/// Samples and prints; the run is not modified.
 pub fn sample(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let mut trained = Trained::open(&runs.resolve(&arguments.run)?, arguments.step)?;
     if let Some(ranks) = arguments.ranks {
@@ -93,7 +96,7 @@ pub fn sample(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     }
     let settings = arguments.settings(&trained.experiment().sample)?;
     let experiment = trained.experiment().clone();
-    // A run that trains may have a newer checkpoint by the time another rank looks.
+    // A run in progress may write a newer checkpoint before another rank looks.
     let same = (arguments, trained.checkpoint_path().to_owned());
     let task = Task { experiment: &experiment, arguments: &same, resumed: None };
     on_ranks(&task, |world| {

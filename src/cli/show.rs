@@ -1,4 +1,4 @@
-//! `oss-run show`: what a run is, and what happened to it.
+//! `oss-run show`: a run's configuration, history and outputs.
 
 use std::fmt::Write as _;
 
@@ -7,23 +7,23 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::Value;
 
+use super::format;
 use super::output::{print, print_json};
 use super::table::table;
-use super::words;
-use crate::runs::show::{Course, Details, Kept, Output, SetValue, StageShown};
+use crate::runs::show::{Details, Kept, MetricSummary, Output, SetValue, StageShown};
 use oss_runs::run_dir::{RunStatus, RunsDir, Segment};
 
-/// What it takes.
+/// Arguments of `oss-run show`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id or the start of one, a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, or `last`
     run: String,
     /// Print everything as one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// Looks at the run and prints what there is to say. Nothing is written, and the run may be at work.
+/// Prints the details of a run. Read-only; the run may be in progress.
 pub fn show(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let details = Details::of(&runs.resolve(&arguments.run)?)?;
     if arguments.json { print_json(&details) } else { print(&describe(&details)) }
@@ -37,13 +37,13 @@ fn describe(details: &Details) -> String {
         part(&["value", "", "set by"], values(details), &[]),
         part(&["metric", "first", "last", "best", "at step"], metrics(details), &[1, 2, 3, 4]),
         part(&["checkpoint", "size", ""], checkpoints(details), &[1]),
-        part(&["made", "size", "where"], outputs(details), &[1]),
+        part(&["output", "size", "path"], outputs(details), &[1]),
     ];
     let there: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     there.join("\n")
 }
 
-/// A table, or nothing where it would have no rows.
+/// A table, or an empty string if there are no rows.
 fn part(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     if rows.is_empty() { String::new() } else { table(header, rows, right) }
 }
@@ -58,14 +58,14 @@ fn facts(details: &Details) -> Vec<Vec<String>> {
         None => details.status.word().to_owned(),
     };
     let starts = counted(details.segments.len() as u64, "start");
-    let took = details.seconds.map(words::duration).unwrap_or_default();
-    let times = format!("{}, {took} of work in {starts}", words::time(details.created));
+    let took = details.seconds.map(format::duration).unwrap_or_default();
+    let times = format!("{}, {took} in {starts}", format::time(details.created));
     let mut facts = vec![
         ("run", details.directory.display().to_string()),
         ("state", state),
         ("step", steps),
         ("started", times),
-        ("size", words::bytes(details.bytes)),
+        ("size", format::bytes(details.bytes)),
     ];
     let labels = details.marks.labels.iter().fold(String::new(), |mut text, (name, value)| {
         let _ = write!(text, "{}{name}={value}", if text.is_empty() { "" } else { " " });
@@ -82,7 +82,7 @@ fn counted(number: u64, what: &str) -> String {
 }
 
 fn took(started: DateTime<Utc>, finished: Option<DateTime<Utc>>) -> String {
-    finished.map_or("-".to_owned(), |end| words::duration((end - started).as_seconds_f64()))
+    finished.map_or("-".to_owned(), |end| format::duration((end - started).as_seconds_f64()))
 }
 
 fn stages(details: &Details) -> Vec<Vec<String>> {
@@ -90,7 +90,7 @@ fn stages(details: &Details) -> Vec<Vec<String>> {
         vec![
             stage.stage.to_string(),
             stage.status.word().to_owned(),
-            words::time(stage.started),
+            format::time(stage.started),
             took(stage.started, stage.finished),
             stage.reason.clone().unwrap_or_default(),
         ]
@@ -104,7 +104,7 @@ fn starts(details: &Details) -> Vec<Vec<String>> {
         let environment = &segment.environment;
         let git = environment.git.as_ref().map_or("-".to_owned(), |git| {
             let commit: String = git.commit.chars().take(10).collect();
-            if git.dirty { format!("{commit}, changed") } else { commit }
+            if git.dirty { format!("{commit}, dirty") } else { commit }
         });
         let devices = format!(
             "{}, {}, {}",
@@ -113,7 +113,7 @@ fn starts(details: &Details) -> Vec<Vec<String>> {
             counted(segment.threads, "thread")
         );
         vec![
-            words::time(segment.started),
+            format::time(segment.started),
             took(segment.started, segment.finished),
             segment.ended(index == last && details.status == RunStatus::Running),
             format!("{}, libtorch {}", environment.program, segment.libtorch),
@@ -138,8 +138,8 @@ fn values(details: &Details) -> Vec<Vec<String>> {
 }
 
 fn metrics(details: &Details) -> Vec<Vec<String>> {
-    let row = |course: &Course| {
-        let numbers = [course.first, course.last, course.best].map(words::number);
+    let row = |course: &MetricSummary| {
+        let numbers = [course.first, course.last, course.best].map(format::number);
         [vec![course.name.to_owned()], numbers.to_vec(), vec![course.best_step.to_string()]].concat()
     };
     details.metrics.iter().map(row).collect()
@@ -148,14 +148,14 @@ fn metrics(details: &Details) -> Vec<Vec<String>> {
 fn checkpoints(details: &Details) -> Vec<Vec<String>> {
     let row = |kept: &Kept| {
         let best = if kept.best { "best" } else { "" };
-        vec![format!("step {}", kept.step), words::bytes(kept.bytes), best.to_owned()]
+        vec![format!("step {}", kept.step), format::bytes(kept.bytes), best.to_owned()]
     };
     details.checkpoints.iter().map(row).collect()
 }
 
 fn outputs(details: &Details) -> Vec<Vec<String>> {
     let row = |output: &Output| {
-        vec![output.what.to_owned(), words::bytes(output.bytes), output.path.display().to_string()]
+        vec![output.what.to_owned(), format::bytes(output.bytes), output.path.display().to_string()]
     };
     details.outputs.iter().map(row).collect()
 }

@@ -1,4 +1,4 @@
-//! `oss-run sweep`: many trials of an experiment.
+//! `oss-run sweep`: run the trials of a sweep.
 
 use std::env;
 
@@ -10,34 +10,34 @@ use super::arguments::Common;
 use super::output::{print, print_json};
 use super::run::Experiment;
 use super::table::table;
-use crate::sweep::{Group, Plan, Results, Row, SweepError, TrialStatus, cell};
+use crate::sweep::{Group, Plan, Results, SweepError, TrialResult, TrialStatus, cell};
 use oss_config::error::UserError;
 use oss_config::{Overrides, Resolved};
 use oss_runs::run_dir::RunsDir;
-use oss_train::distributed::Placement;
+use oss_train::distributed::RankEnv;
 
-/// What it takes.
+/// Arguments of `oss-run sweep`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     experiment: Experiment,
     #[command(flatten)]
     choices: Choices,
-    /// Print how every trial stands as one JSON document
+    /// Print the state of every trial as one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// How the sweep is run.
+/// Options for running the sweep.
 #[derive(Debug, Default, Args)]
 pub struct Choices {
-    /// Trials at once, instead of sweep.parallel
+    /// Number of trials to run in parallel [default: sweep.parallel]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     parallel: Option<u64>,
-    /// Run trials that failed once more
+    /// Retry failed trials
     #[arg(long)]
     retry_failed: bool,
-    /// Only show the trials and how they stand
+    /// Only show the trials and their state
     #[arg(long)]
     dry_run: bool,
 }
@@ -48,10 +48,10 @@ pub fn sweep(arguments: &Arguments, common: &Common) -> Result<()> {
     start(&experiment.load()?, &experiment.overrides(), choices, *json, &common.runs())
 }
 
-/// Runs the sweep of the experiment file that `resolved` was read from with the same `overrides`.
+/// Runs the sweep of the experiment that `resolved` was loaded from, with the same `overrides`.
 ///
 /// # Errors
-/// The file has none; as [`Plan::new`] and [`Plan::run`]; trials that failed.
+/// The file has no sweep; those of [`Plan::new`] and [`Plan::run`]; trials failed.
 pub fn start(
     resolved: &Resolved,
     overrides: &Overrides,
@@ -62,7 +62,7 @@ pub fn start(
     let Some(mut sweep) = resolved.sweep.clone() else {
         return Err(SweepError::NoSweep { file: resolved.file.clone() }.into());
     };
-    if Placement::of(&|name| env::var(name).ok())?.is_some() {
+    if RankEnv::of(&|name| env::var(name).ok())?.is_some() {
         return Err(SweepError::Launched.into());
     }
     sweep.parallel = choices.parallel.or(sweep.parallel);
@@ -86,7 +86,7 @@ pub fn start(
     if failed > 0 && !choices.dry_run {
         bail!(
             UserError::failed(format!("{failed} of {} trials failed", results.trials.len()))
-                .hint("fix what the table says and add --retry-failed")
+                .hint("fix the errors in the table and rerun with --retry-failed")
         );
     }
     Ok(())
@@ -99,14 +99,14 @@ fn shown(results: &Results) -> String {
     header.extend(keys.iter().map(|key| key.as_str()));
     header.extend([metric, "step", "state"]);
     let numbers: Vec<usize> = (2..=keys.len() + 3).chain([0]).collect();
-    let row = |row: &&Row| {
+    let row = |row: &&TrialResult| {
         let mut cells = vec![row.trial.to_string(), row.run.clone()];
         cells.extend(keys.iter().map(|key| row.values.get(*key).map_or(String::new(), cell)));
         cells.push(row.value.map_or("-".to_owned(), |value| format!("{value:.4}")));
         cells.push(format!("{} of {}", row.step, row.steps));
         cells.push(match (&row.error, results.best.as_ref() == Some(&row.run)) {
             (Some(error), _) => format!("failed: {error}"),
-            (None, true) => "done, the best".to_owned(),
+            (None, true) => "done, best".to_owned(),
             (None, false) => row.status.word().to_owned(),
         });
         cells
@@ -117,7 +117,7 @@ fn shown(results: &Results) -> String {
         text.push_str(&seeds(&results.groups, metric));
     }
     text.push_str(&format!(
-        "\n{} of {} steps taken ({:.0} %)\n",
+        "\n{} of {} steps taken ({:.0}%)\n",
         results.steps_taken,
         results.steps,
         100.0 * results.steps_taken as f64 / results.steps.max(1) as f64
@@ -130,7 +130,7 @@ fn seeds(groups: &[Group], metric: &str) -> String {
     let keys: Vec<&String> = groups.first().map_or(Vec::new(), |group| group.values.keys().collect());
     let mean = format!("{metric}, mean");
     let mut header: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
-    header.extend([mean.as_str(), "deviation", "seeds"]);
+    header.extend([mean.as_str(), "std dev", "seeds"]);
     let rows = groups.iter().map(|group| {
         let value =
             |key: &&String| group.values.get(*key).map(|value: &Value| cell(value)).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! Tables for people.
+//! Text tables.
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-/// A table without lines, as wide as the terminal; `right` are the columns of numbers.
+/// A table without borders, as wide as the terminal. The columns in `right` are right-aligned.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
@@ -17,7 +17,7 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    // Padding at the end of a line is of no use to anybody.
+    // Remove trailing padding.
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n") + "\n"
 }

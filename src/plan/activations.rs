@@ -1,4 +1,4 @@
-//! What training holds of a batch, counted from the tensors that the model's passes keep.
+//! Activation memory, computed from the shapes of the tensors saved for the backward pass.
 //!
 //! D hidden, H query heads, K key/value heads, C head dim, E experts, A active experts, F expert width, V vocabulary.
 
@@ -8,38 +8,39 @@ use super::mesh::on_gpu;
 use oss_config::{Experiment, Model, Precision};
 use oss_train::model::{logits_chunk_bytes, vocab_size};
 
-/// Bytes of an f32 number, and of an index.
+/// Size of an f32, and of an index.
 const F32_BYTES: u64 = 4;
 const INDEX_BYTES: u64 = 8;
 
-/// Bytes of the products that oneDNN compiles for narrow numbers and keeps, of which `crates/oss-torch/src` allows it so many, where it
-/// is left to multiply them; as measured once all of them were in use.
+/// Memory of the kernels that oneDNN compiles and caches for low-precision matrix products, where they are left to it.
+/// `crates/oss-torch/src` limits the size of the cache; measured with a full cache.
 const KERNEL_BYTES: u64 = 100_000_000;
 
-/// What a rank holds of its part of a batch.
+/// Activation memory of a rank for its part of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activations {
-    /// Bytes kept from the forward to the backward pass.
+    /// Bytes saved by the forward pass for the backward pass.
     pub kept: u64,
-    /// Bytes that come and go while all of the above is there, and the compiled products.
+    /// Peak of temporary bytes on top of the above, including the compiled kernels.
     pub workspace: u64,
-    /// Where the workspace is largest.
+    /// Where the workspace peaks.
     pub peak: Peak,
 }
 
-/// Where in a step most memory is in use.
+/// Where in a step memory use peaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Peak {
     /// The loss: one chunk of logits, or of their exponentials.
     Loss,
-    /// The optimizer's step, where it widens what is kept in fewer bits.
+    /// The optimizer step, where low-precision state is converted to f32.
     Update,
-    /// One micro-batch's backward through a block, which `train.recompute` makes compute its activations again.
+    /// The backward pass of one micro-batch through a block, which recomputes its activations with
+    /// `train.activation_checkpointing`.
     Block,
 }
 
-/// Sizes that all of this is made of.
+/// The sizes used below.
 struct Sizes {
     d: u64,
     /// H*C.
@@ -51,26 +52,26 @@ struct Sizes {
     a: u64,
     f: u64,
     vocab: u64,
-    /// Bytes of a number in the matrix products.
+    /// Bytes per element in matrix products.
     bytes: u64,
     gpu: bool,
-    /// Whether products are added to f32 gradients as they are made.
+    /// Whether products are accumulated directly into f32 gradients.
     adds: bool,
-    /// Whether the loss is computed a tile of the vocabulary at a time.
+    /// Whether the loss is computed in tiles of the vocabulary.
     tiles: bool,
 }
 
-/// What one of `ranks` holds of `experiment`'s batch; the model's `vocab_size` is set.
+/// Activation memory of one of `ranks` ranks; the model's `vocab_size` must be set.
 pub fn activations(experiment: &Experiment, ranks: u64) -> Activations {
     let (model, train) = (&experiment.model, &experiment.train);
     let sizes = Sizes::new(model, train.precision, on_gpu(train));
     let layers = model.num_hidden_layers.unsigned_abs();
     let rank_rows = (train.global_batch_size * train.sequence_length).unsigned_abs().div_ceil(ranks);
     let rows = (train.micro_batch_size * train.sequence_length).unsigned_abs().min(rank_rows);
-    // The rows between units: the input of each block, and that of the head, which its gradient replaces.
+    // The rows between units: the input of each block, and that of the head, which is replaced by its gradient.
     let borders = (layers + 1) * sizes.d * sizes.bytes;
-    let inside = if train.recompute { sizes.a * INDEX_BYTES } else { sizes.saved_by_block() };
-    let again = if train.recompute { rows * sizes.saved_by_block() } else { 0 };
+    let inside = if train.activation_checkpointing { sizes.a * INDEX_BYTES } else { sizes.saved_by_block() };
+    let again = if train.activation_checkpointing { rows * sizes.saved_by_block() } else { 0 };
     let (loss, block) = (sizes.loss(rows), again + sizes.block_backward(rows));
     let kernels = if sizes.gpu || sizes.adds { 0 } else { KERNEL_BYTES };
     let (workspace, peak) = if loss > block { (loss, Peak::Loss) } else { (block, Peak::Block) };
@@ -100,30 +101,30 @@ impl Sizes {
         self.bytes == F32_BYTES
     }
 
-    /// Bytes that a block saves for each row beside its input.
+    /// Bytes that a block saves per row in addition to its input.
     fn saved_by_block(&self) -> u64 {
         let Self { d, queries, keys, heads, e, a, f, .. } = *self;
-        // The flash kernel of the GPU leaves its own output and logsumexp beside those corrected for the sinks.
+        // The GPU flash kernel keeps its own output and logsumexp in addition to those corrected for the sinks.
         let attended = if self.gpu && !self.is_f32() { 2 } else { 1 };
         let attention = queries + 2 * keys + attended * queries;
         let experts = d + a * 2 * f; // the residual rows; each visited expert
         let wide = attended * heads + 2 + a + e; // logsumexp, two inverse norms, the router's weights and softmax
-        let indices = 5 * a; // the choice of experts, and the sorting of rows by it
+        let indices = 5 * a; // the selected experts, and the rows sorted by expert
         (attention + experts) * self.bytes + wide * F32_BYTES + indices * INDEX_BYTES
     }
 
-    /// Bytes in use at the most crowded moment of a block's backward of `rows` rows, saved activations left out.
+    /// Peak bytes of a block's backward pass over `rows` rows, excluding saved activations.
     fn block_backward(&self, rows: u64) -> u64 {
         let Self { d, queries, a, f, .. } = *self;
-        let activation = a * (d + 10 * f); // the outputs' gradient; the clamped SwiGLU's backward
-        let products = a * (3 * d + 2 * f); // and later the rows, their gradient and its sum over the experts
-        let attention = 8 * queries; // keys and values repeated for each head, all their gradients
+        let activation = a * (d + 10 * f); // the output gradient; the backward pass of the clamped SwiGLU
+        let products = a * (3 * d + 2 * f); // and later the rows, their gradient and its sum over experts
+        let attention = 8 * queries; // keys and values repeated per head, with their gradients
         let on_rows = rows * self.bytes * activation.max(products).max(attention);
         let beside_product = rows * self.bytes * a * (d + 3 * f);
         on_rows.max(beside_product + self.expert_product())
     }
 
-    /// Bytes of the gradient of the experts' first matrices, before it is added to the f32 gradient.
+    /// Bytes of the gradient of the experts' gate/up projections, before accumulation into the f32 gradient.
     fn expert_product(&self) -> u64 {
         let Self { d, e, f, bytes, .. } = *self;
         let groupable = bytes == 2 && self.gpu && d % 8 == 0 && f % 8 == 0;
@@ -131,7 +132,8 @@ impl Sizes {
         experts * self.product(d * 2 * f)
     }
 
-    /// Bytes of a product of `elements` before it is added to a gradient; narrower ones are widened first on the CPU.
+    /// Bytes of a product of `elements` before accumulation into a gradient; on the CPU, low-precision products are
+    /// first converted to f32.
     fn product(&self, elements: u64) -> u64 {
         match (self.adds, self.gpu) {
             (true, _) => 0,
@@ -140,7 +142,7 @@ impl Sizes {
         }
     }
 
-    /// Bytes in use at the most crowded moment of the loss of `rows` rows.
+    /// Peak bytes of the loss over `rows` rows.
     fn loss(&self, rows: u64) -> u64 {
         let Self { d, vocab, bytes, .. } = *self;
         let logit_bytes = if self.tiles { bytes } else { F32_BYTES };
@@ -149,17 +151,17 @@ impl Sizes {
         let chunk = rows.div_ceil(rows.div_ceil(most));
         let logits = chunk * vocab;
         if self.tiles {
-            // The exponentials of the chunk; the rows, their gradient, and both again in f32.
+            // The exponentials of the chunk; the rows and their gradient, both also in f32.
             return logits * bytes + 2 * rows * d * bytes + 2 * chunk * d * F32_BYTES;
         }
         let narrow = if self.is_f32() { 0 } else { bytes };
-        let softmax = logits * (2 * F32_BYTES + narrow); // logits in one or two precisions, and their logarithms
+        let softmax = logits * (2 * F32_BYTES + narrow); // logits in one or two precisions, and their log-probabilities
         let gradient = logits * (F32_BYTES + narrow) + self.product(vocab * d);
         softmax.max(gradient) + 2 * rows * d * bytes
     }
 }
 
-/// Bytes of a number in the matrix products.
+/// Bytes per element in matrix products.
 pub fn precision_bytes(precision: Precision) -> u64 {
     match precision {
         Precision::F32 => F32_BYTES,
@@ -193,7 +195,7 @@ mod tests {
         let a_row = 4 * (numbers + wide) + 8 * 10;
         assert_eq!(activations(&experiment, 1).kept, 80 * (3 * 64 * 4 + 2 * a_row));
         assert_eq!(activations(&experiment, 4).kept, 20 * (3 * 64 * 4 + 2 * a_row));
-        experiment.train.recompute = true;
+        experiment.train.activation_checkpointing = true;
         assert_eq!(activations(&experiment, 1).kept, 80 * (3 * 64 * 4 + 2 * 2 * 8));
     }
 
@@ -212,7 +214,7 @@ mod tests {
             activations(&experiment, 1).workspace,
             512 * 201_088 * 2 + 2 * 512 * 64 * 2 + 2 * 512 * 64 * 4 + kernels
         );
-        // On a GPU, logits and their logarithms.
+        // On a GPU, logits and log-probabilities.
         experiment.train.device = "cuda".into();
         experiment.train.precision = Precision::F32;
         assert_eq!(activations(&experiment, 1).workspace, 512 * 201_088 * 8 + 2 * 512 * 64 * 4);

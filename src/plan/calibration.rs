@@ -1,4 +1,4 @@
-//! Speeds that were measured by `plan --calibrate`, remembered beside the prepared data.
+//! Throughput measured by `plan --calibrate`, stored next to the prepared data.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,21 +14,21 @@ use oss_config::Experiment;
 use oss_config::error::Hint;
 use oss_runs::run_dir::{Host, RunsDir, write_json};
 
-/// How fast a device trains a kind of experiment.
+/// Measured training throughput.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Tokens a second of all ranks, if what they send each other costs nothing.
+    /// Tokens per second of all ranks, not counting communication.
     pub tokens_per_second: f64,
-    /// When it was measured.
+    /// Time of the measurement.
     pub measured: DateTime<Utc>,
 }
 
-/// What was measured before of an experiment like this one, on this machine by this program; none if nothing was.
+/// An earlier measurement of an experiment like this one, on this machine with this version of the program, if any.
 pub fn recall(experiment: &Experiment, runs: &RunsDir) -> Option<Calibration> {
     known(runs).get(&key(experiment)).copied()
 }
 
-/// Remembers what was measured now.
+/// Stores a measurement.
 ///
 /// # Errors
 /// The runs directory cannot be written.
@@ -41,7 +41,7 @@ pub fn remember(experiment: &Experiment, runs: &RunsDir, tokens_per_second: f64)
     fs::create_dir_all(folder)
         .and_then(|()| write_json(&path, &all))
         .with_context(|| format!("cannot write {}", path.display()))
-        .hint("give another place with --runs-dir")?;
+        .hint("choose another directory with --runs-dir")?;
     Ok(calibration)
 }
 
@@ -49,12 +49,12 @@ fn path(runs: &RunsDir) -> PathBuf {
     runs.prepared("calibrations.json")
 }
 
-/// A lost or damaged file means that nothing was measured.
+/// A missing or corrupted file counts as no measurements.
 fn known(runs: &RunsDir) -> BTreeMap<String, Calibration> {
     fs::read(path(runs)).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
-/// Everything that speed depends on, and little else: a changed learning rate asks for no new measurement.
+/// Everything that throughput depends on, and little else: a changed learning rate needs no new measurement.
 fn key(experiment: &Experiment) -> String {
     let Experiment { model, train, sharding, optimizer, .. } = experiment;
     let mut train = train.clone();
@@ -66,7 +66,7 @@ fn key(experiment: &Experiment) -> String {
         "model": model,
         "train": train,
         "sharding": sharding,
-        "optimizer": [json!(optimizer.kind), json!(optimizer.state), json!(optimizer.update)],
+        "optimizer": [json!(optimizer.kind), json!(optimizer.state_dtype), json!(optimizer.update)],
     });
     keys::hash(&document).0
 }

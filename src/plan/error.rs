@@ -1,48 +1,48 @@
-//! Why an experiment cannot be run as it is.
+//! Errors in an experiment that only show when it is planned.
 
 use oss_config::error::{UserError, user_errors};
 use std::path::PathBuf;
 
-/// What the user has to change, in the experiment or on the command line.
+/// A problem that the user has to fix in the experiment or on the command line.
 #[derive(Debug)]
 pub enum PlanError {
-    /// The steps that an existing run has taken would have had another learning rate.
+    /// The change would alter the learning rate of steps that an existing run has already taken.
     StepsRaised {
         /// The existing run.
         run: PathBuf,
-        /// Its steps.
+        /// Its number of steps.
         old: u64,
-        /// The steps asked for.
+        /// The requested number of steps.
         new: u64,
     },
-    /// The run is further than it shall go.
+    /// The run is already past the requested number of steps.
     AlreadyPast {
         /// The existing run.
         run: PathBuf,
         /// Steps taken.
         taken: u64,
-        /// The steps asked for.
+        /// The requested number of steps.
         asked: u64,
     },
-    /// A value that makes another run was to be changed in an existing one.
+    /// An existing run was to be resumed with a changed value that would make it another run.
     OtherTrajectory {
         /// The existing run.
         run: PathBuf,
         /// The key.
         key: String,
     },
-    /// The text names more tokens than the model knows.
+    /// The tokenizer has more tokens than the model's vocabulary.
     VocabularyTooSmall {
-        /// The experiment's.
+        /// `model.vocab_size`.
         set: i64,
-        /// The tokenizer's.
+        /// The tokenizer's number of tokens.
         tokens: i64,
     },
-    /// A source of text is not there, or cannot be read.
+    /// A text source is missing or cannot be read.
     Text {
         /// The source.
         name: String,
-        /// Why.
+        /// The cause.
         cause: anyhow::Error,
     },
 }
@@ -51,25 +51,25 @@ impl From<PlanError> for UserError {
     fn from(error: PlanError) -> Self {
         match error {
             PlanError::StepsRaised { run, old, new } => Self::wrong(format!(
-                "{}: train.steps {old} -> {new} changes the learning rate of steps already taken",
+                "{}: changing train.steps from {old} to {new} would change the learning rate of steps already taken",
                 run.display()
             ))
-            .hint("set schedule.decay_steps, or start a run with model.init_from"),
+            .hint("set schedule.decay_steps, or start a new run with model.init_from"),
             PlanError::AlreadyPast { run, taken, asked } => Self::wrong(format!(
-                "{}: {taken} steps are taken already, more than train.steps = {asked}",
+                "{}: the run has already taken {taken} steps, more than train.steps = {asked}",
                 run.display()
             ))
-            .hint(format!("set train.steps to {taken} or more, or start another run with --new")),
+            .hint(format!("set train.steps to {taken} or more, or start a new run with --new")),
             PlanError::OtherTrajectory { run, key } => Self::wrong(format!(
-                "{key} decides the weights that a run comes to, and cannot change in {}",
+                "{key} affects the weights, so it cannot be changed in the existing run {}",
                 run.display()
             ))
             .hint(
-                "run the changed experiment as a run of its own, or start one from these \
+                "run the changed experiment as a new run, or initialize a new run from these \
                  weights with model.init_from",
             ),
             PlanError::VocabularyTooSmall { set, tokens } => {
-                Self::wrong(format!("model.vocab_size is {set} and the tokenizer has {tokens} tokens"))
+                Self::wrong(format!("model.vocab_size is {set}, but the tokenizer has {tokens} tokens"))
                     .hint(format!("set it to {tokens} or more, or unset it"))
             }
             PlanError::Text { name, cause } => {

@@ -1,4 +1,4 @@
-//! What an experiment costs: parameters, operations, tokens. Arithmetic on shapes alone, no tensors.
+//! Estimated costs: parameters, FLOPs and tokens, computed from shapes alone without allocating tensors.
 //!
 //! D hidden, H query heads, C head dim, E experts, A active experts, T sequence length.
 
@@ -7,43 +7,43 @@ use serde::Serialize;
 use oss_config::{Experiment, LayerType, Model};
 use oss_train::model::{BlockParameter, Parameter, parameters};
 
-/// Sizes and amounts of an experiment whose vocabulary is known.
+/// The estimate for an experiment whose vocabulary size is known.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// Parameters by kind.
     pub parameters: Parameters,
-    /// Floating-point operations of the forward and backward pass of one token, recomputation left out.
+    /// FLOPs of the forward and backward pass per token, excluding recomputation.
     pub flops_per_token: f64,
-    /// Operations of the whole training.
+    /// Total FLOPs of training.
     pub flops: f64,
-    /// Predicted tokens of one optimizer step.
+    /// Predicted tokens per optimizer step.
     pub tokens_per_step: u64,
-    /// Predicted tokens of the whole training.
+    /// Total predicted tokens of training.
     pub tokens: u64,
 }
 
-/// Numbers of parameters.
+/// Parameter counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Parameters {
-    /// All of them.
+    /// Total.
     pub total: i64,
-    /// Those that one token's matrix products touch: everything but the embedding and the experts it does not visit.
+    /// Parameters used in a token's matrix products: all except the embedding and the inactive experts.
     pub active: i64,
     /// The input embedding.
     pub embedding: i64,
-    /// Projections, biases and sinks of attention.
+    /// Attention projections, biases and sinks.
     pub attention: i64,
-    /// Experts with their biases.
+    /// Experts, including biases.
     pub experts: i64,
     /// Routers.
     pub router: i64,
     /// Norms.
     pub norm: i64,
-    /// The output matrix.
+    /// The output (unembedding) matrix.
     pub head: i64,
 }
 
-/// The costs of `experiment`, whose model's `vocab_size` is set.
+/// The costs of `experiment`; the model's `vocab_size` must be set.
 pub fn estimate(experiment: &Experiment) -> Estimate {
     let parameters = count(&experiment.model);
     let train = &experiment.train;
@@ -93,7 +93,7 @@ fn kind(counted: &mut Parameters, parameter: Parameter) -> &mut i64 {
     }
 }
 
-/// Scores and weighted values: two products of H*C by the keys seen, each done once forward and twice backward.
+/// Attention scores and weighted values: two products of H*C by the visible keys, each once forward and twice backward.
 fn attention_flops_per_token(model: &Model, sequence_length: i64) -> f64 {
     let heads = (model.num_attention_heads * model.head_dim) as f64; // H*C
     (0..model.num_hidden_layers)
@@ -101,7 +101,7 @@ fn attention_flops_per_token(model: &Model, sequence_length: i64) -> f64 {
         .sum()
 }
 
-/// Keys that a query sees, averaged over the T positions of a sequence.
+/// Keys visible to a query, averaged over the T positions of a sequence.
 fn mean_keys_seen(model: &Model, layer_type: LayerType, sequence_length: i64) -> f64 {
     let window = match layer_type {
         LayerType::FullAttention => sequence_length,

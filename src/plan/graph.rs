@@ -1,4 +1,4 @@
-//! An experiment whose inputs are known: the key of each stage, and whether what the run holds is what it would make.
+//! An experiment with known inputs: the key of each stage, and whether its outputs are up to date.
 
 use std::fs;
 use std::path::Path;
@@ -20,38 +20,38 @@ use oss_train::checkpoint::{self, Checkpoint};
 pub struct Graph {
     /// The experiment, resolved: vocabulary filled in, hub revisions pinned.
     pub experiment: Experiment,
-    /// What it reads.
+    /// Its inputs.
     pub inputs: Inputs,
-    /// Which run it is.
+    /// Its run.
     pub identity: Identity,
-    /// Where all runs are.
+    /// The runs directory.
     pub runs: RunsDir,
 }
 
-/// Name under which a stage's record lists its files.
+/// Key of the file list in a stage's record.
 pub const FILES: &str = "files";
 
-/// Larger files are known by their size alone: a run in which nothing changed must not read gigabytes.
+/// Larger files are checked by size alone: an unchanged run must not read gigabytes.
 const MAX_REHASHED_BYTES: u64 = 1 << 20;
 
 impl Graph {
-    /// The prepared training sources, in their order.
+    /// The prepared training sources, in order.
     ///
     /// # Errors
-    /// As [`Inputs::prepared_sources`].
+    /// Those of [`Inputs::prepared_sources`].
     pub fn prepared_sources(&self) -> Result<Vec<Key>> {
         Ok(self.inputs.prepared_sources(&self.experiment)?.iter().map(KeyInputs::key).collect())
     }
 
-    /// The prepared validation text, where it is a source of its own.
+    /// The prepared validation text, if it is a separate source.
     ///
     /// # Errors
-    /// As [`Inputs::prepared_validation`].
+    /// Those of [`Inputs::prepared_validation`].
     pub fn prepared_validation(&self) -> Result<Option<Key>> {
         Ok(self.inputs.prepared_validation(&self.experiment)?.as_ref().map(KeyInputs::key))
     }
 
-    /// What `stage` would take in now; none while the weights that it reads do not exist.
+    /// The current inputs of `stage`; `None` while the weights that it reads do not exist.
     ///
     /// # Errors
     /// An input that cannot be read.
@@ -73,7 +73,7 @@ impl Graph {
         })
     }
 
-    /// Every source that this run reads prepared, as one record.
+    /// All prepared sources of this run, as one record.
     fn prepare(&self) -> Result<KeyInputs> {
         let mut inputs = KeyInputs { version: Stage::Prepare.version(), ..KeyInputs::default() };
         for (source, key) in self.inputs.sources.iter().zip(self.prepared_sources()?) {
@@ -85,7 +85,7 @@ impl Graph {
         Ok(inputs)
     }
 
-    /// Contents of the text that is evaluated: its own source, or what is held out of each training source.
+    /// Content keys of the validation text: its own source, or the held-out part of each training source.
     fn validation(&self) -> Result<Vec<Key>> {
         Ok(match self.inputs.prepared_validation(&self.experiment)? {
             Some(own) => vec![own.content()],
@@ -96,16 +96,16 @@ impl Graph {
         })
     }
 
-    /// Digest of the weights of a checkpoint; none when there is no such checkpoint yet.
+    /// Digest of the weights of a checkpoint; `None` if it does not exist yet.
     fn weights(&self, choice: CheckpointChoice) -> Result<Option<String>> {
         let Some(checkpoint) = self.checkpoint(choice)? else { return Ok(None) };
         Ok(Some(checkpoint.weights_digest().to_owned()))
     }
 
-    /// The checkpoint that `choice` means in this run; none when there is no such checkpoint yet.
+    /// The checkpoint that `choice` refers to in this run; `None` if it does not exist yet.
     ///
     /// # Errors
-    /// A damaged checkpoint.
+    /// A corrupted checkpoint.
     pub fn checkpoint(&self, choice: CheckpointChoice) -> Result<Option<Checkpoint>> {
         let step = match choice {
             CheckpointChoice::Step(step) => step,
@@ -118,16 +118,16 @@ impl Graph {
         checkpoint_at(&self.identity.run, step)
     }
 
-    /// Whether `stage` has to run. `manifest` is the run's at this moment, which a running stage changes.
+    /// Whether `stage` has to run. `manifest` is the run's current manifest, which running stages change.
     ///
     /// # Errors
-    /// An input or output that cannot be looked at.
+    /// An input or output cannot be read.
     pub(super) fn freshness(&self, stage: Stage, manifest: Option<&Manifest>) -> Result<Freshness> {
         let stale = |reason| Ok(Freshness::Stale { reason });
         let Some(wanted) = self.wanted(stage)? else { return stale(Reason::After(Stage::Train)) };
         let record = manifest.and_then(|manifest| manifest.stages.get(stage.name()));
         if stage == Stage::Prepare {
-            // Prepared data is shared: another run may have made it, or removed it.
+            // Prepared data is shared: another run may have created or removed it.
             return Ok(match self.missing_preparation()? {
                 None => Freshness::Fresh { note: None },
                 Some(missing) => {
@@ -150,11 +150,12 @@ impl Graph {
 
     fn note(&self, stage: Stage) -> Option<String> {
         let (then, now) = (self.identity.trajectory.version, stage.version());
-        (stage == Stage::Train && then != now)
-            .then(|| format!("made by version {then} of this stage, now {now}; --force train trains again"))
+        (stage == Stage::Train && then != now).then(|| {
+            format!("made by version {then} of this stage, now {now}; use `--force train` to retrain")
+        })
     }
 
-    /// Why prepared data cannot be used as it is; none when all of it is there.
+    /// Why prepared data cannot be used as it is; `None` if all of it is present.
     fn missing_preparation(&self) -> Result<Option<Reason>> {
         for key in self.prepared_sources()?.into_iter().chain(self.prepared_validation()?) {
             let dir = self.runs.prepared(&key.0);
@@ -180,13 +181,13 @@ impl Graph {
             .and_then(|record| record.outputs.get(FILES))
             .map(|files| serde_json::from_value(files.clone()))
             .transpose()
-            .with_context(|| format!("the record of {stage} in {}", run.manifest().display()))?
+            .with_context(|| format!("cannot read the record of {stage} in {}", run.manifest().display()))?
             .unwrap_or_default();
         Ok(files.iter().find_map(|file| damage(run.root(), file)))
     }
 }
 
-/// Why a file is not what was written; none when it is.
+/// How a file differs from what was written, if it does.
 fn damage(root: &Path, file: &OutputFile) -> Option<Reason> {
     let path = root.join(&file.path);
     let damaged = |what: String| Some(Reason::OutputDamaged { path: path.clone(), what });
@@ -199,15 +200,15 @@ fn damage(root: &Path, file: &OutputFile) -> Option<Reason> {
     }
     match fs::read(&path) {
         Ok(bytes) if blake3::hash(&bytes).to_hex().as_str() == file.blake3 => None,
-        Ok(_) => damaged("another content".to_owned()),
+        Ok(_) => damaged("content differs".to_owned()),
         Err(error) => damaged(error.to_string()),
     }
 }
 
-/// Step of the lowest validation loss among the kept checkpoints; none before the first evaluation.
+/// Step of the stored checkpoint with the lowest validation loss; `None` before the first evaluation.
 ///
 /// # Errors
-/// A damaged checkpoint.
+/// A corrupted checkpoint.
 pub fn best_step(run: &RunDir) -> Result<Option<u64>> {
     let kept = checkpoint::list(&run.checkpoints());
     let Some((_, newest)) = kept.last() else { return Ok(None) };
@@ -215,10 +216,10 @@ pub fn best_step(run: &RunDir) -> Result<Option<u64>> {
     Ok(best.filter(|best| kept.iter().any(|(step, _)| step == best)))
 }
 
-/// The complete checkpoint of one step; none when there is none.
+/// The complete checkpoint of a step, if there is one.
 ///
 /// # Errors
-/// It is damaged.
+/// It is corrupted.
 pub fn checkpoint_at(run: &RunDir, step: u64) -> Result<Option<Checkpoint>> {
     let found = checkpoint::list(&run.checkpoints()).into_iter().find(|(other, _)| *other == step);
     Ok(found.map(|(_, path)| Checkpoint::open(&path)).transpose()?)

@@ -1,8 +1,8 @@
-//! Which run an experiment is: the run id is the first digits of the trajectory key.
+//! Maps an experiment to its run: the run id is a prefix of the trajectory key.
 //!
-//! The same experiment finds its run again; another trajectory is another directory; `--new` makes a copy. Raising
-//! `train.steps` where the learning rate's end was derived from it gives another key, and would quietly start another
-//! run: such a run is looked for, and refused instead.
+//! The same experiment finds its existing run, another trajectory gets another directory, and `--new` forces a new one.
+//! Raising `train.steps` where the end of the learning-rate decay is derived from it gives another key and would
+//! silently start another run. That case is detected and refused.
 
 use std::path::Path;
 
@@ -17,36 +17,36 @@ use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 use oss_train::checkpoint::{self, Checkpoint};
 use oss_train::optimizer::schedule::lr_multiplier;
 
-/// The run that an experiment is.
+/// The run of an experiment.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Its directory, which need not exist.
+    /// Its directory, which may not exist yet.
     pub run: RunDir,
-    /// What happened to it; none for a run to come.
+    /// Its manifest; `None` for a new run.
     pub manifest: Option<Manifest>,
-    /// Its trajectory, under the version of the train stage that it was started with.
+    /// Its trajectory, with the version of the train stage that it was started with.
     pub trajectory: KeyInputs,
 }
 
-/// What of an experiment decides its trajectory.
+/// What determines a trajectory.
 #[derive(Clone, Copy, Debug)]
-pub struct Trajectory<'a> {
-    /// The experiment, with its vocabulary filled in.
+pub struct TrainingFingerprint<'a> {
+    /// The experiment, with its vocabulary size filled in.
     pub experiment: &'a Experiment,
-    /// What it reads.
+    /// Its inputs.
     pub inputs: &'a Inputs,
 }
 
-impl Trajectory<'_> {
-    /// The trajectory's key and what is in it, under this program's version of the train stage.
+impl TrainingFingerprint<'_> {
+    /// The trajectory's key and its inputs, with this program's version of the train stage.
     ///
     /// # Errors
-    /// As [`Inputs::prepared_sources`].
+    /// Those of [`Inputs::prepared_sources`].
     pub fn key_inputs(&self) -> Result<KeyInputs> {
         self.with_steps(self.experiment.train.steps)
     }
 
-    /// The same if the experiment had so many steps.
+    /// The same for another number of steps.
     fn with_steps(&self, steps: u64) -> Result<KeyInputs> {
         let mut experiment = self.experiment.clone();
         experiment.train.steps = steps;
@@ -58,18 +58,18 @@ impl Trajectory<'_> {
     }
 }
 
-/// Finds the run of an experiment named `name`, or the place for it. With `new` the place is always a new one.
+/// Finds the run of an experiment named `name`, or its future directory. With `new`, the directory is always a new one.
 ///
 /// # Errors
-/// Steps raised where the learning rate depends on them; a run that is further than asked; a damaged manifest.
-pub fn find(runs: &RunsDir, name: &str, trajectory: Trajectory<'_>, new: bool) -> Result<Identity> {
+/// `train.steps` was raised although the learning rate depends on it; the run is already past it; a corrupted manifest.
+pub fn find(runs: &RunsDir, name: &str, trajectory: TrainingFingerprint<'_>, new: bool) -> Result<Identity> {
     let wanted = trajectory.key_inputs()?;
     let id = wanted.key();
     if new {
         let run = runs.new_run(name, id.short());
         return Ok(Identity { run, manifest: None, trajectory: wanted });
     }
-    // A run's id begins its trajectory's key, so the manifests of a thousand other runs need not be read.
+    // A run's id is a prefix of its trajectory key, so the manifests of other runs need not be read.
     let ids: Vec<Key> = versions(&wanted).map(|version| version.key()).collect();
     let is_meant = |run: &RunDir| ids.iter().any(|key| run.id().starts_with(key.short()));
     if let Some(identity) = newest_of(&known_runs(runs, name, id.short(), is_meant)?, &wanted) {
@@ -84,7 +84,7 @@ pub fn find(runs: &RunsDir, name: &str, trajectory: Trajectory<'_>, new: bool) -
     Ok(Identity { run: runs.run(name, id.short()), manifest: None, trajectory: wanted })
 }
 
-/// The newest of the runs that have the trajectory `wanted`, if by an earlier version of the train stage.
+/// The newest run with the trajectory `wanted`, including runs by earlier versions of the train stage.
 fn newest_of(known: &[(RunDir, Manifest)], wanted: &KeyInputs) -> Option<Identity> {
     let same = |(run, manifest): &(RunDir, Manifest)| {
         let trajectory = versions(wanted).find(|version| is_trajectory(manifest, &version.key()))?;
@@ -94,7 +94,7 @@ fn newest_of(known: &[(RunDir, Manifest)], wanted: &KeyInputs) -> Option<Identit
     known.iter().filter_map(same).max_by_key(created)
 }
 
-/// What `wanted` was under each version of its stage, this program's first.
+/// `wanted` under each version of its stage, starting with this program's.
 pub fn versions(wanted: &KeyInputs) -> impl Iterator<Item = KeyInputs> + '_ {
     (1..=wanted.version).rev().map(|version| KeyInputs { version, ..wanted.clone() })
 }
@@ -103,11 +103,11 @@ fn is_trajectory(manifest: &Manifest, key: &Key) -> bool {
     manifest.keys.get(TRAJECTORY) == Some(&key.0)
 }
 
-/// Name of the trajectory's key in the manifest.
+/// Name of the trajectory in the manifest.
 pub const TRAJECTORY: &str = "trajectory";
 
-/// The runs of that name that are wanted. A damaged manifest is an error where it may be the run asked for, and passed
-/// over elsewhere.
+/// The matching runs of that name. A corrupted manifest is an error if it may belong to a matching run, and is skipped
+/// otherwise.
 fn known_runs(
     runs: &RunsDir,
     name: &str,
@@ -117,7 +117,7 @@ fn known_runs(
     let listed = runs
         .list()
         .with_context(|| format!("cannot read {}", runs.root().display()))
-        .hint("check its permissions, or give another place with --runs-dir")?;
+        .hint("check its permissions, or choose another directory with --runs-dir")?;
     let folder = runs.root().join(name);
     let mut known = Vec::new();
     for run in listed.into_iter().filter(|run| run.root().parent() == Some(&folder) && is_wanted(run)) {
@@ -135,15 +135,15 @@ pub fn steps_taken(run: &RunDir) -> u64 {
     checkpoint::list(&run.checkpoints()).last().map_or(0, |(step, _)| *step)
 }
 
-/// The experiment that a manifest keeps; none if another program's experiments have other keys.
+/// The experiment stored in a manifest; `None` if it was written with different keys by another version.
 pub fn experiment_of(manifest: &Manifest) -> Option<Experiment> {
     serde_json::from_value(manifest.experiment.clone()).ok()
 }
 
-/// Checks that `run` can go on to the steps of `experiment`, of the same trajectory.
+/// Checks that `run` can be resumed up to the steps of `experiment`, which has the same trajectory.
 ///
 /// # Errors
-/// It is further already, or none of its checkpoints leads there.
+/// It is already past them, or none of its checkpoints can be resumed to that target.
 pub fn check_target(run: &RunDir, experiment: &Experiment) -> Result<(), PlanError> {
     let (taken, asked) = (steps_taken(run), experiment.train.steps);
     let run_path = || run.root().to_owned();
@@ -156,8 +156,8 @@ pub fn check_target(run: &RunDir, experiment: &Experiment) -> Result<(), PlanErr
     Ok(())
 }
 
-/// Step of the newest complete checkpoint that `experiment`, of the same trajectory, can go on from: the learning rate
-/// of every step taken until then is the one it asks for.
+/// Step of the newest complete checkpoint that `experiment`, with the same trajectory, can resume from: every step
+/// until then was taken with the same learning rate.
 pub fn continuable(run: &RunDir, experiment: &Experiment) -> Option<u64> {
     let usable = |step: u64, path: &Path| {
         let target =
@@ -168,8 +168,8 @@ pub fn continuable(run: &RunDir, experiment: &Experiment) -> Option<u64> {
     newest_first.find(|(step, path)| usable(*step, path)).map(|(step, _)| step)
 }
 
-/// Whether the first `taken` steps have the learning rates of a run of `target` steps. Of one trajectory, only wsd's
-/// decay moves with the target.
+/// Whether the first `taken` steps have the same learning rates as in a run of `target` steps. Within a trajectory,
+/// only the wsd decay depends on the target.
 fn same_rates(experiment: &Experiment, target: u64, taken: u64) -> bool {
     let Experiment { schedule, train, .. } = experiment;
     let lr_at = |target, step| lr_multiplier(schedule, target, step);
@@ -178,15 +178,15 @@ fn same_rates(experiment: &Experiment, target: u64, taken: u64) -> bool {
         || (0..taken).all(|step| lr_at(target, step) == lr_at(train.steps, step))
 }
 
-/// Whether the end of the learning rate's decay follows from the number of steps.
+/// Whether the end of the learning-rate decay is derived from the number of steps.
 fn has_derived_end(experiment: &Experiment) -> bool {
     matches!(experiment.schedule.kind, ScheduleKind::Cosine | ScheduleKind::Linear)
         && experiment.schedule.decay_steps.is_none()
 }
 
-/// Refuses `trajectory`, whose end is derived, if `manifest` is the same one with fewer steps, and its end was derived,
-/// too.
-fn refuse_raised_steps(run: &RunDir, manifest: &Manifest, trajectory: Trajectory<'_>) -> Result<()> {
+/// Refuses `trajectory`, whose decay end is derived, if `manifest` has the same trajectory with fewer steps and a
+/// derived decay end.
+fn refuse_raised_steps(run: &RunDir, manifest: &Manifest, trajectory: TrainingFingerprint<'_>) -> Result<()> {
     let Some(before) = experiment_of(manifest) else { return Ok(()) };
     let (old, new) = (before.train.steps, trajectory.experiment.train.steps);
     if !(has_derived_end(&before) && old < new) {
@@ -255,7 +255,7 @@ mod tests {
             let sources = weights.iter().map(|weight| source(*weight)).collect();
             let inputs = Inputs { sources, validation: None, tokenizer: "bytes".into(), initial: None };
             let experiment = experiment(ScheduleKind::Constant, 10);
-            Trajectory { experiment: &experiment, inputs: &inputs }.key_inputs().unwrap().key()
+            TrainingFingerprint { experiment: &experiment, inputs: &inputs }.key_inputs().unwrap().key()
         };
         assert_eq!(key(&[1.0]), key(&[2.0]), "alone, a weight means nothing");
         assert_ne!(key(&[1.0, 1.0]), key(&[1.0, 2.0]));

@@ -1,13 +1,13 @@
-//! First weights that are not random: another run's, a checkpoint's, a Hugging Face directory's, or the hub's.
+//! Initial weights from a run, a checkpoint, a Hugging Face directory, or the hub.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::inputs::{Reach, digest_cache};
+use super::hub_pins::Pins;
+use super::inputs::{NetworkAccess, digest_cache};
 use super::keys;
-use super::pins::Pins;
 use oss_config::Model;
 use oss_config::error::UserError;
 use oss_data::sources::hub::{Hub, HubConfig, Pinned, Repository};
@@ -17,11 +17,11 @@ use oss_train::checkpoint::{self, Checkpoint};
 use oss_train::hf_format::HfDirectory;
 use oss_train::model::WeightSource;
 
-/// Weights to start from.
+/// Initial weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Initial {
     place: Place,
-    /// What the weights are, wherever they lie: their digest, or the commit of a hub repository.
+    /// Identity of the weights, regardless of location: their digest, or the commit of a hub repository.
     pub digest: String,
 }
 
@@ -33,16 +33,16 @@ enum Place {
     Hub { repo: String, commit: String, files: Vec<String> },
 }
 
-/// Files of a model repository that are read.
+/// Files to read from a model repository.
 const HUB_FILES: [&str; 3] = ["config.json", "*.safetensors", "*.safetensors.index.json"];
 
 impl Initial {
-    /// Finds what `model.init_from` names; none when that takes a question to the hub and `reach` is local.
+    /// Resolves `model.init_from`; `None` if that needs a request to the hub and `reach` is local.
     ///
     /// # Errors
-    /// Nothing of that name, or nothing there that holds weights.
-    pub fn find(named: &str, runs: &RunsDir, reach: Reach<'_>) -> Result<Option<Self>> {
-        let context = || format!("cannot use model.init_from = {named:?}");
+    /// It does not exist, or contains no weights.
+    pub fn find(named: &str, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Option<Self>> {
+        let context = || format!("cannot load model.init_from = {named:?}");
         let path = Path::new(named);
         if path.is_dir() {
             return Self::in_directory(path, runs, reach).map(Some).with_context(context);
@@ -56,7 +56,7 @@ impl Initial {
         }
     }
 
-    /// Where on this machine they lie; none for the hub's.
+    /// Their local path; `None` for weights on the hub.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             Place::Checkpoint(path) | Place::HuggingFace(path) => Some(path),
@@ -64,7 +64,7 @@ impl Initial {
         }
     }
 
-    fn in_directory(path: &Path, runs: &RunsDir, reach: Reach<'_>) -> Result<Self> {
+    fn in_directory(path: &Path, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Self> {
         let run = RunDir::new(path);
         if run.exists() && run.checkpoints().is_dir() {
             return Self::of_run(&run);
@@ -80,10 +80,10 @@ impl Initial {
         }
         bail!(
             UserError::failed(format!(
-                "{} holds neither a run, a checkpoint nor a config.json",
+                "{} contains neither a run, nor a checkpoint, nor a config.json",
                 path.display()
             ))
-            .hint("name one that does")
+            .hint("pass a run, a checkpoint, or a Hugging Face model directory")
         )
     }
 
@@ -91,8 +91,8 @@ impl Initial {
         match checkpoint::list(&run.checkpoints()).last() {
             Some((_, path)) => Self::of_checkpoint(path),
             None => bail!(
-                UserError::failed(format!("the run {} has no checkpoint yet", run.root().display()))
-                    .hint("let it train first")
+                UserError::failed(format!("run {} has no checkpoints yet", run.root().display()))
+                    .hint("train it first")
             ),
         }
     }
@@ -102,7 +102,7 @@ impl Initial {
         Ok(Self { place: Place::Checkpoint(path.to_owned()), digest })
     }
 
-    fn on_the_hub(repo: &str, runs: &RunsDir, reach: Reach<'_>) -> Result<Option<Self>> {
+    fn on_the_hub(repo: &str, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Option<Self>> {
         let mut pins = Pins::open(runs);
         let named = oss_config::Hub {
             repo: format!("model {repo}"),
@@ -111,8 +111,8 @@ impl Initial {
         };
         let (commit, files) = match (pins.get(&named), reach) {
             (Some(Identity::Hub { commit, files, .. }), _) => (commit, files),
-            (_, Reach::Local(_)) => return Ok(None),
-            (_, Reach::Hub(watch)) => {
+            (_, NetworkAccess::Local(_)) => return Ok(None),
+            (_, NetworkAccess::Hub(watch)) => {
                 let pinned = pinned(repo, "main", watch)?;
                 let listed = pinned.list(watch)?;
                 let read = |name: &String| {
@@ -134,10 +134,10 @@ impl Initial {
         Ok(Some(Self { place: Place::Hub { repo: repo.to_owned(), commit, files }, digest }))
     }
 
-    /// Opens the weights for `model`; a hub's are downloaded first.
+    /// Opens the weights for `model`, downloading them first if they are on the hub.
     ///
     /// # Errors
-    /// Weights that are gone, damaged, or of another shape than `model`; a hub that does not answer.
+    /// The weights are missing, corrupted, or do not match `model`; the hub is unreachable.
     pub fn open(&self, model: &Model, watch: Watch<'_>) -> Result<Box<dyn WeightSource>> {
         match &self.place {
             Place::Checkpoint(path) => Ok(Box::new(Checkpoint::open(path)?)),
@@ -163,20 +163,20 @@ fn open_directory(path: &Path, model: &Model) -> Result<Box<dyn WeightSource>> {
     let differences = differences(directory.model(), model);
     ensure!(
         differences.is_empty(),
-        UserError::failed(format!("[model] does not describe the weights in {}", path.display()))
+        UserError::failed(format!("[model] does not match the weights in {}", path.display()))
             .hint(format!("set {}", differences.join(", ")))
     );
     Ok(Box::new(directory))
 }
 
-/// What `[model]` has to say to describe `theirs`, where it says something else.
+/// The assignments that would make `[model]` match `theirs`.
 fn differences(theirs: &Model, ours: &Model) -> Vec<String> {
     let fields = |model: &Model| match serde_json::to_value(model) {
         Ok(serde_json::Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
     };
     let (theirs, ours) = (fields(theirs), fields(ours));
-    // How the first weights are drawn is not a question for weights that exist.
+    // Random initialization does not matter for existing weights.
     let ignored = ["preset", "init_from", "initializer_range", "max_position_embeddings", "layer_types"];
     theirs
         .iter()

@@ -1,8 +1,8 @@
-//! What an experiment reads, by content: sources, tokenizer, first weights.
+//! The inputs of an experiment by content: sources, tokenizer, initial weights.
 //!
-//! Nothing is downloaded here. A hub revision that is no commit has to be asked for once; the answer is pinned beside
-//! the prepared data, so that the same experiment stays the same whatever moves on the hub. A plan asks nobody, and
-//! says that such a source is unknown until it is prepared.
+//! Nothing is downloaded here. A hub revision that is not a commit is resolved once, and the commit is pinned next to
+//! the prepared data, so that the experiment keeps its meaning when the hub changes. A plan does not query the hub, and
+//! reports an unresolved source as unknown until prepared.
 
 use std::path::PathBuf;
 
@@ -10,56 +10,56 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
+use super::hub_pins::Pins;
 use super::initial::Initial;
 use super::keys::{self, Key, KeyInputs};
-use super::pins::Pins;
 use oss_config::{Dataset, Experiment, Hub, Origin, TokenizerChoice};
 use oss_data::Tokenizer;
 use oss_data::sources::{Identity, ReadOptions, SourceFiles, Watch};
 use oss_runs::run_dir::RunsDir;
 
-/// Everything that an experiment reads.
+/// All inputs of an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inputs {
-    /// Sources of the training text, in their order.
+    /// Sources of the training text, in order.
     pub sources: Vec<Source>,
-    /// The validation text, where it is a source of its own.
+    /// The validation text, if it is a separate source.
     pub validation: Option<Source>,
-    /// The tokenizer's identity: a digest of its definition, or of what it is learnt from.
+    /// The tokenizer's identity: a digest of its definition, or of the text it is trained on.
     pub tokenizer: String,
-    /// The first weights, where they are not random.
+    /// The initial weights, if not random.
     pub initial: Option<Initial>,
 }
 
-/// One source of text.
+/// A text source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     /// Its name in plans and metrics.
     pub name: String,
-    /// Its share of the mix, relative to the other weights.
+    /// Its weight in the mix, relative to the other sources.
     pub weight: f64,
-    /// What its text is.
+    /// The identity of its text.
     pub identity: Identity,
 }
 
 impl Source {
-    /// The text's digest, whatever the paths it was read from.
+    /// Digest of the text, independent of file paths.
     pub fn content(&self) -> Result<String> {
         Ok(keys::hash(&serde_json::to_value(&self.identity)?).0)
     }
 }
 
-/// How far [`Inputs::find`] may go to learn what an input is.
+/// What [`Inputs::find`] may access to identify an input.
 #[derive(Clone, Copy)]
-pub enum Reach<'a> {
-    /// Only local files and pins.
+pub enum NetworkAccess<'a> {
+    /// Only local files and pinned revisions.
     Local(Watch<'a>),
-    /// Also asks the hub for the commit of a revision, and pins it.
+    /// Also query the hub for the commit of a revision, and pin it.
     Hub(Watch<'a>),
 }
 
-impl<'a> Reach<'a> {
-    /// Whom long work tells how far it is, and asks whether to go on.
+impl<'a> NetworkAccess<'a> {
+    /// Reports progress of long work, and stops it on request.
     pub fn watch(self) -> Watch<'a> {
         let (Self::Local(watch) | Self::Hub(watch)) = self;
         watch
@@ -67,13 +67,13 @@ impl<'a> Reach<'a> {
 }
 
 impl Inputs {
-    /// Looks up what `experiment` reads.
+    /// Identifies the inputs of `experiment`.
     ///
-    /// `None` when something on the hub has no known commit yet and `reach` is local.
+    /// `None` if an input on the hub has no pinned commit yet and `reach` is local.
     ///
     /// # Errors
-    /// A file that is missing or unreadable; a hub that does not answer; a stop on request.
-    pub fn find(experiment: &Experiment, runs: &RunsDir, reach: Reach<'_>) -> Result<Option<Self>> {
+    /// A file is missing or unreadable; the hub is unreachable; stopped on request.
+    pub fn find(experiment: &Experiment, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Option<Self>> {
         let dataset = &experiment.dataset;
         let mut pins = Pins::open(runs);
         let training = ReadOptions::training(dataset, Some(digest_cache(runs)));
@@ -106,38 +106,38 @@ impl Inputs {
         Ok(Some(Self { sources, validation, tokenizer, initial }))
     }
 
-    /// What prepare makes of each training source.
+    /// The prepared data of each training source.
     ///
     /// # Errors
-    /// None that can be met: identities are plain data.
+    /// Never in practice: identities are plain data.
     pub fn prepared_sources(&self, experiment: &Experiment) -> Result<Vec<KeyInputs>> {
         let prepare =
             |source: &Source| Ok(keys::prepare(experiment, &source.content()?, &self.tokenizer, false));
         self.sources.iter().map(prepare).collect()
     }
 
-    /// What prepare makes of the validation text, where it is a source of its own.
+    /// The prepared data of the validation text, if it is a separate source.
     ///
     /// # Errors
-    /// As [`Self::prepared_sources`].
+    /// Those of [`Self::prepared_sources`].
     pub fn prepared_validation(&self, experiment: &Experiment) -> Result<Option<KeyInputs>> {
         let prepare =
             |source: &Source| Ok(keys::prepare(experiment, &source.content()?, &self.tokenizer, true));
         self.validation.as_ref().map(prepare).transpose()
     }
 
-    /// Key of a tokenizer that is learnt from the training text; none for others.
+    /// Key of a tokenizer trained on the training text; `None` for others.
     pub fn learnt_tokenizer(&self, experiment: &Experiment) -> Option<Key> {
         matches!(experiment.dataset.tokenizer, TokenizerChoice::Train(_)).then(|| Key(self.tokenizer.clone()))
     }
 }
 
-/// The file beside the prepared data that remembers digests of local files.
+/// The cache of local file digests, next to the prepared data.
 pub fn digest_cache(runs: &RunsDir) -> PathBuf {
     runs.prepared("digests.json")
 }
 
-/// A learnt vocabulary is a function of its size and of the text; others have a digest of their own.
+/// A trained tokenizer is a function of its size and the text; others have their own digest.
 fn tokenizer_identity(dataset: &Dataset, sources: &[Source]) -> Result<String> {
     if let Some(digest) = Tokenizer::facts(&dataset.tokenizer)?.digest {
         return Ok(digest);
@@ -156,11 +156,11 @@ fn identity(
     origin: &Origin<'_>,
     options: &ReadOptions,
     pins: &mut Pins,
-    reach: Reach<'_>,
+    reach: NetworkAccess<'_>,
 ) -> Result<Option<Identity>> {
     if let Origin::Hub(hub) = origin {
         match (pins.get(hub), reach) {
-            (None, Reach::Hub(_)) => {}
+            (None, NetworkAccess::Hub(_)) => {}
             (pinned, _) => return Ok(pinned),
         }
     }
@@ -171,8 +171,8 @@ fn identity(
     Ok(Some(identity))
 }
 
-/// `experiment` with every hub revision replaced by its commit and every pattern by the files that it matched, so
-/// that it means the same wherever it is run again.
+/// `experiment` with every hub revision replaced by its commit and every pattern by the matching files, so that it
+/// means the same wherever it is rerun.
 pub fn pinned(experiment: &Experiment, inputs: &Inputs) -> Experiment {
     let mut pinned = experiment.clone();
     let dataset = &mut pinned.dataset;

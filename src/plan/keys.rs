@@ -1,13 +1,13 @@
-//! Keys of the stages: hashes of resolved values, digests of inputs and the stage's version.
+//! Keys of the stages: hashes of resolved values, input digests and the stage's version.
 //!
-//! A value equal to its default stays out of the hash, so that a key added to the experiment file later, with a
-//! default, moves no run. Values that follow from others are resolved first: an unset end of a cosine becomes
-//! `train.steps`, so that the trajectory depends on the number of steps exactly where the learning rate does.
+//! A value equal to its default is not hashed, so adding a key with a default to the experiment file does not change
+//! the id of any run. Derived values are resolved first: an unset end of a cosine schedule becomes `train.steps`, so
+//! the trajectory depends on the number of steps exactly where the learning rate does.
 //!
-//! A trajectory takes in its sources by what is known before they are prepared (content digests, tokenizer, split,
-//! separator), without the version of prepare: the same text cut the same way is the same trajectory, and raising
-//! prepare's version makes the tokens again without training again. The digests of the tokens themselves are recorded
-//! by the train stage, which refuses to go on with others.
+//! A trajectory includes its sources by what is known before they are prepared (content digests, tokenizer, split,
+//! separator), without the version of prepare. The same text split the same way is the same trajectory, and a new
+//! version of prepare regenerates the tokens without retraining. The train stage records the digests of the tokens
+//! themselves and refuses to resume with different tokens.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ use super::table::{Part, Role, role};
 use oss_config::{Experiment, LayerType, Optimizer, ScheduleKind};
 use oss_runs::run_dir::Stage;
 
-/// A blake3 hash in lower-case hexadecimal.
+/// A BLAKE3 hash in lowercase hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Key(pub String);
@@ -28,20 +28,20 @@ pub struct Key(pub String);
 const RUN_ID_DIGITS: usize = 10;
 
 impl Key {
-    /// The first digits, as in run ids.
+    /// The first digits, as used in run ids.
     pub fn short(&self) -> &str {
         self.0.get(..RUN_ID_DIGITS).unwrap_or(&self.0)
     }
 }
 
-/// Everything that a key hashes; kept in the manifest, so that a stale stage can say what changed.
+/// Everything that goes into a key; stored in the manifest, so that a stale stage can report what changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KeyInputs {
     /// Resolved values that differ from the defaults, by their path in the experiment file.
     pub values: BTreeMap<String, Value>,
-    /// Digests of inputs, by what they are (`weights`, `source 0`).
+    /// Digests of inputs, by name (`weights`, `source 0`).
     pub digests: BTreeMap<String, String>,
-    /// Version of the stage.
+    /// The stage's version.
     pub version: u32,
 }
 
@@ -51,13 +51,13 @@ impl KeyInputs {
         hash(&json!({ "values": self.values, "digests": self.digests, "version": self.version }))
     }
 
-    /// What the stage takes in, whatever its version.
+    /// The key of the stage's inputs, without its version.
     pub fn content(&self) -> Key {
         hash(&json!({ "values": self.values, "digests": self.digests }))
     }
 }
 
-/// Hashes canonical JSON: sorted keys, no white space, shortest numbers that read back the same.
+/// Hashes canonical JSON: sorted keys, no whitespace, shortest round-trip numbers.
 pub(super) fn hash(document: &Value) -> Key {
     Key(blake3::hash(canonical(document).to_string().as_bytes()).to_hex().to_string())
 }
@@ -73,34 +73,34 @@ fn canonical(value: &Value) -> Value {
     }
 }
 
-/// One prepared source: its content, how it is cut into documents and tokens, and how much is held out.
+/// One prepared source: its content, how it is split into documents and tokenized, and how much is held out.
 ///
-/// `content` digests the text (or is a hub commit with its files), `tokenizer` is [`super::inputs`]' identity of the
-/// tokenizer. A source of validation text alone is not split.
+/// `content` is a digest of the text (or a hub commit with its files); `tokenizer` is the tokenizer's identity from
+/// [`super::inputs`]. A separate validation source is not split.
 pub fn prepare(experiment: &Experiment, content: &str, tokenizer: &str, validation_only: bool) -> KeyInputs {
     let mut inputs =
         part(experiment, Stage::Prepare, if validation_only { Part::Validation } else { Part::Prepare });
     if experiment.dataset.validation.origin().is_some() {
-        // Nothing is held out of the training text when the validation text is a source of its own.
-        inputs.values.insert("dataset.validation.share".to_owned(), json!(0.0));
+        // Nothing is held out of the training text if validation has its own source.
+        inputs.values.insert("dataset.validation.fraction".to_owned(), json!(0.0));
     }
     if validation_only {
-        inputs.values.insert("dataset.validation.share".to_owned(), json!(1.0));
+        inputs.values.insert("dataset.validation.fraction".to_owned(), json!(1.0));
     }
     inputs.digests.insert("content".to_owned(), content.to_owned());
     inputs.digests.insert("tokenizer".to_owned(), tokenizer.to_owned());
     inputs
 }
 
-/// The sequence of weights. `sources` are the prepared sources in their order with their weights, `init` the digest
-/// of the first weights where they are not random, `vocab_size` the model's (the tokenizer's unless set).
+/// The trajectory of the weights. `sources` are the prepared sources in order with their mixing weights, `init` is the
+/// digest of the initial weights if not random, `vocab_size` is the model's (the tokenizer's unless set).
 pub fn trajectory(
     experiment: &Experiment,
     sources: &[(f64, &KeyInputs)],
     init: Option<&str>,
     vocab_size: i64,
 ) -> KeyInputs {
-    let mut inputs = part(experiment, Stage::Train, Part::Trajectory);
+    let mut inputs = part(experiment, Stage::Train, Part::TrainingFingerprint);
     inputs.values.insert("model.vocab_size".to_owned(), json!(vocab_size));
     for (index, (_, source)) in sources.iter().enumerate() {
         inputs.digests.insert(format!("source {index}"), source.content().0);
@@ -115,14 +115,14 @@ pub fn trajectory(
     inputs
 }
 
-/// A trajectory followed up to `train.steps`.
+/// A trajectory up to `train.steps`.
 pub fn target(experiment: &Experiment, trajectory: &KeyInputs) -> KeyInputs {
     let mut inputs = trajectory.clone();
     inputs.values.insert("train.steps".to_owned(), json!(experiment.train.steps));
     inputs
 }
 
-/// The validation loss of some weights on some tokens (their content keys, in order).
+/// The validation loss of the given weights on the given tokens (their content keys, in order).
 pub fn evaluate(experiment: &Experiment, weights: &str, validation: &[Key]) -> KeyInputs {
     let mut inputs = part(experiment, Stage::Evaluate, Part::Evaluate);
     inputs.digests.insert("weights".to_owned(), weights.to_owned());
@@ -136,14 +136,14 @@ pub fn evaluate(experiment: &Experiment, weights: &str, validation: &[Key]) -> K
     inputs
 }
 
-/// Samples of some weights.
+/// Samples from the given weights.
 pub fn sample(experiment: &Experiment, weights: &str) -> KeyInputs {
     let mut inputs = part(experiment, Stage::Sample, Part::Sample);
     inputs.digests.insert("weights".to_owned(), weights.to_owned());
     inputs
 }
 
-/// The exported directory of some weights.
+/// The export of the given weights.
 pub fn export(experiment: &Experiment, weights: &str, tokenizer: &str) -> KeyInputs {
     let mut inputs = part(experiment, Stage::Export, Part::Export);
     inputs.digests.insert("weights".to_owned(), weights.to_owned());
@@ -151,7 +151,7 @@ pub fn export(experiment: &Experiment, weights: &str, tokenizer: &str) -> KeyInp
     inputs
 }
 
-/// The values that enter one part and differ from their defaults.
+/// The non-default values that enter one part.
 fn part(experiment: &Experiment, stage: Stage, part: Part) -> KeyInputs {
     let defaults = default_values();
     let values = resolved_values(experiment)
@@ -162,8 +162,8 @@ fn part(experiment: &Experiment, stage: Stage, part: Part) -> KeyInputs {
     KeyInputs { values, digests: BTreeMap::new(), version: stage.version() }
 }
 
-/// The value of each key of the experiment file after everything that follows from other values is filled in.
-/// Keys without a meaning here (the end of a constant schedule's decay) are left out.
+/// The value of each key of the experiment file, with derived values filled in. Keys that have no effect (such as the
+/// decay end of a constant schedule) are left out.
 pub fn resolved_values(experiment: &Experiment) -> BTreeMap<String, Value> {
     let mut values = written_values(experiment);
     let mut set = |key: &str, value: Option<Value>| match value {
@@ -179,10 +179,10 @@ pub fn resolved_values(experiment: &Experiment) -> BTreeMap<String, Value> {
         ScheduleKind::Cosine | ScheduleKind::Linear => {
             set("schedule.decay_steps", Some(json!(schedule.decay_steps.unwrap_or(experiment.train.steps))));
         }
-        // An unset decay follows the target, not the trajectory: a raised target goes on from before the decay.
+        // An unset decay depends on the target, not the trajectory: a raised target resumes from before the decay.
         ScheduleKind::Wsd => {}
     }
-    // An unset norm is 1, or none with updates in the backward pass; either way it is what was meant by leaving it out.
+    // An unset norm means 1, or none with updates in the backward pass; either way, the default.
     let unset = Optimizer { max_grad_norm: None, momentum: None, ..experiment.optimizer.clone() };
     if experiment.optimizer.clip_norm() == unset.clip_norm() {
         set("optimizer.max_grad_norm", None);
@@ -191,7 +191,7 @@ pub fn resolved_values(experiment: &Experiment) -> BTreeMap<String, Value> {
         set("optimizer.momentum", None);
     }
     let from_scratch = experiment.model.init_from.is_none();
-    set("train.balance_loss", Some(json!(experiment.train.balance_loss(from_scratch))));
+    set("train.router_aux_loss_coef", Some(json!(experiment.train.router_aux_loss_coef(from_scratch))));
     let model = &experiment.model;
     let alternating = |types: &Vec<LayerType>| {
         let mut kinds = [LayerType::SlidingAttention, LayerType::FullAttention].into_iter().cycle();
@@ -203,22 +203,21 @@ pub fn resolved_values(experiment: &Experiment) -> BTreeMap<String, Value> {
     values
 }
 
-/// The values of an experiment file that sets nothing.
+/// The values of an empty experiment file.
 pub fn default_values() -> &'static BTreeMap<String, Value> {
     static DEFAULTS: LazyLock<BTreeMap<String, Value>> =
         LazyLock::new(|| written_values(&Experiment::default()));
     &DEFAULTS
 }
 
-/// The experiment's fields by path, one entry for each row of the table that is set.
+/// The experiment's fields by path, one entry per set row of the table.
 fn written_values(experiment: &Experiment) -> BTreeMap<String, Value> {
-    // Plain data serialises to JSON; were it to fail, every key would be empty, which the tests would see.
+    // Plain data always serializes to JSON; if it did not, every key would be empty and tests would fail.
     by_key(serde_json::to_value(experiment).unwrap_or_default())
 }
 
-/// The values of an experiment as a manifest keeps it, by path, one entry for each row of the table that is set. A key
-/// that is not in the table, since another program wrote it, is an entry too; so any other document has one for each
-/// value that is no table.
+/// The values of an experiment stored in a manifest, by path, one entry per set row of the table. Keys that are not in
+/// the table, written by another version, get entries too: one for each value that is not a table.
 pub fn by_key(document: Value) -> BTreeMap<String, Value> {
     let mut values = BTreeMap::new();
     flatten("", document, &mut values);
@@ -267,9 +266,9 @@ mod tests {
         assert_eq!(inputs.values, BTreeMap::new());
         let source = prepare(&Experiment::default(), "text", "bytes", false);
         let inputs = trajectory(&Experiment::default(), &[(1.0, &source)], None, 257);
-        // Only values resolved from others are always there.
+        // Only derived values are always present.
         let keys: Vec<&str> = inputs.values.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["model.vocab_size", "schedule.decay_steps", "train.balance_loss"]);
+        assert_eq!(keys, ["model.vocab_size", "schedule.decay_steps", "train.router_aux_loss_coef"]);
     }
 
     #[test]
@@ -350,16 +349,16 @@ mod tests {
     fn the_split_is_resolved() {
         let mut own = experiment();
         own.dataset.validation.builtin = Some(Builtin::Stories);
-        own.dataset.validation.share = 0.2;
+        own.dataset.validation.fraction = 0.2;
         let mut other = own.clone();
-        other.dataset.validation.share = 0.1;
+        other.dataset.validation.fraction = 0.1;
         assert_eq!(prepare(&own, "a", "t", false).key(), prepare(&other, "a", "t", false).key());
         assert_ne!(prepare(&own, "a", "t", false).key(), prepare(&own, "a", "t", true).key());
     }
 
     #[test]
     fn keys_are_stable() {
-        // A change here orphans every existing run: it must be meant.
-        insta::assert_snapshot!(trajectory_key(&experiment()).0, @"f65396ffdefa886f2c2603ddf7e62a1099f8a08935639a2bcdec29c519ff80eb");
+        // A change here orphans every existing run, so it must be intentional.
+        insta::assert_snapshot!(trajectory_key(&experiment()).0, @"c77dd14f9476cf32de76604f252c8f2b839fed484fb485d9dc9f45973bd9dae2");
     }
 }

@@ -1,48 +1,49 @@
-//! Memory of a rank, by what it holds. Weights, gradients and moments are exact; activations are counted from shapes.
+//! Memory per rank, by content. Weights, gradients and optimizer state are exact; activations are computed from shapes.
 
 use serde::Serialize;
 
 use super::activations::{self, Peak, precision_bytes};
 use super::mesh::{Mesh, Regions, device, on_gpu, regions};
-use super::stored::{self, F32_BYTES};
+use super::state_size::{self, F32_BYTES};
 use oss_config::{Experiment, Update};
-use oss_train::model::{casts_what_it_reads, matmul_kind};
+use oss_train::model::{casts_on_read, matmul_kind};
 use oss_train::optimizer::{RegionShape, StorageConfig};
 
-/// Units whose weights are gathered at once (one computes, the next arrives), and likewise gradients being reduced.
+/// Units whose weights are gathered at a time (one in use, the next prefetched); likewise for gradients being reduced.
 const BUFFERS: u64 = 2;
 
-/// Bytes that one rank needs, by what they hold.
+/// Memory of one rank by content, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// The rank's slice of the weights, as they are kept.
+    /// The rank's shard of the weights, as stored.
     pub parameters: u64,
-    /// Its gradients, f32; of one or two units only, where they are used up in the backward pass.
+    /// Its gradients, f32; only one or two units if the optimizer step runs in the backward pass.
     pub gradients: u64,
-    /// The moments of its slice, as they are kept.
+    /// The optimizer state of its shard, as stored.
     pub optimizer: u64,
-    /// Matrices of the whole model in the training precision, where a rank holds the whole model and keeps it in another.
+    /// Copies of all matrices in the training precision, if a rank holds the whole model and stores it in another
+    /// dtype.
     pub compute_copy: u64,
-    /// Weights gathered from other ranks: the largest unit, twice.
+    /// Weights gathered from other ranks: twice the largest unit.
     pub gathered: u64,
-    /// Gradients of whole units on their way to the rank that owns them: the largest unit, twice, in f32.
+    /// Unsharded gradients being reduced: twice the largest unit, in f32.
     pub gradients_in_flight: u64,
-    /// Moments visiting the GPU, where they live in host memory.
+    /// Optimizer state moved to the GPU temporarily, if it is stored in host memory.
     pub moments_in_flight: u64,
-    /// What the backward pass needs of the forward pass.
+    /// Activations saved for the backward pass.
     pub activations: u64,
-    /// What comes and goes while all activations are there.
+    /// Temporary memory on top of all activations.
     pub workspace: u64,
-    /// Where the workspace is largest.
+    /// Where the workspace peaks.
     pub workspace_peak: Peak,
-    /// The copy that is written while training goes on.
+    /// The copy that is written in the background while training continues.
     pub checkpoint_copy: u64,
-    /// How much of all this lies in the host's memory although the model is on a GPU.
+    /// The part that is in host memory while the model is on a GPU.
     pub on_host: u64,
 }
 
 impl Memory {
-    /// All of it, on host and device.
+    /// Total on host and device.
     pub fn total(&self) -> u64 {
         self.state()
             + self.compute_copy
@@ -54,18 +55,18 @@ impl Memory {
             + self.checkpoint_copy
     }
 
-    /// What lies on the device that computes.
+    /// Memory on the training device.
     pub fn on_device(&self) -> u64 {
         self.total() - self.on_host
     }
 
-    /// Parameters, gradients and optimizer, wherever they lie: what sharding divides.
+    /// Parameters, gradients and optimizer state, wherever stored: the part that sharding divides.
     pub fn state(&self) -> u64 {
         self.parameters + self.gradients + self.optimizer
     }
 }
 
-/// Memory of the rank that needs most; the model's `vocab_size` is set.
+/// Memory of the rank that needs the most; the model's `vocab_size` must be set.
 pub fn memory(experiment: &Experiment) -> Memory {
     let (train, sharding) = (&experiment.train, &experiment.sharding);
     let mesh = Mesh::of(sharding);
@@ -81,15 +82,15 @@ pub fn memory(experiment: &Experiment) -> Memory {
     let is_sharded = mesh.shards > 1;
 
     let unit_gathered = largest_matrices * bytes + largest(|unit| unit.rest) * F32_BYTES;
-    let parameters = stored::weights(experiment, whole) / mesh.shards;
-    let optimizer = stored::moments(experiment, whole) / mesh.shards;
+    let parameters = state_size::weights(experiment, whole) / mesh.shards;
+    let optimizer = state_size::moments(experiment, whole) / mesh.shards;
     let gradients = match experiment.optimizer.update {
         Update::Step => F32_BYTES * whole.elements() / mesh.shards,
         Update::InBackward => mesh.ranks().min(BUFFERS) * F32_BYTES * largest_unit / mesh.shards,
     };
-    let largest_moments = units.iter().map(|unit| stored::moments(experiment, *unit)).max().unwrap_or(0);
+    let largest_moments = units.iter().map(|unit| state_size::moments(experiment, *unit)).max().unwrap_or(0);
     let checkpoint_copy = if experiment.checkpoint.background { parameters + optimizer } else { 0 };
-    let offloads = sharding.offload_optimizer && on_gpu(train);
+    let offloads = sharding.optimizer_cpu_offload && on_gpu(train);
     let offloaded = if offloads { optimizer } else { 0 };
     let batch = activations::activations(experiment, mesh.ranks());
     let update = update_workspace(experiment, &units, mesh.shards);
@@ -99,9 +100,9 @@ pub fn memory(experiment: &Experiment) -> Memory {
         parameters,
         gradients,
         optimizer,
-        compute_copy: if !is_sharded && bytes != stored::matrix_bytes(experiment) {
+        compute_copy: if !is_sharded && bytes != state_size::matrix_bytes(experiment) {
             let (kind, device) = (matmul_kind(train.precision), device(train));
-            let is_copied = |unit: &usize| !casts_what_it_reads(&experiment.model, *unit, kind, device);
+            let is_copied = |unit: &usize| !casts_on_read(&experiment.model, *unit, kind, device);
             (0..units.len()).filter(is_copied).map(|unit| units[unit].matrices * bytes).sum()
         } else {
             0
@@ -117,7 +118,7 @@ pub fn memory(experiment: &Experiment) -> Memory {
     }
 }
 
-/// Bytes that the optimizer needs at once, beside what is kept, for the region of `units` that needs most.
+/// Temporary bytes that the optimizer needs for the largest region of `units`.
 fn update_workspace(experiment: &Experiment, units: &[Regions], shards: u64) -> u64 {
     let (storage, device) = (StorageConfig::new(experiment), device(&experiment.train));
     let bytes = |(group, elements)| {
@@ -129,7 +130,7 @@ fn update_workspace(experiment: &Experiment, units: &[Regions], shards: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oss_config::{Model, OptimizerKind, Precision, Preset, StatePrecision, StoredWeights, Strategy};
+    use oss_config::{Model, OptimizerKind, ParamDtype, Precision, Preset, StateDtype, Strategy};
 
     const GIB: u64 = 1 << 30;
 
@@ -159,13 +160,13 @@ mod tests {
             (0, 0, 0, 0)
         );
         experiment.train.precision = Precision::Bf16;
-        // The embedding's rows are cast as they are read, and on the CPU the head's tiles.
+        // Embedding rows are cast when read; on the CPU, so are tiles of the head.
         assert_eq!(memory(&experiment).compute_copy, 2 * 2 * 61440);
         experiment.train.device = "cuda".into();
         assert_eq!(memory(&experiment).compute_copy, 2 * (6400 + 2 * 61440));
         experiment.train.device = "cpu".into();
 
-        // Two slices of whole blocks of 256: the embedding and the head are padded by one.
+        // Two shards of whole blocks of 256: embedding and head are padded by one block.
         let two = on_ranks(&experiment, Strategy::Fsdp, 2);
         let (shared, padded) = (memory(&two), all + 3 * 256);
         assert_eq!((shared.parameters, shared.optimizer), (4 * padded / 2, 8 * padded / 2));
@@ -181,8 +182,8 @@ mod tests {
         let mut experiment = experiment(Preset::Tiny, 100);
         let (matrices, rest) = (2 * 6400 + 2 * 61440, 2 * 3072 + 256);
         experiment.train.precision = Precision::Bf16;
-        experiment.train.weights = StoredWeights::Bf16;
-        experiment.optimizer.state = StatePrecision::EightBit;
+        experiment.train.param_dtype = ParamDtype::Bf16;
+        experiment.optimizer.state_dtype = StateDtype::EightBit;
         experiment.optimizer.update = Update::InBackward;
         let alone = memory(&experiment);
         assert_eq!(alone.parameters, 2 * matrices + 4 * rest);
@@ -220,7 +221,7 @@ mod tests {
         }
         assert_eq!(memory(&on_ranks(&experiment, Strategy::Ddp, 4)).state(), whole);
         let mut hybrid = on_ranks(&experiment, Strategy::Hsdp, 8);
-        hybrid.sharding.ranks_per_replica = Some(4);
+        hybrid.sharding.shard_degree = Some(4);
         let four = memory(&on_ranks(&experiment, Strategy::Fsdp, 4));
         assert_eq!((memory(&hybrid).state(), memory(&hybrid).gathered), (four.state(), four.gathered));
     }
@@ -228,8 +229,8 @@ mod tests {
     #[test]
     fn offloaded_moments_lie_on_the_host() {
         let mut experiment = on_ranks(&experiment(Preset::M110, 201_088), Strategy::Fsdp, 4);
-        experiment.sharding.offload_optimizer = true;
-        assert_eq!(memory(&experiment).on_host, 0, "on the CPU there is nowhere else");
+        experiment.sharding.optimizer_cpu_offload = true;
+        assert_eq!(memory(&experiment).on_host, 0, "on the CPU there is no separate host memory");
         assert_eq!(memory(&experiment).moments_in_flight, 0);
         experiment.train.device = "cuda".into();
         experiment.checkpoint.background = true;
@@ -259,7 +260,7 @@ mod tests {
         let rows = experiment.train.global_batch_size * experiment.train.sequence_length;
         let wanted = (rows * (borders + choices)).unsigned_abs();
         let kept = memory(&experiment).activations;
-        experiment.train.recompute = true;
+        experiment.train.activation_checkpointing = true;
         assert_eq!(memory(&experiment).activations, wanted);
         assert!(kept > 7 * wanted);
     }

@@ -1,4 +1,4 @@
-//! How ranks form a mesh of replicas and shards, and what a rank of it holds of each unit.
+//! The mesh of replicas and shards, and the part of each unit that a rank holds.
 
 use serde::Serialize;
 use tch::{Cuda, Device};
@@ -8,27 +8,27 @@ use oss_train::distributed::Layout;
 use oss_train::model::num_units;
 use oss_train::optimizer::ParamGroup;
 
-/// GPUs of the machines that hsdp is planned for where nobody says how many ranks share one.
+/// GPUs per machine assumed for hsdp if the experiment does not set the number of shards.
 const USUAL_GPUS: u64 = 8;
 
 /// A mesh of `shards` by `replicas` ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Mesh {
-    /// Ranks that hold one copy of the model together.
+    /// Ranks that share one copy of the model.
     pub shards: u64,
     /// Copies of the model.
     pub replicas: u64,
-    /// The machines decide how many ranks a replica has, and these numbers are a guess.
+    /// The number of ranks per replica depends on the machines, and is assumed here.
     pub assumed: bool,
 }
 
 impl Mesh {
-    /// The mesh that `sharding` asks for.
+    /// The mesh described by `sharding`.
     pub fn of(sharding: &Sharding) -> Self {
         let ranks = sharding.ranks.max(1);
         let usual =
             || (1..=USUAL_GPUS.min(ranks)).rev().find(|count| ranks.is_multiple_of(*count)).unwrap_or(1);
-        let (shards, assumed) = match (sharding.strategy, sharding.ranks_per_replica) {
+        let (shards, assumed) = match (sharding.strategy, sharding.shard_degree) {
             (Strategy::None | Strategy::Ddp, _) => (1, false),
             (Strategy::Fsdp, _) => (ranks, false),
             (Strategy::Hsdp, Some(replica)) => (replica.clamp(1, ranks), false),
@@ -37,20 +37,20 @@ impl Mesh {
         Self { shards, replicas: ranks / shards, assumed }
     }
 
-    /// All ranks.
+    /// Total number of ranks.
     pub fn ranks(&self) -> u64 {
         self.shards * self.replicas
     }
 }
 
-/// The two flat regions of a unit, in elements, padded so that each shard owns an equal slice of both.
+/// The two flat regions of a unit, in elements, padded to split evenly between shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Regions {
     /// Matrices, which are cast to the training precision.
     pub matrices: u64,
-    /// Those of them that lie in blocks.
+    /// Those of them that belong to blocks.
     pub of_blocks: u64,
-    /// Router and vectors, which stay f32.
+    /// Router and vectors, which stay in f32.
     pub rest: u64,
 }
 
@@ -60,7 +60,7 @@ impl Regions {
         self.matrices + self.rest
     }
 
-    /// The elements of each group of parameters.
+    /// Number of elements of each parameter group.
     pub fn groups(&self) -> [(ParamGroup, u64); 3] {
         [
             (ParamGroup::BlockMatrices, self.of_blocks),
@@ -70,7 +70,7 @@ impl Regions {
     }
 }
 
-/// The regions of every unit of the chain, cut for `shards` ranks; the model's `vocab_size` is set.
+/// The regions of every unit in order, padded for `shards` ranks; the model's `vocab_size` must be set.
 pub fn regions(model: &Model, shards: u64) -> Vec<Regions> {
     let of = |unit| {
         let layout = Layout::new(model, unit, shards as usize);
@@ -83,7 +83,7 @@ pub fn regions(model: &Model, shards: u64) -> Vec<Regions> {
     (0..num_units(model)).map(of).collect()
 }
 
-/// Whether the model is trained on GPUs; `auto` looks at this machine.
+/// Whether the model is trained on GPUs; `auto` checks this machine.
 pub fn on_gpu(train: &Train) -> bool {
     match train.device.as_str() {
         "cpu" => false,
@@ -92,12 +92,12 @@ pub fn on_gpu(train: &Train) -> bool {
     }
 }
 
-/// A device of the kind that the model is trained on.
+/// The type of device that the model is trained on.
 pub fn device(train: &Train) -> Device {
     if on_gpu(train) { Device::Cuda(0) } else { Device::Cpu }
 }
 
-/// Whether Gloo moves the tensors.
+/// Whether Gloo is the communication backend.
 pub fn uses_gloo(sharding: &Sharding, train: &Train) -> bool {
     match sharding.backend {
         Backend::Gloo => true,
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn strategies_form_their_meshes() {
-        let mesh = |strategy, ranks, ranks_per_replica| {
-            let mesh = Mesh::of(&Sharding { strategy, ranks, ranks_per_replica, ..Sharding::default() });
+        let mesh = |strategy, ranks, shard_degree| {
+            let mesh = Mesh::of(&Sharding { strategy, ranks, shard_degree, ..Sharding::default() });
             assert_eq!(mesh.ranks(), ranks);
             (mesh.shards, mesh.replicas, mesh.assumed)
         };
@@ -136,11 +136,11 @@ mod tests {
         // q 4096, k and v 2048 each, out 4096; gate and up 4*64*128, down 4*64*64.
         let matrices = 4096 + 2 * 2048 + 4096 + 32768 + 16384;
         // Router 256; norms 2*64; biases 64, 32, 32, 64; sinks 4; router's bias 4; experts' biases 512 and 256.
-        // Those below 256 take up 256.
+        // Those below 256 are padded to 256.
         let rest = 256 + 2 * 256 + 4 * 256 + 256 + 256 + 512 + 256;
         let block = Regions { matrices, of_blocks: matrices, rest };
         assert_eq!(units, [embedding, block, block, Regions { rest: 256, ..embedding }]);
-        // Slices of three are multiples of 256: 6400 is 8.3 times 768, and 256 is a third of it.
+        // With three shards, regions are multiples of 768: 6400 is 8.3 times that, and 256 a third of it.
         let cut = regions(&model, 3);
         assert_eq!((cut[0].matrices, cut[3].rest), (9 * 768, 768));
         assert_eq!(cut[1].elements() % (3 * 256), 0);

@@ -1,43 +1,44 @@
-//! From an experiment to stages, keys, staleness and estimates.
+//! Turns an experiment into stages, keys, staleness and estimates.
 //!
-//! [`table`] says what invalidates what, [`consequences`] which stages that means; [`keys`] hashes it; [`inputs`] finds what an experiment reads; [`identity`]
-//! finds the run that it is; [`Graph`] holds each stage's key against what the run has; [`staleness`] says why a stage
-//! has to run, and [`drawing`] draws it; [`estimate`], [`memory`], [`traffic`] and [`disk`] say what it costs,
-//! [`calibration`] how fast it goes, [`advice`] what looks unwise, and [`cards`] where that
-//! fits.
+//! - [`table`] defines what each value invalidates, and [`invalidation_docs`] which stages that affects.
+//! - [`inputs`] identifies what an experiment reads, [`keys`] hashes it, and [`identity`] finds its run.
+//! - [`Graph`] compares each stage's key with the run's records; [`staleness`] explains why a stage has to run, and
+//!   [`render`] renders the graph.
+//! - [`estimate`], [`memory`], [`communication`] and [`disk`] compute the costs, [`calibration`] measures throughput,
+//!   [`gpus`] checks which GPUs a rank fits on, and [`lints`] warns about unwise settings.
 
 pub mod activations;
-pub mod advice;
 pub mod calibration;
-pub mod cards;
-pub mod consequences;
+pub mod communication;
 pub mod disk;
-pub mod drawing;
 mod error;
 pub mod estimate;
+pub mod gpus;
 pub mod graph;
+mod hub_pins;
 pub mod identity;
 pub mod initial;
 pub mod inputs;
+pub mod invalidation_docs;
 pub mod keys;
+pub mod lints;
 pub mod memory;
 pub mod mesh;
-pub mod pace;
-mod pins;
+pub mod render;
 pub mod staleness;
-pub mod stored;
+pub mod state_size;
 pub mod table;
-pub mod traffic;
+pub mod throughput;
 
 use anyhow::Result;
 use serde::Serialize;
 
 pub use error::PlanError;
 pub use graph::Graph;
-pub use inputs::{Inputs, Reach};
+pub use inputs::{Inputs, NetworkAccess};
 pub use staleness::{Freshness, Reason};
 
-use identity::Trajectory;
+use identity::TrainingFingerprint;
 use oss_config::Experiment;
 use oss_data::Tokenizer;
 pub use oss_runs::run_dir::Stage;
@@ -53,14 +54,14 @@ pub struct PlannedStage {
     pub freshness: Freshness,
 }
 
-/// What is asked of the stages, beside the experiment.
+/// Command-line choices about the stages.
 #[derive(Clone, Debug)]
 pub struct Choices {
     /// The last stage to run.
     pub until: Stage,
-    /// Stages that run in any case.
+    /// Stages to run even if up to date.
     pub force: Vec<Stage>,
-    /// Start another run of the same experiment.
+    /// Start a new run of the same experiment.
     pub new: bool,
 }
 
@@ -71,16 +72,16 @@ impl Default for Choices {
 }
 
 impl PlannedStage {
-    /// Whether it need not run.
+    /// Whether it is up to date.
     pub fn is_fresh(&self) -> bool {
         matches!(self.freshness, Freshness::Fresh { .. })
     }
 }
 
-/// The experiment with its vocabulary filled in from the tokenizer.
+/// The experiment with `model.vocab_size` filled in from the tokenizer.
 ///
 /// # Errors
-/// A tokenizer that cannot be read, or has more tokens than `model.vocab_size`.
+/// The tokenizer cannot be read, or has more tokens than `model.vocab_size`.
 pub fn with_vocabulary(experiment: &Experiment) -> Result<Experiment> {
     let tokens = Tokenizer::facts(&experiment.dataset.tokenizer)?.vocab_size;
     let mut filled = experiment.clone();
@@ -92,37 +93,37 @@ pub fn with_vocabulary(experiment: &Experiment) -> Result<Experiment> {
     Ok(filled)
 }
 
-/// The stages of `experiment`, whose vocabulary is filled in; none while something that it reads on the hub is
-/// unknown and `reach` is local.
+/// The stages of `experiment`, whose vocabulary size must be filled in; `None` if an input on the hub is unresolved and
+/// `reach` is local.
 ///
 /// # Errors
-/// Inputs that cannot be found; an experiment that its run cannot become ([`PlanError`]).
+/// An input cannot be found, or the existing run does not allow the change ([`PlanError`]).
 pub fn graph(
     experiment: Experiment,
     runs: &RunsDir,
     choices: &Choices,
-    reach: Reach<'_>,
+    reach: NetworkAccess<'_>,
 ) -> Result<Option<Graph>> {
     let Some(inputs) = Inputs::find(&experiment, runs, reach)? else { return Ok(None) };
     let name = experiment.run.name.clone().unwrap_or_else(|| "experiment".to_owned());
-    let trajectory = Trajectory { experiment: &experiment, inputs: &inputs };
+    let trajectory = TrainingFingerprint { experiment: &experiment, inputs: &inputs };
     let identity = identity::find(runs, &name, trajectory, choices.new)?;
     let experiment = inputs::pinned(&experiment, &inputs);
     Ok(Some(Graph { experiment, inputs, identity, runs: runs.clone() }))
 }
 
-/// Whether each stage up to `choices.until` has to run, as things are. `manifest` is the run's at this moment.
+/// Whether each stage up to `choices.until` has to run. `manifest` is the run's current manifest.
 ///
 /// # Errors
-/// An input or output that cannot be looked at.
+/// An input or output cannot be read.
 pub fn stages(graph: &Graph, manifest: Option<&Manifest>, choices: &Choices) -> Result<Vec<PlannedStage>> {
     plan_from(graph, manifest, choices, None)
 }
 
-/// The same of the stages after `done`, which has just run: what they read is known now.
+/// The same for the stages after `done`, which has just run, so that their inputs are known.
 ///
 /// # Errors
-/// An input or output that cannot be looked at.
+/// An input or output cannot be read.
 pub fn stages_after(
     done: Stage,
     graph: &Graph,
@@ -140,7 +141,7 @@ fn plan_from(
 ) -> Result<Vec<PlannedStage>> {
     let mut planned: Vec<PlannedStage> = Vec::new();
     for stage in Stage::ALL.into_iter().filter(|stage| Some(*stage) > done && *stage <= choices.until) {
-        // Until training has run, nobody knows the weights that the later stages read.
+        // Until training has run, the weights that later stages read are unknown.
         let awaits_training = planned.iter().any(|other| other.stage == Stage::Train && !other.is_fresh());
         let freshness = if choices.force.contains(&stage) {
             Freshness::Stale { reason: Reason::Forced }

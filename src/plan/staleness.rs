@@ -14,14 +14,14 @@ use oss_runs::run_dir::{StageRecord, StageState};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "status")]
 pub enum Freshness {
-    /// Its outputs are those that it would make.
+    /// Its outputs are up to date.
     Fresh {
-        /// What a reader should know although nothing has to run.
+        /// A note for the user, although nothing has to run.
         note: Option<String>,
     },
     /// It has to run.
     Stale {
-        /// Why.
+        /// The reason.
         #[serde(serialize_with = "as_text")]
         reason: Reason,
     },
@@ -30,63 +30,63 @@ pub enum Freshness {
 /// Why a stage has to run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reason {
-    /// Nothing was made yet.
+    /// It never ran.
     NeverRan,
-    /// It was asked for on the command line.
+    /// It was forced on the command line.
     Forced,
-    /// It did not come to its end.
+    /// It did not finish.
     Unfinished {
         /// How it ended.
         state: StageState,
-        /// How far it came, such as `step 40 of 100`.
+        /// How far it got, such as `step 40 of 100`.
         progress: Option<String>,
     },
-    /// The run shall go further.
+    /// The number of steps was raised.
     StepsRaised {
-        /// Steps before.
+        /// The old number of steps.
         old: u64,
-        /// Steps now.
+        /// The new number of steps.
         new: u64,
     },
     /// Values of the experiment changed.
     Values(Vec<Change>),
-    /// Inputs, by name, have another content.
+    /// The content of these inputs changed.
     Inputs(Vec<String>),
-    /// The program now makes something else of the same values and inputs.
+    /// The program now produces different outputs from the same values and inputs.
     VersionRaised {
         /// The version that ran.
         old: u32,
-        /// This program's.
+        /// This program's version.
         new: u32,
     },
-    /// The checkpoint that training ends with is gone.
+    /// The final checkpoint is missing.
     CheckpointMissing(u64),
-    /// An output is gone.
+    /// An output is missing.
     OutputMissing(PathBuf),
-    /// An output is not what was written.
+    /// An output differs from what was written.
     OutputDamaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         what: String,
     },
-    /// It reads what an earlier stage is about to make.
+    /// It depends on an earlier stage that has to run.
     After(Stage),
 }
 
-/// One value that changed.
+/// A changed value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// Path in the experiment file.
     pub key: String,
-    /// The value then; none where it was unset.
+    /// The old value; `None` if it was unset.
     pub old: Option<Value>,
-    /// The value now; none where it is unset.
+    /// The new value; `None` if it is unset.
     pub new: Option<Value>,
 }
 
 impl Reason {
-    /// Why a stage that ended as `record` says has to run to give what `wanted` asks for; none when it need not.
+    /// Why a stage with this `record` has to run to produce `wanted`; `None` if it is up to date.
     pub fn find(record: Option<&StageRecord>, wanted: &KeyInputs) -> Option<Self> {
         let Some(record) = record else { return Some(Self::NeverRan) };
         if record.state != StageState::Done {
@@ -150,7 +150,7 @@ impl fmt::Display for Freshness {
     }
 }
 
-/// Serialises a reason as the line that people read.
+/// Serializes a reason as a human-readable line.
 fn as_text<S: serde::Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(reason)
 }
@@ -167,16 +167,16 @@ impl fmt::Display for Reason {
             Self::StepsRaised { old, new } => write!(f, "train.steps raised {old} -> {new}"),
             Self::Values(changes) => join(f, changes),
             Self::Inputs(names) => write!(f, "{} changed", names.join(", ")),
-            Self::VersionRaised { old, new } => write!(f, "this stage's version raised {old} -> {new}"),
-            Self::CheckpointMissing(step) => write!(f, "the checkpoint of step {step} is missing"),
+            Self::VersionRaised { old, new } => write!(f, "stage version raised {old} -> {new}"),
+            Self::CheckpointMissing(step) => write!(f, "checkpoint of step {step} is missing"),
             Self::OutputMissing(path) => write!(f, "{} is missing", path.display()),
             Self::OutputDamaged { path, what } => write!(f, "{} is damaged ({what})", path.display()),
-            Self::After(stage) => write!(f, "reads what {stage} makes"),
+            Self::After(stage) => write!(f, "depends on {stage}"),
         }
     }
 }
 
-/// Changes shown in full; the rest is counted.
+/// Number of changes shown in full; the rest are counted.
 const SHOWN_CHANGES: usize = 3;
 
 fn join(f: &mut fmt::Formatter<'_>, changes: &[Change]) -> fmt::Result {
@@ -195,7 +195,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// Characters of one value in a line.
+/// Maximum characters per value.
 const SHOWN_CHARACTERS: usize = 40;
 
 fn short(value: Option<&Value>) -> String {
@@ -264,7 +264,7 @@ mod tests {
 
         let mut raised = sample.clone();
         raised.version += 1;
-        insta::assert_snapshot!(line(&sample, &raised), @"this stage's version raised 1 -> 2");
+        insta::assert_snapshot!(line(&sample, &raised), @"stage version raised 1 -> 2");
     }
 
     #[test]
@@ -317,7 +317,7 @@ mod tests {
         stale: forced
         stale: runs/a/b/export is missing
         stale: runs/a/b/export/model.safetensors is damaged (3 bytes short)
-        stale: reads what train makes
+        stale: depends on train
         ");
     }
 }

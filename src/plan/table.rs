@@ -1,15 +1,15 @@
-//! What invalidates what: one row for every key of the experiment file.
+//! What each key of the experiment file invalidates, one row per key.
 
-/// The keys that a value can enter.
+/// The parts whose key a value can enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// A prepared source of training text.
     Prepare,
-    /// The validation text, where it is a source of its own.
+    /// The validation text, if it is a separate source.
     Validation,
-    /// The sequence of weights, and so the run id.
-    Trajectory,
-    /// How far along its trajectory a run shall go.
+    /// The trajectory of the weights, and so the run id.
+    TrainingFingerprint,
+    /// The target step on the trajectory.
     Target,
     /// The validation loss.
     Evaluate,
@@ -19,25 +19,25 @@ pub enum Part {
     Export,
 }
 
-/// How a value enters the keys.
+/// How a value enters keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The resolved value itself, where it differs from the default.
+    /// By its resolved value, if not the default.
     Value(&'static [Part]),
-    /// The content that the value names, by digest; the name is only recorded.
+    /// By the digest of the content it refers to; the name itself is only recorded.
     Content(&'static [Part]),
-    /// Kept in the manifest; changes nothing that a stage makes.
+    /// Not at all: it is recorded in the manifest and does not affect outputs.
     Recorded,
 }
 
-use Part::{Evaluate, Export, Prepare, Sample, Target, Trajectory, Validation};
+use Part::{Evaluate, Export, Prepare, Sample, Target, TrainingFingerprint, Validation};
 use Role::{Content, Recorded, Value};
 
-/// Every key of the experiment file. A test holds this table against the schema, so that a new key must be placed.
+/// Every key of the experiment file. A test compares this table with the schema, so that no new key is forgotten.
 pub const TABLE: &[(&str, Role)] = &[
     ("run.name", Recorded),
-    ("run.seed", Value(&[Trajectory])),
-    // Bits may differ between the two ways on CUDA, as they may between two devices: neither is another experiment.
+    ("run.seed", Value(&[TrainingFingerprint])),
+    // On CUDA, results may differ in bits, as between two devices; neither makes another experiment.
     ("run.deterministic", Recorded),
     ("run.notes", Recorded),
     ("run.labels", Recorded),
@@ -47,67 +47,67 @@ pub const TABLE: &[(&str, Role)] = &[
     ("dataset.text_field", Value(&[Prepare, Validation])),
     ("dataset.separator", Value(&[Prepare, Validation])),
     ("dataset.tokenizer", Content(&[Prepare, Validation, Export])),
-    // Each source is prepared apart; their order and weights enter the trajectory beside the sources' contents.
-    ("dataset.source", Content(&[Prepare, Trajectory])),
-    ("dataset.validation.share", Value(&[Prepare])),
+    // Sources are prepared separately; their order and weights enter the trajectory along with their contents.
+    ("dataset.source", Content(&[Prepare, TrainingFingerprint])),
+    ("dataset.validation.fraction", Value(&[Prepare])),
     ("dataset.validation.builtin", Content(&[Validation])),
     ("dataset.validation.files", Content(&[Validation])),
     ("dataset.validation.hub", Content(&[Validation])),
-    // The fields below carry what a preset means.
+    // A preset is represented by the fields below.
     ("model.preset", Recorded),
-    ("model.init_from", Content(&[Trajectory])),
-    ("model.vocab_size", Value(&[Trajectory])),
-    ("model.hidden_size", Value(&[Trajectory])),
-    ("model.num_hidden_layers", Value(&[Trajectory])),
-    ("model.num_attention_heads", Value(&[Trajectory])),
-    ("model.num_key_value_heads", Value(&[Trajectory])),
-    ("model.head_dim", Value(&[Trajectory])),
-    ("model.num_local_experts", Value(&[Trajectory])),
-    ("model.num_experts_per_tok", Value(&[Trajectory])),
-    ("model.intermediate_size", Value(&[Trajectory])),
-    ("model.sliding_window", Value(&[Trajectory])),
-    ("model.layer_types", Value(&[Trajectory])),
-    ("model.rope_theta", Value(&[Trajectory])),
-    ("model.rope_scaling.factor", Value(&[Trajectory])),
-    ("model.rope_scaling.beta_fast", Value(&[Trajectory])),
-    ("model.rope_scaling.beta_slow", Value(&[Trajectory])),
-    ("model.rope_scaling.original_max_position_embeddings", Value(&[Trajectory])),
-    ("model.max_position_embeddings", Value(&[Trajectory])),
-    ("model.rms_norm_eps", Value(&[Trajectory])),
-    ("model.swiglu_limit", Value(&[Trajectory])),
-    ("model.initializer_range", Value(&[Trajectory])),
-    ("optimizer.kind", Value(&[Trajectory])),
-    ("optimizer.lr", Value(&[Trajectory])),
-    ("optimizer.momentum", Value(&[Trajectory])),
-    ("optimizer.betas", Value(&[Trajectory])),
-    ("optimizer.eps", Value(&[Trajectory])),
-    ("optimizer.weight_decay", Value(&[Trajectory])),
-    ("optimizer.max_grad_norm", Value(&[Trajectory])),
-    ("optimizer.state", Value(&[Trajectory])),
-    ("optimizer.update", Value(&[Trajectory])),
-    ("schedule.kind", Value(&[Trajectory])),
-    ("schedule.warmup_steps", Value(&[Trajectory])),
-    ("schedule.decay_steps", Value(&[Trajectory])),
-    ("schedule.min_lr_ratio", Value(&[Trajectory])),
+    ("model.init_from", Content(&[TrainingFingerprint])),
+    ("model.vocab_size", Value(&[TrainingFingerprint])),
+    ("model.hidden_size", Value(&[TrainingFingerprint])),
+    ("model.num_hidden_layers", Value(&[TrainingFingerprint])),
+    ("model.num_attention_heads", Value(&[TrainingFingerprint])),
+    ("model.num_key_value_heads", Value(&[TrainingFingerprint])),
+    ("model.head_dim", Value(&[TrainingFingerprint])),
+    ("model.num_local_experts", Value(&[TrainingFingerprint])),
+    ("model.num_experts_per_tok", Value(&[TrainingFingerprint])),
+    ("model.intermediate_size", Value(&[TrainingFingerprint])),
+    ("model.sliding_window", Value(&[TrainingFingerprint])),
+    ("model.layer_types", Value(&[TrainingFingerprint])),
+    ("model.rope_theta", Value(&[TrainingFingerprint])),
+    ("model.rope_scaling.factor", Value(&[TrainingFingerprint])),
+    ("model.rope_scaling.beta_fast", Value(&[TrainingFingerprint])),
+    ("model.rope_scaling.beta_slow", Value(&[TrainingFingerprint])),
+    ("model.rope_scaling.original_max_position_embeddings", Value(&[TrainingFingerprint])),
+    ("model.max_position_embeddings", Value(&[TrainingFingerprint])),
+    ("model.rms_norm_eps", Value(&[TrainingFingerprint])),
+    ("model.swiglu_limit", Value(&[TrainingFingerprint])),
+    ("model.initializer_range", Value(&[TrainingFingerprint])),
+    ("optimizer.kind", Value(&[TrainingFingerprint])),
+    ("optimizer.lr", Value(&[TrainingFingerprint])),
+    ("optimizer.momentum", Value(&[TrainingFingerprint])),
+    ("optimizer.betas", Value(&[TrainingFingerprint])),
+    ("optimizer.eps", Value(&[TrainingFingerprint])),
+    ("optimizer.weight_decay", Value(&[TrainingFingerprint])),
+    ("optimizer.max_grad_norm", Value(&[TrainingFingerprint])),
+    ("optimizer.state_dtype", Value(&[TrainingFingerprint])),
+    ("optimizer.update", Value(&[TrainingFingerprint])),
+    ("schedule.kind", Value(&[TrainingFingerprint])),
+    ("schedule.warmup_steps", Value(&[TrainingFingerprint])),
+    ("schedule.decay_steps", Value(&[TrainingFingerprint])),
+    ("schedule.min_lr_ratio", Value(&[TrainingFingerprint])),
     ("train.steps", Value(&[Target])),
-    ("train.global_batch_size", Value(&[Trajectory])),
+    ("train.global_batch_size", Value(&[TrainingFingerprint])),
     ("train.micro_batch_size", Recorded),
-    ("train.sequence_length", Value(&[Trajectory, Evaluate])),
-    ("train.precision", Value(&[Trajectory, Evaluate])),
-    ("train.weights", Value(&[Trajectory])),
-    ("train.recompute", Recorded),
-    ("train.document_mask", Value(&[Trajectory, Evaluate])),
-    ("train.balance_loss", Value(&[Trajectory])),
-    // A run that stopped at a NaN may go on by skipping it; without a NaN both mean the same.
+    ("train.sequence_length", Value(&[TrainingFingerprint, Evaluate])),
+    ("train.precision", Value(&[TrainingFingerprint, Evaluate])),
+    ("train.param_dtype", Value(&[TrainingFingerprint])),
+    ("train.activation_checkpointing", Recorded),
+    ("train.document_mask", Value(&[TrainingFingerprint, Evaluate])),
+    ("train.router_aux_loss_coef", Value(&[TrainingFingerprint])),
+    // A run that stopped at a NaN may be resumed by skipping it; without a NaN, both are the same.
     ("train.non_finite", Recorded),
     ("train.max_minutes", Recorded),
     ("train.device", Recorded),
     ("train.threads", Recorded),
     ("sharding.strategy", Recorded),
     ("sharding.ranks", Recorded),
-    ("sharding.ranks_per_replica", Recorded),
+    ("sharding.shard_degree", Recorded),
     ("sharding.backend", Recorded),
-    ("sharding.offload_optimizer", Recorded),
+    ("sharding.optimizer_cpu_offload", Recorded),
     ("sharding.timeout_seconds", Recorded),
     ("sharding.max_restarts", Recorded),
     ("checkpoint.every_steps", Recorded),
@@ -133,7 +133,7 @@ pub const TABLE: &[(&str, Role)] = &[
     ("log.every_steps", Recorded),
 ];
 
-/// The row of a key; a key below a row (`dataset.hub.repo`) has that row's role.
+/// The role of a key; a key below a row (`dataset.hub.repo`) has that row's role.
 pub fn role(key: &str) -> Option<Role> {
     TABLE
         .iter()
@@ -141,10 +141,12 @@ pub fn role(key: &str) -> Option<Role> {
         .map(|(_, role)| *role)
 }
 
-/// Whether changing this key makes another trajectory.
+/// Whether changing this key changes the trajectory.
 pub fn in_trajectory(key: &str) -> bool {
     match role(key) {
-        Some(Value(parts) | Content(parts)) => parts.iter().any(|part| matches!(part, Prepare | Trajectory)),
+        Some(Value(parts) | Content(parts)) => {
+            parts.iter().any(|part| matches!(part, Prepare | TrainingFingerprint))
+        }
         Some(Recorded) => false,
         None => true,
     }
@@ -187,7 +189,7 @@ mod tests {
     #[test]
     fn every_key_of_the_schema_has_one_row() {
         let rows: BTreeSet<String> = TABLE.iter().map(|(row, _)| (*row).to_owned()).collect();
-        assert_eq!(rows.len(), TABLE.len(), "a row is there twice");
+        assert_eq!(rows.len(), TABLE.len(), "duplicate row");
         assert_eq!(rows, schema_keys());
     }
 
@@ -199,6 +201,6 @@ mod tests {
         for key in ["train.steps", "dataset.validation.files", "export.dtype", "train.device", "run.name"] {
             assert!(!in_trajectory(key), "{key}");
         }
-        assert!(in_trajectory("train.precision") && in_trajectory("dataset.validation.share"));
+        assert!(in_trajectory("train.precision") && in_trajectory("dataset.validation.fraction"));
     }
 }

@@ -1,4 +1,4 @@
-//! In which values of their experiments runs differ.
+//! Differences between the experiments of several runs.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::plan::keys::by_key;
 
-/// The keys in which `experiments` differ, each with the value in every one of them; none where it is unset.
+/// The keys in which `experiments` differ, each with its values; `None` where unset.
 pub fn differences(experiments: &[&Value]) -> Vec<(String, Vec<Option<String>>)> {
     let all: Vec<BTreeMap<String, Value>> =
         experiments.iter().map(|experiment| by_key((*experiment).clone())).collect();

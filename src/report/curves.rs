@@ -1,31 +1,31 @@
-//! The numbers of `metrics.jsonl` as curves, and those with a place for each layer as maps.
+//! Metrics from `metrics.jsonl`: scalars as curves, per-layer metrics as heat maps.
 
 use std::collections::HashMap;
 
 use super::thin::Point;
 use oss_runs::monitor::{MetricsLine, scalars};
 
-/// One number over the steps.
+/// A scalar over the steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// As in TensorBoard: `train/loss`.
+    /// The TensorBoard tag: `train/loss`.
     pub tag: String,
-    /// Its values, in the order of the steps.
+    /// Its values, in step order.
     pub points: Vec<Point>,
 }
 
-/// A list of numbers over the steps, such as the load of each layer's busiest expert.
+/// A list of numbers over the steps, such as the maximum expert load of each layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     /// Name of the list: `max_load_layers`.
     pub name: String,
     /// The last step of each column.
     pub steps: Vec<u64>,
-    /// `[position][column]`: the greatest value of the position in the column's steps; NaN where there is none.
+    /// `[position][column]`: the maximum of the position over the column's steps; NaN if there is none.
     pub rows: Vec<Vec<f64>>,
 }
 
-/// Everything that `lines` hold, in the order in which it first appears.
+/// All curves in `lines`, in order of first appearance.
 pub fn curves(lines: &[MetricsLine]) -> Vec<Curve> {
     let mut places = HashMap::new();
     let mut curves: Vec<Curve> = Vec::new();
@@ -41,13 +41,13 @@ pub fn curves(lines: &[MetricsLine]) -> Vec<Curve> {
     curves
 }
 
-/// The name of the list that a tag is a position of: `max_load_layers` of `max_load_layers/03`.
+/// The name of the list that a tag belongs to: `max_load_layers` for `max_load_layers/03`.
 fn list_of(tag: &str) -> Option<&str> {
     let (name, position) = tag.rsplit_once('/')?;
     position.bytes().all(|byte| byte.is_ascii_digit()).then_some(name)
 }
 
-/// Takes the positions of lists out of `curves` and makes a map of each list, of at most `most` columns.
+/// Moves list elements out of `curves` into one map per list, with at most `most` columns.
 pub fn take_maps(curves: &mut Vec<Curve>, most: usize) -> Vec<Map> {
     let mut lists: Vec<(String, Vec<Curve>)> = Vec::new();
     for curve in std::mem::take(curves) {

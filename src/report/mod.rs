@@ -1,9 +1,10 @@
-//! What people read afterwards: one HTML file about one run or many, complete in itself.
+//! Self-contained HTML reports on runs and sweeps.
 //!
-//! * [`Report`]: what there is to tell, read from the run directories (`run`, `curves`, `samples`) and written as a page.
-//! * [`best_runs`]: of a sweep, which a report may be about, too.
+//! * [`Report`]: the content, read from the run directories (`run`, `curves`, `samples`) and rendered as a page.
+//! * [`best_runs`]: the best runs of a sweep.
 //!
-//! Nothing is fetched from anywhere: styles, data and script are inside the file, and a policy in it forbids the rest.
+//! The page loads no external resources: styles, data and scripts are inline, and a content security policy forbids
+//! anything else.
 
 mod configuration;
 mod curves;
@@ -22,16 +23,16 @@ use crate::sweep::Results;
 use oss_runs::run_dir::RunDir;
 use run::{Limits, RunReport};
 
-/// Columns of the maps of all runs together.
+/// Total number of map columns over all runs.
 const MAP_COLUMNS: usize = 2048;
 
-/// Columns of one map.
+/// Maximum columns per map.
 const COLUMNS: usize = 256;
 
-/// Bytes of the samples of all runs together.
+/// Total size of samples over all runs, in bytes.
 const SAMPLE_BYTES: usize = 300_000;
 
-/// What there is to tell of some runs and of a sweep.
+/// A report on some runs and a sweep.
 #[derive(Debug)]
 pub struct Report {
     runs: Vec<RunReport>,
@@ -40,10 +41,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads what `runs` have now; they may be trained meanwhile.
+    /// Reads the current state of `runs`, which may be in progress.
     ///
     /// # Errors
-    /// A manifest or metrics file is damaged; the error names it.
+    /// A manifest or metrics file is corrupted; the error names it.
     pub fn of(runs: &[RunDir], sweep: Option<Results>, written: DateTime<Utc>) -> Result<Self> {
         let share = |of: usize| of / runs.len().max(1);
         let limits =
@@ -59,7 +60,7 @@ impl Report {
         Ok(Self { runs, sweep, written })
     }
 
-    /// The page. No secret that this process knows is in it.
+    /// Renders the page. Secrets known to this process are redacted.
     pub fn to_html(&self) -> String {
         page::page(self)
     }

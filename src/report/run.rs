@@ -1,4 +1,4 @@
-//! What there is to tell of one run: read from its directory, which may be written to meanwhile.
+//! The report of one run, read from its directory, which may be written to meanwhile.
 
 use std::fs;
 
@@ -14,58 +14,58 @@ use oss_config::Experiment;
 use oss_runs::monitor::MetricsLog;
 use oss_runs::run_dir::{Exit, Manifest, RunDir, RunStatus};
 
-/// How much of one run a report holds.
+/// Limits on the size of one run's report.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Columns of a map.
+    /// Maximum columns per map.
     pub columns: usize,
-    /// Bytes of samples.
+    /// Maximum size of samples in bytes.
     pub sample_bytes: usize,
 }
 
 /// One run.
 #[derive(Debug)]
 pub struct RunReport {
-    /// `name/id`; of a trial of the sweep, its number before it.
+    /// `name/id`, preceded by the trial number for trials of the sweep.
     pub label: String,
-    /// What the run is and what happened to it.
+    /// Its manifest.
     pub manifest: Manifest,
-    /// The headline.
+    /// The key facts.
     pub facts: Facts,
-    /// Every number of the metrics, every logged step.
+    /// All scalar metrics at every logged step.
     pub curves: Vec<Curve>,
-    /// The numbers with a place for each layer.
+    /// The per-layer metrics.
     pub maps: Vec<Map>,
-    /// What it wrote.
+    /// Its samples.
     pub moments: Vec<Moment>,
-    /// At how many steps it wrote something, those left out too.
+    /// Number of sampling points, including those left out.
     pub num_moments: usize,
     /// The evaluation of its last checkpoint.
     pub evaluated: Option<Evaluated>,
 }
 
-/// The headline of a run; what is not known is none.
+/// The key facts of a run; `None` if unknown.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// How it stands.
+    /// Its state.
     pub status: RunStatus,
     /// The error that ended it.
     pub error: Option<String>,
     /// The last logged step.
     pub step: u64,
-    /// The steps that it shall take.
+    /// The target number of steps.
     pub steps: Option<u64>,
-    /// The validation loss that it ended with, or the newest.
+    /// The final or latest validation loss.
     pub last: Option<Loss>,
-    /// The least validation loss.
+    /// The lowest validation loss.
     pub best: Option<Loss>,
-    /// Tokens a second: the median of the logged steps.
+    /// Tokens per second: the median over the logged steps.
     pub tokens_per_second: Option<f64>,
-    /// Parameters, tokens a step.
+    /// Parameters and tokens per step.
     pub estimate: Option<Estimate>,
-    /// Time at work, all starts together; that of a start which did not say when it ended is not known.
+    /// Total working time over all starts, not counting starts whose end was not recorded.
     pub worked: TimeDelta,
-    /// When a number was last logged.
+    /// When a metric was last logged.
     pub logged: Option<DateTime<Utc>>,
 }
 
@@ -74,17 +74,17 @@ pub struct Facts {
 pub struct Loss {
     /// Steps taken when it was measured.
     pub step: u64,
-    /// Nats a token.
+    /// Nats per token.
     pub nats: f64,
-    /// The same in bits a byte of text.
+    /// The same in bits per byte of text.
     pub bits_per_byte: Option<f64>,
 }
 
 impl RunReport {
-    /// Reads what `run` has. No lock is taken.
+    /// Reads `run`. No lock is taken.
     ///
     /// # Errors
-    /// The manifest or the metrics are damaged; the error names the file.
+    /// The manifest or the metrics are corrupted; the error names the file.
     pub fn read(run: &RunDir, limits: Limits) -> Result<Self> {
         let manifest = Manifest::load(run)?;
         let lines = MetricsLog::read(&run.metrics())?;
@@ -107,7 +107,7 @@ impl RunReport {
         })
     }
 
-    /// Whether somebody is writing to it.
+    /// Whether it is in progress.
     pub fn is_running(&self) -> bool {
         self.facts.status == RunStatus::Running
     }
@@ -168,13 +168,13 @@ impl Facts {
         }
     }
 
-    /// Tokens that it has learnt from.
+    /// Number of tokens trained on.
     pub fn tokens(&self) -> Option<u64> {
         Some(self.step * self.estimate.as_ref()?.tokens_per_step)
     }
 }
 
-/// The folder's name, which need not be the manifest's: runs are moved and copied.
+/// The names of its folders, which may differ from the manifest: runs can be moved and copied.
 fn label(run: &RunDir) -> String {
     let root = std::path::absolute(run.root()).unwrap_or_else(|_| run.root().to_owned());
     let names: Vec<_> = root.iter().map(|part| part.to_string_lossy()).collect();

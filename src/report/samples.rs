@@ -1,4 +1,4 @@
-//! What a model wrote while it learnt, and at the end.
+//! Samples generated during training and at the end.
 
 use std::fs;
 use std::path::Path;
@@ -9,20 +9,20 @@ use crate::stages::sample::Samples;
 use oss_runs::run_dir::RunDir;
 use oss_train::generation::SampledText;
 
-/// Characters of one text that are shown.
+/// Maximum characters shown per text.
 const TEXT_CHARACTERS: usize = 4000;
 
-/// The samples of one moment.
+/// The samples at one point of training.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// Steps taken; none for the last stage's samples, made by the finished model.
+    /// Steps taken; `None` for the samples of the finished model from the sample stage.
     pub step: Option<u64>,
-    /// What was written.
+    /// The generated texts.
     pub samples: Vec<SampledText>,
 }
 
-/// The samples of `run` in the order of the steps, thinned out evenly until their texts fit into `bytes`; also how many
-/// moments there are in all.
+/// The samples of `run` in step order, thinned out evenly until their texts fit into `bytes`; also the total number of
+/// sampling points.
 pub fn moments(run: &RunDir, bytes: usize) -> (Vec<Moment>, usize) {
     let mut moments: Vec<Moment> = run
         .step_samples()
@@ -43,7 +43,7 @@ pub fn moments(run: &RunDir, bytes: usize) -> (Vec<Moment>, usize) {
             .map(|sample| sample.prompt.len() + sample.text.len())
             .sum()
     };
-    // The first and the last always stay.
+    // The first and the last are always included.
     while moments.len() > 2 && size(&moments) > bytes {
         let last = moments.len() - 1;
         let mut index = 0;
@@ -60,7 +60,7 @@ fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<T> {
     match read.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
         Ok(samples) => Some(samples),
         Err(error) => {
-            tracing::warn!("{} is left out of the report ({error})\nhint: remove the file", path.display());
+            tracing::warn!("leaving {} out of the report ({error})\nhint: remove the file", path.display());
             None
         }
     }

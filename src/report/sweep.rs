@@ -1,16 +1,16 @@
 //! The runs of a sweep's trials.
 
-use crate::sweep::{Results, Row};
+use crate::sweep::{Results, TrialResult};
 use oss_runs::run_dir::{RunDir, RunsDir};
 
-/// The runs of the best trials, `most` at most, that are still there.
+/// The runs of the best trials that still exist, at most `most`.
 pub fn best_runs(sweep: &Results, runs: &RunsDir, most: usize) -> Vec<RunDir> {
     let measured = sweep.ranked().into_iter().filter(|row| row.value.is_some());
     measured.map(|row| runs.run(&sweep.name, &row.run)).filter(RunDir::exists).take(most).collect()
 }
 
-/// The trial whose run `run` is.
-pub fn trial_of<'a>(sweep: &'a Results, run: &RunDir) -> Option<&'a Row> {
+/// The trial that `run` belongs to.
+pub fn trial_of<'a>(sweep: &'a Results, run: &RunDir) -> Option<&'a TrialResult> {
     let is_here = run.root().parent().is_some_and(|folder| folder.ends_with(&sweep.name));
     sweep.trials.iter().find(|row| is_here && row.run == run.id())
 }
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
     use oss_config::{Direction, SweepMetric};
 
-    fn row(trial: u64, run: &str, state: &str, value: Option<f64>) -> Row {
+    fn row(trial: u64, run: &str, state: &str, value: Option<f64>) -> TrialResult {
         let row = json!({
             "trial": trial, "run": run, "state": state, "values": {"optimizer.lr": 0.1}, "metric": "val_loss",
             "direction": "minimize", "value": value, "step": 3, "steps": 3, "seconds": 4.5

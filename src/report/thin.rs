@@ -1,10 +1,10 @@
-//! Fewer points of a long curve, so that what stands out in it still stands out.
+//! Downsamples long curves while preserving outliers.
 
-/// A value of a curve at a step; NaN where what was measured is no number.
+/// A value of a curve at a step; NaN if the measurement is not a number.
 pub type Point = (u64, f64);
 
-/// At most `most` of `points` (8 or more): the first and the last, and of each of as many equal stretches between them
-/// the least, the greatest and the first that is no number. Peaks and gaps stay where they were; nothing is averaged.
+/// At most `most` of `points` (8 or more): the first and the last, and from each of the equal intervals between them
+/// the minimum, the maximum and the first NaN. Peaks and gaps are preserved; nothing is averaged.
 pub fn thin(points: &[Point], most: usize) -> Vec<Point> {
     let [first, between @ .., last] = points else { return points.to_vec() };
     if points.len() <= most {
@@ -16,8 +16,8 @@ pub fn thin(points: &[Point], most: usize) -> Vec<Point> {
     kept
 }
 
-/// The mean of each of `most` equal stretches of `points`, at its last step: what to smooth in place of peaks. Values
-/// that are no numbers are left out.
+/// The mean of each of `most` equal intervals of `points`, at its last step: for smoothing, instead of the extremes.
+/// NaNs are ignored.
 pub fn means(points: &[Point], most: usize) -> Vec<Point> {
     let mean = |stretch: &[Point]| {
         let finite = || stretch.iter().map(|point| point.1).filter(|value| value.is_finite());
@@ -32,7 +32,7 @@ fn stretches(points: &[Point], number: usize) -> impl Iterator<Item = &[Point]> 
     (0..number).map(move |stretch| &points[at(stretch)..at(stretch + 1)])
 }
 
-/// The points of one stretch that are kept, in their order.
+/// The points to keep of an interval, in order.
 fn standing_out(stretch: &[Point]) -> Vec<Point> {
     let finite = || stretch.iter().enumerate().filter(|(_, (_, value))| value.is_finite());
     let by_value = |a: &(usize, &Point), b: &(usize, &Point)| a.1.1.total_cmp(&b.1.1);
@@ -49,7 +49,7 @@ fn standing_out(stretch: &[Point]) -> Vec<Point> {
     kept.into_iter().map(|index| stretch[index]).collect()
 }
 
-/// `value` with no more digits than a chart can show. It gets shorter, not coarser for the eye.
+/// Rounds `value` to the digits that a chart can show, to save space.
 pub fn rounded(value: f64) -> f64 {
     format!("{value:.5e}").parse().unwrap_or(value)
 }

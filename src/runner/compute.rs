@@ -1,9 +1,10 @@
-//! What the ranks do together: train, evaluate, sample. Every rank calls the same; the leader alone writes down.
+//! Work that all ranks do together: train, evaluate, sample. Every rank calls the same function; only the leader writes
+//! the results.
 
 use anyhow::Result;
 
 use super::data::{self, Data};
-use super::watch::watch;
+use super::progress::watch;
 use crate::plan::Graph;
 use crate::plan::estimate::estimate;
 use crate::plan::identity::steps_taken;
@@ -18,24 +19,24 @@ use oss_train::train::{HeldOut, Inputs, Outcome};
 /// Trains the run of `graph`, whose tokens are prepared.
 ///
 /// # Errors
-/// As [`oss_train::train::train`]; tokens that are damaged or too few.
+/// Those of [`oss_train::train::train`]; the tokens are corrupted or too few.
 pub fn train(graph: &Graph, world: &World, stop_at_step: Option<u64>) -> Result<Outcome> {
     let Graph { experiment, inputs, identity, .. } = graph;
     let run = &identity.run;
     let data = Data::open(graph)?;
-    // One rank's look at every token is enough.
+    // It is enough for one rank to verify the tokens.
     let sound = || data.verify().and_then(|()| data.check_validation(experiment));
-    world.agree(if world.is_leader() { sound() } else { Ok(()) })?;
+    world.all_ok(if world.is_leader() { sound() } else { Ok(()) })?;
     let tokenizer = data.tokenizer()?;
     let batches = data.batches(experiment)?;
     let held = data.validation()?;
     let open_initial = || match &inputs.initial {
-        // Weights that may be gone by now are not needed once there is a checkpoint.
+        // Initial weights, which may be gone by now, are not needed once there is a checkpoint.
         Some(initial) if steps_taken(run) == 0 => initial.open(&experiment.model, watch()).map(Some),
         _ => Ok(None),
     };
-    // The leader first, so that what has to be downloaded is downloaded once.
-    let mine = world.agree(if world.is_leader() { open_initial() } else { Ok(None) })?;
+    // The leader first, so that downloads happen only once.
+    let mine = world.all_ok(if world.is_leader() { open_initial() } else { Ok(None) })?;
     let initial = if world.is_leader() { mine } else { open_initial()? };
     let validation =
         held.as_ref().map(|held| HeldOut { tokens: held, bytes_per_token: held.bytes_per_token });
@@ -53,10 +54,10 @@ pub fn train(graph: &Graph, world: &World, stop_at_step: Option<u64>) -> Result<
     train::train(&inputs, initial)
 }
 
-/// The loss of `checkpoint` on the run's validation text; none where nothing was held out.
+/// The loss of `checkpoint` on the run's validation set; `None` if nothing was held out.
 ///
 /// # Errors
-/// The prepared data is gone, the checkpoint is damaged, a stop on request.
+/// The prepared data is missing, the checkpoint is corrupted, or stopped on request.
 pub fn evaluate(graph: &Graph, world: &World, checkpoint: Checkpoint) -> Result<Option<Report>> {
     let data = Data::open(graph)?;
     let Some(held) = data.validation()? else { return Ok(None) };
@@ -72,10 +73,10 @@ pub fn evaluate(graph: &Graph, world: &World, checkpoint: Checkpoint) -> Result<
     evaluate::evaluate(inputs).map(Some)
 }
 
-/// Continues the prompts of `settings`.
+/// Samples continuations of the prompts in `settings`.
 ///
 /// # Errors
-/// The tokenizer is gone or refuses a prompt, the checkpoint is damaged, a stop on request.
+/// The tokenizer is missing or rejects a prompt, the checkpoint is corrupted, or stopped on request.
 pub fn sample(
     graph: &Graph,
     world: &World,

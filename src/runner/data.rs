@@ -1,4 +1,4 @@
-//! Prepared data as the later stages read it.
+//! Prepared data, as read by later stages.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -19,15 +19,15 @@ use oss_data::{Batches, Prepared, TokenFile, Tokenizer};
 pub struct Data {
     /// Training sources with their weights.
     sources: Vec<(f64, Prepared)>,
-    /// Where the validation tokens lie: a source of its own, or what is held out of each training source.
+    /// The validation tokens: from a separate source, or held out of each training source.
     held: Vec<Prepared>,
 }
 
 impl Data {
-    /// Opens what prepare has made.
+    /// Opens the prepared data.
     ///
     /// # Errors
-    /// Prepared data that is missing or damaged.
+    /// Prepared data is missing or corrupted.
     pub fn open(graph: &Graph) -> Result<Self> {
         let open = |key: &Key| Prepared::open(&graph.runs.prepared(&key.0));
         let weights = graph.inputs.sources.iter().map(|source| source.weight);
@@ -42,20 +42,23 @@ impl Data {
         Ok(Self { sources, held })
     }
 
-    /// The tokenizer that made the tokens.
+    /// The tokenizer that produced the tokens.
     ///
     /// # Errors
-    /// It is not where the tokens are.
+    /// It is not stored with the tokens.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let (_, first) =
-            self.sources.first().context("the experiment names no text").hint("set dataset.builtin")?;
+        let (_, first) = self
+            .sources
+            .first()
+            .context("the experiment has no dataset")
+            .hint("set dataset.builtin, dataset.files or dataset.hub")?;
         first.tokenizer()
     }
 
-    /// Reads every token once and compares it with its digest.
+    /// Reads all tokens and verifies their digests.
     ///
     /// # Errors
-    /// The file that is damaged, and what to do.
+    /// A file is corrupted; the message names it and the fix.
     pub fn verify(&self) -> Result<()> {
         let all = self.sources.iter().map(|(_, prepared)| prepared).chain(&self.held);
         let mut seen: Vec<&Path> = Vec::new();
@@ -71,7 +74,7 @@ impl Data {
     /// The training samples.
     ///
     /// # Errors
-    /// A source shorter than one window.
+    /// A source is shorter than one window.
     pub fn batches(&self, experiment: &Experiment) -> Result<Batches> {
         let open = |(weight, prepared): &(f64, Prepared)| Ok((*weight, Arc::new(prepared.train()?)));
         let sources = self.sources.iter().map(open).collect::<Result<_>>()?;
@@ -79,10 +82,10 @@ impl Data {
         Batches::new(sources, experiment.run.seed, sequence_length)
     }
 
-    /// The validation tokens; none where nothing was held out. Several sources' are one after the other.
+    /// The validation tokens, concatenated over sources; `None` if nothing was held out.
     ///
     /// # Errors
-    /// A file that cannot be mapped.
+    /// A file cannot be memory-mapped.
     pub fn validation(&self) -> Result<Option<Tokens>> {
         let part = |prepared: &Prepared| prepared.index().validation.clone();
         let tokens: u64 = self.held.iter().map(|prepared| part(prepared).tokens).sum();
@@ -94,19 +97,19 @@ impl Data {
         Ok(Some(Tokens { files: Joined::new(files), bytes_per_token: bytes as f64 / tokens as f64 }))
     }
 
-    /// Digests of the training tokens, in the order of the sources.
+    /// Digests of the training tokens, in source order.
     pub fn digests(&self) -> Vec<String> {
         self.sources.iter().map(|(_, prepared)| prepared.index().train.digest.clone()).collect()
     }
 
-    /// Refuses validation text that is shorter than one window, which would say little.
+    /// Rejects validation text shorter than one window, which would be of little use.
     ///
     /// # Errors
-    /// It is too short; the message says what would make it longer.
+    /// It is too short; the message suggests a fix.
     pub fn check_validation(&self, experiment: &Experiment) -> Result<()> {
         let sequence_length = usize::try_from(experiment.train.sequence_length)?;
         let asked_for =
-            experiment.dataset.validation.share > 0.0 || experiment.dataset.validation.origin().is_some();
+            experiment.dataset.validation.fraction > 0.0 || experiment.dataset.validation.origin().is_some();
         if !asked_for {
             return Ok(());
         }
@@ -114,7 +117,7 @@ impl Data {
     }
 }
 
-/// Token files as one slice.
+/// Token files as one sequence.
 enum Joined {
     One(TokenFile),
     Several(Vec<u32>),
@@ -132,7 +135,7 @@ impl Joined {
 /// Tokens to evaluate on.
 pub struct Tokens {
     files: Joined,
-    /// Bytes of text that a token stands for, on average.
+    /// Average bytes of text per token.
     pub bytes_per_token: f64,
 }
 
@@ -147,10 +150,10 @@ impl Deref for Tokens {
     }
 }
 
-/// The tokenizer of a run: from its prepared data, else by its name, else from its export.
+/// The tokenizer of a run: from its prepared data, by name, or from its export, in this order.
 ///
 /// # Errors
-/// It is in none of these places.
+/// It is found in none of these places.
 pub fn tokenizer(graph: &Graph) -> Result<Tokenizer> {
     let prepared = Data::open(graph).and_then(|data| data.tokenizer());
     prepared.or_else(|missing| {
@@ -161,14 +164,14 @@ pub fn tokenizer(graph: &Graph) -> Result<Tokenizer> {
     })
 }
 
-/// What the prepare stage has to make for `graph`.
+/// The data that the prepare stage has to produce for `graph`.
 ///
 /// # Errors
-/// None that can be met: identities are plain data.
+/// Never in practice: identities are plain data.
 pub fn sources(graph: &Graph) -> Result<Vec<prepare::Source<'_>>> {
     let dataset = &graph.experiment.dataset;
     let cache = || Some(digest_cache(&graph.runs));
-    let share = if dataset.validation.origin().is_some() { 0.0 } else { dataset.validation.share };
+    let share = if dataset.validation.origin().is_some() { 0.0 } else { dataset.validation.fraction };
     let training = dataset.sources().into_iter().zip(&graph.inputs.sources).zip(graph.prepared_sources()?);
     let mut sources: Vec<prepare::Source<'_>> = training
         .map(|(((name, _, origin), source), key)| prepare::Source {

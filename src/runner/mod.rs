@@ -1,55 +1,55 @@
-//! Walks the plan: finds or makes the run, runs what is stale in order, and records what happened.
+//! Executes the plan: finds or creates the run, runs stale stages in order, and records the outcome.
 
+mod commands;
 mod compute;
 mod data;
-mod inside;
-mod orders;
+mod disk_space;
+mod execute;
+mod inspect;
+pub mod loaded_run;
+mod progress;
 mod reproduce;
 mod resume;
-mod room;
 mod session;
 mod summary;
-pub mod trained;
-mod walk;
-mod watch;
 
 use std::path::PathBuf;
 
 use anyhow::{Error, Result, bail};
 
-pub use orders::follow;
+pub use commands::follow;
 pub use reproduce::{Compared, Difference, Extent, Reproduced, Reproduction};
 pub use resume::Resuming;
 pub use summary::{StageSummary, Summary};
 
-use crate::plan::{self, Choices, Graph, PlannedStage, Reach};
-use orders::Order;
+use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage};
+use commands::Order;
 use oss_config::error::{Hint, UserError};
 use oss_config::{Provenance, Resolved};
 use oss_runs::run_dir::RunsDir;
 use oss_train::distributed::World;
+use progress::watch;
 use session::{Session, is_stop, keep_marks};
-use watch::watch;
 
-/// How much of the graph runs.
+/// What to run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Which stages run, and whether the run is a new one.
+    /// Which stages to run, and whether to start a new run.
     pub choices: Choices,
-    /// Pause training after this step, without touching the schedule.
+    /// Stop training after this step without changing the schedule.
     pub stop_at_step: Option<u64>,
 }
 
-/// Where an experiment came from.
+/// Origin of an experiment.
 #[derive(Clone, Debug, Default)]
 struct Source {
-    /// Its file; none for one that is read from a manifest that knows none.
+    /// Its file; `None` if it was read from a manifest that does not record one.
     file: Option<PathBuf>,
-    /// Who set which value.
+    /// Where each value was set.
     provenance: Provenance,
 }
 
-/// A run that is to be brought up to date with its graph.
+/// A run to be brought up to date.
 pub struct Execution {
     graph: Graph,
     source: Source,
@@ -58,20 +58,20 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// The run of an experiment: every stage that is not fresh.
+    /// The run of an experiment, with every stage that is not up to date.
     ///
     /// # Errors
-    /// An experiment that cannot be run as it is; inputs that cannot be found.
+    /// The experiment is invalid, or an input cannot be found.
     pub fn of(resolved: &Resolved, runs: &RunsDir, options: Options) -> Result<Self> {
         let experiment = plan::with_vocabulary(&resolved.experiment)?;
-        let graph = plan::graph(experiment, runs, &options.choices, Reach::Hub(watch()));
+        let graph = plan::graph(experiment, runs, &options.choices, NetworkAccess::Hub(watch()));
         let unstarted = |error: Error| match is_stop(&error) {
-            true => error.context("stopped before the run began").hint("start it again to resume"),
+            true => error.context("stopped before the run began").hint("rerun the command to start it"),
             false => error,
         };
         let Some(graph) = graph.map_err(unstarted)? else {
             bail!(
-                UserError::failed("the hub did not tell what it has")
+                UserError::failed("cannot resolve the dataset on the hub")
                     .hint("check the network and HF_ENDPOINT")
             );
         };
@@ -87,15 +87,15 @@ impl Execution {
         Ok(Self { graph, source, options, planned })
     }
 
-    /// Whether a stage is not fresh.
+    /// Whether any stage has to run.
     pub fn has_work(&self) -> bool {
         !self.planned.iter().all(PlannedStage::is_fresh)
     }
 
-    /// Brings the run up to date. The leader of `world` calls this, the others [`follow`].
+    /// Brings the run up to date. The leader of `world` calls this; the other ranks call [`follow`].
     ///
     /// # Errors
-    /// A stage that fails, a stop on request.
+    /// A stage failed, or stopped on request.
     pub fn run(self, world: &World) -> Result<Summary> {
         let Self { graph, source, options, planned } = self;
         tracing::info!("run        {}", graph.identity.run.root().display());
@@ -107,32 +107,32 @@ impl Execution {
         }
         let mut session = Session::start(graph, &source)?;
         world.announce(RUN, &session.run().root().to_string_lossy())?;
-        let walked = walk::stages(&mut session, &options, world);
+        let walked = execute::stages(&mut session, &options, world);
         session.finish(&walked)?;
         Summary::of(&session.graph, walked?)
     }
 }
 
-/// Under this name the launcher learns which run to go on with after a rank has died.
+/// Key under which the launcher finds the run to resume after a rank has died.
 pub const RUN: &str = "run";
 
-/// Lets the other ranks go, now that the leader's part has ended like this.
+/// Dismisses the other ranks after the leader's part has ended with `outcome`.
 ///
 /// # Errors
-/// The part's own.
+/// Those of the leader's part.
 pub fn dismiss<T>(outcome: Result<T>, world: &World) -> Result<T> {
     let order = match &outcome {
         Ok(_) => Order::Leave,
         Err(error) if is_stop(error) => Order::Stop,
-        // They learn it as a failure.
+        // They see it as a failure.
         Err(_) => return outcome,
     };
-    // Ranks that stopped in the middle of a piece of work wait for nothing any more, and may be gone.
-    let _ = world.share(Some(order));
+    // Ranks that stopped in the middle of a task no longer wait for commands, and may have exited.
+    let _ = world.broadcast(Some(order));
     outcome
 }
 
-/// Whether the manifest already says everything about the experiment, its notes included.
+/// Whether the manifest already contains everything about the experiment, including notes.
 fn is_recorded(graph: &Graph) -> bool {
     let recorded = graph.identity.manifest.as_ref().map(|manifest| &manifest.experiment);
     serde_json::to_value(&graph.experiment).ok().as_ref() == recorded

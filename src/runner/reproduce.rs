@@ -1,38 +1,38 @@
-//! Running a run again from its manifest, and holding what comes of it to what came of it then.
+//! Repeats a run from its manifest and compares the results with the original.
 
 mod compare;
-mod surroundings;
+mod environment_diff;
 
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use super::loaded_run::graph_of;
 use super::session::is_stop;
-use super::trained::graph_of;
 use super::{Execution, Options, Source};
-use crate::plan::identity::{self, Trajectory, steps_taken};
+use crate::plan::identity::{self, TrainingFingerprint, steps_taken};
 use crate::plan::{Choices, Graph, Stage};
 pub use compare::Compared;
 use compare::compare;
+pub use environment_diff::Difference;
 use oss_config::error::UserError;
 use oss_config::{Experiment, Provenance};
 use oss_runs::interrupt;
 use oss_runs::run_dir::{Manifest, RunDir, StageState};
 use oss_train::checkpoint;
 use oss_train::distributed::World;
-pub use surroundings::Difference;
 
-/// How much is run again.
+/// How much to repeat.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extent {
-    /// Only the first so many steps.
+    /// Only the first N steps.
     pub steps: Option<u64>,
-    /// Start over, although an earlier attempt is there.
+    /// Start over even if there is an earlier attempt.
     pub new: bool,
 }
 
-/// A run that shall be run again, and where.
+/// A run to be repeated, and where.
 pub struct Reproduction {
     original: RunDir,
     manifest: Manifest,
@@ -40,29 +40,29 @@ pub struct Reproduction {
     steps: u64,
 }
 
-/// How it ended.
+/// The outcome.
 #[derive(Clone, Debug, Serialize)]
 pub struct Reproduced {
-    /// The run.
+    /// The original run.
     pub original: std::path::PathBuf,
-    /// The run made again.
+    /// The reproduction.
     pub reproduction: std::path::PathBuf,
-    /// Steps that were compared.
+    /// Number of steps compared.
     pub steps: u64,
-    /// Whether everything that both have is the same, bit for bit.
+    /// Whether everything that both have is identical, bit for bit.
     pub identical: bool,
-    /// What was compared.
+    /// The individual comparisons.
     pub compared: Vec<Compared>,
-    /// What is different around the two.
+    /// Differences in their environments.
     pub differences: Vec<Difference>,
 }
 
 impl Reproduction {
-    /// Prepares to run `run` again as far as it has come, in a place where neither its name nor `last` comes to mean the
-    /// copy of it, and where a stop loses nothing.
+    /// Prepares to repeat `run` up to its current step, in a directory where neither its name nor `last` resolves to
+    /// the copy, and where it can be resumed after a stop.
     ///
     /// # Errors
-    /// A run that has not taken a step; a damaged manifest.
+    /// The run has not taken a step, or its manifest is corrupted.
     pub fn of(run: &RunDir, extent: Extent) -> Result<Self> {
         let manifest = Manifest::load(run)?;
         let then = graph_of(run)?;
@@ -71,22 +71,19 @@ impl Reproduction {
         let steps = extent.steps.map_or(taken, |steps| steps.min(taken));
         if steps == 0 {
             bail!(
-                UserError::failed(format!(
-                    "{} has not taken a step that could be compared",
-                    run.root().display()
-                ))
-                .hint("let it train first")
+                UserError::failed(format!("{} has not taken any steps to compare", run.root().display()))
+                    .hint("train it first")
             );
         }
-        // One that is given by its path may be a reproduction itself.
+        // A run given by its path may itself be a reproduction.
         let runs = then.runs.reproductions();
-        let trajectory = Trajectory { experiment: &experiment, inputs: &then.inputs };
+        let trajectory = TrainingFingerprint { experiment: &experiment, inputs: &then.inputs };
         let identity = identity::find(&runs, &manifest.name, trajectory, extent.new)?;
         let is_whole = steps == experiment.train.steps;
         let done = |stage: &Stage| {
             manifest.stages.get(stage.name()).is_some_and(|record| record.state == StageState::Done)
         };
-        // Tokens that another run prepared are no stage of this one.
+        // Tokens prepared by another run are not a stage of this one.
         let last = Stage::ALL.into_iter().rfind(done).filter(|_| is_whole);
         let options = Options {
             choices: Choices { until: last.unwrap_or(Stage::Train).max(Stage::Train), ..Choices::default() },
@@ -95,22 +92,22 @@ impl Reproduction {
         let graph = Graph { experiment, inputs: then.inputs, identity, runs };
         let source = Source { file: manifest.file.clone(), provenance: Provenance::default() };
         let execution = Execution::plan(graph, source, options)?;
-        // As the reproduction's path, which `runs` begins.
+        // Same form as the reproduction's path, which starts with `runs`.
         let original = RunDir::new(std::path::absolute(run.root())?);
         Ok(Self { original, manifest, execution, steps })
     }
 
-    /// What it is run with.
+    /// The experiment to run.
     pub fn experiment(&self) -> &Experiment {
         &self.execution.graph.experiment
     }
 
-    /// What is different around this run and the original.
+    /// Differences between the environments of this run and the original.
     pub fn differences(&self) -> Vec<Difference> {
-        surroundings::differences(&self.manifest, &self.execution.graph)
+        environment_diff::differences(&self.manifest, &self.execution.graph)
     }
 
-    /// Whether anything has to be computed before the two can be compared.
+    /// Whether anything has to run before the two can be compared.
     pub fn has_work(&self) -> bool {
         match self.execution.options.stop_at_step {
             Some(step) => steps_taken(&self.execution.graph.identity.run) < step,
@@ -118,17 +115,17 @@ impl Reproduction {
         }
     }
 
-    /// Runs it again and compares. The leader of `world` calls this, the others [`super::follow`].
+    /// Repeats the run and compares. The leader of `world` calls this; the other ranks call [`super::follow`].
     ///
     /// # Errors
-    /// As [`Execution::run`]; files of either run that cannot be read. That they differ is no error.
+    /// Those of [`Execution::run`]; files of either run cannot be read. A difference is not an error.
     pub fn run(self, world: &World) -> Result<Reproduced> {
         let differences = self.differences();
         let Self { original, execution, steps, .. } = self;
         let again = execution.graph.identity.run.clone();
         match execution.run(world) {
             Ok(_) => {}
-            // It was to stop there.
+            // The stop was intended.
             Err(error) if is_stop(&error) && !interrupt::requested() && has_checkpoint(&again, steps) => {}
             Err(error) => return Err(error),
         }
@@ -166,8 +163,8 @@ impl fmt::Display for Reproduced {
                     .map(|found| found.what.clone())
                     .collect();
                 match known.as_slice() {
-                    [] => write!(f, "  although nothing is known to be different that could change a bit"),
-                    known => write!(f, "  where these are known to change bits: {}", known.join(", ")),
+                    [] => write!(f, "  although no known difference could change bits"),
+                    known => write!(f, "  known causes of changed bits: {}", known.join(", ")),
                 }
             }
         }

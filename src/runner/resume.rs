@@ -1,21 +1,21 @@
-//! Going on with a run from its manifest alone.
+//! Resumes a run from its manifest.
 
 use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use super::trained::runs_of;
-use super::watch::watch;
+use super::loaded_run::runs_of;
+use super::progress::watch;
 use super::{Execution, Options, Source};
-use crate::plan::identity::{self, Identity, Trajectory, experiment_of};
-use crate::plan::inputs::{Inputs, Reach};
+use crate::plan::identity::{self, Identity, TrainingFingerprint, experiment_of};
+use crate::plan::inputs::{Inputs, NetworkAccess};
 use crate::plan::keys::Key;
 use crate::plan::{self, Graph, PlanError, table};
 use oss_config::error::{Hint, UserError};
 use oss_config::{Experiment, Overrides, Provenance};
 use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 
-/// A run that shall go on.
+/// A run to be resumed.
 pub struct Resuming {
     run: RunDir,
     manifest: Manifest,
@@ -24,10 +24,10 @@ pub struct Resuming {
 }
 
 impl Resuming {
-    /// `run` with the values of `set` changed (`key=value`, none of the trajectory's).
+    /// `run` with the overrides in `set` (`key=value`, which must not change the trajectory).
     ///
     /// # Errors
-    /// A key of the trajectory in `set`; a manifest that is damaged.
+    /// `set` contains a key of the trajectory, or the manifest is corrupted.
     pub fn of(run: &RunDir, set: &[String]) -> Result<Self> {
         for argument in set {
             let key = argument.split_once('=').map_or(argument.as_str(), |(key, _)| key).trim();
@@ -42,18 +42,18 @@ impl Resuming {
         Ok(Self { run: run.clone(), manifest, experiment, provenance })
     }
 
-    /// What it is to be run with.
+    /// The experiment to run.
     pub fn experiment(&self) -> &Experiment {
         &self.experiment
     }
 
-    /// Goes on with the run.
+    /// Resumes the run.
     ///
-    /// The environment is not looked at, and neither are the files that the run was started from: what it reads is
-    /// prepared already, or is looked up again only where it is missing.
+    /// Environment variables and the files that the run was started from are ignored: its inputs are already prepared,
+    /// or are looked up again only if missing.
     ///
     /// # Errors
-    /// As [`Execution::of`].
+    /// Those of [`Execution::of`].
     pub fn execution(self, options: Options) -> Result<Execution> {
         let Self { run, manifest, experiment, provenance } = self;
         let runs = runs_of(&run)?;
@@ -69,18 +69,19 @@ fn changed(run: &RunDir, manifest: &Manifest, set: &[String]) -> Result<(Experim
     let Some(recorded) = experiment_of(manifest) else {
         bail!(
             UserError::failed(format!(
-                "{} holds an experiment that this program cannot read",
+                "this program cannot read the experiment in {}",
                 run.manifest().display()
             ))
-            .hint("use the one that made it")
+            .hint("use the version of oss-run that created it")
         );
     };
     if set.is_empty() {
         return Ok((recorded, Provenance::default()));
     }
-    // The manifest is what counts, not an experiment.toml that somebody may have edited.
-    let folder =
-        tempfile::tempdir().context("cannot make a temporary folder").hint("set TMPDIR to one with room")?;
+    // The manifest is authoritative, not experiment.toml, which may have been edited.
+    let folder = tempfile::tempdir()
+        .context("cannot create a temporary directory")
+        .hint("set TMPDIR to a directory with free space")?;
     let file = folder.path().join("experiment.toml");
     fs::write(&file, recorded.to_toml()?).with_context(|| format!("cannot write {}", file.display()))?;
     let overrides = Overrides { set: set.to_vec(), unset: Vec::new(), environment: false };
@@ -91,21 +92,21 @@ fn changed(run: &RunDir, manifest: &Manifest, set: &[String]) -> Result<(Experim
     Ok((plan::with_vocabulary(&resolved.experiment)?, resolved.provenance))
 }
 
-/// What the run reads, as it was when it started; validation text that was changed is looked up.
+/// The run's inputs as of its start; changed validation text is looked up again.
 fn inputs(experiment: &Experiment, manifest: &Manifest, runs: &RunsDir) -> Result<Inputs> {
     let recorded: Option<Inputs> = serde_json::from_value(manifest.inputs.clone()).ok();
     let before = experiment_of(manifest).map(|before| before.dataset.validation);
     match recorded {
         Some(recorded) if before.as_ref() == Some(&experiment.dataset.validation) => Ok(recorded),
-        _ => Inputs::find(experiment, runs, Reach::Hub(watch()))?
-            .context("the hub did not tell what it has")
+        _ => Inputs::find(experiment, runs, NetworkAccess::Hub(watch()))?
+            .context("cannot resolve the dataset on the hub")
             .hint("check the network and HF_ENDPOINT"),
     }
 }
 
-/// The run, provided that the changed experiment is still this run.
+/// The run, if the changed experiment still maps to it.
 fn same_run(run: &RunDir, manifest: Manifest, experiment: &Experiment, inputs: &Inputs) -> Result<Identity> {
-    let wanted = Trajectory { experiment, inputs }.key_inputs()?;
+    let wanted = TrainingFingerprint { experiment, inputs }.key_inputs()?;
     let recorded = manifest.keys.get(identity::TRAJECTORY).cloned().map(Key);
     let same = identity::versions(&wanted).find(|version| Some(version.key()) == recorded);
     let Some(trajectory) = same else {

@@ -1,4 +1,4 @@
-//! One start of a run: the lock, the manifest, and the segment that says where and when.
+//! One start of a run: the lock, the manifest, and the segment that records when and where it ran.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,17 +21,17 @@ use oss_runs::run_dir::{
 };
 use oss_train::train;
 
-/// A run that this process is working on.
+/// A run locked by this process.
 pub struct Session {
     /// Its stages.
     pub graph: Graph,
-    /// What happened to it, as the disk has it.
+    /// Its manifest, as stored on disk.
     pub manifest: Manifest,
     _lock: WriteLock,
 }
 
 impl Session {
-    /// Takes the run's lock, writes down what the run is, and opens a segment.
+    /// Locks the run, writes its manifest, and opens a segment.
     ///
     /// # Errors
     /// The run is in use, or its directory cannot be written.
@@ -40,7 +40,7 @@ impl Session {
         run.create()?;
         let lock = run.lock_for_writing()?;
         monitor::log_to(&run.log(0)).with_context(|| format!("cannot open {}", run.log(0).display()))?;
-        // Looked at again: until the lock was ours, another process may have been at work here.
+        // Load it again: before we held the lock, another process may have changed it.
         let mut manifest = if run.exists() {
             Manifest::load(&run)?
         } else {
@@ -76,7 +76,7 @@ impl Session {
 
     fn write_experiment(&self) -> Result<()> {
         let path = self.run().experiment_toml();
-        let text = self.graph.experiment.to_toml().context("cannot express the experiment as TOML")?;
+        let text = self.graph.experiment.to_toml().context("cannot serialize the experiment as TOML")?;
         write_atomic(&path, |out| out.write_all(text.as_bytes()))
             .with_context(|| format!("cannot write {}", path.display()))
     }
@@ -99,10 +99,10 @@ impl Session {
         self.save()
     }
 
-    /// Records how `stage` ended, and hands its error on.
+    /// Records how `stage` ended, and passes on its error.
     ///
     /// # Errors
-    /// The stage's own; else the manifest cannot be written.
+    /// The stage's error, or the manifest cannot be written.
     pub fn end(&mut self, stage: Stage, outcome: Result<BTreeMap<String, Value>>) -> Result<()> {
         if let Some(record) = self.manifest.stages.get_mut(stage.name()) {
             record.finished = Some(Utc::now());
@@ -119,7 +119,7 @@ impl Session {
             }
         }
         let saved = self.save();
-        // What went wrong first is what matters.
+        // The first error is the one that matters.
         outcome?;
         saved
     }
@@ -127,7 +127,7 @@ impl Session {
     /// Closes the segment.
     ///
     /// # Errors
-    /// The manifest cannot be written, and nothing else went wrong.
+    /// The manifest cannot be written, and there was no earlier error.
     pub fn finish<T>(&mut self, outcome: &Result<T>) -> Result<()> {
         if let Some(segment) = self.manifest.segments.last_mut() {
             segment.finished = Some(Utc::now());
@@ -145,7 +145,7 @@ impl Session {
     }
 }
 
-/// The record of a stage that starts now.
+/// The record of a stage starting now.
 pub fn started(wanted: &KeyInputs, reason: String) -> StageRecord {
     StageRecord {
         state: StageState::Running,
@@ -165,7 +165,7 @@ pub fn is_stop(error: &anyhow::Error) -> bool {
     Status::of(error) == Status::Stopped
 }
 
-/// Who set each key that somebody set. A run that goes on keeps what it knew of keys that were not set anew.
+/// Where each explicitly set key was set. A resumed run keeps earlier entries for keys that were not set again.
 fn layers(provenance: &Provenance, known: &Manifest) -> BTreeMap<String, String> {
     let mut layers = known.layers.clone();
     let is_new = |key: &str| is_told(provenance, key) || !known.is_marked(key);
@@ -174,8 +174,7 @@ fn layers(provenance: &Provenance, known: &Manifest) -> BTreeMap<String, String>
     layers
 }
 
-/// Labels and notes that the run was given afterwards outlast a file that does not know of them; what is said on the
-/// command line is newer.
+/// Labels and notes added later take precedence over the experiment file; the command line takes precedence over both.
 pub fn keep_marks(experiment: &mut Experiment, manifest: &Manifest, provenance: &Provenance) {
     manifest.mark(&mut experiment.run, |key| is_told(provenance, key));
 }
@@ -184,18 +183,18 @@ fn is_told(provenance: &Provenance, key: &str) -> bool {
     matches!(provenance.of(key), SetBy::Argument { .. })
 }
 
-/// A start of the experiment of `file` here and now, which keeps what its working tree differs in.
+/// A segment for the experiment in `file`, starting here and now, with the uncommitted changes of its working tree.
 fn segment(graph: &Graph, run: &RunDir, file: Option<&Path>) -> Segment {
     let segment = segment_of(graph, file);
     if let Some(Err(error)) = segment.environment.git.as_ref().map(|git| git.keep(run)) {
-        tracing::warn!("cannot keep what the working tree differs in from its commit: {error}");
+        tracing::warn!("cannot save the uncommitted changes of the working tree: {error}");
     }
     segment
 }
 
-/// A start of the experiment of `file` here and now.
+/// A segment for the experiment in `file`, starting here and now.
 pub fn segment_of(graph: &Graph, file: Option<&Path>) -> Segment {
-    // What the experiment lies among; where that is gone, what it is run among.
+    // The repository of the experiment file, or of the working directory if that is gone.
     let around = file.and_then(Path::parent).filter(|folder| folder.is_dir());
     let environment = Environment::capture(around.unwrap_or(Path::new(".")));
     let settings = &graph.experiment.train;
@@ -203,7 +202,7 @@ pub fn segment_of(graph: &Graph, file: Option<&Path>) -> Segment {
     let device = match train::device(settings, 0) {
         Ok(Device::Cpu) => "cpu".to_owned(),
         Ok(device) => format!("{device:?}"),
-        // Training says what is wrong, if it comes to training.
+        // Training reports the error, if it gets that far.
         Err(_) => settings.device.clone(),
     };
     Segment {

@@ -1,4 +1,4 @@
-//! What a walk leaves its user with: where things are, and how good the model is.
+//! The outcome of an execution: where the outputs are, and how good the model is.
 
 use std::fmt;
 use std::fs;
@@ -10,19 +10,19 @@ use serde::Serialize;
 use crate::plan::{Freshness, Graph, PlannedStage, Stage};
 use crate::stages::evaluate::Report;
 
-/// One stage of a walk.
+/// One stage of an execution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StageSummary {
     /// The stage.
     pub stage: Stage,
     /// Whether it ran.
     pub ran: bool,
-    /// Why it ran, or what there is to know although it did not.
+    /// Why it ran, or a note if it did not.
     pub reason: Option<String>,
 }
 
 impl StageSummary {
-    /// A stage and what was done about it, which is what was planned.
+    /// The outcome of a stage, as planned.
     pub fn of(planned: &PlannedStage) -> Self {
         let stage = planned.stage;
         match &planned.freshness {
@@ -32,7 +32,7 @@ impl StageSummary {
     }
 }
 
-/// How a walk ended, and where its fruits are. What is not there yet is left out.
+/// The outcome of an execution and the paths of its outputs. Outputs that do not exist yet are left out.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// Name of the experiment.
@@ -46,21 +46,21 @@ pub struct Summary {
     /// The exported model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
-    /// What it wrote.
+    /// The samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<PathBuf>,
-    /// Folder for TensorBoard.
+    /// The TensorBoard log directory.
     pub tensorboard: PathBuf,
-    /// Its validation.
+    /// The evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Report>,
 }
 
 impl Summary {
-    /// Looks at what the run has.
+    /// Collects the outputs of the run.
     ///
     /// # Errors
-    /// None: what cannot be read is left out.
+    /// Never: what cannot be read is left out.
     pub fn of(graph: &Graph, stages: Vec<StageSummary>) -> Result<Self> {
         let run = &graph.identity.run;
         let there = |path: PathBuf| path.exists().then_some(path);
@@ -83,8 +83,8 @@ impl fmt::Display for Summary {
         if let Some(Report { nats_per_byte, bits_per_byte, evaluation, .. }) = &self.evaluation {
             writeln!(
                 f,
-                "validation {:.4} nats a token (perplexity {:.2}), {nats_per_byte:.4} nats a byte, {bits_per_byte:.4} \
-                 bits a byte",
+                "validation {:.4} nats per token (perplexity {:.2}), {nats_per_byte:.4} nats per byte, \
+                 {bits_per_byte:.4} bits per byte",
                 evaluation.loss, evaluation.perplexity
             )?;
         }

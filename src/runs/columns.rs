@@ -1,4 +1,4 @@
-//! What can be asked of every run: its own facts, the values of its experiment, its metrics.
+//! Columns of the run list: properties of the run, values of its experiment, and metrics.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -11,10 +11,10 @@ use crate::plan::table::{TABLE, role};
 use oss_config::error::{UserError, user_errors};
 use oss_config::nearest;
 
-/// One thing to know of a run.
+/// A column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Column {
-    /// A fact of the run.
+    /// A property of the run.
     Fact(Fact),
     /// A key of the experiment file, such as `optimizer.lr`.
     Key(String),
@@ -22,24 +22,24 @@ pub enum Column {
     Metric(String),
 }
 
-/// What is known of every run.
+/// Properties that every run has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// Run id.
     Id,
     /// Name of the experiment.
     Name,
-    /// How it stands.
+    /// Its state.
     State,
     /// Steps taken.
     Step,
-    /// Steps that it shall take.
+    /// Its target number of steps.
     Steps,
     /// When it was last started, in UTC.
     Started,
-    /// Seconds of work.
+    /// Total working time in seconds.
     Duration,
-    /// Bytes of its files.
+    /// Size of its files in bytes.
     Size,
     /// Labels.
     Labels,
@@ -81,25 +81,25 @@ impl Fact {
     }
 }
 
-/// A question that makes no sense.
+/// An invalid query.
 #[derive(Debug)]
 pub enum QueryError {
-    /// No fact, key or metric has this name.
+    /// No property, key or metric has this name.
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         asked: String,
-        /// The name most like it.
+        /// The closest existing name.
         nearest: Option<String>,
     },
-    /// No comparison.
+    /// Not a comparison.
     NoComparison(String),
-    /// Less and greater are for numbers.
+    /// `<` and `>` need a number.
     NoNumber(String),
-    /// No pattern of names.
+    /// Not a valid name pattern.
     NoPattern {
-        /// What was given.
+        /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The problem.
         what: String,
     },
 }
@@ -108,14 +108,15 @@ impl From<QueryError> for UserError {
     fn from(error: QueryError) -> Self {
         match error {
             QueryError::Unknown { asked, nearest } => {
-                Self::wrong(format!("there is no column {asked}")).hint(suggestion(nearest.as_deref()))
+                Self::wrong(format!("no column {asked}")).hint(suggestion(nearest.as_deref()))
             }
-            QueryError::NoComparison(what) => Self::wrong(format!("{what:?} compares nothing"))
-                .hint("write KEY=VALUE, or one of != < <= > >= between them, in quotes for the shell"),
-            QueryError::NoNumber(what) => Self::wrong(format!("{what:?} compares with what is no number"))
-                .hint("< <= > >= take a number, = and != take anything"),
+            QueryError::NoComparison(what) => Self::wrong(format!("{what:?} is not a comparison"))
+                .hint("write KEY=VALUE, or use one of != < <= > >=, quoted for the shell"),
+            QueryError::NoNumber(what) => Self::wrong(format!("{what:?} does not compare with a number"))
+                .hint("< <= > >= need a number; = and != accept any value"),
             QueryError::NoPattern { pattern, what } => {
-                Self::wrong(format!("{pattern:?} is no pattern ({what})")).hint("write one such as 'tiny*'")
+                Self::wrong(format!("invalid pattern {pattern:?} ({what})"))
+                    .hint("write a pattern such as 'tiny*'")
             }
         }
     }
@@ -128,21 +129,21 @@ fn suggestion(nearest: Option<&str>) -> String {
         Some(nearest) => format!("did you mean {nearest}?"),
         None => {
             let facts: Vec<&str> = Fact::ALL.iter().map(|fact| fact.word()).collect();
-            format!("there are {}, the keys of experiment files and the metrics", facts.join(", "))
+            format!("available: {}, keys of experiment files, and metrics", facts.join(", "))
         }
     }
 }
 
-/// What is shown unless other columns are asked for.
+/// The columns shown by default.
 pub const DEFAULT: [&str; 9] =
     ["id", "name", "state", "step", "val_loss", "loss", "started", "duration", "labels"];
 
-/// Metrics that are known even where no run has logged one.
+/// Metrics that are accepted even if no run has logged them.
 const METRICS: [&str; 2] = ["loss", "val_loss"];
 
 impl Column {
-    /// The column that `word` names; what is neither fact nor key can only be a metric, which [`Column::check`] knows
-    /// once the runs are read.
+    /// The column named `word`. A name that is neither a property nor a key is taken as a metric, and checked by
+    /// [`Column::check`] once the runs have been read.
     pub fn parse(word: &str) -> Self {
         let word = word.trim();
         match Fact::ALL.into_iter().find(|fact| fact.word() == word) {
@@ -160,7 +161,7 @@ impl Column {
         }
     }
 
-    /// The metric that has to be read for it.
+    /// The metric that it needs, if any.
     pub fn metric(&self) -> Option<&str> {
         match self {
             Self::Metric(name) => Some(name),
@@ -168,7 +169,7 @@ impl Column {
         }
     }
 
-    /// Refuses a name that none of the runs knows.
+    /// Rejects a name that none of the runs knows.
     ///
     /// # Errors
     /// [`QueryError::Unknown`].
@@ -183,19 +184,19 @@ impl Column {
         let keys = TABLE.iter().map(|(key, _)| *key);
         let mut near = nearest(name, facts.chain(METRICS).chain(seen).chain(keys));
         if near.is_empty() {
-            // The last word of a key is what people remember.
+            // Users tend to remember the last part of a key.
             let last = |key: &str| key.rsplit('.').next().is_some_and(|last| last == name);
             near.extend(TABLE.iter().map(|(key, _)| *key).filter(|key| last(key)));
         }
         Err(QueryError::Unknown { asked: name.clone(), nearest: near.first().map(|word| (*word).to_owned()) })
     }
 
-    /// What it says of a run; null where there is nothing to say.
+    /// Its value for a run; null if there is none.
     pub fn value(&self, run: &Overview) -> Value {
         match self {
             Self::Fact(fact) => fact.value(run),
             Self::Key(key) => run.value(key),
-            // JSON knows no NaN, and a loss that is none must not look like one that was never measured.
+            // JSON has no NaN, and a NaN loss must not look like one that was never measured.
             Self::Metric(name) => match run.metric(name) {
                 Some(number) if number.is_nan() => json!("nan"),
                 number => json!(number),
@@ -224,8 +225,8 @@ impl Fact {
     }
 }
 
-/// The order of two values of a column: numbers by size, then texts, then everything else as it is written, and last
-/// what is not there.
+/// The order of two values of a column: numbers by value, then strings, then everything else by its text, and missing
+/// values last.
 pub fn order(a: &Value, b: &Value) -> Ordering {
     let rank = |value: &Value| match value {
         Value::Number(_) => 0,

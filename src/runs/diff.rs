@@ -1,4 +1,4 @@
-//! Two runs side by side: configuration, data, code, environment, metrics, in the order in which one explains the next.
+//! Compares two runs: configuration, data, code, environment, metrics, ordered so that each can explain the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,69 +13,69 @@ use crate::plan::keys::{by_key, default_values};
 use oss_runs::monitor::{MetricsLine, MetricsLog};
 use oss_runs::run_dir::{Manifest, RunDir};
 
-/// What differs between two runs.
+/// The differences between two runs.
 #[derive(Debug, Serialize)]
 pub struct Differences {
     /// The first run.
     pub left: PathBuf,
     /// The second.
     pub right: PathBuf,
-    /// Whether nothing differs; speed, which is measured, does not count.
+    /// Whether there are no differences, ignoring throughput.
     pub same: bool,
     /// Values of the experiment.
     pub configuration: Vec<Difference>,
-    /// What was read, by digest.
+    /// Input data, by digest.
     pub data: Vec<Difference>,
-    /// The program and the sources around it.
+    /// The program and its git state.
     pub code: Vec<Difference>,
     /// The machine and its settings, at the last start.
     pub environment: Vec<Difference>,
-    /// What came out.
+    /// Results.
     pub metrics: Vec<Difference>,
-    /// The first step that both logged with another loss.
+    /// The first common step with a different loss.
     pub first_different_loss: Option<StepLoss>,
-    /// Steps that both logged.
+    /// Number of steps that both logged.
     pub common_steps: usize,
-    /// Tokens a second in the median step of each.
+    /// Median tokens per second of each run.
     pub tokens_per_second: [Option<f64>; 2],
 }
 
-/// One thing that differs; null where a run does not have it.
+/// A difference; null if a run does not have the value.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// What it is.
+    /// Its name.
     pub what: String,
-    /// In the first run.
+    /// Value in the first run.
     pub left: Value,
-    /// In the second.
+    /// Value in the second run.
     pub right: Value,
 }
 
-/// The loss of one step in both runs.
+/// The loss of a step in both runs.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct StepLoss {
     /// The step.
     pub step: u64,
-    /// Loss of the first run; null if it was no number.
+    /// Loss of the first run; null if not finite.
     pub left: Option<f64>,
-    /// Loss of the second.
+    /// Loss of the second run.
     pub right: Option<f64>,
 }
 
-/// What is known of one side, by name.
+/// The values of one side, by name.
 type Facts = BTreeMap<String, Value>;
 
 impl Differences {
-    /// Compares two runs, which may be at work.
+    /// Compares two runs, which may be in progress.
     ///
     /// # Errors
-    /// A manifest or metrics file that cannot be read.
+    /// A manifest or metrics file cannot be read.
     pub fn between(left: &RunDir, right: &RunDir) -> Result<Self> {
         let (a, b) = (Manifest::load(left)?, Manifest::load(right)?);
         let (a_lines, b_lines) = (MetricsLog::read(&left.metrics())?, MetricsLog::read(&right.metrics())?);
         let ((mut a_code, a_environment), (mut b_code, b_environment)) = (surroundings(&a), surroundings(&b));
         for (stage, a) in &a.stages {
-            // A stage that only one of them ran says nothing of the program.
+            // A stage that only one of them ran says nothing about the program.
             if let Some(b) = b.stages.get(stage) {
                 a_code.insert(format!("version of {stage}"), json!(a.version));
                 b_code.insert(format!("version of {stage}"), json!(b.version));
@@ -111,14 +111,14 @@ fn compare(left: &Facts, right: &Facts) -> Vec<Difference> {
         .collect()
 }
 
-/// Every value of the experiment; a key that the run's program did not know yet has its default.
+/// Every value of the experiment; keys added after the run was made have their defaults.
 fn values(manifest: &Manifest) -> Facts {
     let mut values = default_values().clone();
     values.extend(by_key(manifest.experiment.clone()));
     values
 }
 
-/// Digests of what the run read.
+/// Digests of the run's inputs.
 fn data(manifest: &Manifest) -> Facts {
     let mut facts = Facts::new();
     let mut add = |what: String, digest: Value| drop(facts.insert(what, digest));
@@ -129,10 +129,10 @@ fn data(manifest: &Manifest) -> Facts {
             }
             add("tokenizer".to_owned(), json!(inputs.tokenizer));
             if let Some(initial) = inputs.initial {
-                add("first weights".to_owned(), json!(initial.digest));
+                add("initial weights".to_owned(), json!(initial.digest));
             }
         }
-        // Another program's: compared as it is.
+        // Written by another version: compare it as is.
         Err(_) => add("inputs".to_owned(), manifest.inputs.clone()),
     }
     if let Some(tokens) = manifest.keys.get("tokens") {
@@ -141,7 +141,7 @@ fn data(manifest: &Manifest) -> Facts {
     facts
 }
 
-/// Of the last start: the program with the sources around it, and everything else but the times.
+/// Of the last start: the program and its git state, and everything else except times.
 fn surroundings(manifest: &Manifest) -> (Facts, Facts) {
     let last = manifest.segments.last().cloned().unwrap_or_default();
     let mut all = by_key(serde_json::to_value(&last).unwrap_or_default());
@@ -150,7 +150,7 @@ fn surroundings(manifest: &Manifest) -> (Facts, Facts) {
     all.into_iter().partition(|(name, _)| is_code(name))
 }
 
-/// What came out of a run.
+/// The results of a run.
 fn results(manifest: &Manifest, lines: &[MetricsLine]) -> Facts {
     let mut facts = Facts::new();
     facts.extend(lines.last().map(|line| ("last step".to_owned(), json!(line.step))));
@@ -164,7 +164,7 @@ fn results(manifest: &Manifest, lines: &[MetricsLine]) -> Facts {
     facts
 }
 
-/// The losses of the steps that both logged, in their order.
+/// The losses of common steps, in order.
 fn common_losses(left: &[MetricsLine], right: &[MetricsLine]) -> Vec<StepLoss> {
     let losses = |lines: &[MetricsLine]| -> BTreeMap<u64, Option<f64>> {
         lines.iter().filter_map(|line| Some((line.step, line.fields.get("loss")?.as_f64()))).collect()

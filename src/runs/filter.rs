@@ -1,4 +1,4 @@
-//! Which runs are meant: by name, state, label, and what is true of a column.
+//! Selects runs by name, state, label and conditions on columns.
 
 use std::str::FromStr;
 
@@ -9,21 +9,21 @@ use super::columns::{Column, QueryError};
 use super::overview::Overview;
 use oss_runs::run_dir::RunStatus;
 
-/// What has to be true of a run; all of it.
+/// Conditions on a run, all of which must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// One of these names, or of these `name/id`; any if there is none.
+    /// One of these names, ids or `name/id`; any if empty.
     pub names: Vec<Pattern>,
-    /// One of these states; any if there is none.
+    /// One of these states; any if empty.
     pub states: Vec<RunStatus>,
-    /// Each of these labels: its name, and its value if that matters.
+    /// All of these labels, with a value if given.
     pub labels: Vec<(String, Option<String>)>,
-    /// Each of these comparisons.
+    /// All of these comparisons.
     pub conditions: Vec<Condition>,
 }
 
 impl Filter {
-    /// Whether `run` is meant.
+    /// Whether `run` matches.
     pub fn matches(&self, run: &Overview) -> bool {
         let name = || {
             let (name, id) = (run.name(), run.run.id());
@@ -42,7 +42,7 @@ impl Filter {
     }
 }
 
-/// A pattern of names: `*` stands for anything.
+/// A name pattern: `*` matches anything.
 ///
 /// # Errors
 /// [`QueryError::NoPattern`].
@@ -51,7 +51,7 @@ pub fn pattern(text: &str) -> Result<Pattern, QueryError> {
         .map_err(|error| QueryError::NoPattern { pattern: text.to_owned(), what: error.msg.to_owned() })
 }
 
-/// A label that is asked for: `name` or `name=value`.
+/// A label condition: `name` or `name=value`.
 pub fn label(text: &str) -> (String, Option<String>) {
     match text.split_once('=') {
         Some((name, value)) => (name.trim().to_owned(), Some(value.trim().to_owned())),
@@ -62,7 +62,7 @@ pub fn label(text: &str) -> (String, Option<String>) {
 /// `optimizer.lr=1e-3`, `val_loss<2`: a column compared with a value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// What is compared.
+    /// The column.
     pub column: Column,
     comparison: Comparison,
 }
@@ -71,7 +71,7 @@ pub struct Condition {
 enum Comparison {
     Equal(String),
     Different(String),
-    /// The orders of run and number under which it holds.
+    /// The orderings of value and number for which it holds.
     Number {
         less: bool,
         equal: bool,
@@ -119,13 +119,13 @@ impl Condition {
     }
 }
 
-/// Whether `found` is what `text` says: the same number however it is written, the same text, or nothing and nothing.
+/// Whether `found` equals `text`: the same number in any notation, the same string, or both empty.
 fn equals(found: &Value, text: &str) -> bool {
     match found {
         Value::Null => text.is_empty(),
         Value::String(found) => found == text.trim_matches('"'),
         Value::Number(found) => text.parse().is_ok_and(|number| found.as_f64() == Some(number)),
-        // true, false, lists and tables as JSON, which for these is TOML's way too.
+        // Booleans, lists and tables as JSON, which for these looks the same as TOML.
         other => serde_json::from_str::<Value>(text).is_ok_and(|value| value == *other),
     }
 }
@@ -143,7 +143,7 @@ mod tests {
         let experiment = json!({
             "run": {"labels": {"paper": "yes", "a.b": "c"}},
             "optimizer": {"lr": 0.001, "kind": "adamw", "betas": [0.9, 0.95]},
-            "train": {"recompute": true},
+            "train": {"activation_checkpointing": true},
         });
         let mut tail = MetricsTail { step: Some(7), ..MetricsTail::default() };
         tail.fields.insert("loss".into(), json!(2.5));
@@ -171,7 +171,7 @@ mod tests {
             ("optimizer.kind=adamw", true),
             ("optimizer.kind=\"adamw\"", true),
             ("optimizer.betas=[0.9, 0.95]", true),
-            ("train.recompute=true", true),
+            ("train.activation_checkpointing=true", true),
             ("train.document_mask=false", true),
             ("optimizer.max_grad_norm=", true),
             ("optimizer.max_grad_norm<1", false),
@@ -195,34 +195,34 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_the_fix() {
         let refused = |text: &str| ErrorReport::of(text.parse::<Condition>().unwrap_err()).to_string();
         insta::assert_snapshot!(refused("optimizer.lr"), @r#"
-        "optimizer.lr" compares nothing
-        hint: write KEY=VALUE, or one of != < <= > >= between them, in quotes for the shell
+        "optimizer.lr" is not a comparison
+        hint: write KEY=VALUE, or use one of != < <= > >=, quoted for the shell
         "#);
         insta::assert_snapshot!(refused("loss<small"), @r#"
-        "loss<small" compares with what is no number
-        hint: < <= > >= take a number, = and != take anything
+        "loss<small" does not compare with a number
+        hint: < <= > >= need a number; = and != accept any value
         "#);
         let unknown =
             |word: &str| ErrorReport::of(Column::parse(word).check(&[run()]).unwrap_err()).to_string();
         insta::assert_snapshot!(unknown("grad_nrom"), @r"
-        there is no column grad_nrom
+        no column grad_nrom
         hint: did you mean grad_norm?
         ");
         insta::assert_snapshot!(unknown("optimiser.lr"), @r"
-        there is no column optimiser.lr
+        no column optimiser.lr
         hint: did you mean optimizer.lr?
         ");
         insta::assert_snapshot!(unknown("warmup_steps"), @r"
-        there is no column warmup_steps
+        no column warmup_steps
         hint: did you mean schedule.warmup_steps?
         ");
         insta::assert_snapshot!(unknown("zzzzzzzz"), @r"
-        there is no column zzzzzzzz
-        hint: there are id, name, state, step, steps, started, duration, size, labels, notes, directory, the keys of experiment files and the metrics
+        no column zzzzzzzz
+        hint: available: id, name, state, step, steps, started, duration, size, labels, notes, directory, keys of experiment files, and metrics
         ");
         insta::assert_snapshot!(ErrorReport::of(pattern("a[").unwrap_err()), @r#"
-        "a[" is no pattern (invalid range pattern)
-        hint: write one such as 'tiny*'
+        invalid pattern "a[" (invalid range pattern)
+        hint: write a pattern such as 'tiny*'
         "#);
     }
 

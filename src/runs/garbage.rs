@@ -1,8 +1,8 @@
-//! What nobody needs any more: prepared data that no run names, and what killed processes left.
+//! Garbage collection: prepared data that no run references, and leftovers of killed processes.
 //!
-//! A run names what it needs in its manifest before it looks whether that is there, and prepared data is made and removed
-//! under one lock. So what is to go is moved aside first, the manifests are read once more, and what a run has asked for
-//! meanwhile is put back.
+//! A run lists what it needs in its manifest before checking whether it exists, and prepared data is created and
+//! removed under one lock. So garbage is first moved aside, then the manifests are read again, and whatever a run has
+//! come to need in the meantime is moved back.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,40 +23,40 @@ use oss_data::sources::DigestCache;
 use oss_runs::run_dir::{RunDir, RunsDir, is_unfinished};
 use oss_runs::storage::{FileLock, Sibling};
 
-/// What nobody holds a lock on, and no manifest names, is left alone until it is this old: its maker may be at work.
+/// Minimum age of unlocked, unreferenced files before removal: their creator may still be running.
 pub const MARGIN: Duration = Duration::from_secs(3600);
 
-/// Something that nobody needs.
+/// An unused file or directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Garbage {
-    /// What it is.
+    /// Its kind.
     pub what: &'static str,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Bytes that it takes.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
-/// What was found, and removed unless that was only to be looked for.
+/// What was found and, unless it was a dry run, removed.
 #[derive(Debug, Default, Serialize)]
 pub struct Collected {
-    /// What nobody needs.
+    /// The garbage.
     pub garbage: Vec<Garbage>,
-    /// What could not be decided, and why.
+    /// What was kept because its use is unknown, and why.
     pub kept: Vec<String>,
 }
 
 impl Collected {
-    /// Bytes of all of it.
+    /// Total size in bytes.
     pub fn bytes(&self) -> u64 {
         self.garbage.iter().map(|garbage| garbage.bytes).sum()
     }
 }
 
-/// Looks for garbage in `runs`, and removes it if that is `really` wanted. Runs may be at work.
+/// Finds garbage in `runs`, and removes it if `really` is set. Runs may be in progress.
 ///
 /// # Errors
-/// A folder cannot be read. What cannot be removed is told and passed over.
+/// A directory cannot be read. Files that cannot be removed are reported and skipped.
 pub fn collect(runs: &RunsDir, really: bool) -> Result<Collected> {
     let mut collector = Collector { runs, really, now: SystemTime::now(), collected: Collected::default() };
     let unreadable = || format!("cannot read {}", runs.root().display());
@@ -81,7 +81,7 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    /// Takes what is at `path`, by `remove` if it is really to go.
+    /// Records the garbage at `path`, and removes it with `remove` unless this is a dry run.
     fn take(&mut self, what: &'static str, path: &Path, remove: impl FnOnce(&Path) -> io::Result<()>) {
         let bytes = bytes_in(path);
         if self.really
@@ -93,7 +93,7 @@ impl Collector<'_> {
         self.collected.garbage.push(Garbage { what, path: path.to_owned(), bytes });
     }
 
-    /// Whether nothing at or under `path` was touched for a while.
+    /// Whether nothing at or under `path` was modified recently.
     fn is_old(&self, path: &Path) -> bool {
         newest(path).is_some_and(|time| self.now.duration_since(time).is_ok_and(|age| age >= MARGIN))
     }
@@ -110,13 +110,13 @@ impl Collector<'_> {
     fn half_removed(&mut self) -> io::Result<()> {
         for path in self.runs.half_removed()? {
             if !RunDir::new(&path).in_use() {
-                self.take("half-removed run", &path, |path| fs::remove_dir_all(path));
+                self.take("partly removed run", &path, |path| fs::remove_dir_all(path));
             }
         }
         Ok(())
     }
 
-    /// Directories of runs that died before their first word.
+    /// Directories of runs that died before writing a manifest.
     fn unstarted(&mut self) -> io::Result<()> {
         for run in self.runs.unstarted()? {
             if !run.in_use() && self.is_old(run.root()) && is_empty_run(&run) {
@@ -133,7 +133,7 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// What killed processes left in a run that nobody writes to now.
+    /// Leftovers of killed processes in a run that is not in progress.
     fn run(&mut self, run: &RunDir) {
         if run.in_use() || leftovers(run).is_empty() {
             return;
@@ -147,7 +147,7 @@ impl Collector<'_> {
             return;
         }
         let before = bytes_of(leftovers(run));
-        // Unfinished files go with the lock; from here on nobody makes new ones.
+        // Unfinished files are removed under the lock, so that no new ones appear.
         let Ok(_lock) = run.lock_for_writing() else { return };
         for garbage in before {
             if garbage.path.exists() {
@@ -158,7 +158,7 @@ impl Collector<'_> {
         }
     }
 
-    /// Puts back prepared data that a process had moved aside when it died.
+    /// Restores prepared data that a process had moved aside when it died.
     fn restore(&self) -> io::Result<()> {
         let folder = self.runs.all_prepared();
         for path in entries(&folder)? {
@@ -192,7 +192,7 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Deletes what was set aside, but puts back what a run has come to need.
+    /// Deletes what was moved aside, but restores what a run has come to need.
     fn settle(&mut self, aside: Vec<Aside>) {
         let needed = self.needed().unwrap_or_else(|error| {
             tracing::warn!("{error:#}");
@@ -202,7 +202,7 @@ impl Collector<'_> {
             if needed.as_ref().is_none_or(|needed| needed.contains(&path)) {
                 if let Err(error) = fs::rename(&hidden, &path) {
                     tracing::warn!(
-                        "cannot put {} back: {error}\nhint: rename {}",
+                        "cannot restore {}: {error}\nhint: rename {}",
                         path.display(),
                         hidden.display()
                     );
@@ -214,13 +214,13 @@ impl Collector<'_> {
                 tracing::warn!("cannot remove {}: {error}\nhint: check its permissions", hidden.display());
                 continue;
             }
-            // While its lock is ours: see `FileLock::try_exclusive`.
+            // While we hold its lock: see `FileLock::try_exclusive`.
             let _ = fs::remove_file(lock_file(&path));
             self.collected.garbage.push(Garbage { what: what_prepared(&path), path, bytes });
         }
     }
 
-    /// Prepared data that runs name; none, and a word about it, where a run does not tell.
+    /// Prepared data that runs reference; `None`, with a note, if a run's needs are unknown.
     fn needed(&mut self) -> Result<Option<BTreeSet<PathBuf>>> {
         let mut needed = BTreeSet::new();
         let mut silent = Vec::new();
@@ -238,11 +238,11 @@ impl Collector<'_> {
         if silent.is_empty() {
             return Ok(Some(needed));
         }
-        self.collected.kept = silent.iter().map(|why| format!("all prepared data is kept: {why}")).collect();
+        self.collected.kept = silent.iter().map(|why| format!("keeping all prepared data: {why}")).collect();
         Ok(None)
     }
 
-    /// Lock files of prepared data that is gone, and what killed preparations left.
+    /// Lock files of missing prepared data, and leftovers of killed preparations.
     fn leftovers_of_prepare(&mut self) -> io::Result<()> {
         for path in entries(&self.runs.all_prepared())? {
             let name = name(&path);
@@ -254,7 +254,7 @@ impl Collector<'_> {
                 }
             } else if let Some((target, kind)) = Sibling::parse(&name) {
                 let dir = path.with_file_name(target.trim_start_matches('.'));
-                // Without its successor it is the only one there is: `restore` gives it its name back.
+                // Without a successor it is the only copy: `restore` gives it its name back.
                 let is_only = kind == Sibling::Replaced && !dir.exists();
                 if !is_only && is_free(&lock_file(&dir)) && is_free(&path) {
                     self.take(what_beside(kind), &path, remove_any);
@@ -271,7 +271,7 @@ impl Collector<'_> {
             return;
         }
         self.take("lock file", path, |path| match FileLock::try_exclusive(path)? {
-            // Made while we waited for nobody: prepare holds the lock before the directory is there.
+            // Created in the meantime: prepare takes the lock before it creates the directory.
             Some(_lock) if !dir.exists() => fs::remove_file(path),
             _ => Ok(()),
         });
@@ -286,19 +286,19 @@ impl Collector<'_> {
             if self.really {
                 cache.save();
             }
-            self.collected.garbage.push(Garbage { what: "digests of files that are gone", path, bytes });
+            self.collected.garbage.push(Garbage { what: "digests of missing files", path, bytes });
         }
     }
 }
 
-/// Prepared data that is out of everybody's sight, and that nobody makes anew meanwhile.
+/// Prepared data that has been moved aside, with the lock that prevents it from being recreated.
 struct Aside {
     path: PathBuf,
     hidden: PathBuf,
     _lock: FileLock,
 }
 
-/// Hides prepared data that nobody is making.
+/// Moves prepared data aside unless another process is creating it.
 fn set_aside(unneeded: Vec<PathBuf>) -> Vec<Aside> {
     let mut aside = Vec::new();
     for path in unneeded {
@@ -314,7 +314,7 @@ fn set_aside(unneeded: Vec<PathBuf>) -> Vec<Aside> {
     aside
 }
 
-/// What is left in `run` by processes that died, if nobody writes to it.
+/// Leftovers of dead processes in `run`, which must not be in progress.
 fn leftovers(run: &RunDir) -> Vec<(&'static str, PathBuf)> {
     let mut found = Vec::new();
     for folder in [run.root().to_owned(), run.samples(), run.checkpoints()] {
@@ -324,8 +324,8 @@ fn leftovers(run: &RunDir) -> Vec<(&'static str, PathBuf)> {
                 Some((_, Sibling::Temporary)) if !FileLock::is_held(&path) => {
                     found.push(("unfinished directory", path))
                 }
-                Some((_, Sibling::Removed)) => found.push(("half-removed directory", path)),
-                // Without its successor it is the only one there is.
+                Some((_, Sibling::Removed)) => found.push(("partly removed directory", path)),
+                // Without a successor it is the only copy.
                 Some((target, Sibling::Replaced)) if path.with_file_name(target).exists() => {
                     found.push(("replaced directory", path));
                 }
@@ -337,7 +337,7 @@ fn leftovers(run: &RunDir) -> Vec<(&'static str, PathBuf)> {
     found
 }
 
-/// Whether `run`, which has no manifest, holds what every run is made with and nothing else.
+/// Whether `run`, which has no manifest, contains only the files that every new run starts with.
 fn is_empty_run(run: &RunDir) -> bool {
     let folders = [run.tensorboard(), run.logs(), run.checkpoints(), run.samples()];
     let known = |path: &PathBuf| folders.contains(path) || *path == run.lock() || is_unfinished(&name(path));
@@ -347,7 +347,7 @@ fn is_empty_run(run: &RunDir) -> bool {
         && entries(run.root()).is_ok_and(|found| found.iter().all(known))
 }
 
-/// Whether a directory under `.prepared/` is one that prepare makes: a key, or a tokenizer's.
+/// Whether a directory under `.prepared/` was created by prepare: named by a key, or a tokenizer.
 fn is_prepared(path: &Path) -> bool {
     let name = name(path);
     let key = name.strip_prefix("tokenizer-").unwrap_or(&name);
@@ -358,15 +358,15 @@ fn what_beside(kind: Sibling) -> &'static str {
     match kind {
         Sibling::Temporary => "unfinished prepared data",
         Sibling::Replaced => "replaced prepared data",
-        Sibling::Removed => "half-removed prepared data",
+        Sibling::Removed => "partly removed prepared data",
     }
 }
 
 fn what_prepared(path: &Path) -> &'static str {
-    if name(path).starts_with("tokenizer-") { "learnt tokenizer" } else { "prepared data" }
+    if name(path).starts_with("tokenizer-") { "trained tokenizer" } else { "prepared data" }
 }
 
-/// Whether nobody holds the lock on this file.
+/// Whether this file is unlocked.
 fn is_free(path: &Path) -> bool {
     !FileLock::is_held(path)
 }
@@ -375,7 +375,7 @@ fn remove_any(path: &Path) -> io::Result<()> {
     if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
-/// When anything at or under `path` was changed last.
+/// Last modification time of anything at or under `path`.
 fn newest(path: &Path) -> Option<SystemTime> {
     let found = fs::symlink_metadata(path).ok()?;
     let own = found.modified().ok()?;
@@ -383,7 +383,7 @@ fn newest(path: &Path) -> Option<SystemTime> {
     Some(inner.iter().filter_map(|path| newest(path)).fold(own, SystemTime::max))
 }
 
-/// What is in a folder, in order; nothing in one that is not there.
+/// The sorted entries of a directory; empty if it does not exist.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -407,7 +407,7 @@ mod tests {
     use oss_config::Experiment;
     use oss_runs::run_dir::{Manifest, StageRecord, StageState};
 
-    /// A run that names `key` among what it has prepared.
+    /// A run that references `key` as prepared data.
     fn start(runs: &RunsDir, key: &str) {
         let run = runs.run("tiny", "aa");
         run.create().unwrap();
@@ -447,7 +447,7 @@ mod tests {
         assert!(!other.exists());
         let removed: Vec<&Path> = collector.collected.garbage.iter().map(|it| it.path.as_path()).collect();
         assert_eq!(removed, [other.as_path()]);
-        // Nothing is needed less for having been looked at.
+        // A dry run changes nothing.
         collector.prepared().unwrap();
         assert!(wanted.exists());
     }

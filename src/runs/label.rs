@@ -1,4 +1,4 @@
-//! What people think of a run, written down after the fact.
+//! Labels and notes, changed after the fact.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::plan::identity::experiment_of;
 use oss_config::error::{Hint, UserError, user_errors};
 use oss_runs::run_dir::{Manifest, RunDir, write_atomic};
 
-/// What to change.
+/// Changes to labels and notes.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    /// Labels to give, with their values.
+    /// Labels to set, with their values.
     pub set: Vec<(String, String)>,
-    /// Labels to take away.
+    /// Labels to remove.
     pub remove: Vec<String>,
-    /// Notes in place of those that are there; an empty text takes them away.
+    /// New notes; an empty string removes them.
     pub notes: Option<String>,
 }
 
@@ -29,7 +29,7 @@ pub struct Marks {
     pub notes: Option<String>,
 }
 
-/// A label that shall be taken away and is not there.
+/// A label to be removed does not exist.
 #[derive(Debug)]
 pub struct NoLabel {
     name: String,
@@ -40,7 +40,7 @@ impl From<NoLabel> for UserError {
     fn from(error: NoLabel) -> Self {
         let NoLabel { name, known } = error;
         Self::wrong(format!("the run has no label {name}")).hint(if known.is_empty() {
-            "it has none".to_owned()
+            "it has no labels".to_owned()
         } else {
             format!("it has {}", known.join(", "))
         })
@@ -50,16 +50,16 @@ impl From<NoLabel> for UserError {
 user_errors!(NoLabel);
 
 impl Marks {
-    /// The marks of a run as its manifest has them.
+    /// The labels and notes in a manifest.
     pub fn of(manifest: &Manifest) -> Self {
         Self { labels: manifest.labels(), notes: manifest.notes().map(str::to_owned) }
     }
 }
 
-/// Changes labels and notes of `run`, and returns what they are now.
+/// Changes the labels and notes of `run`, and returns the new ones.
 ///
 /// # Errors
-/// [`NoLabel`]; somebody is writing to the run, whose manifest is theirs until they end; the disk refuses.
+/// [`NoLabel`]; the run is in progress, so its manifest belongs to another process; the files cannot be written.
 pub fn label(run: &RunDir, change: &Change) -> Result<Marks> {
     let _lock = run.lock_for_writing()?;
     let mut manifest = Manifest::load(run)?;
@@ -76,13 +76,13 @@ pub fn label(run: &RunDir, change: &Change) -> Result<Marks> {
     if let Some(notes) = &change.notes {
         manifest.set_notes(Some(notes.as_str()).filter(|notes| !notes.is_empty()));
     }
-    // The file that repeats the run says what the manifest says. One of another program's experiments stays as it is.
+    // Keep experiment.toml consistent with the manifest, unless another version wrote it.
     if let Some(experiment) = experiment_of(&manifest) {
         let path = run.experiment_toml();
-        let text = experiment.to_toml().context("cannot express the experiment as TOML")?;
+        let text = experiment.to_toml().context("cannot serialize the experiment as TOML")?;
         write_atomic(&path, |out| out.write_all(text.as_bytes()))
             .with_context(|| format!("cannot write {}", path.display()))
-            .hint("check the disk's room and permissions")?;
+            .hint("check disk space and permissions")?;
     }
     manifest.save(run)?;
     Ok(Marks::of(&manifest))

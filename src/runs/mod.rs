@@ -1,10 +1,9 @@
-//! Many runs: listed, shown, compared, labelled and removed.
+//! Lists, shows, compares, labels and removes runs.
 //!
-//! [`overview`] reads one run at a glance, [`columns`] and [`filter`] say what is asked of many; [`show`] and [`diff`]
-//! look closer; [`used`] knows what a run needs of others, so that [`remove`] and [`garbage`] take nothing that is
-//! needed; [`label`] writes down what people think of a run.
+//! [`overview`] summarizes a run; [`columns`] and [`filter`] query many. [`show`] and [`diff`] give details. [`used`]
+//! finds what a run needs from others, so that [`remove`] and [`garbage`] keep it. [`label`] changes labels and notes.
 //!
-//! Only what these commands remove or label is written to; everything else may be asked of a run while it trains.
+//! Only removing and labeling write to a run; everything else also works while it is in progress.
 
 pub mod columns;
 pub mod diff;

@@ -1,4 +1,4 @@
-//! A run at a glance: its manifest, the end of its metrics, and whether somebody is at work on it.
+//! Summary of a run: its manifest, the end of its metrics, and whether it is in progress.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,24 +16,24 @@ use oss_runs::monitor::MetricsTail;
 use oss_runs::run_dir::{Manifest, RunDir, RunStatus, RunsDir};
 use oss_train::checkpoint;
 
-/// What there is to know of a run without looking into its large files.
+/// What can be known about a run without reading its large files.
 #[derive(Debug)]
 pub struct Overview {
     /// The run.
     pub run: RunDir,
-    /// What the run is and what happened to it, or why that cannot be read.
+    /// Its manifest, or why it cannot be read.
     pub manifest: Result<Manifest>,
-    /// How it stands.
+    /// Its state.
     pub status: RunStatus,
-    /// Optimizer steps taken, as far as they were logged or saved.
+    /// Optimizer steps taken, as far as logged or saved.
     pub step: u64,
-    /// The last values of the metrics that were asked for.
+    /// The last values of the requested metrics.
     pub tail: MetricsTail,
 }
 
 impl Overview {
-    /// Looks at `run` and at the last value of each of `metrics`. What cannot be read is left out, and a manifest that
-    /// cannot be is kept as the error that it is.
+    /// Reads `run` and the last value of each of `metrics`. What cannot be read is left out; for the manifest, the
+    /// error is stored.
     pub fn of(run: RunDir, metrics: &[&str]) -> Self {
         let manifest = Manifest::load(&run).map_err(anyhow::Error::from);
         let tail = MetricsTail::read(&run.metrics(), metrics).unwrap_or_else(|error| {
@@ -42,15 +42,15 @@ impl Overview {
         });
         let saved = checkpoint::newest_step(&run.checkpoints());
         let step = tail.step.max(saved).unwrap_or(0);
-        // Looked at last: a run that has just ended has written its manifest before.
+        // Checked last: a run that has just ended has written its manifest before.
         let status = RunStatus::of(&run, manifest.as_ref().ok());
         Self { run, manifest, status, step, tail }
     }
 
-    /// Every run, by the time of its last start, the newest last.
+    /// All runs, ordered by last start, newest last.
     ///
     /// # Errors
-    /// The directory of all runs cannot be read.
+    /// The runs directory cannot be read.
     pub fn all(runs: &RunsDir, metrics: &[&str]) -> Result<Vec<Self>> {
         let listed = listed(runs)?;
         let mut all: Vec<Self> = listed.into_par_iter().map(|run| Self::of(run, metrics)).collect();
@@ -58,12 +58,12 @@ impl Overview {
         Ok(all)
     }
 
-    /// Name of the experiment: the folder's, which is there even when the manifest is not.
+    /// Name of the experiment: the name of the folder, which exists even without a manifest.
     pub fn name(&self) -> String {
         self.run.name()
     }
 
-    /// Steps that it shall take.
+    /// Its target number of steps.
     pub fn steps(&self) -> Option<u64> {
         self.value("train.steps").as_u64()
     }
@@ -73,12 +73,12 @@ impl Overview {
         self.manifest.as_ref().ok().map(Manifest::last_started)
     }
 
-    /// How long it has been at work, all its starts together.
+    /// Total working time over all starts.
     pub fn duration(&self) -> Option<TimeDelta> {
         let manifest = self.manifest.as_ref().ok()?;
         let last_sign = || match self.status {
             RunStatus::Running => Some(Utc::now()),
-            // A process that was killed could not say when; its last line does.
+            // A killed process did not record its end; use the time of its last line.
             _ => fs::metadata(self.run.metrics()).and_then(|file| file.modified()).map(Into::into).ok(),
         };
         let last = manifest.segments.last()?;
@@ -99,11 +99,11 @@ impl Overview {
         self.manifest.as_ref().ok()?.notes()
     }
 
-    /// The resolved value of a key of the experiment file; null where it is unset, or cannot be read.
+    /// The resolved value of a key of the experiment file; null if unset or unreadable.
     pub fn value(&self, key: &str) -> Value {
         let Ok(manifest) = &self.manifest else { return Value::Null };
         let (mut value, mut rest) = (&manifest.experiment, key);
-        // Names of labels may have dots in them.
+        // Label names may contain dots.
         while let Some(table) = value.as_object() {
             if let Some(found) = table.get(rest) {
                 return found.clone();
@@ -112,11 +112,11 @@ impl Overview {
             let Some(found) = table.get(first) else { break };
             (value, rest) = (found, inner);
         }
-        // A run of an earlier program may lack a key that was added since.
+        // A run by an earlier version may lack keys added since.
         default_values().get(key).cloned().unwrap_or_default()
     }
 
-    /// The last value of a metric; none where it was never measured. What is no number is NaN.
+    /// The last value of a metric; `None` if it was never measured, NaN if it is not a number.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let evaluated = || match name {
             "val_loss" => {
@@ -128,23 +128,23 @@ impl Overview {
         if found.is_null() { Some(f64::NAN) } else { found.as_f64() }
     }
 
-    /// Bytes of its files.
+    /// Size of its files in bytes.
     pub fn bytes(&self) -> u64 {
         bytes_in(self.run.root())
     }
 }
 
-/// Every run of `runs`.
+/// All runs in `runs`.
 ///
 /// # Errors
 /// The directory cannot be read.
 pub fn listed(runs: &RunsDir) -> Result<Vec<RunDir>> {
     runs.list()
         .with_context(|| format!("cannot read {}", runs.root().display()))
-        .hint("check its permissions, or give another place with --runs-dir")
+        .hint("check its permissions, or choose another directory with --runs-dir")
 }
 
-/// Bytes of the files at and under `path`; what goes while we look does not count.
+/// Size of the files at and under `path`; files that disappear meanwhile are not counted.
 pub fn bytes_in(path: &Path) -> u64 {
     let Ok(found) = fs::symlink_metadata(path) else { return 0 };
     if !found.is_dir() {

@@ -1,4 +1,4 @@
-//! Removing runs: none that is being written, none that another run started from.
+//! Removes runs, except those in progress and those that other runs were initialized from.
 
 use std::path::PathBuf;
 
@@ -10,28 +10,28 @@ use super::used;
 use oss_config::error::{UserError, user_errors};
 use oss_runs::run_dir::{LockError, RunDir, RunStatus, WriteLock};
 
-/// Why a run is not removed.
+/// Why a run cannot be removed.
 #[derive(Debug)]
 pub enum Refused {
-    /// Somebody writes to it.
+    /// It is in progress.
     InUse {
         /// The run.
         run: PathBuf,
         /// Who.
         by: String,
     },
-    /// Others started from its weights.
+    /// Other runs were initialized from its weights.
     StartedFrom {
         /// The run.
         run: PathBuf,
         /// Who.
         by: Vec<String>,
     },
-    /// Nobody can know.
+    /// Its use is unknown.
     Unknown {
         /// The run.
         run: PathBuf,
-        /// Whose manifests cannot be read.
+        /// The runs whose manifests cannot be read.
         by: Vec<String>,
     },
 }
@@ -40,37 +40,40 @@ impl From<Refused> for UserError {
     fn from(error: Refused) -> Self {
         match error {
             Refused::InUse { run, by } => {
-                Self::failed(format!("{} is being written by {by}", run.display())).hint("stop that first")
+                Self::failed(format!("{} is in use by {by}", run.display())).hint("stop it first")
             }
-            Refused::StartedFrom { run, by } => {
-                Self::failed(format!("{} started from weights of {}", by.join(", "), run.display())).hint(
-                    "remove them first, or give --force: what they trained stays, but they cannot \
-                     be trained over again",
-                )
-            }
-            Refused::Unknown { run, by } => Self::failed(format!(
-                "{} may have started from weights of {}: its manifest cannot be read",
+            Refused::StartedFrom { run, by } => Self::failed(format!(
+                "{} was initialized from the weights of {}",
                 by.join(", "),
                 run.display()
             ))
-            .hint("mend or remove it first, or give --force"),
+            .hint(
+                "remove those runs first, or pass --force: they keep their weights, but cannot \
+                     be retrained from the start",
+            ),
+            Refused::Unknown { run, by } => Self::failed(format!(
+                "{} may have been initialized from the weights of {}: its manifest cannot be read",
+                by.join(", "),
+                run.display()
+            ))
+            .hint("repair or remove it first, or pass --force"),
         }
     }
 }
 
 user_errors!(Refused);
 
-/// A run that may be removed. Nobody can begin to write to it while this lives.
+/// A run that may be removed. It stays locked while this value lives.
 #[derive(Debug, Serialize)]
 pub struct Removable {
-    /// Where it is.
+    /// Its directory.
     pub directory: PathBuf,
-    /// How it stands.
+    /// Its state.
     #[serde(rename = "state")]
     pub status: RunStatus,
     /// Steps taken.
     pub step: u64,
-    /// Bytes of its files.
+    /// Size of its files in bytes.
     pub bytes: u64,
     #[serde(skip)]
     run: RunDir,
@@ -78,10 +81,10 @@ pub struct Removable {
     lock: WriteLock,
 }
 
-/// Locks `targets` and makes sure that none of the runs beside them needs one; `even_if_used` lets that be.
+/// Locks `targets` and checks that no other run needs one of them, unless `even_if_used` is set.
 ///
 /// # Errors
-/// [`Refused`]; a lock that cannot be taken.
+/// [`Refused`]; a lock cannot be taken.
 pub fn removable(targets: &[RunDir], even_if_used: bool) -> Result<Vec<Removable>> {
     let mut removable = Vec::new();
     for run in targets {
@@ -139,7 +142,7 @@ impl Removable {
     /// Deletes the run.
     ///
     /// # Errors
-    /// As [`RunDir::remove`].
+    /// Those of [`RunDir::remove`].
     pub fn remove(self) -> Result<()> {
         Ok(self.run.remove(self.lock)?)
     }

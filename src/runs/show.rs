@@ -1,4 +1,4 @@
-//! One run: what it is, what happened to it, and what it made.
+//! The details of one run: configuration, history and outputs.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use oss_runs::monitor::{MetricsLine, MetricsLog};
 use oss_runs::run_dir::{Manifest, RunDir, RunStatus, Segment};
 use oss_train::checkpoint;
 
-/// Everything that there is to say of a run.
+/// The details of a run.
 #[derive(Debug, Serialize)]
 pub struct Details {
     /// Run id.
@@ -26,44 +26,44 @@ pub struct Details {
     pub name: String,
     /// Where it is.
     pub directory: PathBuf,
-    /// How it stands.
+    /// Its state.
     #[serde(rename = "state")]
     pub status: RunStatus,
-    /// Who is writing to it now.
+    /// The process that is writing to it.
     pub writer: Option<String>,
     /// Steps taken.
     pub step: u64,
-    /// Steps that it shall take.
+    /// Its target number of steps.
     pub steps: Option<u64>,
     /// When it was first started.
     pub created: DateTime<Utc>,
-    /// Seconds of work, all its starts together.
+    /// Total working time over all starts in seconds.
     pub seconds: Option<f64>,
-    /// Bytes of its files.
+    /// Size of its files in bytes.
     pub bytes: u64,
     /// Labels and notes.
     #[serde(flatten)]
     pub marks: Marks,
-    /// Stages that were started, in their order.
+    /// Stages that were started, in order.
     pub stages: Vec<StageShown>,
     /// Every start.
     pub segments: Vec<Segment>,
     /// Values that differ from the defaults.
     pub values: Vec<SetValue>,
-    /// How the most telling metrics went.
-    pub metrics: Vec<Course>,
+    /// Summary of the main metrics.
+    pub metrics: Vec<MetricSummary>,
     /// Complete checkpoints, oldest first.
     pub checkpoints: Vec<Kept>,
-    /// What it made for people, by what it is.
+    /// Its outputs, by kind.
     pub outputs: Vec<Output>,
 }
 
-/// A stage and what happened to it.
+/// A stage and its history.
 #[derive(Debug, Serialize)]
 pub struct StageShown {
     /// The stage.
     pub stage: Stage,
-    /// How it stands.
+    /// Its state.
     #[serde(rename = "state")]
     pub status: RunStatus,
     /// When it started.
@@ -81,22 +81,22 @@ pub struct SetValue {
     pub key: String,
     /// The value.
     pub value: Value,
-    /// Who set it; none where it follows from something else.
+    /// Where it was set; `None` if it is derived.
     pub set_by: Option<String>,
 }
 
-/// How a metric went: `null` where a value was no number.
+/// Summary of a metric; `null` for values that are not numbers.
 #[derive(Debug, PartialEq, Serialize)]
-pub struct Course {
+pub struct MetricSummary {
     /// The metric.
     pub name: &'static str,
     /// Its first value.
     pub first: f64,
     /// Its last value.
     pub last: f64,
-    /// Its best value: the least loss, the greatest speed.
+    /// Its best value: the lowest loss, the highest throughput.
     pub best: f64,
-    /// The step of that.
+    /// The step of the best value.
     pub best_step: u64,
 }
 
@@ -105,31 +105,31 @@ pub struct Course {
 pub struct Kept {
     /// Its step.
     pub step: u64,
-    /// Bytes of its files.
+    /// Size of its files in bytes.
     pub bytes: u64,
-    /// Whether it has the lowest validation loss of those that are kept.
+    /// Whether it has the lowest validation loss of the stored checkpoints.
     pub best: bool,
 }
 
-/// A file or folder for people.
+/// An output file or folder.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Output {
-    /// What it is.
+    /// Its kind.
     pub what: &'static str,
     /// Where it is.
     pub path: PathBuf,
-    /// Bytes that it takes.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
-/// Metrics that tell most, and whether less of them is better.
+/// The main metrics, and whether lower is better.
 const TELLING: [(&str, bool); 3] = [("loss", true), ("val_loss", true), ("tokens_per_second", false)];
 
 impl Details {
-    /// Looks at `run`, which may be at work.
+    /// Reads `run`, which may be in progress.
     ///
     /// # Errors
-    /// Its manifest cannot be read. Metrics or checkpoints that cannot be are told and left out.
+    /// Its manifest cannot be read. Unreadable metrics or checkpoints are reported and left out.
     pub fn of(run: &RunDir) -> Result<Self> {
         let overview = Overview::of(run.clone(), &[]);
         let (status, step, steps) = (overview.status, overview.step, overview.steps());
@@ -177,7 +177,7 @@ fn stages(manifest: &Manifest, is_running: bool) -> Vec<StageShown> {
     Stage::ALL.into_iter().filter_map(shown).collect()
 }
 
-/// Values that differ from the defaults; labels and notes, which say nothing of what was run, are not among them.
+/// Values that differ from the defaults, except labels and notes, which do not affect the run.
 pub fn set_values(manifest: &Manifest) -> Vec<SetValue> {
     let differs = |(key, value): &(String, Value)| {
         default_values().get(key) != Some(value) && !["run.labels", "run.notes"].contains(&key.as_str())
@@ -193,21 +193,21 @@ pub fn set_values(manifest: &Manifest) -> Vec<SetValue> {
     values.map(|(key, value)| SetValue { set_by: set_by(&key), key, value }).collect()
 }
 
-fn course(lines: &[MetricsLine], name: &'static str, least: bool) -> Option<Course> {
+fn course(lines: &[MetricsLine], name: &'static str, least: bool) -> Option<MetricSummary> {
     let value = |line: &MetricsLine| {
         let value = line.fields.get(name)?;
         Some((line.step, value.as_f64().unwrap_or(f64::NAN)))
     };
     let values: Vec<(u64, f64)> = lines.iter().filter_map(value).collect();
     let (&(_, first), &(_, last)) = (values.first()?, values.last()?);
-    // NaN is the worst, whichever way.
+    // NaN is the worst in either direction.
     let badness = |number: f64| match (number.is_nan(), least) {
         (true, _) => f64::INFINITY,
         (false, true) => number,
         (false, false) => -number,
     };
     let &(best_step, best) = values.iter().min_by(|a, b| badness(a.1).total_cmp(&badness(b.1)))?;
-    Some(Course { name, first, last, best, best_step })
+    Some(MetricSummary { name, first, last, best, best_step })
 }
 
 fn kept(run: &RunDir) -> Vec<Kept> {

@@ -1,4 +1,4 @@
-//! What a run needs that others made or share: prepared data, and the weights that it started from.
+//! What a run needs from outside its directory: prepared data, and its initial weights.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -16,24 +16,25 @@ use crate::plan::keys::KeyInputs;
 use oss_config::error::Hint;
 use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 
-/// What one run needs.
+/// The needs of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Needs {
-    /// Directories of prepared data and learnt tokenizers.
+    /// Directories of prepared data and trained tokenizers.
     pub prepared: BTreeSet<PathBuf>,
-    /// Where the weights lay that it started from, if they were not random or the hub's.
+    /// Path of its initial weights, if not random or from the hub.
     pub starts_from: Option<PathBuf>,
 }
 
 impl Needs {
-    /// What `run`, one of `runs`, needs: what it has used, and what it would use if it went on now.
+    /// What `run`, one of `runs`, needs: what it has used, and what it would use if resumed now.
     ///
     /// # Errors
-    /// Its manifest cannot be read, so that it might need anything.
+    /// Its manifest cannot be read, so it might need anything.
     pub fn of(run: &RunDir, runs: &RunsDir) -> Result<Self> {
         let manifest = Manifest::load(run)?;
-        let unreadable = || format!("{} is of another version of this program", run.manifest().display());
-        let hint = "use the one that made it";
+        let unreadable =
+            || format!("{} was written by another version of this program", run.manifest().display());
+        let hint = "use the version of oss-run that created it";
         let experiment = experiment_of(&manifest).with_context(unreadable).hint(hint)?;
         let inputs: Inputs =
             serde_json::from_value(manifest.inputs.clone()).with_context(unreadable).hint(hint)?;
@@ -48,13 +49,13 @@ impl Needs {
         })
     }
 
-    /// Whether it started from weights in `run`.
+    /// Whether it was initialized from weights in `run`.
     pub fn starts_from(&self, run: &RunDir) -> bool {
         let Some(path) = &self.starts_from else { return false };
         let whole = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path));
         let inside =
             whole(path).ok().zip(whole(run.root()).ok()).is_some_and(|(path, run)| path.starts_with(run));
-        // A relative path was relative to where the program was then.
+        // A relative path is relative to the working directory at that time.
         let (name, id) = (run.name(), run.id());
         let parts: Vec<&OsStr> = path.iter().collect();
         inside
@@ -62,10 +63,10 @@ impl Needs {
     }
 }
 
-/// What each run of `runs` needs, those that were run again among them; an error for each that does not tell.
+/// The needs of each run in `runs`, including reproductions; an error for each that is unreadable.
 ///
 /// # Errors
-/// The directory of all runs cannot be read.
+/// The runs directory cannot be read.
 pub fn all(runs: &RunsDir) -> Result<Vec<(RunDir, Result<Needs>)>> {
     let needs = |run: RunDir| {
         let needs = Needs::of(&run, runs);

@@ -1,4 +1,4 @@
-//! evaluate: the validation loss of some weights.
+//! The evaluate stage: computes the validation loss.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -8,48 +8,48 @@ use oss_runs::monitor::{Progress, Unit};
 use oss_train::checkpoint::Checkpoint;
 use oss_train::distributed::World;
 use oss_train::evaluation::{self, Evaluation};
-use oss_train::libtorch_error::guard;
+use oss_train::libtorch_error::catch_torch_panic;
 use oss_train::model::{Chain, matmul_kind};
 use oss_train::train::{configure_torch, device};
 
-/// What an evaluation reads.
+/// Inputs of an evaluation.
 pub struct Inputs<'a> {
     /// The experiment, with `model.vocab_size` set.
     pub experiment: &'a Experiment,
-    /// The ranks that share the work, this one among them.
+    /// The ranks that share the work, including this one.
     pub world: &'a World,
     /// The weights.
     pub checkpoint: Checkpoint,
-    /// The text as tokens, each document closed by end-of-text.
+    /// The text as tokens; each document ends with the end-of-text token.
     pub tokens: &'a [u32],
-    /// Bytes of text that a token stands for, on average.
+    /// Average bytes of text per token.
     pub bytes_per_token: f64,
-    /// Tokens to score at most.
+    /// Maximum number of tokens to evaluate.
     pub max_tokens: Option<u64>,
-    /// The token that closes documents.
+    /// The end-of-text token.
     pub end_of_text: u32,
 }
 
-/// What an evaluation found, as `evaluation.json` keeps it.
+/// Results of an evaluation, as stored in `evaluation.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Steps that the weights were trained for.
+    /// Step of the checkpoint.
     pub step: u64,
     /// Digest of the weights.
     pub weights: String,
-    /// The loss in nats a byte of text.
+    /// The loss in nats per byte of text.
     pub nats_per_byte: f64,
-    /// The loss in bits a byte of text.
+    /// The loss in bits per byte of text.
     pub bits_per_byte: f64,
-    /// The loss in nats a token, perplexity, expert load.
+    /// The loss in nats per token, perplexity and expert load.
     #[serde(flatten)]
     pub evaluation: Evaluation,
 }
 
-/// Scores the text.
+/// Evaluates the text.
 ///
 /// # Errors
-/// A text of fewer than two tokens, a damaged checkpoint, a stop on request.
+/// The text has fewer than two tokens, the checkpoint is corrupted, or stopped on request.
 pub fn evaluate(inputs: Inputs<'_>) -> Result<Report> {
     let Inputs { experiment, world, mut checkpoint, tokens, bytes_per_token, max_tokens, end_of_text } =
         inputs;
@@ -65,7 +65,7 @@ pub fn evaluate(inputs: Inputs<'_>) -> Result<Report> {
     let progress = Progress::new("evaluate", Some(scored), Unit::Tokens);
     let device = device(train, world.local_rank())?;
     let (step, weights) = (checkpoint.step(), checkpoint.weights_digest().to_owned());
-    let evaluation = guard(|| {
+    let evaluation = catch_torch_panic(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
         let shards = super::weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
         let chain = Chain { model: &experiment.model, weights: &shards, kind };

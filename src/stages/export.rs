@@ -1,4 +1,4 @@
-//! export: some weights as a directory that transformers loads.
+//! The export stage: writes the weights as a directory that transformers can load.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,13 @@ use oss_data::Tokenizer;
 use oss_runs::run_dir::OutputFile;
 use oss_train::checkpoint::Checkpoint;
 use oss_train::hf_format::{self, ExportOptions, TokenizerFiles};
-use oss_train::libtorch_error::guard;
+use oss_train::libtorch_error::catch_torch_panic;
 
-/// What an export reads.
+/// Inputs of an export.
 pub struct Inputs<'a> {
     /// The experiment, with `model.vocab_size` set.
     pub experiment: &'a Experiment,
-    /// Format, numbers and file sizes.
+    /// Format, dtype and file sizes.
     pub settings: &'a Export,
     /// The weights.
     pub checkpoint: Checkpoint,
@@ -26,17 +26,17 @@ pub struct Inputs<'a> {
     pub out: PathBuf,
 }
 
-/// Writes the directory; an earlier export there stays until the new one is complete. The paths returned start at
+/// Writes the directory; an earlier export is kept until the new one is complete. The returned paths are relative to
 /// `root`.
 ///
 /// # Errors
-/// No room, a directory that holds something else, a damaged checkpoint, a stop on request.
+/// The disk is full, the directory contains other files, the checkpoint is corrupted, or stopped on request.
 pub fn export(inputs: Inputs<'_>, root: &Path) -> Result<Vec<OutputFile>> {
     let Inputs { experiment, settings, mut checkpoint, tokenizer, out } = inputs;
     let ExportFormat::Hf = settings.format;
     let max_shard_bytes = parse_bytes(&settings.max_shard_size)
-        .with_context(|| format!("export.max_shard_size = {:?} is no size", settings.max_shard_size))
-        .hint("write it as 5GB or 512MiB")?;
+        .with_context(|| format!("invalid size {:?} for export.max_shard_size", settings.max_shard_size))
+        .hint("write a size such as 5GB or 512MiB")?;
     let options = ExportOptions { dtype: settings.dtype, max_shard_bytes };
     let ids = tokenizer.special_ids();
     let files = TokenizerFiles {
@@ -46,7 +46,8 @@ pub fn export(inputs: Inputs<'_>, root: &Path) -> Result<Vec<OutputFile>> {
         eos_token_ids: ids.end,
         pad_token_id: Some(ids.pad),
     };
-    let written = guard(|| hf_format::export(&out, &experiment.model, &mut checkpoint, &files, &options))?;
+    let written =
+        catch_torch_panic(|| hf_format::export(&out, &experiment.model, &mut checkpoint, &files, &options))?;
     let folder = out.strip_prefix(root).unwrap_or(&out);
     Ok(written
         .into_iter()

@@ -1,5 +1,5 @@
-//! One thin file a stage: prepare, train, evaluate, sample, export. Each takes what it reads, does its work with the
-//! layers below, and returns what it made; none knows another.
+//! One thin file per stage: prepare, train, evaluate, sample, export. Each takes its inputs, does its work with the
+//! layers below, and returns its outputs. Stages do not depend on each other.
 
 pub mod evaluate;
 pub mod export;
@@ -14,10 +14,10 @@ use oss_config::Model;
 use oss_train::checkpoint::Checkpoint;
 use oss_train::distributed::{Mesh, Shards, World};
 
-/// The weights of a checkpoint, each rank with its slice.
+/// Loads the weights of a checkpoint, sharded over the ranks.
 ///
 /// # Errors
-/// The checkpoint is damaged, whichever rank sees it.
+/// The checkpoint is corrupted, on any rank.
 fn weights<'a>(
     world: &World,
     mesh: &'a Mesh,
@@ -26,8 +26,9 @@ fn weights<'a>(
     kind: Kind,
 ) -> Result<Shards<'a>> {
     if world.size() > 1 {
-        // What is read whole is checked on the way; the slices of other numbers of ranks are parts of what was written.
-        world.agree(checkpoint.verify_share(world.rank(), world.size()).map_err(Into::into))?;
+        // Files read as a whole are verified while reading; with another number of ranks, a shard is only part of a
+        // file.
+        world.all_ok(checkpoint.verify_share(world.rank(), world.size()).map_err(Into::into))?;
     }
-    world.agree(Shards::load(model, checkpoint, mesh, kind))
+    world.all_ok(Shards::load(model, checkpoint, mesh, kind))
 }

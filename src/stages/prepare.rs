@@ -1,4 +1,4 @@
-//! prepare: text to tokens, a directory for each source, shared by every run that reads the same.
+//! The prepare stage: tokenizes text into one directory per source, shared by all runs with the same inputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,36 +21,36 @@ use oss_runs::storage::FileLock;
 pub struct Source<'a> {
     /// Its name in messages.
     pub name: &'a str,
-    /// Where its text comes from.
+    /// Origin of its text.
     pub origin: Origin<'a>,
-    /// How its text is read.
+    /// How to read its text.
     pub options: ReadOptions,
-    /// What its text has to be.
+    /// The expected identity of its text.
     pub identity: &'a Identity,
-    /// Share of its documents that is held out; 1 for validation text.
+    /// Fraction of its documents to hold out; 1 for validation text.
     pub validation_share: f64,
-    /// The directory to make.
+    /// The directory to create.
     pub dir: PathBuf,
 }
 
-/// What prepare reads.
+/// Inputs of prepare.
 pub struct Inputs<'a> {
-    /// The training sources, then the validation text, if it is a source of its own.
+    /// The training sources, followed by the validation text if it is a separate source.
     pub sources: Vec<Source<'a>>,
     /// The tokenizer.
     pub tokenizer: &'a TokenizerChoice,
-    /// Where a vocabulary learnt from the training sources is kept.
+    /// Directory for a tokenizer trained on the training sources.
     pub learnt: PathBuf,
-    /// Make even what is there.
+    /// Regenerate existing data.
     pub force: bool,
-    /// Whom downloads tell how far they are; also asked whether to go on.
+    /// Reports the progress of downloads, and stops them on request.
     pub watch: Watch<'a>,
 }
 
-/// Prepares every source that is not there yet, and returns the index of each.
+/// Prepares every source that does not exist yet, and returns all indexes.
 ///
 /// # Errors
-/// Text that is gone, changed or unreadable; a disk that is full; a stop on request. Nothing half-made is left.
+/// The text is missing, changed or unreadable; the disk is full; stopped on request. No partial data is left behind.
 pub fn prepare(inputs: &Inputs<'_>) -> Result<Vec<Index>> {
     let mut tokenizer = None;
     let mut indices = Vec::new();
@@ -66,7 +66,7 @@ pub fn prepare(inputs: &Inputs<'_>) -> Result<Vec<Index>> {
                     none => none.insert(load(inputs)?),
                 };
                 prepare_one(source, tokenizer, inputs.watch)
-                    .with_context(|| format!("preparing the source {}", source.name))?
+                    .with_context(|| format!("cannot prepare source {}", source.name))?
             }
         });
     }
@@ -76,7 +76,7 @@ pub fn prepare(inputs: &Inputs<'_>) -> Result<Vec<Index>> {
 fn prepare_one(source: &Source<'_>, tokenizer: &Tokenizer, watch: Watch<'_>) -> Result<Index> {
     let documents = documents(source, watch)?;
     let (total_bytes, read_bytes) = (documents.total_bytes(), documents.bytes_read());
-    let bar = Progress::new(&format!("tokenising {}", source.name), Some(total_bytes), Unit::Bytes);
+    let bar = Progress::new(&format!("tokenizing {}", source.name), Some(total_bytes), Unit::Bytes);
     let options = PrepareOptions {
         source: source.name.to_owned(),
         validation_share: source.validation_share,
@@ -90,16 +90,16 @@ fn prepare_one(source: &Source<'_>, tokenizer: &Tokenizer, watch: Watch<'_>) -> 
     prepare_source(documents, tokenizer, &source.dir, options)
 }
 
-/// The text of a source, if it is still what its key was made from.
+/// The text of a source, if it still matches its key.
 fn documents(source: &Source<'_>, watch: Watch<'_>) -> Result<Documents> {
     let files = SourceFiles::resolve(&source.origin, &source.options, watch)?;
     ensure!(
         files.identity() == *source.identity,
         UserError::failed(format!(
-            "the text of source {} is no longer what this run was started with",
+            "the text of source {} has changed since this run was started",
             source.name
         ))
-        .hint("bring it back, or run the experiment file again, which starts a run on the text as it is now")
+        .hint("restore it, or run the experiment file again to start a new run on the changed text")
     );
     files.documents(watch)
 }
@@ -113,16 +113,16 @@ fn load(inputs: &Inputs<'_>) -> Result<Tokenizer> {
             if path.is_file() && !inputs.force {
                 return Ok(Tokenizer::from_file(&path)?);
             }
-            let learnt = learn(inputs, choice.train).context("learning the vocabulary")?;
+            let learnt = learn(inputs, choice.train).context("cannot train the tokenizer")?;
             keep(&learnt, &inputs.learnt, &path)?;
-            // Read back, so that this run and the next ones hold the same thing.
+            // Read it back, so that this run uses exactly what later runs will load.
             Ok(Tokenizer::from_file(&path)?)
         }
     }
 }
 
 fn learn(inputs: &Inputs<'_>, entries: u32) -> Result<Tokenizer> {
-    let bar = Progress::new(&format!("learning {entries} tokens"), None, Unit::Items);
+    let bar = Progress::new(&format!("training the tokenizer ({entries} tokens)"), None, Unit::Items);
     let training = inputs.sources.iter().filter(|source| source.validation_share < 1.0);
     let streams: Vec<Documents> =
         training.map(|source| documents(source, inputs.watch)).collect::<Result<_>>()?;
@@ -130,7 +130,8 @@ fn learn(inputs: &Inputs<'_>, entries: u32) -> Result<Tokenizer> {
     Tokenizer::learn(counted, entries, &|| (inputs.watch.keep_going)())
 }
 
-/// Keeps a learnt vocabulary: `tokenizer.json`, written last, and the end-of-text token that it does not name itself.
+/// Stores a trained tokenizer: the end-of-text token, which `tokenizer.json` does not define, and then
+/// `tokenizer.json`.
 fn keep(tokenizer: &Tokenizer, dir: &Path, path: &Path) -> Result<()> {
     let text = tokenizer.hugging_face_json();
     let config = json!({ "eos_token": tokenizer.decode(&[tokenizer.end_of_text()]) });
@@ -140,21 +141,21 @@ fn keep(tokenizer: &Tokenizer, dir: &Path, path: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// How often a process that waits for another's work looks whether it is done.
+/// Polling interval while waiting for another process.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The file that is locked by whoever makes or removes the directory `dir`.
+/// The lock file for creating or removing the directory `dir`.
 pub fn lock_file(dir: &Path) -> PathBuf {
     dir.with_extension("lock")
 }
 
-/// Waits until nobody else makes `dir`.
+/// Waits until no other process is creating `dir`.
 fn lock(dir: &Path, watch: Watch<'_>) -> Result<FileLock> {
     let path = lock_file(dir);
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)
-        .with_context(|| format!("cannot make {}", parent.display()))
-        .hint("give another place with --runs-dir")?;
+        .with_context(|| format!("cannot create {}", parent.display()))
+        .hint("choose another directory with --runs-dir")?;
     let mut told = false;
     loop {
         let lock = FileLock::try_exclusive(&path);
@@ -162,7 +163,7 @@ fn lock(dir: &Path, watch: Watch<'_>) -> Result<FileLock> {
             return Ok(lock);
         }
         if !told {
-            tracing::info!("waiting for another process that prepares {}", dir.display());
+            tracing::info!("waiting for another process to prepare {}", dir.display());
             told = true;
         }
         (watch.keep_going)()?;

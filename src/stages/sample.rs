@@ -1,4 +1,4 @@
-//! sample: texts that some weights continue.
+//! The sample stage: generates text.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,26 +14,26 @@ use oss_runs::run_dir::{RunDir, write_atomic, write_json};
 use oss_train::checkpoint::Checkpoint;
 use oss_train::distributed::World;
 use oss_train::generation::{self, SampledText};
-use oss_train::libtorch_error::guard;
+use oss_train::libtorch_error::catch_torch_panic;
 use oss_train::model::{Chain, matmul_kind};
 use oss_train::train::{configure_torch, device};
 
-/// Numbers in which sampling holds the weights.
+/// Storage dtype of the weights for sampling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Weights {
-    /// Those of the matrix products in training (`train.precision`)
+    /// The precision of matrix products in training (`train.precision`)
     #[default]
     AsTrained,
-    /// 32-bit floats
+    /// 32-bit floating point
     F32,
     /// bfloat16
     Bf16,
-    /// 8-bit integers with a scale for each row, on a CPU; activations are as in training
+    /// 8-bit integers with one scale per row, CPU only; activations as in training
     Int8,
 }
 
 impl Weights {
-    /// Kind of the activations.
+    /// Dtype of the activations.
     fn kind(self, precision: Precision) -> Kind {
         match self {
             Self::AsTrained | Self::Int8 => matmul_kind(precision),
@@ -43,37 +43,37 @@ impl Weights {
     }
 }
 
-/// What sampling reads.
+/// Inputs of sampling.
 pub struct Inputs<'a> {
     /// The experiment, with `model.vocab_size` set.
     pub experiment: &'a Experiment,
-    /// The ranks that share the work, this one among them.
+    /// The ranks that share the work, including this one.
     pub world: &'a World,
-    /// Prompts and how to continue them.
+    /// Prompts and sampling parameters.
     pub settings: &'a Sample,
     /// The weights.
     pub checkpoint: Checkpoint,
-    /// How they are held.
+    /// Their storage dtype.
     pub weights: Weights,
     /// The tokenizer of the training text.
     pub tokenizer: &'a Tokenizer,
 }
 
-/// The samples, as `--json` shows them and `samples/final.json` keeps them.
+/// The samples, as printed by `--json` and stored in `samples/final.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Samples {
-    /// Every prompt's samples, in the order of the prompts.
+    /// The samples of all prompts, in order.
     pub samples: Vec<SampledText>,
-    /// What all tokens of a sequence but its first took: decoding without loading, tokenising and reading the prompt.
-    /// Not kept, so that the same samples make the same file.
+    /// Decoding time: all generated tokens except the first of each sequence, without loading, tokenization and
+    /// prefill. Not stored, so that identical samples give identical files.
     #[serde(skip)]
     pub decoding: Duration,
 }
 
-/// Continues every prompt.
+/// Samples continuations of every prompt.
 ///
 /// # Errors
-/// A prompt that the tokenizer refuses, a damaged checkpoint, a stop on request.
+/// The tokenizer rejects a prompt, the checkpoint is corrupted, or stopped on request.
 pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
     let Inputs { experiment, world, settings, mut checkpoint, weights, tokenizer } = inputs;
     configure_torch(&experiment.train, experiment.run.deterministic, world.local_size())?;
@@ -82,7 +82,7 @@ pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
     let progress = Progress::new("sample", Some(settings.max_new_tokens), Unit::Tokens);
     let mut first = None;
     let mut decoding = Duration::ZERO;
-    let samples = guard(|| {
+    let samples = catch_torch_panic(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
         let mut shards = super::weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
         if weights == Weights::Int8 {
@@ -99,7 +99,7 @@ pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
 }
 
 impl Samples {
-    /// Writes the final samples of `run`, and beside them a text for people; returns both paths.
+    /// Writes the final samples of `run` as JSON and as text; returns both paths.
     ///
     /// # Errors
     /// The files cannot be written.
@@ -113,7 +113,7 @@ impl Samples {
         Ok([json, text])
     }
 
-    /// Prompt and continuation of each sample, parted by lines of dashes.
+    /// Prompt and continuation of each sample, separated by lines of dashes.
     pub fn to_text(&self) -> String {
         let shown: Vec<String> =
             self.samples.iter().map(|sample| format!("{}{}\n", sample.prompt, sample.text)).collect();

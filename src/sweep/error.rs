@@ -1,46 +1,46 @@
-//! What is wrong with a sweep that its file alone does not show.
+//! Errors in a sweep that only show when its trials are determined.
 
 use oss_config::error::{UserError, user_errors};
 use std::path::PathBuf;
 
-/// What the user has to change.
+/// A problem that the user has to fix.
 #[derive(Debug)]
 pub enum SweepError {
-    /// `skip` leaves nothing.
+    /// `skip` excludes every combination.
     AllSkipped,
-    /// Draws repeat themselves.
+    /// There are too few different draws.
     TooFew {
         /// How many were found.
         found: usize,
         /// `num_trials`.
         wanted: u64,
     },
-    /// Two trials would be one run.
+    /// Two trials would be the same run.
     SameRun {
-        /// Values of the one.
+        /// Values of the first trial.
         first: String,
-        /// Values of the other.
+        /// Values of the second trial.
         second: String,
         /// Their run.
         run: PathBuf,
     },
-    /// There are fewer GPUs than trials at once.
+    /// There are not enough GPUs for the parallel trials.
     TooParallel {
-        /// Trials at once.
+        /// Number of parallel trials.
         parallel: u64,
         /// Visible GPUs.
         gpus: u64,
-        /// Ranks of a trial.
+        /// Ranks per trial.
         ranks: u64,
     },
-    /// The file sweeps nothing.
+    /// The file has no `[sweep]` section.
     NoSweep {
         /// The file.
         file: PathBuf,
     },
-    /// There is no sweep of that name.
+    /// There is no sweep with that name.
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: String,
         /// Its results.
         path: PathBuf,
@@ -53,37 +53,37 @@ impl From<SweepError> for UserError {
     fn from(error: SweepError) -> Self {
         match error {
             SweepError::AllSkipped => {
-                Self::wrong("every combination is left out by [[sweep.skip]]").hint("take a condition out")
+                Self::wrong("[[sweep.skip]] excludes every combination").hint("remove a condition")
             }
             SweepError::TooFew { found, wanted } => Self::wrong(format!(
-                "the parameters have only {found} different combinations, and {wanted} are \
-                 asked for"
+                "sweep.num_trials is {wanted}, but the parameters have only {found} different \
+                 combinations"
             ))
-            .hint("lower sweep.num_trials, or add values"),
+            .hint("lower sweep.num_trials or add values"),
             SweepError::SameRun { first, second, run } => Self::wrong(format!(
-                "the trials {first} and {second} are the same run ({}): what they differ in \
-                 does not change what is trained",
+                "trials {first} and {second} are the same run ({}): the keys they differ in \
+                 do not affect training",
                 run.display()
             ))
             .hint(
-                "sweep over keys that do (see which keys each stage depends on in \
-                 docs/run-directory.md)",
+                "sweep over keys that do (docs/staleness.md lists the stages that \
+                 each key affects)",
             ),
             SweepError::TooParallel { parallel, gpus, ranks } => Self::wrong(format!(
-                "{parallel} trials at once do not fit {gpus} GPUs with {ranks} ranks each"
+                "{parallel} parallel trials with {ranks} ranks each do not fit on {gpus} GPUs"
             ))
             .hint(format!("set sweep.parallel to at most {}", (gpus / ranks).max(1))),
             SweepError::NoSweep { file } => Self::wrong(format!("{} has no [sweep] section", file.display()))
                 .hint(
-                    "run it with `oss-run run`, or add one, as `oss-run init NAME --template \
-                     sweep` writes it",
+                    "run it with `oss-run run`, or add a section like the one from `oss-run init NAME \
+                     --template sweep`",
                 ),
             SweepError::Unknown { name, path } => {
-                Self::wrong(format!("there is no sweep {name} ({} is missing)", path.display()))
-                    .hint("give the name of a folder that `oss-run sweep` made")
+                Self::wrong(format!("no sweep `{name}` ({} is missing)", path.display()))
+                    .hint("pass the name of a folder created by `oss-run sweep`")
             }
-            SweepError::Launched => Self::wrong("a sweep starts its trials itself")
-                .hint("start one process, without torchrun or srun"),
+            SweepError::Launched => Self::wrong("a sweep launches its trials itself")
+                .hint("start a single process, without torchrun or srun"),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Successive halving: who goes on to the next rung.
+//! Successive halving: which trials are promoted to the next rung.
 //!
-//! Synchronous, a rung is decided once all of its trials have reached it: one of `reduction` goes on, the best first
-//! (arXiv:1502.07943). Asynchronous, a trial goes on as soon as it is among the best of those that have reached its
-//! rung (ASHA, arXiv:1810.05934), and what is left is decided like a synchronous rung. Decisions are made once and
-//! written down; this file only makes them.
+//! Synchronous: a rung is decided once all of its trials have reached it; the best 1/`reduction_factor` are promoted
+//! (arXiv:1502.07943). Asynchronous: a trial is promoted as soon as it is among the best of those that have reached its
+//! rung (ASHA, arXiv:1810.05934); the rest is decided like a synchronous rung. Decisions are made once and recorded in
+//! the ledger; this file only makes them.
 
 use std::cmp::Ordering;
 
@@ -12,38 +12,38 @@ use oss_config::{Direction, Halving};
 /// The steps of each rung; the last is the whole run.
 pub fn rungs(halving: &Halving, steps: u64) -> Vec<u64> {
     let mut rungs: Vec<u64> =
-        std::iter::successors(Some(halving.min_steps), |rung| rung.checked_mul(halving.reduction))
+        std::iter::successors(Some(halving.min_steps), |rung| rung.checked_mul(halving.reduction_factor))
             .take_while(|rung| *rung < steps)
             .collect();
     rungs.push(steps);
     rungs
 }
 
-/// A trial among those that it is compared with.
+/// A trial of a cohort.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contender {
     /// Run id.
     pub id: String,
-    /// Index of the rung that it goes for.
+    /// Index of its target rung.
     pub rung: usize,
-    /// Whether it has got there.
+    /// Whether it has reached that rung.
     pub reached: bool,
-    /// It goes no further: it failed, or it was decided that it ends at its rung.
+    /// It does not continue: it failed, or was ended at its rung.
     pub out: bool,
-    /// The metric at each rung that it has reached; none where it is no finite number.
+    /// The metric at each rung it has reached; `None` if not finite.
     pub metrics: Vec<Option<f64>>,
 }
 
-/// What becomes of a trial that has reached its rung.
+/// The decision about a trial that has reached its rung.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It goes on to the next one.
+    /// It is promoted to the next rung.
     Promote(String),
-    /// It ends here.
+    /// It ends at this rung.
     End(String),
 }
 
-/// What can be decided now, given trials in the order of their numbers.
+/// The decisions that can be made now, given trials in the order of their numbers.
 pub fn decide(
     contenders: &[Contender],
     rungs: usize,
@@ -66,7 +66,7 @@ pub fn decide(
         }
     }
     for rung in 0..last {
-        // Trials whose rung is lower may still come here: nothing above the lowest open rung can be settled.
+        // Trials on lower rungs may still arrive here, so nothing above the lowest open rung can be decided.
         let undecided = |trial: &&Contender| trial.rung == rung && !trial.out;
         if contenders.iter().any(|trial| undecided(&trial) && !trial.reached) {
             return Vec::new();
@@ -99,7 +99,7 @@ fn is_undecided(trial: &Contender, rung: usize) -> bool {
     trial.rung == rung && trial.reached && !trial.out
 }
 
-/// The best first; those without a number come last, and of equals the first keeps its place.
+/// Best first; trials without a value come last, and ties keep their order.
 fn ranked<'a>(trials: &[&'a Contender], rung: usize, direction: Direction) -> Vec<&'a Contender> {
     let mut ranked = trials.to_vec();
     ranked.sort_by(|a, b| better(at(a, rung), at(b, rung), direction));
@@ -110,7 +110,7 @@ fn at(trial: &Contender, rung: usize) -> Option<f64> {
     trial.metrics.get(rung).copied().flatten()
 }
 
-/// Orders values with the better one first; none is worse than any number.
+/// Orders values with the better one first; `None` is worse than any number.
 pub fn better(a: Option<f64>, b: Option<f64>, direction: Direction) -> Ordering {
     match (a, b) {
         (Some(a), Some(b)) => match direction {
@@ -125,7 +125,7 @@ pub fn better(a: Option<f64>, b: Option<f64>, direction: Direction) -> Ordering 
 mod tests {
     use super::*;
 
-    /// A sweep whose trials' metric is known at every rung, run to its end: the rung each came to.
+    /// Simulates a sweep with a known metric at every rung; returns the rung that each trial reached.
     fn played(metrics: &[Vec<f64>], reduction: usize, asynchronous: bool, workers: usize) -> Vec<usize> {
         let rungs = metrics[0].len();
         let mut trials: Vec<Contender> = (0..metrics.len())
@@ -148,7 +148,7 @@ mod tests {
                     Decision::End(id) => trials[id.parse::<usize>().unwrap()].out = true,
                 }
             }
-            // Promoted trials first, as the scheduler takes them.
+            // Promoted trials first, like the scheduler.
             let mut open: Vec<usize> =
                 (0..trials.len()).filter(|i| !trials[*i].out && !trials[*i].reached).collect();
             open.sort_by_key(|i| (std::cmp::Reverse(trials[*i].rung), *i));
@@ -163,14 +163,14 @@ mod tests {
         }
     }
 
-    /// Trial `i` is the better the smaller its number, at every rung.
+    /// At every rung, trials with smaller numbers are better.
     fn plain(trials: usize, rungs: usize) -> Vec<Vec<f64>> {
         (0..trials).map(|i| vec![i as f64; rungs]).collect()
     }
 
     #[test]
     fn rungs_end_with_the_whole_run() {
-        let halving = |min_steps| Halving { min_steps, reduction: 3, asynchronous: None };
+        let halving = |min_steps| Halving { min_steps, reduction_factor: 3, asynchronous: None };
         assert_eq!(rungs(&halving(10), 90), [10, 30, 90]);
         assert_eq!(rungs(&halving(10), 100), [10, 30, 90, 100]);
         assert_eq!(rungs(&halving(50), 100), [50, 100]);
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(came[0], 3);
         let promoted = came.iter().filter(|came| **came >= 1).count();
         assert!((9..=13).contains(&promoted), "{came:?}");
-        // The worst first: each new one is the best so far, and the last one wins all the same.
+        // Worst first: each new trial is the best so far, and the last one still wins.
         let rising: Vec<Vec<f64>> = plain(27, 4).into_iter().rev().collect();
         assert_eq!(played(&rising, 3, true, 4)[26], 3);
     }
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(decided(&trials), []);
         trials[2].out = true;
         assert_eq!(decided(&trials), [Decision::Promote("a".into()), Decision::End("b".into())]);
-        // Written down half, the rest is decided alike.
+        // If only half of the decisions are recorded, the rest come out the same.
         trials[0].rung = 1;
         assert_eq!(decided(&trials), [Decision::End("b".into())]);
     }

@@ -1,4 +1,4 @@
-//! The sweep as TensorBoard's HParams tab shows it: a row for each trial, with what is swept and the metric alone.
+//! The sweep for TensorBoard's HParams tab: one row per trial, with only the swept parameters and the metric.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,18 +7,18 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::TrialStatus;
-use super::results::{Results, Row};
+use super::results::{Results, TrialResult};
 use oss_runs::monitor::{HParam, TensorBoard};
 use oss_runs::run_dir::{SweepDir, write_json};
 
-/// What was written: of each run its steps, its metric and whether it is done.
+/// What has been written: for each run, its steps, its metric and whether it is done.
 type Written = BTreeMap<String, (u64, Option<f64>, bool)>;
 
-/// Brings the table up to date; called while the ledger is held, so that one process writes at a time. Event files
-/// are only added to: a TensorBoard that watches sees new values.
+/// Updates the table. Called while the ledger is locked, so that only one process writes at a time. Event files are
+/// append-only: a running TensorBoard picks up new values.
 ///
 /// # Errors
-/// What was written cannot be remembered.
+/// The record of what has been written cannot be saved.
 pub fn write(results: &Results, dir: &SweepDir) -> Result<()> {
     let root = dir.tensorboard();
     fs::create_dir_all(&root).with_context(|| format!("cannot write to {}", root.display()))?;
@@ -48,7 +48,7 @@ pub fn write(results: &Results, dir: &SweepDir) -> Result<()> {
     Ok(())
 }
 
-fn values(row: &Row) -> BTreeMap<String, HParam> {
+fn values(row: &TrialResult) -> BTreeMap<String, HParam> {
     let value = |value: &Value| match value {
         Value::Bool(flag) => HParam::Flag(*flag),
         Value::Number(number) => HParam::Number(number.as_f64().unwrap_or(f64::NAN)),

@@ -1,7 +1,7 @@
-//! The sweep's memory: its trials in the order of their numbers, and every decision about them, one line each.
+//! The ledger of a sweep: its trials in the order of their numbers, and every decision about them, one line each.
 //!
-//! Lines are only added, under a lock, so that processes that work on one sweep see the same past; how far a trial has
-//! come is not here but in its run. A line that a killed process left torn is cut off before the next one is added.
+//! The file is append-only and locked, so that all processes working on a sweep see the same history. The progress of a
+//! trial is stored in its run, not here. A partial line left by a killed process is truncated before the next append.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -20,65 +20,65 @@ use oss_runs::storage::FileLock;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A trial that the sweep has from now on.
+    /// A new trial.
     Trial {
-        /// From 1, never given again.
+        /// Numbered from 1, never reused.
         number: u64,
         /// Run id.
         id: String,
         /// Its values.
         values: Values,
-        /// The trials that came with it are those that it is compared with at a rung.
+        /// Number of its cohort: the trials that it is compared with at a rung.
         cohort: u64,
     },
-    /// It goes on to the rung of so many steps.
+    /// It was promoted to the next rung.
     Promoted {
         /// Run id.
         id: String,
         /// Steps of the rung.
         steps: u64,
-        /// The metric that decided.
+        /// The deciding metric.
         metric: Option<f64>,
     },
-    /// It ends at the rung that it has reached.
+    /// It ended at its current rung.
     Ended {
         /// Run id.
         id: String,
-        /// The metric that decided.
+        /// The deciding metric.
         metric: Option<f64>,
     },
     /// Its process failed.
     Failed {
         /// Run id.
         id: String,
-        /// What it said.
+        /// The error message.
         error: String,
     },
-    /// It failed before and shall run again.
+    /// It is retried after a failure.
     Retried {
         /// Run id.
         id: String,
     },
 }
 
-/// A trial as the ledger has it.
+/// A trial in the ledger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// From 1.
+    /// Numbered from 1.
     pub number: u64,
-    /// The trials that it is compared with at a rung.
+    /// Its cohort: the trials that it is compared with at a rung.
     pub cohort: u64,
-    /// Steps of the rung that it was promoted to; none at the first.
+    /// Steps of the rung that it was promoted to; `None` on the first rung.
     pub promoted_to: Option<u64>,
     /// How often it was promoted.
     pub promotions: usize,
-    /// It was decided that it goes no further.
+    /// It was ended by successive halving.
     pub ended: bool,
     /// Why it failed.
     pub failed: Option<String>,
 }
 
-/// The ledger, open for adding: nobody else adds until it is dropped.
+/// The ledger, open for appending and locked until dropped.
 pub struct Ledger {
     file: File,
     _lock: FileLock,
@@ -86,13 +86,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Waits for the lock and reads what is there.
+    /// Waits for the lock and reads the ledger.
     ///
     /// # Errors
-    /// The sweep's directory cannot be made or written; a line that is damaged.
+    /// The sweep's directory cannot be created or written, or a line is corrupted.
     pub fn open(dir: &SweepDir) -> Result<Self> {
         let place = || format!("cannot write to {}", dir.root().display());
-        let hint = "give another place with --runs-dir, or free it";
+        let hint = "make it writable, or choose another directory with --runs-dir";
         for folder in [dir.trials(), dir.logs(), dir.claims()] {
             fs::create_dir_all(folder).with_context(place).hint(hint)?;
         }
@@ -109,15 +109,15 @@ impl Ledger {
         Ok(Self { file, _lock: lock, entries: parse(whole, &path)? })
     }
 
-    /// Every trial that the sweep ever had, by run id.
+    /// All trials that the sweep ever had, by run id.
     pub fn entries(&self) -> &BTreeMap<String, Entry> {
         &self.entries
     }
 
-    /// Adds lines; they are on the disk when this returns, all or, torn, none of the last.
+    /// Appends lines and syncs them to disk. After a crash, the last line may be partial and is then ignored.
     ///
     /// # Errors
-    /// The disk is full or refuses.
+    /// The file cannot be written.
     pub fn add(&mut self, events: &[Event]) -> Result<()> {
         if events.is_empty() {
             return Ok(());
@@ -131,16 +131,16 @@ impl Ledger {
             .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_data())
             .context("cannot write the sweep's ledger")
-            .hint("free some room")?;
+            .hint("free some disk space")?;
         events.iter().for_each(|event| learn(&mut self.entries, event));
         Ok(())
     }
 
-    /// Gives the trials that are not known yet the next numbers, as one cohort.
+    /// Numbers the new trials, as one cohort.
     ///
     /// # Errors
-    /// As [`Self::add`].
-    pub fn enrol<'a>(&mut self, trials: impl Iterator<Item = (&'a str, &'a Values)>) -> Result<()> {
+    /// Those of [`Self::add`].
+    pub fn register<'a>(&mut self, trials: impl Iterator<Item = (&'a str, &'a Values)>) -> Result<()> {
         let next =
             |of: &dyn Fn(&Entry) -> u64| self.entries.values().map(of).max().map_or(1, |last| last + 1);
         let (first, cohort) = (next(&|entry| entry.number), next(&|entry| entry.cohort));
@@ -158,10 +158,10 @@ impl Ledger {
     }
 }
 
-/// Every trial of the sweep in `dir`, by run id; none before it has started. Takes no lock.
+/// All trials of the sweep in `dir`, by run id; empty before it has started. Takes no lock.
 ///
 /// # Errors
-/// The file cannot be read, or a line is damaged.
+/// The file cannot be read, or a line is corrupted.
 pub fn read(dir: &SweepDir) -> Result<BTreeMap<String, Entry>> {
     let path = dir.ledger();
     parse(whole_lines(&read_or_empty(&path)?), &path)
@@ -174,7 +174,7 @@ fn read_or_empty(path: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// `text` without a last line that lacks its line feed.
+/// `text` without a final line that lacks its newline.
 fn whole_lines(text: &[u8]) -> &[u8] {
     &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)]
 }
@@ -186,7 +186,7 @@ fn parse(text: &[u8], path: &Path) -> Result<BTreeMap<String, Entry>> {
             Ok(event) => learn(&mut entries, &event),
             Err(error) => bail!(
                 UserError::failed(format!("{}:{} is damaged ({error})", path.display(), index + 1))
-                    .hint("bring the file back, or remove it to number the trials anew: their runs stay")
+                    .hint("restore the file, or remove it to renumber the trials; their runs are kept")
             ),
         }
     }
@@ -240,10 +240,10 @@ mod tests {
         let some = |range: std::ops::Range<usize>| {
             all[range].iter().map(|(id, values)| (*id, values)).collect::<Vec<_>>().into_iter()
         };
-        Ledger::open(&sweep).unwrap().enrol(some(1..3)).unwrap();
+        Ledger::open(&sweep).unwrap().register(some(1..3)).unwrap();
         let mut ledger = Ledger::open(&sweep).unwrap();
-        // A value put before the others must not renumber them.
-        ledger.enrol(some(0..3)).unwrap();
+        // A value inserted before the others must not renumber them.
+        ledger.register(some(0..3)).unwrap();
         let seen: Vec<_> =
             ledger.entries().iter().map(|(id, entry)| (id.as_str(), entry.number, entry.cohort)).collect();
         assert_eq!(seen, [("a", 3, 2), ("b", 1, 1), ("c", 2, 1)]);
@@ -254,7 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sweep = RunsDir::new(dir.path()).sweep("lr");
         let values = values(1.0);
-        Ledger::open(&sweep).unwrap().enrol([("a", &values)].into_iter()).unwrap();
+        Ledger::open(&sweep).unwrap().register([("a", &values)].into_iter()).unwrap();
         let failed = Event::Failed { id: "a".into(), error: "no room".into() };
         let whole = fs::read_to_string(sweep.ledger()).unwrap();
         let torn = serde_json::to_string(&failed).unwrap();

@@ -1,18 +1,18 @@
-//! Many trials of one experiment: which there are, who works on them, and what came of it.
+//! Runs the trials of a sweep.
 //!
-//! * [`trials`] (`trials`, `trial`): the values of each trial and the run that it is. A trial's id is its run's id, so a
-//!   changed base is another trial, and an old result never stands for a new one.
-//! * `ledger`: numbers and decisions, written down once; `claim`: one process at a time works on a trial; `worker`:
-//!   that process. How far a trial has come is read from its run, so a killed sweep loses nothing but the steps since
+//! * [`trials`] (`trials`, `trial`): the values of each trial, and its run. A trial's id is its run's id, so a changed
+//!   base experiment gives another trial, and an old result is never taken for a new one.
+//! * `ledger`: trial numbers and decisions, recorded once; `lease`: only one process works on a trial at a time;
+//!   `worker`: that process. The progress of a trial is read from its run, so a killed sweep loses only the steps since
 //!   the last checkpoint.
-//! * [`TrialStatus`]: how a trial stands.
-//! * `halving`: who goes on to the next rung.
-//! * [`Results`] (`results`, `hparams`): what is shown.
+//! * [`TrialStatus`]: the state of a trial.
+//! * `halving`: which trials are promoted to the next rung.
+//! * [`Results`] (`results`, `hparams`): the output.
 
-mod claim;
 mod error;
 mod halving;
 mod hparams;
+mod lease;
 mod ledger;
 mod results;
 mod scheduler;
@@ -28,37 +28,37 @@ use anyhow::Result;
 use tch::Cuda;
 
 pub use error::SweepError;
-pub use results::{Group, Results, Row, cell};
+pub use results::{Group, Results, TrialResult, cell};
 pub use status::TrialStatus;
 pub use trial::Trial;
 pub use trials::trials;
 
-use claim::Claim;
+use lease::Lease;
 use ledger::Entry;
 use oss_config::{LastStage, Overrides, Resolved, Sweep};
 use oss_runs::run_dir::{Host, RunStatus, RunsDir, SweepDir};
 use status::Known;
-use worker::Share;
+use worker::GpuAssignment;
 
 /// A sweep with its trials.
 pub struct Plan {
-    /// Name: the folder of its runs.
+    /// Its name, which is the folder of its runs.
     pub name: String,
-    /// The section of the file.
+    /// The `[sweep]` section of the file.
     pub sweep: Sweep,
-    /// Every trial, in the order of the file.
+    /// All trials, in the order of the file.
     pub trials: Vec<Trial>,
     dir: SweepDir,
     runs: RunsDir,
-    shares: Vec<Share>,
+    shares: Vec<GpuAssignment>,
 }
 
 impl Plan {
-    /// The trials of the file that `resolved` was read from with the same `overrides`; so many run at once as `sweep`
-    /// says.
+    /// The trials of the file that `resolved` was loaded from, with the same `overrides`. `sweep` sets how many run in
+    /// parallel.
     ///
     /// # Errors
-    /// [`SweepError`]; what is wrong with the experiment of a trial.
+    /// [`SweepError`]; the experiment of a trial is invalid.
     pub fn new(resolved: &Resolved, overrides: &Overrides, sweep: Sweep, runs: &RunsDir) -> Result<Self> {
         let name = resolved.experiment.run.name.clone().unwrap_or_default();
         let (parallel, ranks) = (sweep.parallel(), resolved.experiment.sharding.ranks);
@@ -69,15 +69,15 @@ impl Plan {
         Ok(Self { dir: runs.sweep(&name), name, sweep, trials, runs: runs.clone(), shares })
     }
 
-    /// How every trial stands now; nothing is written.
+    /// The current state of every trial. Read-only.
     ///
     /// # Errors
-    /// A damaged ledger or manifest.
+    /// The ledger or a manifest is corrupted.
     pub fn results(&self) -> Result<Results> {
         self.results_of(&ledger::read(&self.dir)?, &mut BTreeSet::new())
     }
 
-    /// `finished` are trials that are known to be done; those that are found to be are added.
+    /// `finished` are the trials known to be done; newly finished ones are added.
     fn results_of(
         &self,
         entries: &BTreeMap<String, Entry>,
@@ -99,9 +99,9 @@ impl Plan {
                 failed: entry.is_some_and(|entry| entry.failed.is_some()),
                 ended: entry.is_some_and(|entry| self.is_out(entry)),
                 finished: self.is_finished(index, finished)?,
-                claimed: Claim::is_held(&self.dir, &id),
+                claimed: Lease::is_held(&self.dir, &id),
             };
-            rows.push(Row {
+            rows.push(TrialResult {
                 trial: number,
                 run: id,
                 status: TrialStatus::of(RunStatus::read(trial.run()), known),
@@ -119,7 +119,7 @@ impl Plan {
         Ok(Results::new(self.name.clone(), self.sweep.metric, self.sweep.direction(), rows))
     }
 
-    /// Whether a trial goes no further: it failed, or halving has ended it, unless the file asks for that no longer.
+    /// Whether a trial does not continue: it failed, or halving has ended it and is still enabled in the file.
     fn is_out(&self, entry: &Entry) -> bool {
         entry.failed.is_some() || (entry.ended && self.sweep.halving.is_some())
     }
@@ -135,28 +135,33 @@ impl Plan {
         Ok(is_finished)
     }
 
-    /// Where its files are.
+    /// The directory of its files.
     pub fn dir(&self) -> &Path {
         self.dir.root()
     }
 
-    /// The last stage of a whole trial.
+    /// The last stage of a complete trial.
     fn until(&self) -> LastStage {
         self.sweep.until
     }
 }
 
-/// The GPUs of each of `parallel` trials.
-fn shares(parallel: u64, ranks: u64, device: &str) -> Result<Vec<Share>, SweepError> {
+/// The GPUs for each of `parallel` trials.
+fn shares(parallel: u64, ranks: u64, device: &str) -> Result<Vec<GpuAssignment>, SweepError> {
     let gpus =
         if matches!(device, "auto" | "cuda") && Cuda::is_available() { Cuda::device_count() } else { 0 };
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     share_out(parallel, ranks, gpus.unsigned_abs(), visible.as_deref())
 }
 
-fn share_out(parallel: u64, ranks: u64, gpus: u64, visible: Option<&str>) -> Result<Vec<Share>, SweepError> {
+fn share_out(
+    parallel: u64,
+    ranks: u64,
+    gpus: u64,
+    visible: Option<&str>,
+) -> Result<Vec<GpuAssignment>, SweepError> {
     if gpus == 0 || parallel == 1 {
-        return Ok(vec![Share::default(); parallel as usize]);
+        return Ok(vec![GpuAssignment::default(); parallel as usize]);
     }
     let each = gpus / parallel;
     if each < ranks {
@@ -169,7 +174,7 @@ fn share_out(parallel: u64, ranks: u64, gpus: u64, visible: Option<&str>) -> Res
     Ok(names
         .chunks(each as usize)
         .take(parallel as usize)
-        .map(|names| Share { gpus: Some(names.join(",")) })
+        .map(|names| GpuAssignment { gpus: Some(names.join(",")) })
         .collect())
 }
 
@@ -186,7 +191,7 @@ mod tests {
                 shares.into_iter().map(|share| share.gpus.unwrap_or_default()).collect::<Vec<_>>(),
             )
         };
-        assert_eq!(gpus(2, 1, 0, None).unwrap(), ["", ""], "on the CPU cores are shared instead");
+        assert_eq!(gpus(2, 1, 0, None).unwrap(), ["", ""], "on the CPU, cores are divided instead");
         assert_eq!(gpus(1, 4, 8, None).unwrap(), [""], "one trial has all");
         assert_eq!(gpus(2, 2, 5, None).unwrap(), ["0,1", "2,3"]);
         assert_eq!(gpus(3, 1, 3, Some("4, 6,GPU-7")).unwrap(), ["4", "6", "GPU-7"]);

@@ -1,4 +1,4 @@
-//! How the trials of a sweep stand: `results.jsonl`, the table for people, and means over seeds.
+//! The state and results of a sweep's trials: `results.jsonl`, the table, and means over seeds.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,83 +8,83 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::claim::Claim;
 use super::halving::better;
+use super::lease::Lease;
 use super::status::Known;
 use super::{SweepError, TrialStatus};
 use oss_config::error::{Hint, UserError};
 use oss_config::{Direction, SweepMetric, Values};
 use oss_runs::run_dir::{RunStatus, RunsDir, SweepDir, write_atomic};
 
-/// One trial, as `results.jsonl` and `--json` show it.
+/// A trial, as in `results.jsonl` and `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// From 1, never given again.
+pub struct TrialResult {
+    /// Numbered from 1, never reused.
     pub trial: u64,
     /// Run id.
     pub run: String,
-    /// How it stands.
+    /// Its state.
     #[serde(rename = "state")]
     pub status: TrialStatus,
-    /// What it differs from the others in.
+    /// Its swept values.
     pub values: Values,
-    /// What trials are compared by.
+    /// The metric that trials are compared by.
     pub metric: SweepMetric,
-    /// Which way is better.
+    /// Whether lower or higher is better.
     pub direction: Direction,
-    /// The metric as far as it has come; none before its first value, or where that is no finite number.
+    /// The latest value of the metric; `None` before the first one, or if not finite.
     pub value: Option<f64>,
     /// Steps taken.
     pub step: u64,
-    /// Steps of the whole trial.
+    /// Steps of the complete trial.
     pub steps: u64,
-    /// Seconds that its processes have worked; those that were killed told nobody.
+    /// Working time of its processes in seconds, not counting killed ones.
     pub seconds: f64,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// The same trial with several seeds.
+/// Trials that differ only in the seed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Group {
-    /// What the seeds have in common.
+    /// Their common values.
     pub values: Values,
     /// Mean of the metric.
     pub mean: f64,
-    /// Standard deviation (n - 1); none of one value.
+    /// Sample standard deviation (n - 1); `None` for a single value.
     pub deviation: Option<f64>,
-    /// How many seeds have a value.
+    /// Number of seeds with a value.
     pub seeds: usize,
 }
 
-/// The key whose values are averaged over.
+/// The key to average over.
 const SEED: &str = "run.seed";
 
 /// All trials of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Results {
-    /// Name of the sweep: the folder of its runs.
+    /// Name of the sweep, which is the folder of its runs.
     pub name: String,
-    /// What trials are compared by.
+    /// The metric that trials are compared by.
     pub metric: SweepMetric,
-    /// Which way is better.
+    /// Whether lower or higher is better.
     pub direction: Direction,
-    /// Run id of the best of those that are done.
+    /// Run id of the best finished trial.
     pub best: Option<String>,
     /// Steps taken by all trials.
     pub steps_taken: u64,
-    /// Steps of all trials from beginning to end.
+    /// Total steps of all complete trials.
     pub steps: u64,
-    /// By number.
-    pub trials: Vec<Row>,
-    /// Means over `run.seed`, the best first; empty where that is not swept.
+    /// In the order of their numbers.
+    pub trials: Vec<TrialResult>,
+    /// Means over `run.seed`, best first; empty if it is not swept.
     pub groups: Vec<Group>,
 }
 
 impl Results {
-    /// Sums up `trials`, which are in the order of their numbers.
-    pub fn new(name: String, metric: SweepMetric, direction: Direction, trials: Vec<Row>) -> Self {
+    /// Summarizes `trials`, given in the order of their numbers.
+    pub fn new(name: String, metric: SweepMetric, direction: Direction, trials: Vec<TrialResult>) -> Self {
         let done = trials.iter().filter(|row| row.status == TrialStatus::DONE && row.value.is_some());
         let best = done.min_by(|a, b| better(a.value, b.value, direction)).map(|row| row.run.clone());
         Self {
@@ -99,11 +99,11 @@ impl Results {
         }
     }
 
-    /// Reads what [`Self::write`] wrote of the sweep `name`, which may be under way. What was decided of a trial stays;
-    /// how one stands that was not at its end is looked at again.
+    /// Reads the results of the sweep `name` written by [`Self::write`]. The sweep may be in progress: the state of
+    /// unfinished trials is read from their runs.
     ///
     /// # Errors
-    /// There is no such sweep; a line is not what was written.
+    /// There is no such sweep, or a line is corrupted.
     pub fn read(runs: &RunsDir, name: &str) -> Result<Self> {
         let path = runs.sweep(name).results();
         let text = match fs::read_to_string(&path) {
@@ -115,30 +115,32 @@ impl Results {
                 .hint("check its permissions")?,
         };
         let row = |(index, line): (usize, &str)| {
-            serde_json::from_str::<Row>(line)
+            serde_json::from_str::<TrialResult>(line)
                 .with_context(|| format!("{}:{} is damaged", path.display(), index + 1))
-                .hint("`oss-run sweep` writes the file again")
+                .hint("run `oss-run sweep` to regenerate the file")
         };
         let rows = text.lines().enumerate().map(row).collect::<Result<Vec<_>>>()?;
-        let rows: Vec<Row> = rows.into_iter().map(|row| looked_at_again(row, runs, name)).collect();
+        let rows: Vec<TrialResult> = rows.into_iter().map(|row| looked_at_again(row, runs, name)).collect();
         match rows.first() {
-            Some(&Row { metric, direction, .. }) => Ok(Self::new(name.to_owned(), metric, direction, rows)),
+            Some(&TrialResult { metric, direction, .. }) => {
+                Ok(Self::new(name.to_owned(), metric, direction, rows))
+            }
             None => bail!(
                 UserError::failed(format!("{} is empty", path.display()))
-                    .hint("`oss-run sweep` writes the file again")
+                    .hint("run `oss-run sweep` to regenerate the file")
             ),
         }
     }
 
-    /// How many trials stand so.
+    /// Number of trials in this state.
     pub fn count(&self, status: TrialStatus) -> usize {
         self.trials.iter().filter(|row| row.status == status).count()
     }
 
-    /// Trials with the furthest and best first, as a table shows them.
-    pub fn ranked(&self) -> Vec<&Row> {
-        let mut ranked: Vec<&Row> = self.trials.iter().collect();
-        // A loss after fewer steps is no match for one after all of them.
+    /// Trials ordered by progress, then by metric, best first.
+    pub fn ranked(&self) -> Vec<&TrialResult> {
+        let mut ranked: Vec<&TrialResult> = self.trials.iter().collect();
+        // Losses after different numbers of steps are not comparable.
         ranked.sort_by(|a, b| {
             (a.status != TrialStatus::DONE)
                 .cmp(&(b.status != TrialStatus::DONE))
@@ -165,17 +167,17 @@ impl Results {
     }
 }
 
-fn looked_at_again(row: Row, runs: &RunsDir, name: &str) -> Row {
+fn looked_at_again(row: TrialResult, runs: &RunsDir, name: &str) -> TrialResult {
     let known = Known {
         failed: row.status == TrialStatus::FAILED,
         ended: row.status == TrialStatus::STOPPED,
         finished: row.status == TrialStatus::DONE,
-        claimed: Claim::is_held(&runs.sweep(name), &row.run),
+        claimed: Lease::is_held(&runs.sweep(name), &row.run),
     };
-    Row { status: TrialStatus::of(RunStatus::read(&runs.run(name, &row.run)), known), ..row }
+    TrialResult { status: TrialStatus::of(RunStatus::read(&runs.run(name, &row.run)), known), ..row }
 }
 
-fn groups(trials: &[Row], direction: Direction) -> Vec<Group> {
+fn groups(trials: &[TrialResult], direction: Direction) -> Vec<Group> {
     let mut values_of: BTreeMap<String, (Values, Vec<f64>)> = BTreeMap::new();
     for row in trials.iter().filter(|row| row.status == TrialStatus::DONE) {
         let mut common = row.values.clone();
@@ -197,7 +199,7 @@ fn groups(trials: &[Row], direction: Direction) -> Vec<Group> {
     groups
 }
 
-/// A value as a table's cell.
+/// A value as a table cell.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -212,8 +214,15 @@ mod tests {
     use super::*;
     use oss_config::error::Status;
 
-    fn row(trial: u64, status: TrialStatus, step: u64, value: Option<f64>, lr: f64, seed: u64) -> Row {
-        Row {
+    fn row(
+        trial: u64,
+        status: TrialStatus,
+        step: u64,
+        value: Option<f64>,
+        lr: f64,
+        seed: u64,
+    ) -> TrialResult {
+        TrialResult {
             trial,
             run: format!("run{trial}"),
             status,
@@ -249,7 +258,7 @@ mod tests {
         let runs = RunsDir::new(dir.path());
         let missing = Results::read(&runs, "a").unwrap_err();
         assert_eq!(Status::of(&missing), Status::Wrong);
-        assert!(missing.to_string().starts_with("there is no sweep a ("), "{missing}");
+        assert!(missing.to_string().starts_with("no sweep `a` ("), "{missing}");
         let sweep = runs.sweep("a");
         fs::create_dir_all(sweep.results().parent().unwrap()).unwrap();
         let rows = vec![

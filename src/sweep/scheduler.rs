@@ -1,4 +1,4 @@
-//! The loop that keeps workers busy until every trial has come to its end.
+//! The scheduler: keeps workers busy until every trial has finished.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
 
-use super::claim::Claim;
 use super::halving::{Contender, Decision, decide, rungs};
+use super::lease::Lease;
 use super::ledger::{Entry, Event, Ledger};
 use super::results::Results;
 use super::worker::{End, Job, Worker};
@@ -17,26 +17,26 @@ use oss_config::error::{ErrorReport, Hint};
 use oss_config::{Halving, OnFailure};
 use oss_runs::interrupt;
 
-/// Time between two looks at the workers.
+/// Polling interval for workers.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Time between two looks at what other processes have done.
+/// Polling interval for the work of other processes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Starts of a trial that are ended from outside before it has made any progress.
+/// Maximum number of starts of a trial that are killed without progress.
 const MOST_FRUITLESS_STARTS: u32 = 2;
 
-/// What there is to do.
+/// The next action.
 enum Next {
     /// Start this trial.
-    Start(usize, Job, Claim),
-    /// Wait for a trial that is at work, here or elsewhere.
+    Start(usize, Job, Lease),
+    /// Wait for a running trial, here or elsewhere.
     Wait,
-    /// Nothing any more.
+    /// Everything is finished.
     Nothing,
 }
 
-/// What this process knows beside the disk.
+/// State of this process that is not on disk.
 #[derive(Default)]
 struct Memory {
     finished: BTreeSet<usize>,
@@ -45,14 +45,14 @@ struct Memory {
 }
 
 impl Plan {
-    /// Runs every trial that is not done, and those that failed before if `retry_failed`; other processes may work on
-    /// the same sweep. To be called from the main thread.
+    /// Runs every unfinished trial, and failed ones if `retry_failed` is set. Other processes may work on the same
+    /// sweep. Must be called from the main thread.
     ///
     /// # Errors
-    /// A stop on request; with `on_failure = "stop"` the first failure; a disk that refuses.
+    /// Stopped on request; the first failure with `on_failure = "stop"`; files cannot be written.
     pub fn run(&self, retry_failed: bool) -> Result<Results> {
         let mut memory = Memory::default();
-        self.enrol(retry_failed)?;
+        self.register(retry_failed)?;
         let mut workers: Vec<Worker> = Vec::new();
         let mut failure = None;
         let mut looked: Option<Instant> = None;
@@ -80,7 +80,7 @@ impl Plan {
                         looked = None;
                     }
                     Next::Wait if workers.is_empty() && !memory.told_of_others => {
-                        tracing::info!("waiting for trials that another process works on");
+                        tracing::info!("waiting for trials run by another process");
                         memory.told_of_others = true;
                     }
                     Next::Wait => {}
@@ -92,21 +92,21 @@ impl Plan {
                 match failure {
                     Some(failed) => {
                         return Err(failed
-                            .context("the sweep stops at the first failure, as sweep.on_failure says")
-                            .hint("add --retry-failed once that is mended"));
+                            .context("stopped at the first failure (sweep.on_failure = \"stop\")")
+                            .hint("fix the problem and rerun with --retry-failed"));
                     }
-                    None => return Err(Stopped).hint("start the sweep again to go on"),
+                    None => return Err(Stopped).hint("rerun the command to resume the sweep"),
                 }
             }
             thread::sleep(PAUSE);
         }
     }
 
-    /// Numbers new trials, and lets failed ones run again if asked.
-    fn enrol(&self, retry_failed: bool) -> Result<()> {
+    /// Numbers new trials, and resets failed ones if requested.
+    fn register(&self, retry_failed: bool) -> Result<()> {
         let mut ledger = Ledger::open(&self.dir)?;
         let ids: Vec<String> = self.trials.iter().map(super::Trial::id).collect();
-        ledger.enrol(ids.iter().map(String::as_str).zip(self.trials.iter().map(|trial| &trial.values)))?;
+        ledger.register(ids.iter().map(String::as_str).zip(self.trials.iter().map(|trial| &trial.values)))?;
         if retry_failed {
             let failed = ids.into_iter().filter(|id| ledger.entries()[id].failed.is_some());
             let events: Vec<Event> = failed.map(|id| Event::Retried { id }).collect();
@@ -115,7 +115,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Shows how things stand to everybody who looks.
+    /// Publishes the current state in the results and TensorBoard.
     fn publish(&self, memory: &mut Memory) -> Result<Results> {
         let ledger = Ledger::open(&self.dir)?;
         let results = self.results_of(ledger.entries(), &mut memory.finished)?;
@@ -124,7 +124,7 @@ impl Plan {
         Ok(results)
     }
 
-    fn start(&self, index: usize, job: &Job, claim: Claim, workers: &[Worker]) -> Result<Worker> {
+    fn start(&self, index: usize, job: &Job, claim: Lease, workers: &[Worker]) -> Result<Worker> {
         let trial = &self.trials[index];
         let taken: Vec<usize> = workers.iter().map(|worker| worker.share).collect();
         let slot = (0..self.shares.len()).find(|slot| !taken.contains(slot)).unwrap_or(0);
@@ -145,7 +145,7 @@ impl Plan {
         format!("trial {}", number.map_or_else(|| "?".to_owned(), |number| number.to_string()))
     }
 
-    /// Tells how a trial's process ended, and writes down a failure; which it is.
+    /// Reports how a trial's process ended, and records a failure; returns whether it failed.
     fn settle(
         &self,
         worker: &Worker,
@@ -164,7 +164,7 @@ impl Plan {
                 tracing::warn!("{label} {how} {place}");
                 Some(how)
             }
-            // At a rung, too, a trial stops on request.
+            // At a rung, a trial also stops on request.
             End::Done | End::Stopped if is_there => {
                 let value = trial.metric(self.sweep.metric);
                 let value = value.map_or("none".to_owned(), |value| format!("{value:.4}"));
@@ -187,7 +187,7 @@ impl Plan {
         }
         let message = match how {
             Some(how) => format!("its process {how}"),
-            None => format!("it made no progress in {starts} starts"),
+            None => format!("no progress in {starts} starts"),
         };
         memory.fruitless.remove(&worker.trial);
         let report = ErrorReport { message, causes: Vec::new(), hints: Vec::new() };
@@ -198,12 +198,12 @@ impl Plan {
         let trial = &self.trials[worker.trial];
         let failed = Event::Failed { id: trial.id(), error: report.summary() };
         let error = report.into_error(format!("{label} ({trial}) failed")).into();
-        tracing::warn!("{}\nits log is {}", ErrorReport::from(&error), worker.log().display());
+        tracing::warn!("{}\nlog: {}", ErrorReport::from(&error), worker.log().display());
         Ledger::open(&self.dir)?.add(&[failed])?;
         Ok(error)
     }
 
-    /// Whether a trial has come as far as it is to go now.
+    /// Whether a trial has reached its current target.
     fn is_there(&self, index: usize) -> Result<bool> {
         let entries = super::ledger::read(&self.dir)?;
         let entry = entries.get(&self.trials[index].id());
@@ -212,7 +212,7 @@ impl Plan {
         })
     }
 
-    /// The first trial that waits for somebody, after what can be decided is.
+    /// Makes pending decisions, then returns the first trial that is waiting for a worker.
     fn next(&self, workers: &[Worker], memory: &mut Memory) -> Result<Next> {
         let mut ledger = Ledger::open(&self.dir)?;
         while let events = self.decisions(&ledger, memory)?
@@ -235,9 +235,9 @@ impl Plan {
                 continue;
             }
             let trial = &self.trials[index];
-            let Some(claim) = Claim::take(&self.dir, trial.run())? else { continue };
+            let Some(claim) = Lease::take(&self.dir, trial.run())? else { continue };
             let to_step = self.rung_of(index, &ledger.entries()[&trial.id()]);
-            // Whoever had it until now may just have brought it to its end.
+            // Its previous holder may just have finished it.
             if !self.has_reached(index, to_step, &mut memory.finished)? {
                 return Ok(Next::Start(index, Job { to_step, until: self.until() }, claim));
             }
@@ -245,7 +245,7 @@ impl Plan {
         Ok(if open.is_empty() { Next::Nothing } else { Next::Wait })
     }
 
-    /// What successive halving can decide now.
+    /// The current decisions of successive halving.
     fn decisions(&self, ledger: &Ledger, memory: &mut Memory) -> Result<Vec<Event>> {
         let Some(halving) = &self.sweep.halving else { return Ok(Vec::new()) };
         let mut cohorts: BTreeMap<u64, Vec<(u64, usize)>> = BTreeMap::new();
@@ -264,7 +264,7 @@ impl Plan {
                 })
                 .collect::<Result<_>>()?;
             let asynchronous = halving.asynchronous.unwrap_or(self.shares.len() > 1);
-            let reduction = halving.reduction as usize;
+            let reduction = halving.reduction_factor as usize;
             let decided = decide(&contenders, steps.len(), reduction, self.sweep.direction(), asynchronous);
             events.extend(decided.into_iter().map(|decision| {
                 let (Decision::Promote(id) | Decision::End(id)) = &decision;
@@ -307,7 +307,7 @@ impl Plan {
         rungs(halving, self.trials[index].steps())
     }
 
-    /// The step that a trial goes for.
+    /// The target step of a trial.
     fn rung_of(&self, index: usize, entry: &Entry) -> u64 {
         match &self.sweep.halving {
             None => self.trials[index].steps(),
@@ -315,20 +315,20 @@ impl Plan {
         }
     }
 
-    /// Whether a trial is where it goes for, with the metric that it is compared by.
+    /// Whether a trial has reached its target step, with the metric it is compared by.
     fn has_reached(&self, index: usize, to_step: u64, finished: &mut BTreeSet<usize>) -> Result<bool> {
         let trial = &self.trials[index];
         if to_step >= trial.steps() {
             return self.is_finished(index, finished);
         }
-        // A stop between a rung's checkpoint and its evaluation leaves the one without the other.
+        // A stop between a rung's checkpoint and its evaluation leaves the checkpoint without a metric.
         let is_scored =
             || !self.sweep.metric.is_validation() || trial.has_metric_at(self.sweep.metric, to_step);
         Ok(trial.steps_taken() >= to_step && is_scored())
     }
 }
 
-/// Takes those that have ended out of the workers.
+/// Removes and returns the workers that have ended.
 fn reap(workers: &mut Vec<Worker>) -> Result<Vec<(Worker, End)>> {
     let mut ended = Vec::new();
     let mut index = 0;

@@ -1,4 +1,4 @@
-//! How a trial stands: as its run does, and what only a sweep knows.
+//! The state of a trial: that of its run, combined with what the sweep knows.
 
 use serde::de::IntoDeserializer;
 use serde::de::value::Error;
@@ -6,43 +6,43 @@ use serde::{Deserialize, Serialize};
 
 use oss_runs::run_dir::RunStatus;
 
-/// How a trial stands.
+/// The state of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum TrialStatus {
-    /// As its run does, as far as the sweep goes: done with every stage that the sweep asks for, stopped by successive
-    /// halving.
+    /// The state of its run from the sweep's point of view: done if all requested stages are done, stopped if ended by
+    /// successive halving.
     Run(RunStatus),
-    /// Its run has stopped on the way and goes on.
+    /// Its run was stopped and will be resumed.
     Paused,
     /// Its run has never been started.
     Waiting,
 }
 
-/// What a sweep knows of a trial beside its run.
+/// What a sweep knows about a trial in addition to its run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// The ledger says that it failed.
+    /// The ledger records a failure.
     pub failed: bool,
     /// Successive halving has ended it.
     pub ended: bool,
-    /// Every stage that the sweep asks for is done.
+    /// All stages requested by the sweep are done.
     pub finished: bool,
-    /// A process works on it.
+    /// A process is working on it.
     pub claimed: bool,
 }
 
 impl TrialStatus {
-    /// Every stage that the sweep asks for is done.
+    /// All stages requested by the sweep are done.
     pub const DONE: Self = Self::Run(RunStatus::Done);
-    /// A process works on it.
+    /// A process is working on it.
     pub const RUNNING: Self = Self::Run(RunStatus::Running);
     /// Successive halving has ended it.
     pub const STOPPED: Self = Self::Run(RunStatus::Stopped);
     /// It failed.
     pub const FAILED: Self = Self::Run(RunStatus::Failed);
 
-    /// All of them, those that are over first.
+    /// All states, finished ones first.
     pub const ALL: [Self; 9] = [
         Self::DONE,
         Self::STOPPED,
@@ -55,7 +55,7 @@ impl TrialStatus {
         Self::Waiting,
     ];
 
-    /// How a trial stands whose run stands so; none where that has never been started.
+    /// The state of a trial, given that of its run; `None` if the run was never started.
     pub fn of(run: Option<RunStatus>, known: Known) -> Self {
         match run {
             _ if known.failed => Self::FAILED,
@@ -68,7 +68,7 @@ impl TrialStatus {
         }
     }
 
-    /// In one word, as in `results.jsonl`.
+    /// One word, as in `results.jsonl`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Run(status) => status.word(),

@@ -1,4 +1,4 @@
-//! One trial: a run like any other, and how far it has come.
+//! One trial: an ordinary run, and its progress.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::SweepError;
 use super::trials::trials;
 use crate::plan::identity::steps_taken;
-use crate::plan::{self, Choices, Graph, PlannedStage, Reach, Stage};
+use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage, Stage};
 use crate::stages::evaluate::Report;
 use oss_config::error::UserError;
 use oss_config::{Experiment, LastStage, Overrides, ScheduleKind, Sweep, SweepMetric, Values};
@@ -22,19 +22,19 @@ use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 /// One trial of a sweep.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// What it differs from the others in.
+    /// Its swept values.
     pub values: Values,
     /// Its stages.
     pub graph: Graph,
 }
 
-/// How many threads each trial has, where the experiment leaves it open; none: all cores.
+/// Threads per trial if the experiment does not set them; `None` means all cores.
 pub type Threads = Option<usize>;
 
-/// Every trial of a sweep, in the order of its file.
+/// All trials of a sweep, in the order of its file.
 ///
 /// # Errors
-/// What is wrong with any of them; two that would be one run.
+/// A trial's experiment is invalid, or two trials would be the same run.
 pub fn of(
     file: &Path,
     overrides: &Overrides,
@@ -48,10 +48,10 @@ pub fn of(
         let resolved = oss_config::load_trial(file, overrides, &values)?;
         let experiment = settled(&plan::with_vocabulary(&resolved.experiment)?, sweep, threads);
         let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
-        let graph = plan::graph(experiment, runs, &Choices::default(), Reach::Hub(watch))?;
+        let graph = plan::graph(experiment, runs, &Choices::default(), NetworkAccess::Hub(watch))?;
         let Some(graph) = graph else {
             anyhow::bail!(
-                UserError::failed("the hub did not tell what it has")
+                UserError::failed("cannot resolve the dataset on the hub")
                     .hint("check the network and HF_ENDPOINT")
             );
         };
@@ -65,7 +65,7 @@ pub fn of(
     Ok(all)
 }
 
-/// The experiment with what a sweep decides; none of it makes it another run.
+/// The experiment with the sweep's settings, none of which makes it another run.
 fn settled(experiment: &Experiment, sweep: &Sweep, threads: Threads) -> Experiment {
     let mut experiment = experiment.clone();
     if experiment.train.threads.is_none() {
@@ -76,12 +76,13 @@ fn settled(experiment: &Experiment, sweep: &Sweep, threads: Threads) -> Experime
         && (experiment.evaluate.every_steps == 0
             || !halving.min_steps.is_multiple_of(experiment.evaluate.every_steps))
     {
-        // Every rung is a multiple of the first.
+        // All rungs are multiples of the first.
         experiment.evaluate.every_steps = halving.min_steps;
     }
     let schedule = &mut experiment.schedule;
     if matches!(schedule.kind, ScheduleKind::Cosine | ScheduleKind::Linear) {
-        // What is derived anyway; said, so that a trial of more steps is not taken for another one that shall go on.
+        // Equals the derived value. Set explicitly, so that a trial with more steps is not taken for an extension of
+        // another.
         schedule.decay_steps.get_or_insert(experiment.train.steps);
     }
     experiment
@@ -98,12 +99,12 @@ impl Trial {
         &self.graph.identity.run
     }
 
-    /// Steps of the whole trial.
+    /// Steps of the complete trial.
     pub fn steps(&self) -> u64 {
         self.graph.experiment.train.steps
     }
 
-    /// Steps that it has taken.
+    /// Steps taken.
     pub fn steps_taken(&self) -> u64 {
         steps_taken(self.run())
     }
@@ -111,7 +112,7 @@ impl Trial {
     /// Whether every stage up to `until` is done.
     ///
     /// # Errors
-    /// A damaged manifest; an input or output that cannot be looked at.
+    /// The manifest is corrupted, or an input or output cannot be read.
     pub fn is_finished(&self, until: LastStage) -> Result<bool> {
         if !self.run().exists() {
             return Ok(false);
@@ -121,9 +122,10 @@ impl Trial {
         Ok(plan::stages(&self.graph, Some(&manifest), &choices)?.iter().all(PlannedStage::is_fresh))
     }
 
-    /// The newest value of `metric` of step `step` or before; none where there is none or it is no number.
+    /// The newest value of `metric` at or before `step`; `None` if there is none or it is not a number.
     pub fn metric_at(&self, metric: SweepMetric, step: u64) -> Option<f64> {
-        // A live run's newest line may be half there; a damaged one is told by whoever needs the run itself.
+        // The last line of a running trial may be partial; corrupted metrics are reported when the run itself is
+        // opened.
         let lines = MetricsLog::read(&self.run().metrics()).unwrap_or_default();
         let value = |line: &oss_runs::monitor::MetricsLine| line.fields.get(metric.name()).cloned();
         let newest = lines.iter().rev().filter(|line| line.step <= step).find_map(value);
@@ -136,11 +138,11 @@ impl Trial {
         lines.iter().any(|line| line.step == step && line.fields.contains_key(metric.name()))
     }
 
-    /// The metric of a finished trial, or of as far as it has come.
+    /// The final metric of a trial, or its latest value.
     pub fn metric(&self, metric: SweepMetric) -> Option<f64> {
         let report =
             || -> Option<Report> { serde_json::from_slice(&fs::read(self.run().evaluation()).ok()?).ok() };
-        // Evaluated over all of the validation text, unless training goes on behind it.
+        // The evaluate stage covers the whole validation set, but is outdated if training has continued since.
         let at_the_end = report().filter(|report| report.step == self.steps_taken());
         match (metric, at_the_end) {
             (SweepMetric::ValLoss, Some(report)) => Some(report.evaluation.loss),
@@ -149,7 +151,7 @@ impl Trial {
         }
     }
 
-    /// Seconds that its processes have worked.
+    /// Working time of its processes in seconds.
     pub fn seconds(&self) -> f64 {
         Manifest::load(self.run()).map_or(0.0, |manifest| manifest.worked().as_seconds_f64())
     }

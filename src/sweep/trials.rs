@@ -1,4 +1,4 @@
-//! Which trials a sweep has: a pure function of its section in the file.
+//! The trials of a sweep: a pure function of its `[sweep]` section.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::SweepError;
 use oss_config::{Candidates, Range, Sweep, SweepMethod, Values, takes_integers};
 
-/// Draws that may be skipped or repeated for each one that is kept.
+/// Maximum number of skipped or repeated draws per accepted one.
 const DRAWS_PER_TRIAL: u64 = 1000;
 
-/// The values of each trial, in order: combinations that `skip` leaves out and those that came before are not among
-/// them. A sweep that grows keeps its first draws.
+/// The values of each trial, in order, without duplicates and combinations excluded by `skip`. A sweep that grows keeps
+/// its earlier draws.
 ///
 /// # Errors
-/// Every combination is skipped; ranges and lists too small for `num_trials` different draws.
+/// Every combination is skipped, or there are fewer than `num_trials` different ones.
 pub fn trials(sweep: &Sweep) -> Result<Vec<Values>, SweepError> {
     let is_wanted = |values: &Values| {
         let matches = |condition: &std::collections::BTreeMap<String, _>| {
@@ -43,7 +43,7 @@ pub fn trials(sweep: &Sweep) -> Result<Vec<Values>, SweepError> {
     if trials.is_empty() { Err(SweepError::AllSkipped) } else { Ok(trials) }
 }
 
-/// Every combination; the last key changes fastest.
+/// All combinations; the last key varies fastest.
 fn grid(sweep: &Sweep) -> Vec<Values> {
     let mut combinations = vec![Values::new()];
     for (key, candidates) in &sweep.parameters {
@@ -60,7 +60,7 @@ fn grid(sweep: &Sweep) -> Vec<Values> {
     combinations
 }
 
-/// The values of one draw. Each key has draws of its own, so that one more key leaves those of the others alone.
+/// The values of one draw. Each key is drawn independently, so adding a key does not change the others.
 fn draw(sweep: &Sweep, index: u64) -> Values {
     let value = |key: &String, candidates: &Candidates| {
         let share = uniform(sweep.seed, key, index);
@@ -72,7 +72,7 @@ fn draw(sweep: &Sweep, index: u64) -> Values {
     sweep.parameters.iter().map(|(key, candidates)| (key.clone(), value(key, candidates))).collect()
 }
 
-/// A number in [0, 1), by 53 bits of a hash.
+/// A number in [0, 1) from 53 bits of a hash.
 fn uniform(seed: u64, key: &str, index: u64) -> f64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes()).update(&index.to_le_bytes()).update(key.as_bytes());
@@ -80,11 +80,11 @@ fn uniform(seed: u64, key: &str, index: u64) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// The number that stands at `share` of a range.
+/// The number at fraction `share` of a range.
 fn within(range: &Range, share: f64, whole: bool) -> Value {
     let &Range { min, max, log, step } = range;
     let step = step.or(whole.then_some(1.0));
-    // A range of steps ends one step behind its last, or that would never be drawn.
+    // A stepped range is extended by one step, or its last value would never be drawn.
     let end = step.map_or(max, |step| min + (((max - min) / step).floor() + 1.0) * step);
     let number =
         if log { (min.ln() + share * (end.ln() - min.ln())).exp() } else { min + share * (end - min) };
@@ -95,7 +95,7 @@ fn within(range: &Range, share: f64, whole: bool) -> Value {
     if whole { Value::from(number.min(max) as i64) } else { Value::from(rounded(number).clamp(min, max)) }
 }
 
-/// To four digits, which is all that anybody reads.
+/// Rounds to four significant digits, which is enough.
 fn rounded(number: f64) -> f64 {
     format!("{number:.3e}").parse().unwrap_or(number)
 }

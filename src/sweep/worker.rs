@@ -1,4 +1,4 @@
-//! One process that works on one trial.
+//! A process that runs one trial.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -9,77 +9,76 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::claim::Claim;
+use super::lease::Lease;
 use super::trial::Trial;
 use crate::plan::Stage;
 use oss_config::error::{ErrorReport, Status};
 use oss_config::{ENVIRONMENT_PREFIX, LastStage};
 use oss_runs::run_dir::{Manifest, RunDir, RunsDir, SweepDir, write_atomic};
-use oss_train::distributed::{How, STOP, TIED};
+use oss_train::distributed::{ExitReason, STOP, TIED};
 
-/// What the process is to do.
+/// The task of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// Train to this step.
     pub to_step: u64,
-    /// Where that is the end of training: the last stage.
+    /// The last stage, if that is the end of training.
     pub until: LastStage,
 }
 
-/// Which share of the machine it has.
+/// The part of the machine assigned to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Share {
-    /// Value of `CUDA_VISIBLE_DEVICES`; none to leave it as it is.
+pub struct GpuAssignment {
+    /// Value of `CUDA_VISIBLE_DEVICES`; `None` leaves it unchanged.
     pub gpus: Option<String>,
 }
 
 /// How the process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It did what it was to do.
+    /// It completed its task.
     Done,
-    /// It stopped in order, with a checkpoint.
+    /// It stopped cleanly, with a checkpoint.
     Stopped,
-    /// A signal ended it.
-    Killed(How),
+    /// It was killed by a signal.
+    Killed(ExitReason),
     /// It failed, for this reason.
     Failed(ErrorReport),
 }
 
-/// A process at work, and the claim that it works under. It ends with this value, and with this program.
+/// A running process and its claim. The process ends when this value is dropped or this program ends.
 pub struct Worker {
     /// Index of the trial.
     pub trial: usize,
-    /// Index of its share of the machine.
+    /// Index of its GPU assignment.
     pub share: usize,
-    /// Steps that had been taken before.
+    /// Steps taken before this start.
     pub from_step: u64,
-    claim: Claim,
+    claim: Lease,
     child: Child,
     log: PathBuf,
     run: RunDir,
-    /// Starts of the run before this one.
+    /// Number of earlier starts of the run.
     starts: usize,
     asked_to_stop: bool,
 }
 
 impl Worker {
-    /// Starts the program on one trial, as `oss-run run` would be by hand. To be called from the main thread, with
-    /// whose end the process ends as well.
+    /// Starts `oss-run run` on one trial. Must be called from the main thread, since the process ends with that thread.
     ///
     /// # Errors
     /// The trial's files cannot be written; the process cannot be started.
     pub fn start(
         (index, trial): (usize, &Trial),
         job: &Job,
-        (slot, share): (usize, &Share),
-        claim: Claim,
+        (slot, share): (usize, &GpuAssignment),
+        claim: Lease,
         dir: &SweepDir,
         runs: &RunsDir,
     ) -> Result<Self> {
         let id = trial.id();
         let file = dir.trial(&id);
-        let text = trial.graph.experiment.to_toml().context("cannot express a trial as TOML")?;
+        let text = trial.graph.experiment.to_toml().context("cannot serialize the trial as TOML")?;
         if fs::read_to_string(&file).ok().as_deref() != Some(&text) {
             write_atomic(&file, |out| out.write_all(text.as_bytes()))
                 .with_context(|| format!("cannot write {}", file.display()))?;
@@ -88,7 +87,7 @@ impl Worker {
         let log = OpenOptions::new().create(true).append(true).open(&log_path);
         let log = log.with_context(|| format!("cannot write {}", log_path.display()))?;
         let starts = starts(trial.run());
-        let program = std::env::current_exe().context("this program cannot find its own file")?;
+        let program = std::env::current_exe().context("cannot find the path of this executable")?;
         let child = command(&program, &file, job, trial.steps(), share, runs, log)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
@@ -108,38 +107,38 @@ impl Worker {
     /// How it ended, if it has.
     ///
     /// # Errors
-    /// The system does not tell.
+    /// Its status cannot be queried.
     pub fn ended(&mut self) -> Result<Option<End>> {
-        self.claim.beat();
+        self.claim.heartbeat();
         let status = self.child.try_wait().context("cannot wait for a trial")?;
         Ok(status.map(|status| self.end_of(status)))
     }
 
     fn end_of(&self, status: ExitStatus) -> End {
-        let how = How::from(status);
+        let how = ExitReason::from(status);
         match how.status() {
             Some(Status::Done) => End::Done,
             Some(Status::Stopped) => End::Stopped,
-            _ if matches!(how, How::Signal(_)) => End::Killed(how),
+            _ if matches!(how, ExitReason::Signal(_)) => End::Killed(how),
             _ => End::Failed(recorded(&self.run, self.starts).unwrap_or_else(|| ErrorReport {
-                message: format!("its process {how} and recorded no reason"),
+                message: format!("its process {how} without recording a reason"),
                 causes: Vec::new(),
-                hints: vec![format!("look at {}", self.log.display())],
+                hints: vec![format!("see the log in {}", self.log.display())],
             })),
         }
     }
 
-    /// Tells it, once, to stop after its current step.
+    /// Asks it, once, to stop after its current step.
     pub fn ask_to_stop(&mut self) {
         if !std::mem::replace(&mut self.asked_to_stop, true)
             && let Some(input) = &mut self.child.stdin
         {
-            // A process that does not read any more is about to end.
+            // A process that no longer reads is about to exit.
             let _ = input.write_all(STOP);
         }
     }
 
-    /// What it said.
+    /// Its log file.
     pub fn log(&self) -> &Path {
         &self.log
     }
@@ -147,7 +146,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Nothing happens to one that has ended; its ranks end with it.
+        // No effect on a process that has exited; its ranks end with it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -158,7 +157,7 @@ fn command(
     file: &Path,
     job: &Job,
     steps: u64,
-    share: &Share,
+    share: &GpuAssignment,
     runs: &RunsDir,
     log: File,
 ) -> Command {
@@ -172,7 +171,7 @@ fn command(
         arguments.extend(["--until".into(), super::trial::last_stage(job.until).name().into()]);
     }
     command.args(arguments).env(TIED, "1");
-    // What these say is in the trial's file already.
+    // The trial's file already includes these overrides.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with(ENVIRONMENT_PREFIX) {
             command.env_remove(name);
@@ -181,17 +180,17 @@ fn command(
     if let Some(gpus) = &share.gpus {
         command.env("CUDA_VISIBLE_DEVICES", gpus);
     }
-    // A group of its own: a terminal's Ctrl-C reaches the sweep alone, which lets its trials finish their step.
+    // A separate process group: Ctrl-C reaches only the sweep, which lets its trials finish their step.
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).process_group(0);
     command
 }
 
-/// Starts of a run that its manifest tells of.
+/// Number of starts recorded in a run's manifest.
 fn starts(run: &RunDir) -> usize {
     Manifest::load(run).map_or(0, |manifest| manifest.segments.len())
 }
 
-/// Why the last start of `run` failed, as it has recorded itself; none unless it came after the first `before`.
+/// The recorded error of the last start of `run`; `None` unless it came after the first `before` starts.
 fn recorded(run: &RunDir, before: usize) -> Option<ErrorReport> {
     let mut segments = Manifest::load(run).ok()?.segments;
     if segments.len() > before { segments.pop()?.error } else { None }

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use oss_config::{
-    Experiment, Model, OptimizerKind, Overrides, Preset, Sharding, StatePrecision, StoredWeights, Strategy,
-    Update, load,
+    Experiment, Model, OptimizerKind, Overrides, ParamDtype, Preset, Sharding, StateDtype, Strategy, Update,
+    load,
 };
+use oss_run::plan::communication::traffic;
 use oss_run::plan::memory::{Memory, memory};
-use oss_run::plan::traffic::traffic;
 use oss_run::plan::with_vocabulary;
 use oss_train::distributed::Mesh;
 use oss_train::model::{Initial, Sequences};
@@ -77,7 +77,7 @@ fn small() -> Experiment {
 /// Forward and backward of rank 0 among simulated ranks: what happened, and the bytes of each unit.
 fn traced(experiment: &Experiment) -> (Vec<Happened>, Vec<f64>) {
     let model = &experiment.model;
-    let mesh = Mesh::pretended(&experiment.sharding, 0, Device::Cpu).unwrap();
+    let mesh = Mesh::simulated(&experiment.sharding, 0, Device::Cpu).unwrap();
     let mut initial = Initial::new(model, 1);
     let mut sharded =
         ShardedModel::load(model, &mut initial, &mesh, &StorageConfig::f32(Kind::Float)).unwrap();
@@ -344,7 +344,7 @@ fn accumulation_costs_bytes_in_one_order_and_memory_in_the_other() {
     let with = |count: f64, recompute: bool| {
         let mut experiment = shipped("20b_tinystories.toml");
         experiment.train.global_batch_size = 5 * count as i64;
-        experiment.train.recompute = recompute;
+        experiment.train.activation_checkpointing = recompute;
         experiment
     };
     let sent = |count: f64| traffic(&with(count, false)).total() as f64 / GB;
@@ -417,16 +417,16 @@ fn accumulation_costs_bytes_in_one_order_and_memory_in_the_other() {
 fn twenty_billion_parameters_on_one_card() {
     let last = shipped("20b_1gpu.toml");
     let mut experiment = last.clone();
-    experiment.train.weights = StoredWeights::F32;
-    experiment.train.recompute = false;
+    experiment.train.param_dtype = ParamDtype::F32;
+    experiment.train.activation_checkpointing = false;
     experiment.optimizer.kind = OptimizerKind::Adamw;
-    (experiment.optimizer.state, experiment.optimizer.update) = (StatePrecision::F32, Update::Step);
+    (experiment.optimizer.state_dtype, experiment.optimizer.update) = (StateDtype::F32, Update::Step);
     let mut steps = vec![("defaults, bf16 products", memory(&experiment))];
-    experiment.train.recompute = true;
+    experiment.train.activation_checkpointing = true;
     steps.push(("+ activation checkpointing", memory(&experiment)));
-    experiment.optimizer.state = StatePrecision::EightBit;
+    experiment.optimizer.state_dtype = StateDtype::EightBit;
     steps.push(("+ 8-bit moments", memory(&experiment)));
-    experiment.train.weights = StoredWeights::Bf16;
+    experiment.train.param_dtype = ParamDtype::Bf16;
     steps.push(("+ bf16 weights", memory(&experiment)));
     experiment.optimizer.update = Update::InBackward;
     steps.push(("+ update in the backward", memory(&experiment)));

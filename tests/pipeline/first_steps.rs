@@ -31,7 +31,7 @@ fn init_overwrites_nothing() {
     project.write("schema.json", "mine");
     let ended = project.oss_run("init tiny").ends_with(2);
     assert!(
-        ended.stderr.contains("tiny.toml exists already") && ended.stderr.contains("oss-run init tiny-2")
+        ended.stderr.contains("tiny.toml already exists") && ended.stderr.contains("oss-run init tiny-2")
     );
     project.oss_run("init folder/new.toml").ends_with(0);
     let schema = project.oss_run("schema").ends_with(0).stdout;

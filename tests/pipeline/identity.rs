@@ -5,7 +5,7 @@ use crate::project::{Project, json, losses, weights};
 const STAGES: [&str; 5] = ["prepare", "train", "evaluate", "sample", "export"];
 
 /// What raising a derived schedule's steps is refused with.
-const REFUSED: &str = "changes the learning rate of steps already taken\nhint: set schedule.decay_steps, or start a \
+const REFUSED: &str = "would change the learning rate of steps already taken\nhint: set schedule.decay_steps, or start a new \
                        run with model.init_from";
 
 #[test]
@@ -44,7 +44,7 @@ fn what_is_only_recorded_runs_nothing() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let recorded = "--set train.micro_batch_size=1 --set checkpoint.every_steps=3 --set run.notes=hello \
-                    --set train.recompute=true --set evaluate.every_steps=1";
+                    --set train.activation_checkpointing=true --set evaluate.every_steps=1";
     let ended = project.oss_run(&format!("tiny.toml {recorded}")).ends_with(0);
     assert_eq!(ended.ran(), [""; 0]);
     let manifest = json(&project.the_run().join("manifest.json"));
@@ -154,7 +154,7 @@ fn fewer_steps_than_taken_are_refused_and_a_shorter_decay_is_another_run() {
     project.oss_run("tiny.toml --until train").ends_with(0);
     let lowered = project.oss_run("tiny.toml --set train.steps=3").ends_with(2);
     assert!(
-        lowered.stderr.contains("6 steps are taken already, more than train.steps = 3"),
+        lowered.stderr.contains("the run has already taken 6 steps, more than train.steps = 3"),
         "{}",
         lowered.stderr
     );

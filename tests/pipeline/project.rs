@@ -15,7 +15,7 @@ const EXPERIMENT: &str = r#"
 [dataset]
 files = ["text.txt"]
 tokenizer = "bytes"
-validation.share = 0.2
+validation.fraction = 0.2
 
 [model]
 preset = "tiny"

@@ -40,7 +40,7 @@ fn a_run_goes_when_somebody_says_so() {
     project.oss_run("tiny.toml").ends_with(0);
     let run = project.the_run();
     let refused = project.oss_run("rm last").ends_with(2);
-    assert!(refused.stderr.contains("give --yes"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("pass --yes"), "{}", refused.stderr);
     assert!(run.exists());
     let sweep = project.path("runs/tiny/sweep");
     fs::create_dir(&sweep).unwrap();
@@ -64,7 +64,7 @@ fn a_run_that_others_started_from_stays() {
     let child_id = child.file_name().unwrap().to_str().unwrap();
     let refused = project.oss_run(&format!("rm {id} --yes")).ends_with(1);
     assert!(
-        refused.stderr.contains(&format!("tiny/{child_id} started from weights of ")),
+        refused.stderr.contains(&format!("tiny/{child_id} was initialized from the weights of ")),
         "{}",
         refused.stderr
     );
@@ -73,7 +73,7 @@ fn a_run_that_others_started_from_stays() {
     let manifest = fs::read(child.join("manifest.json")).unwrap();
     fs::write(child.join("manifest.json"), &manifest[..manifest.len() / 2]).unwrap();
     let refused = project.oss_run(&format!("rm {id} --yes")).ends_with(1);
-    assert!(refused.stderr.contains("may have started from weights of "), "{}", refused.stderr);
+    assert!(refused.stderr.contains("may have been initialized from the weights of "), "{}", refused.stderr);
     fs::write(child.join("manifest.json"), manifest).unwrap();
 
     let trained = weights(&child);
@@ -99,7 +99,7 @@ fn prepared_data_goes_with_the_last_run_that_names_it() {
     let manifest = fs::read(&damaged).unwrap();
     fs::write(&damaged, "{").unwrap();
     let kept = project.oss_run("gc").ends_with(0);
-    assert!(kept.stderr.contains("all prepared data is kept: "), "{}", kept.stderr);
+    assert!(kept.stderr.contains("keeping all prepared data: "), "{}", kept.stderr);
     fs::write(&damaged, manifest).unwrap();
     project.oss_run("rm tiny --yes").ends_with(0);
 

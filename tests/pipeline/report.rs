@@ -57,7 +57,7 @@ fn a_run_under_way_and_one_that_failed_can_be_reported() {
     assert!(text.contains(">stopped<") && text.contains("of 6"), "{text}");
     assert!(!run.join("report.html").exists());
     let nowhere = project.oss_run("report last --out none/here.html").ends_with(1);
-    assert!(nowhere.stderr.contains("hint: give another place with --out"), "{}", nowhere.stderr);
+    assert!(nowhere.stderr.contains("hint: choose another file with --out"), "{}", nowhere.stderr);
     project.oss_run("report nothing").ends_with(2);
     project.oss_run("report").ends_with(2);
 }
@@ -92,7 +92,7 @@ fn a_sweep_brings_its_trials_and_its_best_runs() {
     project.oss_run("tiny.toml --until train").ends_with(0);
     let id = project.the_run().file_name().unwrap().to_str().unwrap().to_owned();
     let missing = project.oss_run("report --sweep tiny").ends_with(2);
-    assert!(missing.stderr.contains("there is no sweep tiny"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("no sweep `tiny`"), "{}", missing.stderr);
     let line = |trial: u64, run: &str, state: &str, value: Option<f64>| {
         json!({"trial": trial, "run": run, "state": state, "values": {"optimizer.lr": 0.1 / trial as f64, "run.name": HOSTILE},
                "metric": "val_loss", "direction": "minimize", "value": value, "step": 6, "steps": 6, "seconds": 1.5})

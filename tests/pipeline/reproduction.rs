@@ -48,7 +48,7 @@ fn the_first_other_number_is_named() {
     let loss = serde_json::from_str::<Value>(line).unwrap()["loss"].to_string();
     fs::write(&path, text.replace(&format!("\"loss\":{loss}"), "\"loss\":1.5")).unwrap();
     let ended = project.oss_run("reproduce last").ends_with(1);
-    let wanted = format!("metrics    DIFFERENT, first at step 4: loss was 1.5 and is {loss}");
+    let wanted = format!("metrics    DIFFERENT, first difference at step 4: loss was 1.5, now {loss}");
     assert!(ended.stdout.contains(&wanted), "{}", ended.stdout);
     assert!(ended.stdout.contains("weights    identical"), "{}", ended.stdout);
     // Up to there it is the same.

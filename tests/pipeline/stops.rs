@@ -18,7 +18,7 @@ fn a_pause_changes_nothing() {
     let project = Project::with(&cosine);
     let paused = project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
     assert!(
-        paused.stderr.contains("stopped at step 3 of 7\nhint: go on with `oss-run resume "),
+        paused.stderr.contains("stopped at step 3 of 7\nhint: resume with `oss-run resume "),
         "{}",
         paused.stderr
     );
@@ -64,7 +64,7 @@ fn resume_changes_only_what_leaves_the_trajectory() {
     let project = Project::new();
     project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
     let refused = project.oss_run("resume last --set optimizer.lr=0.1").ends_with(2);
-    assert!(refused.stderr.contains("optimizer.lr decides the weights"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("optimizer.lr affects the weights"), "{}", refused.stderr);
     project.oss_run("resume last --set optimizer.rate=0.1").ends_with(2);
     let set = "--set train.steps=8 --set export.dtype=f32";
     project.oss_run(&format!("resume last {set}")).ends_with(0);

@@ -208,7 +208,7 @@ fn a_trial_that_fails_leaves_the_others_alone() {
     // Why is what the trial's own run has recorded, with its hint, and not what its process printed.
     let rows = results(&project, "runs", "lr");
     let failed = rows.iter().find(|row| row["state"] == "failed").unwrap();
-    let run = project.runs().into_iter().find(|run| run.ends_with(failed["run"].as_str().unwrap())).unwrap();
+    let run = project.path("runs/lr").join(failed["run"].as_str().unwrap());
     let error = &json(&run.join("manifest.json"))["segments"][0]["error"];
     let told = failed["error"].as_str().unwrap();
     assert!(told.starts_with(error["message"].as_str().unwrap()), "{told}");
@@ -224,7 +224,7 @@ fn a_trial_that_fails_leaves_the_others_alone() {
 
     sweep("stop");
     let ended = project.oss_run("sweep lr.toml --runs-dir other").ends_with(1);
-    assert!(ended.stderr.contains("the sweep stops at the first failure"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("stopped at the first failure"), "{}", ended.stderr);
     assert_eq!(results(&project, "other", "lr")[1]["state"], "waiting");
 }
 
@@ -236,7 +236,7 @@ fn trials_that_would_be_one_run_are_refused() {
     let ended = project.oss_run("sweep t.toml").ends_with(2);
     assert!(ended.stderr.contains("are the same run"), "{}", ended.stderr);
     let ended = project.oss_run("run t.toml --until train").ends_with(2);
-    assert!(ended.stderr.contains("are for one run"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("do not apply to sweeps"), "{}", ended.stderr);
     let ended = project.oss_run("sweep tiny.toml").ends_with(2);
     assert!(ended.stderr.contains("has no [sweep] section"), "{}", ended.stderr);
 }

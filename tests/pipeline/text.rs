@@ -35,7 +35,7 @@ files = ['other.txt']
 ";
     let toml = toml
         .replace("files = [\"text.txt\"]", "")
-        .replace("validation.share = 0.2", "validation.files = ['held.txt']");
+        .replace("validation.fraction = 0.2", "validation.files = ['held.txt']");
     project.write("tiny.toml", &(toml + mix));
     project.oss_run("tiny.toml").ends_with(0);
     let prepared = json(&project.the_run().join("manifest.json"))["stages"]["prepare"]["outputs"].clone();
@@ -100,7 +100,7 @@ fn text_that_cannot_be_used_is_named() {
     ] {
         project.write(name, content);
         let set = format!(
-            "--set dataset.files=[\"{name}\"] --set dataset.validation.share=0 --set evaluate.every_steps=0"
+            "--set dataset.files=[\"{name}\"] --set dataset.validation.fraction=0 --set evaluate.every_steps=0"
         );
         let ended = project.oss_run(&format!("tiny.toml {set}")).ends_with(status);
         assert!(ended.stderr.contains(words), "{name}: {}", ended.stderr);

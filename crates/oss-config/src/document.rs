@@ -1,4 +1,4 @@
-//! A parsed TOML text in which every key and value knows its place.
+//! Parsed TOML in which every key and value knows its location.
 
 use std::{
     collections::BTreeMap,
@@ -19,11 +19,11 @@ use super::errors::Problem;
 pub(super) struct Source {
     pub kind: SourceKind,
     pub text: String,
-    /// Where it stands in the list of problems.
+    /// Its position in the list of problems.
     pub order: usize,
 }
 
-/// Who wrote a text.
+/// The kind of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum SourceKind {
     File(PathBuf),
@@ -31,12 +31,12 @@ pub(super) enum SourceKind {
     Environment {
         variable: String,
     },
-    /// What stood behind this argument.
+    /// The value of this command-line argument.
     Argument(&'static str),
 }
 
 impl Source {
-    /// How the text is called in front of a line and column.
+    /// The source's name, as shown before a line and column.
     pub fn name(&self) -> String {
         match &self.kind {
             SourceKind::File(path) => path.display().to_string(),
@@ -46,7 +46,7 @@ impl Source {
     }
 }
 
-/// Some bytes of a source.
+/// A range of bytes in a source.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub source: Arc<Source>,
@@ -54,7 +54,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Line and column (in characters), both from 1.
+    /// Line and column (in characters), both 1-based.
     pub fn line_and_column(&self) -> (usize, usize) {
         let before = self.source.text.get(..self.span.start).unwrap_or(&self.source.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -62,7 +62,7 @@ impl Place {
     }
 }
 
-/// A value, where it stands, and where its key stands (its own place again for a list's item).
+/// A value, its location and the location of its key (for a list item, the location of the item).
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub key: Place,
@@ -85,7 +85,7 @@ pub(super) enum Data {
 }
 
 impl Data {
-    /// The kind of value in words, with its article.
+    /// The type of the value, with its article.
     pub fn words(&self) -> &'static str {
         match self {
             Self::Table(_) => "a table",
@@ -106,13 +106,13 @@ pub(super) fn parse_file(source: &Arc<Source>, problems: &mut Vec<Problem>) -> T
     table(document.get_ref(), source, 0)
 }
 
-/// Parses one value that stands at byte `offset` of its source.
+/// Parses one value at byte `offset` of its source.
 pub(super) fn parse_value(text: &str, source: &Arc<Source>, offset: usize) -> Result<(Place, Data), Problem> {
     let value = DeValue::parse(text).map_err(|error| syntax_problem(&error, source, offset))?;
     Ok((place(value.span(), source, offset), data(value.get_ref(), source, offset)))
 }
 
-/// Parses a dotted key that opens its source: its parts with their places.
+/// Parses a dotted key at the start of its source, and returns its parts with their locations.
 pub(super) fn parse_key(text: &str, source: &Arc<Source>) -> Result<Vec<(String, Place)>, Problem> {
     let line = format!("{text} = 0");
     let no_key = || {
@@ -130,7 +130,7 @@ pub(super) fn parse_key(text: &str, source: &Arc<Source>) -> Result<Vec<(String,
             _ => break,
         }
     }
-    // A comment parses, and holds no key.
+    // A comment parses but contains no key.
     if parts.is_empty() { Err(no_key()) } else { Ok(parts) }
 }
 
@@ -160,7 +160,7 @@ fn step<'a>(table: &'a Table, part: &str) -> Option<&'a Node> {
     }
 }
 
-/// The node under a chain of keys.
+/// The node at a chain of keys.
 pub(super) fn find_keys<'a>(root: &'a Table, keys: &[&str]) -> Option<&'a Node> {
     let (first, rest) = keys.split_first()?;
     let node = root.get(*first)?;
@@ -171,7 +171,7 @@ pub(super) fn find_keys<'a>(root: &'a Table, keys: &[&str]) -> Option<&'a Node> 
     }
 }
 
-/// Takes the value at `path` out of the tables.
+/// Removes the value at `path` from the tables.
 pub(super) fn remove(root: &mut Table, path: &[String]) -> Option<Node> {
     match path {
         [] => None,
@@ -183,7 +183,7 @@ pub(super) fn remove(root: &mut Table, path: &[String]) -> Option<Node> {
     }
 }
 
-/// A file named as it was given.
+/// A file source with the path as the user gave it.
 pub(super) fn file_source(path: &Path, text: String, order: usize) -> Arc<Source> {
     Arc::new(Source { kind: SourceKind::File(path.to_owned()), text, order })
 }
@@ -207,7 +207,7 @@ fn table(table: &DeTable<'_>, source: &Arc<Source>, offset: usize) -> Table {
 fn data(value: &DeValue<'_>, source: &Arc<Source>, offset: usize) -> Data {
     match value {
         DeValue::String(text) => Data::Text(text.to_string()),
-        // The parser has read the digits; what does not fit 128 bits fits no field either, and saturates.
+        // The parser has validated the digits; a number beyond 128 bits fits no field anyway, so it saturates.
         DeValue::Integer(digits) => {
             let saturated = if digits.as_str().starts_with('-') { i128::MIN } else { i128::MAX };
             Data::Integer(i128::from_str_radix(digits.as_str(), digits.radix()).unwrap_or(saturated))

@@ -1,53 +1,53 @@
-//! What goes wrong, as data: how the program ends, what to say, and what a user can do about it.
+//! Errors as data: the exit status, the message, and what the user can do about it.
 //!
-//! [`anyhow::Error`] carries errors up. Wherever a user can help, one link of its chain is a [`UserError`], which has
-//! the hint as a field. Enums of errors become [`UserError`]s; they are no [`std::error::Error`] themselves, so that
-//! none gets into a chain without its hint ([`user_errors!`] lets `?` do it). [`ErrorReport`] is a
-//! chain as it is shown and written down.
+//! [`anyhow::Error`] propagates errors. If the user can do something about an error, one link of its chain is a
+//! [`UserError`], which carries the hint as a field. Error enums convert to [`UserError`]. They do not implement
+//! [`std::error::Error`] themselves, so that none can enter a chain without its hint ([`user_errors!`] lets `?` convert
+//! them). [`ErrorReport`] is a chain in the form in which it is displayed and stored.
 
 use std::error::Error as StdError;
 use std::fmt::{self, Debug, Display};
 
 use serde::{Deserialize, Serialize};
 
-/// Work ended early because somebody asked for it; nothing failed.
+/// Work was stopped early by request; nothing failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("stopped on request")]
 pub struct Stopped;
 
-/// How a process of this program ends, as its exit status says.
+/// How a process of this program ends, as an exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// All done.
+    /// Success.
     Done,
     /// The run failed.
     Failed,
-    /// The experiment or the command line is wrong.
+    /// The experiment or the command line is invalid.
     Wrong,
-    /// Stopped on request; it can be resumed.
+    /// Stopped by request; the run can be resumed.
     Stopped,
 }
 
 impl Status {
     const ALL: [Self; 4] = [Self::Done, Self::Failed, Self::Wrong, Self::Stopped];
 
-    /// The status for the shell.
+    /// The exit status for the shell.
     pub const fn code(self) -> i32 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Wrong => 2,
-            // EX_TEMPFAIL of sysexits.h: batch systems know it as "try again".
+            // EX_TEMPFAIL of sysexits.h, which batch systems treat as "try again".
             Self::Stopped => 75,
         }
     }
 
-    /// What a process of this program says by its exit status; none for a status that it does not use.
+    /// Interprets the exit status of a process of this program; `None` if the program does not use it.
     pub fn from_code(code: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.code() == code)
     }
 
-    /// The status that an error deserves.
+    /// The exit status for an error.
     pub fn of(error: &anyhow::Error) -> Self {
         let mut status = Self::Failed;
         for cause in error.chain() {
@@ -62,53 +62,53 @@ impl Status {
     }
 }
 
-/// An error that a user can do something about.
+/// An error that the user can do something about.
 #[derive(Debug)]
 pub struct UserError {
     status: Status,
     hints: Vec<String>,
-    /// The message, and what it comes from.
+    /// The message and its cause.
     error: anyhow::Error,
 }
 
 impl UserError {
-    /// An error that is nobody's mistake, or not of the command line: exit status 1.
+    /// An error that is not a mistake in the command line or the experiment: exit status 1.
     pub fn failed(message: impl Display + Debug + Send + Sync + 'static) -> Self {
         Self { status: Status::Failed, hints: Vec::new(), error: anyhow::Error::msg(message) }
     }
 
-    /// The experiment or the command line is wrong: exit status 2.
+    /// An error in the experiment or the command line: exit status 2.
     pub fn wrong(message: impl Display + Debug + Send + Sync + 'static) -> Self {
         Self { status: Status::Wrong, ..Self::failed(message) }
     }
 
-    /// With what to do about it: a command, a key to set, a place to look at.
+    /// Adds a hint: a command, a key to set, a place to look.
     pub fn hint(mut self, hint: impl Display) -> Self {
         self.hints.push(hint.to_string());
         self
     }
 
-    /// With what it comes from.
+    /// Adds a cause.
     pub fn because(self, cause: impl Into<anyhow::Error>) -> Self {
         Self { error: cause.into().context(self.error.to_string()), ..self }
     }
 
-    /// The same as a mistake of the command line: exit status 2.
+    /// The same error with the exit status of a command-line mistake, 2.
     pub fn as_wrong(self) -> Self {
         Self { status: Status::Wrong, ..self }
     }
 
-    /// How the program should end.
+    /// The exit status.
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// What to do about it.
+    /// The hint.
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
 
-    /// The message as the value that it was made of.
+    /// The message as the value it was created from.
     pub fn message_as<M: Display + Debug + Send + Sync + 'static>(&self) -> Option<&M> {
         self.error.downcast_ref()
     }
@@ -127,7 +127,7 @@ impl StdError for UserError {
     }
 }
 
-/// Lets `?` turn an enum of errors, which has `From<_> for UserError`, into an [`anyhow::Error`].
+/// Lets `?` convert an error enum, which has `From<_> for UserError`, into an [`anyhow::Error`].
 #[macro_export]
 macro_rules! user_errors {
     ($($error:ty),+) => {
@@ -140,16 +140,16 @@ macro_rules! user_errors {
 }
 pub use user_errors;
 
-/// What to do about an error, said beside its message:
+/// Adds a hint to an error, next to its message:
 /// `fs::read(path).with_context(|| format!("cannot read {}", path.display())).hint("check its permissions")`.
 pub trait Hint: Sized {
-    /// The same with a hint.
+    /// Adds a hint.
     type Hinted;
 
-    /// With what to do about it, which is made only where it is needed.
+    /// Adds a hint that is only computed if there is an error.
     fn with_hint<D: Display>(self, hint: impl FnOnce() -> D) -> Self::Hinted;
 
-    /// With what to do about it.
+    /// Adds a hint.
     fn hint(self, hint: impl Display) -> Self::Hinted {
         self.with_hint(|| hint)
     }
@@ -162,7 +162,7 @@ impl Hint for anyhow::Error {
         let top: &(dyn StdError + 'static) = self.as_ref();
         let known = if top.is::<UserError>() { self.downcast() } else { Err(self) };
         let error = known.unwrap_or_else(|error| {
-            // This link of the chain will hide the one that it is made of, which may know how the program should end.
+            // This link will hide the error it wraps, which may carry an exit status.
             UserError { status: Status::of(&error), hints: Vec::new(), error }
         });
         error.hint(hint()).into()
@@ -177,15 +177,15 @@ impl<T, E: Into<anyhow::Error>> Hint for Result<T, E> {
     }
 }
 
-/// What is told of an error: on the terminal, in a run's manifest, between ranks.
+/// An error as it is reported: on the terminal, in a run's manifest, between ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReport {
     /// What went wrong.
     pub message: String,
-    /// What that comes from, link by link.
+    /// The causes, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
-    /// What to do about it, the most specific first: the deeper a cause, the more its hint knows.
+    /// Hints, most specific first: the deeper the cause, the more its hint knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
 }
@@ -195,7 +195,7 @@ impl From<&anyhow::Error> for ErrorReport {
         let (mut messages, mut hints) = (Vec::<String>::new(), Vec::<String>::new());
         for cause in error.chain() {
             let message = cause.to_string();
-            // Some types of other crates show their source inside their own message.
+            // Some error types of other crates include their source in their own message.
             if !messages.last().is_some_and(|above| above.contains(&message)) {
                 messages.push(message);
             }
@@ -209,18 +209,18 @@ impl From<&anyhow::Error> for ErrorReport {
 }
 
 impl ErrorReport {
-    /// What is told of `error`, of whichever type.
+    /// The report of an error of any type.
     pub fn of(error: impl Into<anyhow::Error>) -> Self {
         Self::from(&error.into())
     }
 
-    /// The same with each text changed, such as to hide secrets.
+    /// The same report with each text transformed, for example to redact secrets.
     pub fn map(&self, change: impl Fn(&str) -> String) -> Self {
         let all = |texts: &[String]| texts.iter().map(|text| change(text)).collect();
         Self { message: change(&self.message), causes: all(&self.causes), hints: all(&self.hints) }
     }
 
-    /// What another process told, as the cause of an error of this one.
+    /// A report from another process, as the cause of an error in this one.
     pub fn into_error(self, message: impl Display + Debug + Send + Sync + 'static) -> UserError {
         let below = self.causes.into_iter().rev();
         let mut texts = below.chain([self.message]);
@@ -230,14 +230,14 @@ impl ErrorReport {
         UserError { hints: self.hints.into_iter().rev().collect(), ..error }
     }
 
-    /// The message and its causes in one line, without hints, for a log or the cell of a table.
+    /// The message and its causes on one line, without hints, for a log or a table cell.
     pub fn summary(&self) -> String {
         let causes = self.causes.iter().map(String::as_str);
         std::iter::once(self.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
     }
 }
 
-/// The message, a line for each cause and a line for each hint.
+/// The message, then a line for each cause and a line for each hint.
 impl Display for ErrorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -252,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    /// An enum of errors as the layers above have them.
+    /// An error enum, as the upper layers define them.
     #[derive(Debug)]
     enum DiskError {
         Full { free: u64 },

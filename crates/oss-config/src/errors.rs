@@ -1,4 +1,4 @@
-//! What is wrong with an experiment, all of it at once, each problem with its place.
+//! All problems of an experiment at once, each with its location.
 
 use crate::error::{UserError, user_errors};
 use std::{fmt, iter};
@@ -9,7 +9,7 @@ use miette::{
 
 use super::document::{Place, SourceKind};
 
-/// One thing that is wrong, where, and what to do about it.
+/// One problem: what is wrong, where, and how to fix it.
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub(super) message: String,
@@ -23,7 +23,7 @@ impl Problem {
         Self { place: Some(place), ..Self::without_place(message) }
     }
 
-    /// A problem that no text can be shown for, such as a file that cannot be read.
+    /// A problem without a snippet, such as a file that cannot be read.
     pub(super) fn without_place(message: impl Into<String>) -> Self {
         Self { message: message.into(), help: None, label: String::new(), place: None }
     }
@@ -43,12 +43,12 @@ impl Problem {
         &self.message
     }
 
-    /// What to do about it.
+    /// How to fix it.
     pub fn fix(&self) -> Option<&str> {
         self.help.as_deref()
     }
 
-    /// The file, variable or argument with line and column (in characters), both from 1.
+    /// The file, variable or argument, with line and column (in characters), both 1-based.
     pub fn location(&self) -> Option<(String, usize, usize)> {
         let place = self.place.as_ref()?;
         let (line, column) = place.line_and_column();
@@ -60,7 +60,7 @@ impl Problem {
     }
 }
 
-/// `file:line:column: message; fix`; a variable or an argument goes by its name alone.
+/// `file:line:column: message; fix`. Variables and arguments are shown by name alone.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {
@@ -75,7 +75,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The message alone goes above the snippet, which already names the place.
+/// Only the message goes above the snippet, which already shows the location.
 struct Shown<'a> {
     problem: &'a Problem,
     snippet: Option<NamedSource<String>>,
@@ -123,31 +123,31 @@ impl Diagnostic for Shown<'_> {
     }
 }
 
-/// Everything that is wrong with an experiment.
+/// All problems of an experiment.
 #[derive(Clone, Debug)]
 pub struct ExperimentErrors {
     problems: Vec<Problem>,
 }
 
 impl ExperimentErrors {
-    /// In the order of reading: by file, then from top to bottom.
+    /// In reading order: by file, then top to bottom.
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(Problem::position);
         Self { problems }
     }
 
-    /// Every problem, in the order of reading.
+    /// All problems in reading order.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// All problems for a terminal, each with its line and a caret under the guilty words.
+    /// All problems for the terminal, each with its line of source and the offending part underlined.
     pub fn render(&self, colour: bool) -> String {
         render(&self.problems, colour)
     }
 }
 
-/// One line a problem, each with file, line and column.
+/// One line per problem, each with file, line and column.
 impl fmt::Display for ExperimentErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.problems.as_slice() {
@@ -168,7 +168,7 @@ impl From<ExperimentErrors> for UserError {
 
 user_errors!(ExperimentErrors);
 
-/// Problems (or warnings) with their snippets, a blank line between two.
+/// Renders problems (or warnings) with their snippets, separated by blank lines.
 pub(super) fn render(problems: &[Problem], colour: bool) -> String {
     let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_links(false);
@@ -176,7 +176,7 @@ pub(super) fn render(problems: &[Problem], colour: bool) -> String {
     for problem in problems {
         let start = text.len();
         if handler.render_report(&mut text, &Shown::new(problem)).is_err() {
-            // A span that cannot be shown must not cost the message itself.
+            // Show the message even if its span cannot be shown.
             text.truncate(start);
             text.push_str(&format!("{problem}\n"));
         }

@@ -1,4 +1,4 @@
-//! The layers that files make: an experiment file and, beneath it, those it extends.
+//! The layers of files: an experiment file and, beneath it, the files that it extends.
 
 use std::{
     fs, io,
@@ -7,40 +7,40 @@ use std::{
 };
 
 use super::{
-    conform::Report,
     document::{self, Data, Node, Place, Source, Table},
     errors::Problem,
     sweep::{self, Swept},
+    validate::Report,
 };
 
-/// What one file, the environment or the command line says.
+/// One layer: a file, the environment or the command line.
 #[derive(Debug)]
 pub(super) struct Layer {
-    /// Unique among the layers, for people and as the name under which figment knows it.
+    /// Unique among the layers; displayed to users, and used as the name of the figment provider.
     pub name: String,
     pub root: Table,
-    /// The folder that its relative paths start from.
+    /// The directory that relative paths in this layer start from.
     pub base: PathBuf,
 }
 
-/// Reads `file` and everything it extends: layers, weakest first, with what conforms.
+/// Reads `file` and everything it extends: the layers, weakest first, with their valid part.
 pub(super) fn of_file(file: &Path, report: &mut Report) -> Files {
     let mut reader = Reader { report, sources: 0, open: Vec::new(), layers: Vec::new(), swept: None };
     let source = reader.read(file, None);
     Files { layers: reader.layers, source, swept: reader.swept }
 }
 
-/// What a file and those beneath it say.
+/// The contents of a file and of the files beneath it.
 pub(super) struct Files {
     /// Weakest first.
     pub layers: Vec<Layer>,
-    /// The file that was named.
+    /// The file named by the user.
     pub source: Option<Arc<Source>>,
     /// Its `[sweep]`.
     pub swept: Option<Swept>,
 }
 
-/// The one layer of a text that is no file of its own; `extends` starts from `base`.
+/// The single layer of a text that is not a file; `extends` is relative to `base`.
 pub(super) fn of_text(
     name: &Path,
     text: String,
@@ -54,9 +54,9 @@ pub(super) fn of_text(
 
 struct Reader<'a> {
     report: &'a mut Report,
-    /// How many files were read, for the order of problems.
+    /// Number of files read, to order the problems.
     sources: usize,
-    /// The files being read right now, each extended by the one before it.
+    /// The files currently being read, each extended by the one before it.
     open: Vec<PathBuf>,
     layers: Vec<Layer>,
     swept: Option<Swept>,
@@ -72,8 +72,8 @@ impl Reader<'_> {
             Ok(identity) => identity,
             Err(error) => {
                 self.fail(problem(unreadable(file, &error)).help(match named_at {
-                    Some(_) => "`extends` starts from the folder of the file that it stands in",
-                    None => "name an experiment file, such as experiments/quickstart.toml",
+                    Some(_) => "paths in `extends` are relative to the file that contains it",
+                    None => "give the path of an experiment file, such as experiments/quickstart.toml",
                 }));
                 return None;
             }
@@ -82,7 +82,7 @@ impl Reader<'_> {
             let chain = self.open.iter().skip_while(|open| **open != identity);
             let names = chain.chain([&identity]).map(|path| path.display().to_string()).collect::<Vec<_>>();
             let message = format!("a file cannot extend itself: {}", names.join(" -> "));
-            self.fail(problem(message).help("take one of these files out of `extends`"));
+            self.fail(problem(message).help("remove one of these files from `extends`"));
             return None;
         }
         let text = match fs::read(&identity).map(String::from_utf8) {
@@ -95,7 +95,7 @@ impl Reader<'_> {
                 return None;
             }
             Err(error) => {
-                self.fail(problem(unreadable(file, &error)).help("name a file that can be read"));
+                self.fail(problem(unreadable(file, &error)).help("check the path and its permissions"));
                 return None;
             }
         };
@@ -106,14 +106,14 @@ impl Reader<'_> {
         Some(source)
     }
 
-    /// Adds the layers of a text, those it extends first.
+    /// Adds the layers of a text, after those it extends.
     fn parse(&mut self, name: &Path, text: String, base: &Path) -> Arc<Source> {
         let source = document::file_source(name, text, self.sources);
         self.sources += 1;
         let before = self.report.problems.len();
         let mut root = document::parse_file(&source, &mut self.report.problems);
         if self.report.problems.len() > before {
-            // Half a file says nothing about what the other half meant.
+            // A half-parsed file says nothing about the other half.
             self.report.break_everything();
             return source;
         }
@@ -127,13 +127,14 @@ impl Reader<'_> {
         source
     }
 
-    /// Takes `[sweep]` out of the top-level table, and reads the file that it starts from.
+    /// Removes `[sweep]` from the top-level table and reads its base file.
     fn take_sweep(&mut self, name: &Path, base: &Path, root: &mut Table) {
         let Some(node) = root.remove("sweep") else { return };
-        // A text that is no file, such as a manifest's, has no layers beneath it.
+        // A text that is not a file, such as a manifest's, has no layers beneath it.
         if self.open.len() != 1 {
-            let problem = Problem::new("only the file that is named on the command line can sweep", node.key);
-            self.report.problems.push(problem.help("take [sweep] out of this file, or name this one"));
+            let problem =
+                Problem::new("only the file named on the command line can contain `[sweep]`", node.key);
+            self.report.problems.push(problem.help("remove [sweep] from this file, or run this file"));
             return;
         }
         if let Data::Table(table) = &node.data
@@ -145,7 +146,7 @@ impl Reader<'_> {
         self.swept = sweep::read(node, base.to_owned(), self.report);
     }
 
-    /// Takes the files named by `extends` out of the top-level table.
+    /// Removes `extends` from the top-level table and returns the files it names.
     fn take_extends(&mut self, root: &mut Table) -> Vec<(String, Place)> {
         let Some(node) = root.remove("extends") else { return Vec::new() };
         let mut names = Vec::new();
@@ -157,7 +158,10 @@ impl Reader<'_> {
             match data {
                 Data::Text(name) => names.push((name, place)),
                 other => {
-                    let message = format!("`extends` names files, and {} is not one", other.words());
+                    let message = format!(
+                        "`extends` must be a file name or a list of file names, not {}",
+                        other.words()
+                    );
                     let help = "write extends = \"base.toml\" or extends = [\"base.toml\", \"other.toml\"]";
                     self.fail(Problem::new(message, place).help(help));
                 }
@@ -166,7 +170,7 @@ impl Reader<'_> {
         names
     }
 
-    /// A layer that cannot be read leaves every value in doubt.
+    /// A layer that cannot be read makes every value uncertain.
     fn fail(&mut self, problem: Problem) {
         self.report.problems.push(problem);
         self.report.break_everything();
@@ -175,7 +179,7 @@ impl Reader<'_> {
 
 fn unreadable(file: &Path, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => format!("there is no experiment file {}", file.display()),
+        io::ErrorKind::NotFound => format!("no experiment file {}", file.display()),
         _ => format!("cannot read {}: {error}", file.display()),
     }
 }

@@ -1,12 +1,12 @@
-//! The experiment file: its sections as types, the layers that fill them, and what is wrong with them.
+//! The experiment file: its sections as types, the layers that are merged into it, and its validation.
 #![forbid(unsafe_code)]
 
 mod check;
-mod conform;
 mod dataset;
 mod document;
 pub mod error;
 mod errors;
+mod familiar;
 mod layers;
 mod load;
 mod merge;
@@ -24,6 +24,7 @@ mod size;
 mod suggest;
 mod sweep;
 mod training;
+mod validate;
 
 #[cfg(test)]
 mod tests;
@@ -50,23 +51,23 @@ pub use training::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One experiment: everything a run needs, in one TOML file.
+/// One experiment: everything that a run needs, in one TOML file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Experiment {
-    /// Name, seed, notes.
+    /// Name, seed and notes.
     pub run: Run,
     /// Text and tokenizer.
     pub dataset: Dataset,
-    /// Architecture and first weights.
+    /// Architecture and initial weights.
     pub model: Model,
-    /// AdamW and clipping.
+    /// Optimizer and gradient clipping.
     pub optimizer: Optimizer,
-    /// Learning rate over the steps.
+    /// Learning rate schedule.
     pub schedule: Schedule,
-    /// Steps, batches, precision, device.
+    /// Steps, batches, precision and device.
     pub train: Train,
-    /// Ranks.
+    /// Distributed training.
     pub sharding: Sharding,
     /// Checkpoints.
     pub checkpoint: Checkpoint,
@@ -74,14 +75,14 @@ pub struct Experiment {
     pub evaluate: Evaluate,
     /// Samples.
     pub sample: Sample,
-    /// The model handed on.
+    /// Exported model.
     pub export: Export,
     /// Logging.
     pub log: Log,
 }
 
 impl Experiment {
-    /// The experiment with every key written out; loading it gives the same experiment, whatever the defaults become.
+    /// The experiment with every key written out. Loading it gives the same experiment, even if defaults change later.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
     }

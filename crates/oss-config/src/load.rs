@@ -1,4 +1,4 @@
-//! From files, environment and arguments to one checked experiment.
+//! Loads one validated experiment from files, environment and arguments.
 
 use std::{
     env,
@@ -10,7 +10,6 @@ use figment::value::{Dict, Value};
 use super::{
     Experiment, ExperimentErrors, Overrides, Provenance, SetBy, Sweep, Values,
     check::{self, Finding},
-    conform::{Report, join},
     document::Place,
     errors::Problem,
     layers::{self, Files, Layer},
@@ -18,48 +17,49 @@ use super::{
     overrides, paths,
     shape::{self, Shape},
     sweep::Swept,
+    validate::{Report, join},
 };
 
-/// An experiment whose layers are merged and checked, and where each of its values came from.
+/// An experiment with its layers merged and validated, and where each of its values came from.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     /// Every value filled in.
     pub experiment: Experiment,
-    /// Who set which key.
+    /// Which layer set each key.
     pub provenance: Provenance,
-    /// What is allowed but looks like a slip, each with its place.
+    /// Warnings: values that are allowed but look like mistakes, each with its location.
     pub warnings: Vec<String>,
-    /// The experiment file as it was named.
+    /// The experiment file as named by the user.
     pub file: PathBuf,
-    /// Its `[sweep]`: the experiment is then what all trials have in common.
+    /// The `[sweep]`, if there is one; the experiment is then what all trials have in common.
     pub sweep: Option<Sweep>,
 }
 
-/// Loads an experiment file with its layers and checks all of it; nothing is downloaded or allocated.
+/// Loads an experiment file with its layers and validates all of it. Nothing is downloaded or allocated.
 ///
 /// Layers, weakest first: the types' defaults, the files named by `extends`, the file itself, `OSS_RUN__SECTION__KEY`
-/// variables, `--set`. A preset's fields enter where it is named.
+/// variables, `--set`. A preset's fields belong to the layer that names it.
 ///
 /// # Errors
-/// Every problem at once: files that cannot be read or parsed, unknown keys, wrong types, values out of bounds,
-/// combinations that cannot work.
+/// Returns all problems at once: files that cannot be read or parsed, unknown keys, wrong types, values out of bounds,
+/// and combinations that cannot work.
 pub fn load(file: &Path, overrides: &Overrides) -> Result<Resolved, ExperimentErrors> {
     let mut report = Report::default();
     let variables = if overrides.environment { variables(&mut report) } else { Vec::new() };
     load_with(file, overrides, variables, None, report)
 }
 
-/// [`load`] of one trial of a file with a `[sweep]`: its values are the strongest layer.
+/// Like [`load`], for one trial of a file with a `[sweep]`; the trial's values are the strongest layer.
 ///
 /// # Errors
-/// As [`load`].
+/// As for [`load`].
 pub fn load_trial(file: &Path, overrides: &Overrides, values: &Values) -> Result<Resolved, ExperimentErrors> {
     let mut report = Report::default();
     let variables = if overrides.environment { variables(&mut report) } else { Vec::new() };
     load_with(file, overrides, variables, Some(values), report)
 }
 
-/// [`load`] with the environment given.
+/// [`load`] with the given environment.
 pub(super) fn load_with(
     file: &Path,
     overrides: &Overrides,
@@ -84,10 +84,10 @@ pub(super) fn load_with(
 }
 
 impl Experiment {
-    /// Reads an experiment from a text, such as a manifest's; relative paths start from the working directory.
+    /// Loads an experiment from text, such as a manifest's; relative paths start from the working directory.
     ///
     /// # Errors
-    /// As [`load`]; `name` is what problems call the text.
+    /// As for [`load`]; `name` identifies the text in problems.
     pub fn from_toml_str(name: &str, text: &str) -> Result<Self, ExperimentErrors> {
         let mut report = Report::default();
         let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
@@ -145,7 +145,7 @@ fn resolve(
     }
 }
 
-/// Reports required keys that no layer gave, and fills them so that the rest can be read and checked.
+/// Reports required keys that no layer set, and fills them in so that the rest can be parsed and checked.
 fn complete(
     values: &mut Dict,
     shape: &Shape,
@@ -160,7 +160,7 @@ fn complete(
         match (values.get_mut(&field.name), &field.shape) {
             (None, _) if field.required => {
                 if !report.is_broken(&inner_path) {
-                    let message = format!("`{path}` lacks `{}`", field.name);
+                    let message = format!("`{path}` is missing `{}`", field.name);
                     let place = nearest_place(path, merged).or(start.clone());
                     let fix = format!("add {} = {}", field.name, example(&field.shape));
                     report.problems.push(problem_at(message, place).help(fix));
@@ -207,7 +207,7 @@ fn provenance(values: &Dict, merged: &Merged) -> Provenance {
     provenance
 }
 
-/// Records every scalar and list, and every key that nobody set.
+/// Records the origin of every scalar and list, and of every unset key.
 fn leaves<'a>(
     values: &'a Dict,
     shape: &Shape,
@@ -232,7 +232,8 @@ fn leaves<'a>(
     }
 }
 
-/// What follows from the values themselves: the run's name, a preset's end, and validation text of its own.
+/// Derives values from others: the run's name, the removal of the preset, and the fraction of a separate validation
+/// source.
 fn settle(experiment: &mut Experiment, mut provenance: Provenance, stem: Option<String>) -> Provenance {
     if experiment.run.name.is_none() && stem.is_some() {
         experiment.run.name = stem;
@@ -240,13 +241,13 @@ fn settle(experiment: &mut Experiment, mut provenance: Provenance, stem: Option<
     }
     experiment.model.preset = None;
     let validation = &mut experiment.dataset.validation;
-    if validation.origin().is_some() && !provenance.of("dataset.validation.share").is_explicit() {
-        validation.share = 0.0;
+    if validation.origin().is_some() && !provenance.of("dataset.validation.fraction").is_explicit() {
+        validation.fraction = 0.0;
     }
     provenance
 }
 
-/// A finding with the place of the first of its keys that somebody wrote.
+/// A finding, located at the first of its keys that was written explicitly.
 fn located(finding: &Finding, provenance: &Provenance, merged: &Merged, start: &Option<Place>) -> Problem {
     let written = finding.keys.iter().find_map(|key| match provenance.of(key) {
         SetBy::Preset { .. } => merged.node("model.preset"),
@@ -264,7 +265,7 @@ fn problem_at(message: String, place: Option<Place>) -> Problem {
     }
 }
 
-/// The key of the innermost table around `path` that was written.
+/// The key of the innermost written table around `path`.
 fn nearest_place(path: &str, merged: &Merged) -> Option<Place> {
     let mut path = path;
     loop {

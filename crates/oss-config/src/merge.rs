@@ -1,4 +1,4 @@
-//! Layers into one: what a stronger layer replaces, presets, and figment's merge with its record of who said what.
+//! Merges layers: what a stronger layer replaces, presets, and figment's merge with its record of origins.
 
 use figment::{
     Figment, Metadata, Profile, Provider,
@@ -55,7 +55,7 @@ impl Merged {
         sections.iter().map(section).collect()
     }
 
-    /// Who set the value that carries `tag` and stands under `keys`.
+    /// The origin of the value with `tag` at `keys`.
     pub fn set_by(&self, tag: Tag, keys: &[&str]) -> SetBy {
         let Some(metadata) = self.figment.get_metadata(tag) else { return SetBy::Default };
         if let Some((_, set_by)) = self.presets.iter().find(|(name, _)| *name == metadata.name) {
@@ -73,12 +73,12 @@ impl Merged {
     }
 }
 
-/// What is left for serde to refuse is worded by figment; the checks before are meant to leave nothing.
+/// Anything serde still rejects has figment's wording; the earlier checks are meant to catch everything.
 pub(super) fn problem(error: &figment::Error) -> Problem {
     Problem::without_place(format!("`{}`: {}", error.path.join("."), error.kind))
 }
 
-/// A file that two others extend makes two layers of the same name.
+/// A file that two others extend gives two layers of the same name.
 fn make_unique(layers: &mut [Layer]) {
     for index in 1..layers.len() {
         let copies = layers[..index].iter().filter(|layer| layer.name == layers[index].name).count();
@@ -88,10 +88,10 @@ fn make_unique(layers: &mut [Layer]) {
     }
 }
 
-/// Keys of which only one layer's choice can stand: a stronger layer that names one takes the others away.
+/// Keys that exclude each other across layers: a stronger layer that sets one removes the others.
 const ORIGINS: [&str; 4] = ["builtin", "files", "hub", "source"];
-const VALIDATIONS: [&str; 4] = ["builtin", "files", "hub", "share"];
-/// Keys of `[model]` that are not part of a preset's shape, and so survive a stronger layer's preset.
+const VALIDATIONS: [&str; 4] = ["builtin", "files", "hub", "fraction"];
+/// Keys of `[model]` that are not part of a preset, and so survive a stronger layer's preset.
 const NO_SHAPE: [&str; 2] = ["init_from", "vocab_size"];
 
 fn replace(weaker: &mut [Layer], stronger: &Table) {
@@ -122,7 +122,7 @@ fn replace(weaker: &mut [Layer], stronger: &Table) {
     }
 }
 
-/// Those of `keys` that the table has, if any.
+/// Which of `keys` the table has.
 fn names(table: &Table, keys: &[&'static str]) -> Option<Vec<&'static str>> {
     let named: Vec<_> = keys.iter().copied().filter(|key| table.contains_key(*key)).collect();
     (!named.is_empty()).then_some(named)
@@ -150,13 +150,13 @@ fn preset(root: &Table) -> Option<(Preset, &Node)> {
     }
 }
 
-/// The fields that a preset stands for, as if they were written out in the layer that names it.
+/// The fields that a preset sets, as if they had been written in the layer that names it.
 fn shape_of(preset: Preset) -> Dict {
     let model = Value::serialize(preset.model()).ok().and_then(Value::into_dict).unwrap_or_default();
     Dict::from([("model".to_owned(), Value::from(model))])
 }
 
-/// A layer as figment takes it.
+/// A layer in figment's form.
 struct Provided {
     name: String,
     values: Dict,
@@ -186,7 +186,7 @@ fn value(data: &Data) -> Option<Value> {
         Data::Integer(integer) => Value::from(i64::try_from(*integer).ok()?),
         Data::Float(float) => Value::from(*float),
         Data::Bool(boolean) => Value::from(*boolean),
-        // No key takes a date: such a value has been reported and taken out.
+        // No key takes a date; such a value has already been reported and removed.
         Data::Datetime => return None,
     })
 }

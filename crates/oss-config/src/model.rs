@@ -1,67 +1,67 @@
-//! `[model]`: the architecture, field by field under its Hugging Face name.
+//! `[model]`: the architecture, with Hugging Face's field names.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A gpt-oss architecture and where its first weights come from. The defaults are the 20b model's.
+/// A gpt-oss architecture and its initial weights. The defaults are those of gpt-oss-20b.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// Named shape that fills the fields below; a field set beside it, or in a stronger layer, wins.
+    /// Named architecture that sets the fields below. A field set next to it, or in a stronger layer, takes precedence.
     ///
-    /// Loading an experiment writes the fields out and leaves this empty.
+    /// A resolved experiment lists the fields and leaves this empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
-    /// First weights: a run, a path (a checkpoint of ours or a Hugging Face directory) or a hub id; random unless set.
-    /// A path starts with `/`, `./`, `../` or `~/`, has more than one slash, or exists.
+    /// Initial weights: a run, a path (an oss-run checkpoint or a Hugging Face directory) or a Hub model ID; random if
+    /// unset. A value is a path if it starts with `/`, `./`, `../` or `~/`, has more than one slash, or exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
-    /// V: entries of the vocabulary; the tokenizer's unless set.
+    /// V: vocabulary size; defaults to the tokenizer's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16777216))]
     pub vocab_size: Option<i64>,
     /// D: width of the residual stream.
     #[schemars(range(min = 1, max = 131072))]
     pub hidden_size: i64,
-    /// Number of blocks.
+    /// Number of transformer blocks.
     #[schemars(range(min = 1, max = 4096))]
     pub num_hidden_layers: i64,
-    /// H: query heads.
+    /// H: number of query heads.
     #[schemars(range(min = 1, max = 4096))]
     pub num_attention_heads: i64,
-    /// K: key/value heads; divides H.
+    /// K: number of key/value heads; must divide H.
     #[schemars(range(min = 1, max = 4096))]
     pub num_key_value_heads: i64,
-    /// C: width of one head; even.
+    /// C: dimension of each head; must be even.
     #[schemars(range(min = 2, max = 4096))]
     pub head_dim: i64,
-    /// E: experts of a layer.
+    /// E: number of experts per layer.
     #[schemars(range(min = 1, max = 16384))]
     pub num_local_experts: i64,
-    /// A: experts that each token visits.
+    /// A: number of experts each token is routed to.
     #[schemars(range(min = 1, max = 16384))]
     pub num_experts_per_tok: i64,
-    /// F: width of an expert.
+    /// F: intermediate size of each expert.
     #[schemars(range(min = 1, max = 131072))]
     pub intermediate_size: i64,
-    /// Keys that a query of a sliding layer sees, itself included.
+    /// Sliding window: number of keys each query attends to, including its own.
     #[schemars(range(min = 1, max = 16777216))]
     pub sliding_window: i64,
-    /// Kind of each layer; alternating, sliding first, unless set.
+    /// Attention type of each layer; defaults to alternating, starting with sliding attention.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_types: Option<Vec<LayerType>>,
-    /// Base of the rotary angles.
+    /// RoPE base.
     #[schemars(extend("exclusiveMinimum" = 1))]
     pub rope_theta: f64,
-    /// YaRN's stretching of the rotary angles.
+    /// YaRN scaling of RoPE.
     pub rope_scaling: RopeScaling,
-    /// Longest context the model is declared for.
+    /// Maximum context length in tokens.
     #[schemars(range(min = 1, max = 16777216))]
     pub max_position_embeddings: i64,
     /// Epsilon of every RMSNorm.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub rms_norm_eps: f64,
-    /// Clamp of the experts' gate and up projections.
+    /// Clamp on the experts' gate and up projections.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub swiglu_limit: f64,
     /// Standard deviation of the initial weights.
@@ -95,50 +95,50 @@ impl Default for Model {
     }
 }
 
-/// Named shapes.
+/// Named architectures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Preset {
-    /// The released gpt-oss-120b.
+    /// gpt-oss-120b as released.
     #[serde(rename = "120b")]
     B120,
-    /// The released gpt-oss-20b.
+    /// gpt-oss-20b as released.
     #[serde(rename = "20b")]
     B20,
-    /// 8 layers of width 256, 4 experts (2 active), window 64: 110 M parameters with the o200k vocabulary.
+    /// 8 layers, hidden size 256, 4 experts (2 active), window 64: 110 M parameters with the o200k vocabulary.
     #[serde(rename = "110m")]
     M110,
-    /// 6 layers of width 192, 8 experts (2 active): for small vocabularies, minutes on a laptop.
+    /// 6 layers, hidden size 192, 8 experts (2 active): for small vocabularies; trains in minutes on a laptop.
     #[serde(rename = "small")]
     Small,
-    /// 2 layers of width 64, 4 experts (2 active): for tests.
+    /// 2 layers, hidden size 64, 4 experts (2 active): for tests.
     #[serde(rename = "tiny")]
     Tiny,
 }
 
-/// Which keys a layer's queries see.
+/// Which keys a layer's queries attend to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LayerType {
     /// The last `sliding_window` keys.
     SlidingAttention,
-    /// All earlier keys.
+    /// All preceding keys.
     FullAttention,
 }
 
-/// YaRN (arXiv:2309.00071) as gpt-oss uses it, without truncation.
+/// YaRN (arXiv:2309.00071) as in gpt-oss, without truncation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RopeScaling {
-    /// How far the context is stretched.
+    /// Factor by which the context is extended.
     #[schemars(range(min = 1.0))]
     pub factor: f64,
-    /// Rotations over the original context above which a frequency is kept.
+    /// Frequencies with more rotations than this over the original context are left unchanged.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub beta_fast: f64,
-    /// Rotations over the original context below which a frequency is divided by `factor`.
+    /// Frequencies with fewer rotations than this over the original context are divided by `factor`.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub beta_slow: f64,
-    /// Context before stretching.
+    /// Context length before scaling.
     #[schemars(range(min = 1, max = 16777216))]
     pub original_max_position_embeddings: i64,
 }
@@ -153,7 +153,7 @@ impl Preset {
     /// Every preset.
     pub const ALL: [Self; 5] = [Self::B120, Self::B20, Self::M110, Self::Small, Self::Tiny];
 
-    /// The preset as an experiment file names it.
+    /// The preset's name in experiment files.
     pub fn name(self) -> &'static str {
         match self {
             Self::B120 => "120b",
@@ -164,12 +164,12 @@ impl Preset {
         }
     }
 
-    /// The preset that an experiment file calls `name`.
+    /// The preset with this name in experiment files.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|preset| preset.name() == name)
     }
 
-    /// The shape's fields; what a preset does not name keeps its default.
+    /// The fields that the preset sets; the others keep their defaults.
     pub fn model(self) -> Model {
         let base = Model::default();
         match self {
@@ -215,7 +215,7 @@ impl Preset {
 }
 
 impl Model {
-    /// The kind of layer `index`: as listed, else alternating with even layers sliding.
+    /// The attention type of layer `index`: as listed, or else alternating, with sliding attention in even layers.
     pub fn layer_type(&self, index: i64) -> LayerType {
         match &self.layer_types {
             Some(types) => types[index as usize],

@@ -3,13 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Validation during and after training.
+/// Validation, during and after training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Evaluate {
-    /// Steps between evaluations inside training; 0 evaluates only at the end.
+    /// Steps between evaluations during training; 0 evaluates only at the end.
     pub every_steps: u64,
-    /// Validation tokens to score; all of them unless set.
+    /// Maximum number of validation tokens; defaults to all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_tokens: Option<u64>,
@@ -21,33 +21,33 @@ impl Default for Evaluate {
     }
 }
 
-/// Texts that the model continues, during and after training.
+/// Text generation from prompts, during and after training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sample {
-    /// Steps between samples inside training; 0 samples only at the end.
+    /// Steps between samples during training; 0 generates samples only at the end.
     pub every_steps: u64,
-    /// Texts to continue.
+    /// Prompts to continue.
     pub prompts: Vec<String>,
-    /// Tokens to add at most.
+    /// Maximum number of tokens to generate per sample.
     #[schemars(range(min = 1))]
     pub max_new_tokens: u64,
-    /// Divides the logits; 0 takes the likeliest token.
+    /// Sampling temperature; 0 always picks the most likely token.
     #[schemars(range(min = 0.0))]
     pub temperature: f64,
-    /// Draw among the k likeliest tokens only.
+    /// Sample only from the k most likely tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub top_k: Option<u64>,
-    /// Draw among the likeliest tokens that make up this share.
+    /// Sample only from the most likely tokens whose probabilities add up to this value.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub top_p: Option<f64>,
-    /// Seed of the draws.
+    /// Seed of the sampler.
     pub seed: u64,
-    /// Texts that end a sample, besides end-of-text.
+    /// Strings that end a sample, in addition to end-of-text.
     pub stop: Vec<String>,
-    /// Samples of each prompt.
+    /// Number of samples per prompt.
     #[schemars(range(min = 1))]
     pub num_samples: u64,
 }
@@ -68,17 +68,17 @@ impl Default for Sample {
     }
 }
 
-/// The model handed on.
+/// The exported model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Export {
-    /// `"last"`, `"best"` or a step.
+    /// Checkpoint to export: `"last"`, `"best"` or a step.
     pub checkpoint: CheckpointChoice,
-    /// Layout of the directory.
+    /// Format of the exported directory.
     pub format: ExportFormat,
-    /// Numbers of the exported weights.
+    /// Dtype of the exported weights.
     pub dtype: ExportDtype,
-    /// Largest weight file, such as `"5GB"`.
+    /// Maximum size of each weight file, such as `"5GB"`.
     pub max_shard_size: String,
 }
 
@@ -93,42 +93,42 @@ impl Default for Export {
     }
 }
 
-/// A checkpoint by its step or its role.
+/// A checkpoint by name or step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum CheckpointChoice {
-    /// By its role.
+    /// By name.
     Named(NamedCheckpoint),
-    /// By its step.
+    /// By step.
     Step(u64),
 }
 
-/// Checkpoints that have a role.
+/// Named checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NamedCheckpoint {
-    /// The newest.
+    /// The most recent checkpoint.
     Last,
-    /// The one with the lowest validation loss.
+    /// The checkpoint with the lowest validation loss.
     Best,
 }
 
-/// Layouts of an exported model.
+/// Export formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExportFormat {
-    /// A Hugging Face directory.
+    /// A directory in Hugging Face format.
     Hf,
 }
 
-/// Numbers of exported weights.
+/// Dtypes of exported weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExportDtype {
-    /// bfloat16, as gpt-oss is released.
+    /// bfloat16, as in the gpt-oss releases.
     Bf16,
     /// 32-bit floats.
     F32,
-    /// Half precision.
+    /// float16.
     F16,
 }

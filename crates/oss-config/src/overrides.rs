@@ -3,36 +3,36 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    conform::{Report, join, takes},
     document::{self, Data, Node, Place, Source, SourceKind, Table},
     errors::Problem,
     layers::Layer,
     shape::{self, Shape},
+    validate::{Report, join, takes},
 };
 
-/// What the command line and the environment change in an experiment file.
+/// Changes to an experiment file from the command line and the environment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
     /// `--set` arguments, `key.path=value`.
     pub set: Vec<String>,
-    /// `--unset` arguments: keys that go back to their defaults.
+    /// `--unset` arguments: keys to reset to their defaults.
     pub unset: Vec<String>,
-    /// Whether `OSS_RUN__SECTION__KEY` variables count.
+    /// Whether to apply `OSS_RUN__SECTION__KEY` variables.
     pub environment: bool,
 }
 
 /// Prefix of the environment variables that set keys.
 pub const PREFIX: &str = "OSS_RUN__";
 
-/// Problems of overrides come after those of files.
+/// Problems of overrides are listed after those of files.
 const ENVIRONMENT_ORDER: usize = usize::MAX / 4;
 const UNSET_ORDER: usize = usize::MAX / 3;
 const SET_ORDER: usize = usize::MAX / 2;
 
-/// A dotted key with the places of its parts.
+/// A dotted key with the locations of its parts.
 pub(super) type Key = Vec<(String, Place)>;
 
-/// The layer of the environment; `variables` are (name, value).
+/// The layer of the environment; `variables` are (name, value) pairs.
 pub(super) fn environment(
     variables: impl Iterator<Item = (String, String)>,
     working_directory: &Path,
@@ -57,7 +57,7 @@ pub(super) fn environment(
     Layer { name: "environment".into(), root: report.conforming(root), base: working_directory.to_owned() }
 }
 
-/// The layer of the `--set` arguments; of two for the same key the later wins.
+/// The layer of the `--set` arguments; a later argument for the same key wins.
 pub(super) fn arguments(set: &[String], working_directory: &Path, report: &mut Report) -> Layer {
     let mut root = Table::new();
     for (index, argument) in set.iter().enumerate() {
@@ -79,7 +79,7 @@ pub(super) fn arguments(set: &[String], working_directory: &Path, report: &mut R
     Layer { name: "--set".into(), root: report.conforming(root), base: working_directory.to_owned() }
 }
 
-/// Takes the keys of the `--unset` arguments out of the layers.
+/// Removes the keys of the `--unset` arguments from the layers.
 pub(super) fn unset(keys: &[String], layers: &mut [Layer], report: &mut Report) {
     for (index, argument) in keys.iter().enumerate() {
         let kind = SourceKind::Argument("--unset");
@@ -105,7 +105,7 @@ pub(super) fn unset(keys: &[String], layers: &mut [Layer], report: &mut Report) 
     }
 }
 
-/// Whether every key of the tables is known; the first that is not becomes a problem.
+/// Whether every key of the tables is known; the first unknown key is reported.
 fn exists(table: &Table, shape: &Shape, path: &str, report: &mut Report) -> bool {
     let shape = shape.table();
     table.iter().all(|(name, node)| {
@@ -121,7 +121,7 @@ fn exists(table: &Table, shape: &Shape, path: &str, report: &mut Report) -> bool
                 false
             }
             (None, _, _) => {
-                let message = format!("`{path}` has no keys of its own");
+                let message = format!("`{path}` has no keys");
                 report.problems.push(Problem::new(message, node.key.clone()).help(format!("unset `{path}`")));
                 false
             }
@@ -129,7 +129,7 @@ fn exists(table: &Table, shape: &Shape, path: &str, report: &mut Report) -> bool
     })
 }
 
-/// Puts `text`, which stands at byte `offset` of its source, under `key`.
+/// Stores `text`, which starts at byte `offset` of its source, under `key`.
 fn assign(root: &mut Table, key: Key, text: &str, offset: usize, source: &Arc<Source>, report: &mut Report) {
     let shape = shape::experiment().at(key.iter().map(|(part, _)| part.as_str()));
     let (place, data) = match interpret(text, offset, shape, source) {
@@ -144,7 +144,7 @@ fn assign(root: &mut Table, key: Key, text: &str, offset: usize, source: &Arc<So
     put(root, key, place, data);
 }
 
-/// Puts a value under a dotted key, inside tables that are made where they are missing.
+/// Stores a value under a dotted key, creating missing tables.
 pub(super) fn put(root: &mut Table, key: Key, place: Place, data: Data) {
     let mut parts = key.into_iter();
     let Some((first, first_place)) = parts.next() else { return };
@@ -173,7 +173,7 @@ fn insert(
     }
 }
 
-/// A chain of tables around a value: what `key = value` parses to, less its outermost key.
+/// A chain of tables around a value: the result of parsing `key = value`, without the outermost key.
 fn nested(key: Key, innermost: Data) -> Option<Node> {
     let mut parts = key.into_iter().rev();
     let (mut name, place) = parts.next()?;
@@ -186,10 +186,10 @@ fn nested(key: Key, innermost: Data) -> Option<Node> {
     Some(node)
 }
 
-/// The value that `text` means for a key of this shape.
+/// Interprets `text` as a value for a key of this shape.
 ///
-/// It is TOML; what is not, or is TOML of another type, is taken as a string where the key wants a string, unless it
-/// opens like a list, a table or a quoted string and so was meant as one.
+/// The text is parsed as TOML. If that fails, or gives the wrong type, it becomes a string if the key accepts strings,
+/// unless it starts like a list, a table or a quoted string and so was meant as one.
 fn interpret(
     text: &str,
     offset: usize,
@@ -208,10 +208,10 @@ fn interpret(
     match parsed {
         Ok((place, data)) if structured || takes(shape, &data) || !shape.takes_text() => Ok((place, data)),
         Err(problem) if structured => {
-            Err(problem.help("write it as TOML, such as [\"a.txt\"]; on a command line between '...', or the shell takes the quotes"))
+            Err(problem.help("write it as TOML, such as [\"a.txt\"]; on the command line, quote it with '...' so that the shell keeps the inner quotes"))
         }
         _ if shape.takes_text() => Ok((place, Data::Text(trimmed.into()))),
-        // A bare word for a list or a number: the type is what is wrong.
+        // A bare word for a list or a number: report the wrong type.
         _ => Ok((place, Data::Text(trimmed.into()))),
     }
 }

@@ -1,4 +1,4 @@
-//! Paths in an experiment start from the folder of the file that names them.
+//! Paths in an experiment are relative to the directory of the file that names them.
 
 use std::{
     env,
@@ -28,15 +28,15 @@ pub(super) fn resolve(root: &mut Table, base: &Path) {
     }
 }
 
-/// Whether `init_from` names something on this machine: it starts like a path, is deeper than a hub id's
-/// `owner/name`, or is a folder that exists.
+/// Whether `init_from` names a local path: it starts like one, is deeper than a Hub ID (`owner/name`), or is an
+/// existing directory.
 fn looks_like_a_path(name: &str, base: &Path) -> bool {
     let starts_like_one = name.starts_with(['/', '~']) || name.starts_with("./") || name.starts_with("../");
     let slashes = name.matches('/').count();
     starts_like_one || slashes > 1 || (slashes == 1 && base.join(name).exists())
 }
 
-/// `path` (or a glob pattern) seen from `base`: absolute, without `.` and leading `..`, `~` being the home folder.
+/// `path` (or a glob pattern) relative to `base`: absolute, without `.` and leading `..`; `~` is the home directory.
 pub(super) fn absolute(path: &str, base: &Path) -> String {
     let home = path.strip_prefix("~/").and_then(|rest| Some(env::home_dir()?.join(rest)));
     let path = home.unwrap_or_else(|| PathBuf::from(path));
@@ -45,7 +45,7 @@ pub(super) fn absolute(path: &str, base: &Path) -> String {
     for component in path.components() {
         match component {
             Component::CurDir => {}
-            // `base` has no symbolic links, so its parent is what `..` means; further on only the system can tell.
+            // `base` has no symbolic links, so its parent is what `..` means; beyond that, only the system can tell.
             Component::ParentDir if climbing => {
                 full.pop();
             }

@@ -6,32 +6,32 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Resolved,
-    conform::join,
     document::{Place, SourceKind},
+    validate::join,
 };
 
-/// Who set a key.
+/// The origin of a key's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "layer", rename_all = "snake_case")]
 pub enum SetBy {
-    /// Nobody: the type's default.
+    /// Not set: the type's default.
     Default,
-    /// The name of the experiment file, which gives the run its name.
+    /// The name of the experiment file, from which the run takes its name.
     FileName,
-    /// A preset, where it was named.
+    /// A preset, and where it was named.
     Preset {
         /// The preset, such as `20b`.
         name: String,
-        /// Who named it.
+        /// Where it was named.
         named: Box<SetBy>,
     },
-    /// A file; line and column (in characters) of the value, from 1.
+    /// A file, with the 1-based line and column (in characters) of the value.
     File {
-        /// The file as it was named.
+        /// The file as named by the user.
         path: PathBuf,
-        /// Line, from 1.
+        /// Line, 1-based.
         line: usize,
-        /// Column in characters, from 1.
+        /// Column in characters, 1-based.
         column: usize,
     },
     /// An environment variable.
@@ -58,7 +58,7 @@ impl SetBy {
         }
     }
 
-    /// Whether somebody wrote this value down, by name or by preset.
+    /// Whether the user set this value, directly or by a preset.
     pub fn is_explicit(&self) -> bool {
         !matches!(self, Self::Default | Self::FileName)
     }
@@ -68,7 +68,7 @@ impl fmt::Display for SetBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::FileName => f.write_str("the file's name"),
+            Self::FileName => f.write_str("file name"),
             Self::Preset { name, named } => write!(f, "preset {name} ({named})"),
             Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Self::Environment { variable } => write!(f, "environment variable {variable}"),
@@ -77,18 +77,18 @@ impl fmt::Display for SetBy {
     }
 }
 
-/// The layer behind every key that has a value of its own: a scalar or a list, such as `train.steps`.
+/// The origin of every key that has a value of its own: a scalar or a list, such as `train.steps`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Provenance(BTreeMap<String, SetBy>);
 
 impl Provenance {
-    /// Who set `key`, a dotted path; [`SetBy::Default`] for a key that nobody set.
+    /// The origin of `key`, a dotted path; [`SetBy::Default`] if it was not set.
     pub fn of(&self, key: &str) -> &SetBy {
         self.0.get(key).unwrap_or(&SetBy::Default)
     }
 
-    /// Every key and who set it, in the order of the keys.
+    /// Every key and its origin, in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &SetBy)> {
         self.0.iter().map(|(key, set_by)| (key.as_str(), set_by))
     }
@@ -98,14 +98,14 @@ impl Provenance {
     }
 }
 
-/// A key, its value and who set it: a line of `plan --explain`.
+/// A key, its value and the value's origin: one line of `plan --explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explained {
     /// The key, such as `train.steps`.
     pub key: String,
-    /// Its value as TOML; none where it is unset.
+    /// Its value as TOML; `None` if unset.
     pub value: Option<String>,
-    /// Who set it.
+    /// Where the value came from.
     #[serde(flatten)]
     pub set_by: SetBy,
 }

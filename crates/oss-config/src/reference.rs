@@ -1,4 +1,4 @@
-//! The reference page of the experiment file, written from the same types that read it.
+//! The reference page of the experiment file, generated from the types that parse it.
 
 use std::fmt::Write;
 
@@ -12,19 +12,19 @@ use super::{
 const INTRODUCTION: &str = "\
 # The experiment file
 
-Every key that an experiment file may hold. This page is generated from the types that read the file
-(`OSS_RUN_BLESS=1 cargo test --test pages` writes it again); `oss-run schema` prints the same as a
-JSON Schema, which editors with a TOML language server use for completion and checks.
+Every key of the experiment file. This page is generated from the types that parse the file (regenerate it with
+`OSS_RUN_BLESS=1 cargo test --test pages`). `oss-run schema` prints the same information as a JSON Schema, which editors
+with a TOML language server use for completion and validation.
 
-Values come in layers, weakest first: the defaults below, the files named by a top-level `extends = \"base.toml\"` (or a
-list of files, the later winning), the file itself, `OSS_RUN__SECTION__KEY` environment variables, and `--set
-section.key=value`. `--unset section.key` takes a key back to its default. Lists replace; tables merge key by key. A
-layer that names where the text comes from (`builtin`, `files`, `hub` or `source`) replaces what weaker layers say about
-it, and `model.preset` replaces the shape that weaker layers describe. Paths start from the folder of the file that names
-them, and from the working directory in variables and arguments.
+Values come from layers, weakest first: the defaults below, the files named by a top-level `extends = \"base.toml\"` (or
+a list of files, where later ones win), the file itself, `OSS_RUN__SECTION__KEY` environment variables, and `--set
+section.key=value`. `--unset section.key` resets a key to its default. Lists are replaced; tables are merged key by key.
+A layer that sets a text source (`builtin`, `files`, `hub` or `source`) replaces the source of weaker layers, and
+`model.preset` replaces the architecture of weaker layers. Paths are relative to the directory of the file that contains
+them; in environment variables and arguments, they are relative to the working directory.
 ";
 
-/// The page, in Markdown: a table for each section, in the order of the types.
+/// The page in Markdown: a table per section, in the order of the types.
 pub fn reference() -> String {
     let mut page = String::from(INTRODUCTION);
     let schema = schema();
@@ -41,7 +41,7 @@ pub fn reference() -> String {
     page
 }
 
-/// The heading and table of one TOML table, and then those inside it.
+/// The heading and table of one TOML table, followed by those of the tables inside it.
 fn table(page: &mut String, path: &str, about: &str, shape: &Shape, in_list: bool) {
     let Shape::Table(fields) = shape else { return };
     let header = if in_list { format!("[[{path}]]") } else { format!("[{path}]") };
@@ -72,7 +72,7 @@ fn table(page: &mut String, path: &str, about: &str, shape: &Shape, in_list: boo
     }
 }
 
-/// What each word of an enum means, under the table that uses it.
+/// The meaning of each variant of an enum, below the table that uses it.
 fn choices(page: &mut String, fields: &[Field]) {
     for field in fields {
         let mut words = Vec::new();
@@ -97,7 +97,7 @@ fn collect_choices<'a>(shape: &'a Shape, into: &mut Vec<(&'a str, &'a str)>) {
     }
 }
 
-/// What may stand behind the `=`.
+/// The values a key accepts.
 fn value(shape: &Shape) -> String {
     let bounded = |bounds: &shape::Bounds| {
         let words = bounds.words();
@@ -105,7 +105,7 @@ fn value(shape: &Shape) -> String {
     };
     match shape {
         Shape::Integer(bounds) | Shape::Float(bounds) => bounded(bounds),
-        Shape::Map(_) => "a table of free keys".into(),
+        Shape::Map(_) => "a table with arbitrary keys".into(),
         Shape::Choice(choices) => {
             let names = choices.iter().map(|choice| format!("`\"{}\"`", choice.name));
             names.collect::<Vec<_>>().join(" \\| ")

@@ -1,23 +1,23 @@
-//! `[run]` and `[log]`: what a run is called, how it reports.
+//! `[run]` and `[log]`: the run's name, seed, notes and logging.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Who the run is, and how strictly it repeats.
+/// The run's name, seed and metadata.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Run {
-    /// Name of the run's folder under `runs/`; the experiment's file name unless set.
+    /// Name of the run's directory under `runs/`; defaults to the experiment's file name.
     pub name: Option<String>,
-    /// Seed of the initial weights, the order of the data and stochastic rounding.
+    /// Seed of weight initialization, data order and stochastic rounding.
     pub seed: u64,
-    /// Bit-identical repeats on the same machine, at some cost in speed on CUDA.
+    /// Make runs bit-for-bit repeatable on the same machine; somewhat slower on CUDA.
     pub deterministic: bool,
-    /// Free text kept in the manifest.
+    /// Free-form text stored in the manifest.
     pub notes: Option<String>,
-    /// Free `key = "value"` pairs kept in the manifest.
+    /// Free-form `key = "value"` pairs stored in the manifest.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -27,11 +27,11 @@ impl Default for Run {
     }
 }
 
-/// How often a line goes to `metrics.jsonl` and TensorBoard.
+/// Logging to `metrics.jsonl` and TensorBoard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Steps between two lines; the first and the last step are always logged.
+    /// Steps between log entries; the first and last steps are always logged.
     #[schemars(range(min = 1))]
     pub every_steps: u64,
 }

@@ -1,13 +1,13 @@
-//! The JSON Schema of an experiment file: for `oss-run schema`, for editors, and for this module's own checks.
+//! The JSON Schema of the experiment file: for `oss-run schema`, for editors and for validation in this crate.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::{Experiment, Sweep};
 
-/// The JSON Schema of an experiment file: every key with its meaning, bounds and default.
+/// The JSON Schema of the experiment file: every key with its description, bounds and default.
 ///
-/// Draft 7, which TOML editors (taplo, Even Better TOML) read.
+/// It uses draft 7, which TOML language servers (Taplo, Even Better TOML) support.
 pub fn schema() -> Value {
     let mut generator = SchemaSettings::draft07().into_generator();
     let sweep = generator.subschema_for::<Sweep>().to_value();
@@ -23,16 +23,16 @@ pub fn schema() -> Value {
     schema
 }
 
-/// `extends` names layers and is gone once they are merged, so it is no field of [`Experiment`]; nor is `[sweep]`, which
-/// makes many of one.
+/// `extends` names layers and is gone once they are merged, so it is not a field of [`Experiment`]; neither is
+/// `[sweep]`, which defines many experiments.
 fn extends() -> Value {
     json!({
-        "description": "Experiment files that this one starts from, relative to it; a later one wins over an earlier one.",
+        "description": "Experiment files to inherit from, relative to this file; later files override earlier ones.",
         "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
     })
 }
 
-/// TOML has no null: an optional value is a key left out.
+/// TOML has no null: an optional value is an omitted key.
 fn forget_null(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
@@ -61,7 +61,7 @@ fn forget_null(schema: &mut Value) {
     }
 }
 
-/// The defaults of a section's keys stand beside the keys; the whole section's would only repeat them.
+/// Defaults are listed per key; the default of a whole section would only repeat them.
 fn forget_section_defaults(schema: &mut Value) {
     match schema {
         Value::Object(object) => {

@@ -1,4 +1,4 @@
-//! What a key may hold: the JSON Schema compiled into the few kinds of value that an experiment file has.
+//! What a key accepts: the JSON Schema compiled into the few kinds of value that an experiment file contains.
 
 use std::sync::LazyLock;
 
@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 
 use super::schema;
 
-/// What a value must look like.
+/// The kind of value that a key accepts.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shape {
     /// A table with known keys.
     Table(Vec<Field>),
-    /// A table with free keys.
+    /// A table with arbitrary keys.
     Map(Box<Shape>),
     List {
         item: Box<Shape>,
@@ -19,13 +19,13 @@ pub(super) enum Shape {
         max_items: usize,
     },
     Integer(Bounds),
-    /// A float; integers are welcome too.
+    /// A float; integers are accepted too.
     Float(Bounds),
     Bool,
     Text,
-    /// Whatever another key takes.
+    /// Any value, such as one of another key.
     Any,
-    /// A string out of a list.
+    /// One of a fixed set of strings.
     Choice(Vec<Choice>),
     /// One of several shapes of different TOML types.
     Either(Vec<Shape>),
@@ -41,14 +41,14 @@ pub(super) struct Field {
     pub required: bool,
 }
 
-/// A value of an enum.
+/// A variant of an enum.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Choice {
     pub name: String,
     pub description: String,
 }
 
-/// Least and greatest values; `above` and `below` are excluded themselves.
+/// Bounds of a number; `min` and `max` are inclusive, `above` and `below` exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Bounds {
     pub min: Option<f64>,
@@ -58,7 +58,7 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// Whether `value` is a finite number within the bounds.
+    /// Whether `value` is finite and within the bounds.
     pub fn allow(&self, value: f64) -> bool {
         value.is_finite()
             && self.min.is_none_or(|least| value >= least)
@@ -67,7 +67,7 @@ impl Bounds {
             && self.below.is_none_or(|most| value < most)
     }
 
-    /// The bounds in words, such as `at least 1`; empty where there are none.
+    /// The bounds as text, such as `at least 1`; empty if there are none.
     pub fn words(&self) -> String {
         let parts = [
             self.min.map(|least| format!("at least {least}")),
@@ -114,7 +114,7 @@ impl Shape {
         }
     }
 
-    /// The table among the shapes that a key may have, or the shape itself.
+    /// The table among the shapes of a key, or the shape itself.
     pub fn table(&self) -> &Self {
         match self {
             Self::Either(shapes) => {
@@ -124,7 +124,7 @@ impl Shape {
         }
     }
 
-    /// The shape at the end of a path of keys.
+    /// The shape at a path of keys.
     pub fn at<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> Option<&Shape> {
         match keys.next() {
             None => Some(self),
@@ -135,7 +135,7 @@ impl Shape {
         }
     }
 
-    /// Whether a string can be right here.
+    /// Whether a string can be valid here.
     pub fn takes_text(&self) -> bool {
         match self {
             Self::Text | Self::Choice(_) => true,
@@ -144,7 +144,7 @@ impl Shape {
         }
     }
 
-    /// The kind of value in words, with its article.
+    /// The kind of value as text, with its article.
     pub fn words(&self) -> String {
         match self {
             Self::Table(_) | Self::Map(_) => "a table".into(),
@@ -218,7 +218,7 @@ fn compile(schema: &Value, root: &Value) -> Shape {
     }
 }
 
-/// Nothing but words about it.
+/// The schema has only annotations.
 fn allows_anything(schema: &Map<String, Value>) -> bool {
     schema.keys().all(|key| ["description", "title", "default"].contains(&key.as_str()))
 }
@@ -239,7 +239,7 @@ fn table(schema: &Value, root: &Value) -> Shape {
     Shape::Table(fields.collect())
 }
 
-/// A documented variant (`const`), or several that have no documentation (`enum`).
+/// A documented variant (`const`), or several undocumented ones (`enum`).
 fn choices_of(schema: &Value) -> Vec<Choice> {
     let description = text(schema, "description");
     let choice =
@@ -264,7 +264,7 @@ fn bounds(schema: &Value) -> Bounds {
     }
 }
 
-/// Bounds that the schema states, narrowed to what the Rust type and TOML's 64-bit integers hold.
+/// The bounds in the schema, narrowed to the Rust type and TOML's 64-bit integers.
 fn integer_bounds(schema: &Value) -> Bounds {
     let stated = bounds(schema);
     let most = match schema.get("format").and_then(Value::as_str) {

@@ -1,29 +1,29 @@
-//! `[sharding]`: how many ranks share the work, and how.
+//! `[sharding]`: number of ranks, and how the model is distributed over them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a model is spread over ranks.
+/// How training is distributed over ranks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sharding {
-    /// `none` runs on one device.
+    /// Parallelism strategy; `none` runs on one device.
     pub strategy: Strategy,
-    /// Number of ranks (one device each); under torchrun or SLURM, the number that these start.
+    /// Number of ranks, one device each. Under torchrun or SLURM, it must match the number of ranks launched.
     #[schemars(range(min = 1))]
     pub ranks: u64,
-    /// hsdp: ranks that hold one copy of the model together; the ranks of one machine unless set.
+    /// hsdp: number of ranks that one copy of the model is sharded over; defaults to the ranks of one machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub ranks_per_replica: Option<u64>,
-    /// Library that moves tensors between ranks.
+    pub shard_degree: Option<u64>,
+    /// Communication backend.
     pub backend: Backend,
-    /// Keep the optimizer's moments in host memory; they visit the GPU unit by unit at each step.
-    pub offload_optimizer: bool,
-    /// Longest wait of a rank for the others, at the start and in one exchange.
+    /// Keep the optimizer state in host memory and copy it to the GPU one layer at a time during each step.
+    pub optimizer_cpu_offload: bool,
+    /// Maximum time to wait for other ranks, at startup and in each collective.
     #[schemars(range(min = 1))]
     pub timeout_seconds: u64,
-    /// How often all ranks are started again, from the last good checkpoint, after one has died.
+    /// How many times to restart all ranks from the last good checkpoint after a rank has died.
     pub max_restarts: u64,
 }
 
@@ -32,36 +32,36 @@ impl Default for Sharding {
         Self {
             strategy: Strategy::None,
             ranks: 1,
-            ranks_per_replica: None,
+            shard_degree: None,
             backend: Backend::Auto,
-            offload_optimizer: false,
+            optimizer_cpu_offload: false,
             timeout_seconds: 600,
             max_restarts: 0,
         }
     }
 }
 
-/// What each rank holds.
+/// What each rank stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
-    /// One device holds everything.
+    /// One device stores everything.
     None,
-    /// Every rank holds the whole model.
+    /// Every rank stores the whole model.
     Ddp,
-    /// Every rank holds one slice of parameters, gradients and optimizer state.
+    /// Every rank stores one shard of the parameters, gradients and optimizer state.
     Fsdp,
-    /// Sharded inside a machine, replicated across machines.
+    /// Sharded within a machine, replicated across machines.
     Hsdp,
 }
 
-/// Library that moves tensors between ranks.
+/// Communication backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
-    /// NCCL on GPUs, Gloo on CPU.
+    /// NCCL on GPUs, Gloo on the CPU.
     Auto,
-    /// NVIDIA's collectives, GPUs only.
+    /// NVIDIA's collectives, GPU only.
     Nccl,
     /// Collectives on the CPU.
     Gloo,

@@ -1,8 +1,8 @@
-//! Sizes of files as people write them.
+//! File sizes in human-readable form.
 
-/// Bytes in a size such as `"5GB"`, `"512 MiB"` or `"1000000"`; `None` where it cannot be read or is zero.
+/// Number of bytes in a size such as `"5GB"`, `"512 MiB"` or `"1000000"`; `None` if it is invalid or zero.
 ///
-/// `kB`, `MB`, `GB`, `TB` are powers of 1000; `KiB`, `MiB`, `GiB`, `TiB` powers of 1024. Case does not matter.
+/// `kB`, `MB`, `GB`, `TB` are powers of 1000; `KiB`, `MiB`, `GiB`, `TiB` are powers of 1024. Case does not matter.
 pub fn parse_bytes(size: &str) -> Option<u64> {
     let size = size.trim();
     let unit_start = size.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(size.len());
@@ -23,7 +23,7 @@ pub fn parse_bytes(size: &str) -> Option<u64> {
         Ok(whole) => whole.checked_mul(unit_bytes)?,
         Err(_) => {
             let bytes = number.parse::<f64>().ok()? * unit_bytes as f64;
-            // Beyond 2^53 a float no longer counts single bytes; no file is that large.
+            // Beyond 2^53, a float cannot represent every byte count; no file is that large.
             (bytes < 2_f64.powi(53)).then_some(bytes as u64)?
         }
     };

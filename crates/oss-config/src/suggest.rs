@@ -1,8 +1,8 @@
-//! The nearest valid word to a mistyped one.
+//! Spelling suggestions.
 
 use strsim::{jaro_winkler, osa_distance};
 
-/// The valid words nearest to `typed`, likeliest first: several where they are equally near, none where all are far.
+/// The valid words closest to `typed`, most likely first: several if they are equally close, none if all are too far.
 pub fn nearest<'a>(typed: &str, valid: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let typed = folded(typed);
     let near = valid.into_iter().filter_map(|word| {
@@ -18,7 +18,7 @@ pub fn nearest<'a>(typed: &str, valid: impl IntoIterator<Item = &'a str>) -> Vec
     best
 }
 
-/// Case and the kind of dash are no difference worth counting.
+/// Ignores case and the kind of dash.
 fn folded(word: &str) -> String {
     word.to_lowercase().replace('-', "_")
 }

@@ -1,15 +1,15 @@
-//! What needs an environment of its own choosing.
+//! Tests that need a controlled environment.
 
 use std::{fs, path::PathBuf};
 
 use super::{
     ExperimentErrors, Overrides, Resolved, SetBy,
-    conform::Report,
     load::load_with,
     shape::{self, Shape},
+    validate::Report,
 };
 
-/// Loads a file that says only where the text comes from, under the given environment.
+/// Loads a file that only names its text source, with the given environment.
 fn under(variables: &[(&str, &str)], set: &[&str]) -> Result<Resolved, ExperimentErrors> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file: PathBuf = folder.path().join("e.toml");
@@ -26,7 +26,7 @@ fn variables_win_over_files_and_lose_to_arguments() {
         ("OSS_RUN__TRAIN__STEPS", "600"),
         ("OSS_RUN__OPTIMIZER__LR", "3e-4"),
         ("OSS_RUN__RUN__NAME", "2024"),
-        ("OSS_RUN__DATASET__VALIDATION__SHARE", "0.2"),
+        ("OSS_RUN__DATASET__VALIDATION__FRACTION", "0.2"),
         ("OSS_RUN__RUN__LABELS__TEAM", "blue sky"),
         ("OSS_RUN_LOG", "debug"),
     ];
@@ -35,7 +35,7 @@ fn variables_win_over_files_and_lose_to_arguments() {
     assert_eq!(experiment.train.steps, 600);
     assert_eq!(experiment.optimizer.lr, 1e-4);
     assert_eq!(experiment.run.name.as_deref(), Some("2024"));
-    assert_eq!(experiment.dataset.validation.share, 0.2);
+    assert_eq!(experiment.dataset.validation.fraction, 0.2);
     assert_eq!(experiment.run.labels["team"], "blue sky");
     let variable = SetBy::Environment { variable: "OSS_RUN__TRAIN__STEPS".into() };
     assert_eq!(*resolved.provenance.of("train.steps"), variable);
@@ -53,10 +53,10 @@ fn wrong_variables_go_by_their_names() {
     let errors = under(&variables, &[]).expect_err("all of them are wrong");
     insta::assert_snapshot!(errors, @r#"
     the experiment has 5 problems
-    environment variable OSS_RUN__DATASET__FILES: unclosed array, expected `]`; write it as TOML, such as ["a.txt"]; on a command line between '...', or the shell takes the quotes
-    environment variable OSS_RUN__EXTENDS: unknown key `extends`; only a file can extend files: write it there
-    environment variable OSS_RUN__SHARDING__RANKS: `sharding.ranks` must be an integer, not a string; leave it out for the default, 1
-    environment variable OSS_RUN__TRAIN__PRECISION: `train.precision` cannot be "bf15"; did you mean "bf16"? it is one of f32, bf16, f16
+    environment variable OSS_RUN__DATASET__FILES: unclosed array, expected `]`; write it as TOML, such as ["a.txt"]; on the command line, quote it with '...' so that the shell keeps the inner quotes
+    environment variable OSS_RUN__EXTENDS: unknown key `extends`; only a file can use `extends`: write it there
+    environment variable OSS_RUN__SHARDING__RANKS: `sharding.ranks` must be an integer, not a string; omit it to use the default, 1
+    environment variable OSS_RUN__TRAIN__PRECISION: `train.precision` cannot be "bf15"; did you mean "bf16"? expected one of f32, bf16, f16
     environment variable OSS_RUN__TRAIN__STEPZ: unknown key `stepz` in [train]; did you mean `steps`?
     "#);
 }

@@ -3,38 +3,39 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Devices that go by a name; `cuda:N` is the N-th GPU.
+/// Devices available by name; `cuda:N` is the Nth GPU.
 pub const DEVICES: [&str; 3] = ["auto", "cpu", "cuda"];
 
-/// AdamW (arXiv:1711.05101) or Muon, and the clipping before it.
+/// AdamW (arXiv:1711.05101) or Muon, and gradient clipping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
-    /// Which optimizer.
+    /// Optimizer to use.
     pub kind: OptimizerKind,
-    /// Peak learning rate, of Muon's steps too: they are as long as AdamW's.
+    /// Peak learning rate. Muon's updates are scaled to the size of AdamW's, so the same values apply to both.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr: f64,
-    /// Decay of Muon's momentum; 0.95 unless set. `betas` and `eps` are those of what AdamW steps.
+    /// Momentum of Muon; defaults to 0.95. `betas` and `eps` apply to the parameters that AdamW updates.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub momentum: Option<f64>,
-    /// Decay of the first and second moments.
+    /// Decay rates of the first and second moments.
     #[schemars(inner(range(min = 0.0, max = 1.0)))]
     pub betas: [f64; 2],
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub eps: f64,
-    /// Decoupled weight decay of matrices; norms, biases and sinks have none.
+    /// Decoupled weight decay of the matrices; norms, biases and sinks are not decayed.
     #[schemars(range(min = 0.0))]
     pub weight_decay: f64,
-    /// Global gradient norm above which gradients are scaled down; 0 never clips. 1 unless set with `update = "step"`.
+    /// Maximum global gradient norm, above which gradients are scaled down; 0 disables clipping. With `update = "step"`
+    /// it defaults to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
     pub max_grad_norm: Option<f64>,
-    /// Numbers in which the moments of the matrices are kept, two or Muon's one; those of norms, biases, sinks and router
-    /// are f32.
-    pub state: StatePrecision,
+    /// Storage dtype of the optimizer state of the matrices (AdamW's two moments, Muon's one); for norms, biases, sinks
+    /// and routers it is f32.
+    pub state_dtype: StateDtype,
     /// When weights are updated.
     pub update: Update,
 }
@@ -49,19 +50,19 @@ impl Default for Optimizer {
             eps: 1e-8,
             weight_decay: 0.1,
             max_grad_norm: None,
-            state: StatePrecision::F32,
+            state_dtype: StateDtype::F32,
             update: Update::Step,
         }
     }
 }
 
 impl Optimizer {
-    /// Decay of the momentum; none where the optimizer has none.
+    /// The momentum, or `None` if the optimizer has none.
     pub fn momentum(&self) -> Option<f64> {
         self.kind.expects().momentum.map(|usual| self.momentum.unwrap_or(usual))
     }
 
-    /// The global gradient norm to clip to; none where gradients are not clipped by it.
+    /// The global gradient norm to clip to, or `None` if gradients are not clipped by it.
     pub fn clip_norm(&self) -> Option<f64> {
         let norm = match self.update {
             Update::Step => self.max_grad_norm.unwrap_or(1.0),
@@ -71,16 +72,16 @@ impl Optimizer {
     }
 }
 
-/// Numbers in which the optimizer's moments are kept between steps; Muon keeps half the bytes of the blocks' matrices.
+/// Storage dtype of the optimizer state between steps. Muon needs half as many bytes for the matrices of the blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum StatePrecision {
-    /// 8 bytes a parameter.
+pub enum StateDtype {
+    /// 8 bytes per parameter.
     #[serde(rename = "f32")]
     F32,
-    /// 4 bytes a parameter, rounded at random.
+    /// 4 bytes per parameter, stochastically rounded.
     #[serde(rename = "bf16")]
     Bf16,
-    /// 2 bytes a parameter: codes of 8 bits, rounded at random, with one scale for each block of 256.
+    /// 2 bytes per parameter: 8-bit codes, stochastically rounded, with one scale per block of 256.
     #[serde(rename = "8bit")]
     EightBit,
 }
@@ -89,36 +90,36 @@ pub enum StatePrecision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Update {
-    /// Once all gradients are there, clipped by their global norm.
+    /// After the backward pass, with gradients clipped by their global norm.
     Step,
-    /// In the backward pass, each layer as soon as its gradient is complete, so that only one or two layers' gradients
-    /// are held. Each tensor's step is shortened where its gradient exceeds what the second moment expects; Muon's have
-    /// one length anyway.
+    /// During the backward pass: each layer as soon as its gradient is complete, so that only one or two layers'
+    /// gradients are in memory. An AdamW update is scaled down in each tensor whose gradient exceeds what the second
+    /// moment predicts; Muon's updates have a fixed size anyway.
     InBackward,
 }
 
-/// Optimizers.
+/// Available optimizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// Adam with decoupled weight decay.
     Adamw,
-    /// Steps along the nearest orthogonal matrix to the momentum, for the matrices of the blocks; AdamW for the embedding,
-    /// the head, routers, norms, biases and sinks. It keeps one moment of the matrices instead of two.
+    /// Updates the matrices of the blocks by their orthogonalized momentum; AdamW updates the embedding, the output
+    /// head, routers, norms, biases and sinks. It stores one moment per matrix instead of two.
     Muon,
 }
 
-/// What an optimizer expects of its hyperparameters.
+/// Plausible hyperparameters of an optimizer.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpectedHyperparameters {
-    /// Decay of the momentum unless set; none where there is no momentum.
+    /// Default momentum, or `None` if the optimizer has none.
     pub momentum: Option<f64>,
-    /// A peak learning rate above this has never trained a transformer.
+    /// A peak learning rate above this is almost certainly a mistake.
     pub highest_lr: f64,
 }
 
 impl OptimizerKind {
-    /// What it expects of its hyperparameters.
+    /// Its plausible hyperparameters.
     pub fn expects(self) -> ExpectedHyperparameters {
         match self {
             Self::Adamw => ExpectedHyperparameters { momentum: None, highest_lr: 1e-2 },
@@ -127,20 +128,20 @@ impl OptimizerKind {
     }
 }
 
-/// The learning rate over the steps.
+/// The learning rate schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
-    /// Shape of the curve after the warm-up.
+    /// Shape of the schedule after warmup.
     pub kind: ScheduleKind,
-    /// Steps of linear warm-up from 0.
+    /// Number of linear warmup steps, starting from 0.
     pub warmup_steps: u64,
-    /// cosine, linear: the step at which the decay ends (`train.steps` unless set).
-    /// wsd: how many last steps decay (a fifth of `train.steps` unless set).
+    /// cosine and linear: step at which the decay ends (defaults to `train.steps`).
+    /// wsd: length of the final decay in steps (defaults to a fifth of `train.steps`).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub decay_steps: Option<u64>,
-    /// The last learning rate, as a share of the peak.
+    /// Final learning rate as a fraction of the peak.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_lr_ratio: f64,
 }
@@ -151,57 +152,58 @@ impl Default for Schedule {
     }
 }
 
-/// Shapes of the learning rate.
+/// Learning rate schedules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
-    /// Half a cosine from the peak to the least.
+    /// Cosine decay from the peak to the minimum.
     Cosine,
-    /// Warm-up, stable, then a linear decay at the end.
+    /// Warmup, stable, then linear decay at the end.
     Wsd,
-    /// A straight line from the peak to the least.
+    /// Linear decay from the peak to the minimum.
     Linear,
-    /// The peak, always.
+    /// The peak throughout, after warmup.
     Constant,
 }
 
-/// One training run.
+/// The training loop: steps, batches, precision and device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
-    /// Optimizer steps in all: a target, which may be raised later.
+    /// Total number of optimizer steps. It can be raised later to continue a finished run.
     #[schemars(range(min = 1))]
     pub steps: u64,
-    /// Sequences of one optimizer step, over all ranks.
+    /// Sequences per optimizer step, across all ranks.
     #[schemars(range(min = 1))]
     pub global_batch_size: i64,
-    /// Sequences that one rank passes through the model at once; the rest is accumulated.
+    /// Sequences per forward and backward pass on each rank; gradients are accumulated over the rest of the batch.
     #[schemars(range(min = 1))]
     pub micro_batch_size: i64,
-    /// T: predicted tokens of one sequence.
+    /// T: tokens predicted per sequence.
     #[schemars(range(min = 1))]
     pub sequence_length: i64,
-    /// Numbers used in the matrix products.
+    /// Dtype of the matrix products.
     pub precision: Precision,
-    /// Numbers in which the matrices are kept; norms, biases, sinks and router are f32.
-    pub weights: StoredWeights,
-    /// Keep only each block's input for the backward pass and compute the rest again.
-    pub recompute: bool,
-    /// Tokens see only their own document.
+    /// Storage dtype of the matrices; norms, biases, sinks and routers are f32.
+    pub param_dtype: ParamDtype,
+    /// Activation checkpointing: keep only the input of each block, and recompute the rest in the backward pass.
+    pub activation_checkpointing: bool,
+    /// Restrict attention to tokens of the same document.
     pub document_mask: bool,
-    /// Weight of the load-balancing loss; 0.1 when training from scratch and 0 after `model.init_from`, unless set.
+    /// Coefficient of the router's load-balancing loss; defaults to 0.1 when training from scratch, and to 0 with
+    /// `model.init_from`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
-    pub balance_loss: Option<f64>,
-    /// What a NaN or infinite loss does.
+    pub router_aux_loss_coef: Option<f64>,
+    /// What to do when the loss is NaN or infinite.
     pub non_finite: NonFinite,
-    /// Stop with a checkpoint (exit 75) after so many minutes.
+    /// Stop after this many minutes, with a checkpoint and exit status 75.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_minutes: Option<f64>,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// CPU threads of a rank; every core unless set.
+    /// CPU threads per rank; defaults to all cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub threads: Option<usize>,
@@ -215,10 +217,10 @@ impl Default for Train {
             micro_batch_size: 1,
             sequence_length: 512,
             precision: Precision::F32,
-            weights: StoredWeights::F32,
-            recompute: false,
+            param_dtype: ParamDtype::F32,
+            activation_checkpointing: false,
             document_mask: false,
-            balance_loss: None,
+            router_aux_loss_coef: None,
             non_finite: NonFinite::Stop,
             max_minutes: None,
             device: "auto".into(),
@@ -228,61 +230,61 @@ impl Default for Train {
 }
 
 impl Train {
-    /// Weight of the load-balancing loss; where unset, it is on when training `from_scratch`.
-    pub fn balance_loss(&self, from_scratch: bool) -> f64 {
-        self.balance_loss.unwrap_or(if from_scratch { 0.1 } else { 0.0 })
+    /// Coefficient of the load-balancing loss; if unset, it is on when training `from_scratch`.
+    pub fn router_aux_loss_coef(&self, from_scratch: bool) -> f64 {
+        self.router_aux_loss_coef.unwrap_or(if from_scratch { 0.1 } else { 0.0 })
     }
 }
 
-/// Numbers used in the matrix products.
+/// Dtypes of the matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats throughout.
     F32,
-    /// bfloat16 products.
+    /// bfloat16 matrix products.
     Bf16,
-    /// Half-precision products with dynamic loss scaling.
+    /// float16 matrix products with dynamic loss scaling.
     F16,
 }
 
-/// Numbers in which weights are kept between steps.
+/// Storage dtypes of weights between steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum StoredWeights {
-    /// 32-bit floats; narrower products take a copy.
+pub enum ParamDtype {
+    /// 32-bit floats, copied to a narrower dtype for products in that dtype.
     F32,
-    /// bfloat16 and nothing else, rounded at random after each step, so that small steps count on average.
+    /// bfloat16 without an f32 master copy; stochastically rounded after each step, so that small updates are not lost.
     Bf16,
 }
 
-/// What a NaN or infinite loss does.
+/// What to do when the loss is NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NonFinite {
-    /// The run stops, naming the step, the batch and the last good checkpoint.
+    /// Stop the run and report the step, the batch and the last good checkpoint.
     Stop,
-    /// The step leaves the weights alone, and is counted.
+    /// Skip the update and count the skipped step.
     Skip,
 }
 
-/// When checkpoints are written and which are kept.
+/// When checkpoints are written, and which ones are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checkpoint {
     /// Steps between checkpoints; the last step always has one.
     #[schemars(range(min = 1))]
     pub every_steps: u64,
-    /// How many of the newest are kept.
+    /// Number of most recent checkpoints to keep.
     #[schemars(range(min = 1))]
     pub keep_last: u64,
-    /// Steps whose multiples are kept for good.
+    /// Keep checkpoints at multiples of this step permanently.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub keep_every: Option<u64>,
-    /// Keep the checkpoint with the lowest validation loss.
+    /// Also keep the checkpoint with the lowest validation loss.
     pub keep_best: bool,
-    /// Train on while a checkpoint is written, at the cost of a copy of the state in host memory.
+    /// Continue training while a checkpoint is written, at the cost of a copy of the state in host memory.
     pub background: bool,
 }
 

@@ -1,7 +1,7 @@
-//! The order of training data: every sample a pure function of (seed, global sample index).
+//! The order of the training data: every sample is a pure function of (seed, global sample index).
 //!
-//! A source's tokens are cut into windows of T + 1 tokens, T apart, and visited in another order each epoch. Sources
-//! take turns by weight.
+//! The tokens of a source are cut into windows of T + 1 tokens with a stride of T, and visited in a different order in
+//! each epoch. Sources take turns according to their weights.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use oss_config::error::UserError;
 use super::permutation::Permutation;
 use super::token_file::TokenFile;
 
-/// Training samples in their order.
+/// Training samples in order.
 #[derive(Debug)]
 pub struct Batches {
     sources: Vec<Source>,
@@ -22,17 +22,17 @@ pub struct Batches {
 
 #[derive(Debug)]
 struct Source {
-    /// Share of the samples; all shares sum to 1.
+    /// Fraction of the samples; the fractions add up to 1.
     share: f64,
     tokens: Arc<TokenFile>,
     windows: u64,
 }
 
 impl Batches {
-    /// Samples of `sequence_length` predictions from sources with their relative weights.
+    /// Samples of `sequence_length` predictions from sources with relative weights.
     ///
     /// # Errors
-    /// When a source is shorter than one window.
+    /// If a source is shorter than one window.
     pub fn new(sources: Vec<(f64, Arc<TokenFile>)>, seed: u64, sequence_length: usize) -> Result<Self> {
         let total: f64 = sources.iter().map(|(weight, _)| weight).sum();
         let sources = sources
@@ -42,12 +42,12 @@ impl Batches {
                 ensure!(
                     windows > 0,
                     UserError::failed(format!(
-                        "{} holds {} tokens, less than one window of train.sequence_length + 1 = {}",
+                        "{} has {} tokens, less than one window of train.sequence_length + 1 = {}",
                         tokens.path().display(),
                         tokens.len(),
                         sequence_length + 1
                     ))
-                    .hint("lower train.sequence_length or give more text")
+                    .hint("lower train.sequence_length or add more text")
                 );
                 Ok(Source { share: weight / total, tokens, windows })
             })
@@ -66,7 +66,7 @@ impl Batches {
         source.tokens[start..=start + self.sequence_length].iter().map(|&token| i64::from(token)).collect()
     }
 
-    /// Whose turn a sample is, and how many that source had before.
+    /// The source of a sample, and how many samples that source had before.
     fn turn(&self, global_index: u64) -> (usize, u64) {
         if self.sources.len() == 1 {
             return (0, global_index);
@@ -84,9 +84,9 @@ impl Batches {
     }
 }
 
-/// Smooth weighted round-robin: at each sample the source that is furthest behind its share goes.
+/// Smooth weighted round-robin: each sample comes from the source that is furthest behind its fraction.
 ///
-/// The state is a memo: it follows from the number of samples alone, and walking back starts again at 0.
+/// The state is a cache: it follows from the number of samples alone, and going back restarts from 0.
 #[derive(Debug)]
 struct Turns {
     next: u64,
@@ -101,7 +101,7 @@ impl Turns {
     fn take(&mut self, sources: &[Source]) -> (u64, (usize, u64)) {
         let at = self.next;
         let behind = |number: &usize| sources[*number].share * (at + 1) as f64 - self.taken[*number] as f64;
-        // The first of equals goes, whatever their number.
+        // Ties go to the first source, however many there are.
         let number = (0..sources.len())
             .reduce(|best, number| if behind(&number) > behind(&best) { number } else { best })
             .unwrap_or(0);
@@ -183,6 +183,6 @@ mod tests {
         std::fs::write(&path, [0; 16]).unwrap();
         let error =
             Batches::new(vec![(1.0, Arc::new(TokenFile::open(&path, 4).unwrap()))], 0, 4).unwrap_err();
-        assert_eq!(ErrorReport::of(error).hints, ["lower train.sequence_length or give more text"]);
+        assert_eq!(ErrorReport::of(error).hints, ["lower train.sequence_length or add more text"]);
     }
 }

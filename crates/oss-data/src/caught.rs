@@ -1,11 +1,11 @@
-//! Panics of the crates that read other people's files, as errors.
+//! Converts panics of crates that parse untrusted files into errors.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What `read` returns, or what it panicked with: `tokenizers` and `parquet` do so on some damaged files.
+/// Runs `read` and turns a panic into an error: `tokenizers` and `parquet` panic on some damaged files.
 ///
-/// After a panic, whatever `read` was changing must not be used again.
+/// After a panic, do not use anything that `read` was modifying.
 pub(super) fn caught<T>(read: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(read)).map_err(|panic| message(&*panic))
 }

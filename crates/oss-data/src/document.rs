@@ -3,8 +3,8 @@
 /// One document of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// The text, as it was read.
+    /// The text, exactly as read.
     pub text: String,
-    /// Where it came from, for messages: `file:line`, `file row N`, or a generated story's number.
+    /// Where it came from, for messages: `file:line`, `file row N`, or the number of a generated story.
     pub place: String,
 }

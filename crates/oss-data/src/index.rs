@@ -1,4 +1,4 @@
-//! What a directory of prepared tokens holds, and how damage to it is found.
+//! The contents of a directory of prepared tokens, and how damage is detected.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +16,7 @@ use oss_runs::storage;
 /// Version of the layout of a prepared directory.
 const FORMAT: u32 = 1;
 
-/// Of fewer documents, a share that is held out may well be none.
+/// With fewer documents than this, a held-out fraction may well be empty.
 const FEW_DOCUMENTS: u64 = 100;
 
 pub(super) const INDEX: &str = "index.json";
@@ -29,10 +29,10 @@ pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub enum PreparedError {
     /// There is no index.
     Missing {
-        /// Where it would be.
+        /// The directory.
         dir: PathBuf,
     },
-    /// Another version of the program wrote the index.
+    /// The index was written by another version of the program.
     Format {
         /// The index.
         path: PathBuf,
@@ -46,11 +46,11 @@ pub enum PreparedError {
         /// How it differs.
         reason: String,
     },
-    /// The system does not give a file.
+    /// A file cannot be read.
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -58,21 +58,19 @@ pub enum PreparedError {
 impl From<PreparedError> for UserError {
     fn from(error: PreparedError) -> Self {
         match error {
-            PreparedError::Missing { dir } => {
-                Self::failed(format!("nothing is prepared in {}", dir.display()))
-                    .hint("run `oss-run run EXPERIMENT.toml --until prepare`")
-            }
+            PreparedError::Missing { dir } => Self::failed(format!("no prepared data in {}", dir.display()))
+                .hint("run `oss-run run EXPERIMENT.toml --until prepare`"),
             PreparedError::Format { path, found } => Self::failed(format!(
-                "{} was written in format {found}, and this program reads {FORMAT}",
+                "{} has format {found}, but this program reads format {FORMAT}",
                 path.display()
             ))
-            .hint("run again with `--force prepare`"),
+            .hint("rerun with `--force prepare`"),
             PreparedError::Damaged { path, reason } => {
                 Self::failed(format!("{} is damaged: {reason}", path.display()))
-                    .hint("delete its directory, or run again with `--force prepare`")
+                    .hint("delete its directory, or rerun with `--force prepare`")
             }
             PreparedError::Read { path, source } => Self::failed(format!("cannot read {}", path.display()))
-                .hint("run again with `--force prepare`")
+                .hint("rerun with `--force prepare`")
                 .because(source),
         }
     }
@@ -87,26 +85,26 @@ fn damaged(path: &Path, reason: impl Into<String>) -> PreparedError {
 /// One side of the split.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Documents that are not empty.
+    /// Number of nonempty documents.
     pub documents: u64,
-    /// Token ids, the end-of-text after each document included.
+    /// Number of tokens, including the end-of-text after each document.
     pub tokens: u64,
-    /// Bytes of the documents' text in UTF-8, which losses per byte are taken over.
+    /// Size of the documents in UTF-8 bytes, for losses per byte.
     pub text_bytes: u64,
-    /// blake3 of the token file, in hexadecimal.
+    /// BLAKE3 hash of the token file, in hexadecimal.
     pub digest: String,
 }
 
-/// Which tokenizer made the tokens.
+/// The tokenizer that produced the tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenizerRecord {
-    /// The name of a built-in one, or `tokenizer.json`, which then lies beside the tokens.
+    /// The name of a built-in tokenizer, or `tokenizer.json`, which is then stored next to the tokens.
     pub name: String,
     /// [`Tokenizer::digest`].
     pub digest: String,
-    /// One more than its largest id; no token reaches it.
+    /// One more than its largest ID; no token reaches it.
     pub vocab_size: i64,
-    /// The id that closes every document.
+    /// The ID that ends every document.
     pub end_of_text: u32,
 }
 
@@ -115,22 +113,22 @@ pub struct TokenizerRecord {
 pub struct Index {
     /// Version of the layout.
     pub format: u32,
-    /// What the text is, in words.
+    /// Description of the text.
     pub source: String,
     /// The tokenizer.
     pub tokenizer: TokenizerRecord,
-    /// Share of the documents that was held out.
+    /// Fraction of the documents that was held out.
     pub validation_share: f64,
     /// `train.bin`.
     pub train: Part,
     /// `val.bin`.
     pub validation: Part,
-    /// blake3 of this file with an empty checksum.
+    /// BLAKE3 hash of this file with an empty checksum.
     checksum: String,
 }
 
 impl Part {
-    /// Bytes of text that a token stands for, on average: turns a loss a token into one a byte.
+    /// Average number of bytes of text per token; converts loss per token to loss per byte.
     pub fn bytes_per_token(&self) -> f64 {
         self.text_bytes as f64 / self.tokens.max(1) as f64
     }
@@ -159,12 +157,12 @@ impl Index {
 
     fn digest(&self) -> String {
         let unsigned = Self { checksum: String::new(), ..self.clone() };
-        // Plain structs of numbers and strings always serialise.
+        // Plain structs of numbers and strings always serialize.
         let text = serde_json::to_string(&unsigned).unwrap_or_default();
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
-    /// Reads and checks `index.json` in `dir`.
+    /// Loads and checks `index.json` in `dir`.
     pub fn read(dir: &Path) -> Result<Self, PreparedError> {
         let path = dir.join(INDEX);
         let text = match std::fs::read_to_string(&path) {
@@ -179,7 +177,7 @@ impl Index {
         match value["format"].as_u64().map(u32::try_from) {
             Some(Ok(FORMAT)) => {}
             Some(Ok(found)) => return Err(PreparedError::Format { path, found }),
-            _ => return Err(damaged(&path, "it names no format")),
+            _ => return Err(damaged(&path, "it has no format")),
         }
         let index: Self = serde_json::from_value(value).map_err(|error| damaged(&path, error.to_string()))?;
         if index.checksum != index.digest() {
@@ -189,8 +187,8 @@ impl Index {
     }
 }
 
-/// A directory of prepared tokens: `train.bin`, `val.bin`, `index.json`, and `tokenizer.json` where the tokenizer is
-/// not built in.
+/// A directory of prepared tokens: `train.bin`, `val.bin`, `index.json`, and `tokenizer.json` if the tokenizer is not
+/// built in.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     dir: PathBuf,
@@ -198,10 +196,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Opens `dir`, checking its index and the lengths of its files; see [`Prepared::verify`] for their contents.
+    /// Opens `dir` and checks its index and the lengths of its files; see [`Prepared::verify`] for their contents.
     ///
     /// # Errors
-    /// [`PreparedError::Missing`] where nothing was prepared; otherwise the file that is wrong and what to do.
+    /// [`PreparedError::Missing`] if nothing was prepared; otherwise the file that is wrong, with a hint.
     pub fn open(dir: &Path) -> Result<Self, PreparedError> {
         let dir = storage::current(dir);
         let prepared = Self { index: Index::read(&dir)?, dir };
@@ -210,7 +208,7 @@ impl Prepared {
             match std::fs::metadata(&path) {
                 Ok(found) if found.len() == written => {}
                 Ok(found) => {
-                    let reason = format!("it has {} bytes where {written} were written", found.len());
+                    let reason = format!("it has {} bytes instead of {written}", found.len());
                     return Err(damaged(&path, reason));
                 }
                 Err(source) => return Err(PreparedError::Read { path, source }),
@@ -219,11 +217,11 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// Reads every token and compares the digests with the index; the files are streamed, not mapped, so that memory
-    /// stays flat.
+    /// Reads all tokens and compares their digests with the index. The files are streamed, not mapped, so memory use
+    /// stays constant.
     ///
     /// # Errors
-    /// [`PreparedError::Damaged`], naming the file.
+    /// [`PreparedError::Damaged`] with the damaged file.
     pub fn verify(&self) -> Result<(), PreparedError> {
         for (path, part) in self.parts() {
             let mut hasher = blake3::Hasher::new();
@@ -232,7 +230,7 @@ impl Prepared {
                 return Err(PreparedError::Read { path, source });
             }
             if hasher.finalize().to_hex().as_str() != part.digest {
-                return Err(damaged(&path, "its digest is not the one in index.json"));
+                return Err(damaged(&path, "its digest does not match index.json"));
             }
         }
         Ok(())
@@ -243,47 +241,47 @@ impl Prepared {
         &self.dir
     }
 
-    /// What the directory holds.
+    /// The index.
     pub fn index(&self) -> &Index {
         &self.index
     }
 
-    /// Tokens to train on.
+    /// The training tokens.
     ///
     /// # Errors
-    /// When the file cannot be mapped.
+    /// If the file cannot be mapped.
     pub fn train(&self) -> Result<TokenFile> {
         TokenFile::open(&self.dir.join(TRAIN), self.index.train.tokens)
     }
 
-    /// Tokens held out.
+    /// The validation tokens.
     ///
     /// # Errors
-    /// When the file cannot be mapped.
+    /// If the file cannot be mapped.
     pub fn val(&self) -> Result<TokenFile> {
         TokenFile::open(&self.dir.join(VALIDATION), self.index.validation.tokens)
     }
 
-    /// Checks that the tokens held out fill at least one window of `sequence_length` predictions.
+    /// Checks that the validation tokens fill at least one window of `sequence_length` predictions.
     ///
     /// # Errors
-    /// How many there are, and which values to change.
+    /// If they do not; the error says how many tokens there are and which values to change.
     pub fn require_validation(&self, sequence_length: usize) -> Result<()> {
         let Index { source, train, validation, .. } = &self.index;
         let all = train.documents + validation.documents;
-        // Whole documents are held out, so of a few it may be none.
+        // Whole documents are held out, so with few documents there may be none.
         let fix = match validation.documents {
             0 if all == 1 => {
-                "its text is one document, which is held out whole or not at all: divide it by lines of \
-                 dataset.separator (\"\" is an empty line), or name validation text of its own in \
-                 dataset.validation.files"
+                "its text is a single document, and documents are not split between training and validation: split it \
+                 by lines of dataset.separator (\"\" is an empty line), or set dataset.validation.files to separate \
+                 validation text"
                     .to_owned()
             }
             held if held < all && all < FEW_DOCUMENTS => format!(
-                "{held} of its {all} documents are held out: raise dataset.validation.share, divide the text into \
-                 more documents by lines of dataset.separator, or name validation text of its own"
+                "{held} of its {all} documents are held out: raise dataset.validation.fraction, split the text into \
+                 more documents by lines of dataset.separator, or add separate validation text"
             ),
-            _ => "raise dataset.validation.share, name validation text of its own, or lower \
+            _ => "raise dataset.validation.fraction, add separate validation text, or lower \
                   train.sequence_length"
                 .to_owned(),
         };
@@ -300,10 +298,10 @@ impl Prepared {
         Ok(())
     }
 
-    /// The tokenizer that made these tokens.
+    /// The tokenizer that produced these tokens.
     ///
     /// # Errors
-    /// When its file is missing, or is not the one that the index names.
+    /// If its file is missing, or is not the one recorded in the index.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let recorded = &self.index.tokenizer;
         let path = self.dir.join(TOKENIZER);
@@ -313,7 +311,7 @@ impl Prepared {
             Tokenizer::load(&TokenizerChoice::Named(recorded.name.clone()))?
         };
         if tokenizer.digest() != recorded.digest {
-            let reason = format!("{} is not the tokenizer that made the tokens", recorded.name);
+            let reason = format!("{} is not the tokenizer that produced the tokens", recorded.name);
             return Err(damaged(&path, reason).into());
         }
         Ok(tokenizer)

@@ -1,4 +1,4 @@
-//! Text to tokens to batches.
+//! From text to tokens to batches.
 #![deny(unsafe_code)]
 
 mod batches;
@@ -18,4 +18,4 @@ pub use document::Document;
 pub use index::{Index, Part, Prepared, PreparedError, TokenizerRecord};
 pub use prepare::{PrepareOptions, PrepareProgress, prepare_source, recover};
 pub use token_file::TokenFile;
-pub use tokenizer::{SpecialIds, Tokenizer, TokenizerError, TokenizerFacts};
+pub use tokenizer::{SpecialIds, Tokenizer, TokenizerError, TokenizerInfo};

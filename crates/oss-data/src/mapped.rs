@@ -1,4 +1,4 @@
-//! A file of numbers as memory.
+//! A memory-mapped file of numbers.
 
 #![expect(unsafe_code, reason = "a memory map is unsafe by nature")]
 
@@ -7,25 +7,26 @@ use std::io;
 
 use memmap2::Mmap;
 
-/// The little-endian u32 numbers of a file, mapped into memory.
+/// The little-endian u32 numbers of a memory-mapped file.
 #[derive(Debug)]
 pub struct MappedU32(Option<Mmap>);
 
 impl MappedU32 {
-    /// Maps a whole file, whose length is a multiple of four bytes.
+    /// Maps a whole file, whose length must be a multiple of four bytes.
     pub fn new(file: &File) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
         if !bytes.is_multiple_of(4) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{bytes} bytes are no whole numbers"),
+                format!("{bytes} bytes is not a multiple of 4"),
             ));
         }
         if bytes == 0 {
             return Ok(Self(None));
         }
-        // SAFETY: the mapping is read only, and the files that it is used for are never changed: they are written under
-        // another name and renamed when complete. Someone else who truncates one gets us killed by SIGBUS, not misled.
+        // SAFETY: the mapping is read-only, and the files it is used for never change: they are written under another
+        // name and renamed when complete. If someone else truncates one, the process is killed by SIGBUS rather than
+        // misled.
         let map = unsafe { Mmap::map(file)? };
         Ok(Self(Some(map)))
     }
@@ -35,7 +36,7 @@ impl std::ops::Deref for MappedU32 {
     type Target = [u32];
 
     fn deref(&self) -> &[u32] {
-        // A mapping starts at a page, so the cast finds its alignment.
+        // A mapping is page-aligned, so it satisfies the alignment of u32.
         self.0.as_ref().map_or(&[], |map| bytemuck::cast_slice(map))
     }
 }

@@ -1,7 +1,7 @@
-//! A keyed permutation of `0..n` that needs no memory: a Feistel network over the next even power of two, walked until
-//! it lands inside (format-preserving encryption by cycle walking, Black and Rogaway, 2002).
+//! A keyed permutation of `0..n` that needs no memory: a Feistel network over the next even power of two, repeated
+//! until the result is in range (format-preserving encryption by cycle walking, Black and Rogaway, 2002).
 
-/// One permutation of `0..n`.
+/// A permutation of `0..n`.
 #[derive(Clone, Copy, Debug)]
 pub struct Permutation {
     n: u64,
@@ -12,7 +12,7 @@ pub struct Permutation {
 impl Permutation {
     const ROUNDS: usize = 6;
 
-    /// The permutation of `0..n` that `seed` and `stream` choose.
+    /// The permutation of `0..n` selected by `seed` and `stream`.
     pub fn new(n: u64, seed: u64, stream: &[u64]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"oss-run permutation 1");
@@ -30,10 +30,10 @@ impl Permutation {
         Self { n, half_bits: bits.div_ceil(2).max(1), keys }
     }
 
-    /// Where `index` goes.
+    /// The image of `index`.
     ///
     /// # Panics
-    /// When `index` is not below n.
+    /// If `index` is not below n.
     pub fn apply(&self, index: u64) -> u64 {
         assert!(index < self.n, "{index} is not below {}", self.n);
         let mut at = index;
@@ -55,7 +55,7 @@ impl Permutation {
     }
 }
 
-/// splitmix64's finaliser (Steele, Lea and Flood, 2014).
+/// splitmix64's finalizer (Steele, Lea and Flood, 2014).
 fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

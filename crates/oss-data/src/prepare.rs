@@ -1,4 +1,4 @@
-//! Text to token files: streaming, on all cores, in the order of the text.
+//! Tokenizes text into token files: streaming, on all cores, in the order of the text.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,57 +17,57 @@ use super::index::{INDEX, Index, Part, TOKENIZER, TRAIN, VALIDATION};
 use super::tokenizer::Tokenizer;
 use oss_runs::storage::{Disk, StagedDir, clear_leftovers};
 
-/// Text that each core gets in a round, in bytes. About three rounds of text and three of tokens are in memory at once;
-/// a document is never cut.
+/// Bytes of text per core in each round. About three rounds of text and three of tokens are in memory at the same time;
+/// a document is never split.
 const ROUND_BYTES_PER_CORE: usize = 2 * 1024 * 1024;
 
-/// Text that is encoded in one go, in bytes: enough to be worth handing to a thread, and for a hasher to be quick.
+/// Bytes of text to encode in one go: enough to be worth a task on a thread, and for hashing to be efficient.
 const BATCH_BYTES: usize = 128 * 1024;
 
-/// Bytes after which a growing file is synced, so that the disk works while the text is still being encoded.
+/// Bytes after which a growing file is synced, so that the disk is busy while the text is still being encoded.
 const SYNC_BYTES: usize = 64 * 1024 * 1024;
 
-/// How often a slow source is interrupted to ask whether to go on.
+/// How often a slow source is interrupted to check whether to continue.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The same for a slow disk, which is asked more often because it must not wait for text either.
+/// The same for a slow disk, which is checked more often because it must not wait for text either.
 const DISK_PATIENCE: Duration = Duration::from_millis(2);
 
 /// How a source is prepared.
 pub struct PrepareOptions<'a> {
-    /// What the text is, in words, for the index and for messages.
+    /// Description of the text, for the index and for messages.
     pub source: String,
-    /// Share of the documents held out, from 0 (none) to 1 (all: a validation source of its own).
+    /// Fraction of the documents to hold out, from 0 (none) to 1 (all: a separate validation source).
     pub validation_share: f64,
-    /// Size of the text in bytes, where it is known: says how much room is missing when the disk is full.
+    /// Size of the text in bytes, if known: used to report how much space is missing when the disk is full.
     pub expected_text_bytes: Option<u64>,
-    /// Asked several times a second; its error ends the work and leaves nothing behind.
+    /// Called several times a second; an error ends the work and leaves nothing behind.
     pub keep_going: &'a dyn Fn() -> Result<()>,
-    /// Told, after each round, how far the work is.
+    /// Called after each round with the progress so far.
     pub progress: &'a mut dyn FnMut(PrepareProgress),
 }
 
-/// How far a source is.
+/// Progress on a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrepareProgress {
     /// Documents so far.
     pub documents: u64,
     /// Bytes of their text.
     pub text_bytes: u64,
-    /// Tokens made of it.
+    /// Tokens produced from it.
     pub tokens: u64,
 }
 
-/// Turns `documents` into `<out>/train.bin`, `<out>/val.bin` and `<out>/index.json`, with `tokenizer.json` beside them
-/// where the tokenizer is not built in.
+/// Tokenizes `documents` into `<out>/train.bin`, `<out>/val.bin` and `<out>/index.json`, with `tokenizer.json` if the
+/// tokenizer is not built in.
 ///
-/// A document's outer white space is trimmed, empty ones are dropped, and end-of-text closes each. Which side of the
-/// split a document is on depends on its text alone, so neither order nor neighbours move it. The files are the same
-/// whatever the number of threads, and `out` appears, or is replaced, only when they are complete.
+/// Surrounding whitespace of a document is trimmed, empty documents are dropped, and end-of-text follows each. The side
+/// of the split that a document is on depends on its text alone, so neither its position nor its neighbors matter. The
+/// files are the same for any number of threads, and `out` appears, or is replaced, only when they are complete.
 ///
 /// # Errors
-/// What reading a document returns; a document that the tokenizer refuses; no document at all; no room on the disk; and
-/// what `keep_going` returns.
+/// Errors of reading a document; a document that the tokenizer rejects; no documents at all; a full disk; and errors of
+/// `keep_going`.
 pub fn prepare_source(
     documents: impl Iterator<Item = Result<Document>> + Send,
     tokenizer: &Tokenizer,
@@ -107,15 +107,15 @@ fn prepare_with(
     ensure!(
         parts.iter().any(|part| part.documents > 0),
         UserError::failed(format!("{source} has no text"))
-            .hint("check dataset.text_field, dataset.separator and the files named")
+            .hint("check dataset.text_field, dataset.separator and the files")
     );
     let index = Index::new(source, tokenizer, options.validation_share, parts);
     write_beside(staged.path(), tokenizer, &index)?;
-    staged.commit().with_context(|| format!("cannot put the prepared tokens at {}", out.display()))?;
+    staged.commit().with_context(|| format!("cannot store the prepared tokens in {}", out.display()))?;
     Ok(index)
 }
 
-/// A directory to prepare `out` in; what dead processes left beside it is cleared away.
+/// Creates a directory to prepare `out` in; removes what dead processes left next to it.
 fn stage(disk: &Disk, out: &Path) -> Result<StagedDir> {
     let parent = parent(out);
     std::fs::create_dir_all(parent)
@@ -123,11 +123,11 @@ fn stage(disk: &Disk, out: &Path) -> Result<StagedDir> {
             recover_with(disk, out);
             StagedDir::create(disk, out)
         })
-        .with_context(|| format!("cannot write in {}; free room there or set --runs-dir", parent.display()))
+        .with_context(|| format!("cannot write to {}; free space there or set --runs-dir", parent.display()))
 }
 
-/// Clears away what dead processes left beside `out`, and gives an older version that one of them had moved aside its
-/// name back. For whoever alone writes to `out`.
+/// Removes what dead processes left next to `out`, and restores the name of an older version that one of them had moved
+/// aside. Call this only as the sole writer of `out`.
 pub fn recover(out: &Path) {
     recover_with(&Disk::default(), out);
 }
@@ -145,7 +145,7 @@ type Batch = Vec<Document>;
 
 type Round = Vec<Batch>;
 
-/// Reads ahead, a round at a time, until the text ends, fails, or nobody wants more.
+/// Reads ahead, one round at a time, until the text ends, fails, or the receiver is gone.
 fn read_rounds(
     documents: impl Iterator<Item = Result<Document>>,
     sender: &SyncSender<Result<Round>>,
@@ -164,7 +164,7 @@ fn read_rounds(
                 batch.push(document);
             }
             Err(error) => {
-                // What was read before the error is of no use without the rest. A failed send means nobody listens.
+                // What was read before the error is useless without the rest. A failed send means the receiver is gone.
                 let _ = sender.send(Err(error));
                 return;
             }
@@ -184,7 +184,8 @@ fn read_rounds(
     let _ = sender.send(Ok(round));
 }
 
-/// Hands the tokens of each round on, in order, until the text ends or the writer has failed, which says why itself.
+/// Passes on the tokens of each round, in order, until the text ends or the writer has failed, which reports why
+/// itself.
 fn encode_rounds(
     rounds: &Receiver<Result<Round>>,
     tokenizer: &Tokenizer,
@@ -215,7 +216,7 @@ fn encode_rounds(
     }
 }
 
-/// The tokens of one side of the split, each document closed by end-of-text.
+/// The tokens of one side of the split, with end-of-text after each document.
 #[derive(Default)]
 struct Tokens {
     tokens: Vec<u32>,
@@ -252,10 +253,10 @@ fn encode(batch: Batch, tokenizer: &Tokenizer, validation_share: f64) -> Result<
         ensure!(
             i64::from(largest) < tokenizer.vocab_size(),
             UserError::failed(format!(
-                "{place}: the tokenizer gave id {largest}, beyond its vocabulary of {}",
+                "{place}: the tokenizer returned ID {largest}, outside its vocabulary of {}",
                 tokenizer.vocab_size()
             ))
-            .hint("set another dataset.tokenizer")
+            .hint("choose another dataset.tokenizer")
         );
         let held_out = fraction(text) < validation_share;
         let side = if held_out { &mut encoded.validation } else { &mut encoded.train };
@@ -267,7 +268,7 @@ fn encode(batch: Batch, tokenizer: &Tokenizer, validation_share: f64) -> Result<
     Ok(encoded)
 }
 
-/// A number in [0, 1) that the text alone decides.
+/// A number in [0, 1) determined by the text alone.
 fn fraction(text: &str) -> f64 {
     let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(text.as_bytes()).as_bytes();
     let bits = u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - f64::MANTISSA_DIGITS);
@@ -278,7 +279,7 @@ fn write_rounds(rounds: &Receiver<Vec<Encoded>>, files: &mut Files) -> io::Resul
     rounds.iter().flatten().try_for_each(|batch| files.push(&batch))
 }
 
-/// The two token files while they grow.
+/// The two token files while they are being written.
 struct Files {
     train: PartWriter,
     validation: PartWriter,
@@ -312,7 +313,7 @@ impl Files {
             .map(|writer| Part { digest: writer.hasher.finalize().to_hex().to_string(), ..writer.part })
     }
 
-    /// Says what a failed write needs.
+    /// Explains a failed write.
     fn explain(&self, error: io::Error, options: &PrepareOptions<'_>) -> anyhow::Error {
         let path = self.train.path.parent().unwrap_or(&self.train.path).display();
         if error.kind() != io::ErrorKind::StorageFull {
@@ -325,14 +326,14 @@ impl Files {
         });
         anyhow::Error::new(error)
             .context(format!(
-                "no room on the disk for {path}: {written} bytes{} were written",
+                "not enough disk space for {path}: {written} bytes{} were written",
                 whole.unwrap_or_default()
             ))
-            .hint("free room there or set --runs-dir")
+            .hint("free space there or set --runs-dir")
     }
 }
 
-/// One token file while it grows, with its digest.
+/// One token file while it is being written, with its digest.
 struct PartWriter {
     path: PathBuf,
     file: File,
@@ -363,8 +364,8 @@ impl PartWriter {
     }
 }
 
-/// Writes what lies beside the tokens: the index, and a tokenizer that is not built in, whose configuration names the
-/// end-of-text token that its own file does not.
+/// Writes the files next to the tokens: the index and, if the tokenizer is not built in, the tokenizer and a
+/// configuration with the end-of-text token, which its own file does not name.
 fn write_beside(dir: &Path, tokenizer: &Tokenizer, index: &Index) -> Result<()> {
     let write = |name: &str, text: String| -> Result<()> {
         let path = dir.join(name);

@@ -1,4 +1,4 @@
-//! Prepared tokens: raw little-endian u32, mapped into memory.
+//! Prepared tokens: raw little-endian u32, memory-mapped.
 
 use std::fs::File;
 use std::ops::Deref;
@@ -17,26 +17,26 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
-    /// Maps `path`, which must hold `expected` tokens.
+    /// Maps `path`, which must contain `expected` tokens.
     ///
     /// # Errors
-    /// When the file cannot be read, or is of another length than its index says.
+    /// If the file cannot be read, or its length differs from its index.
     pub fn open(path: &Path, expected: u64) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-        let tokens = MappedU32::new(&file).with_context(|| format!("mapping {}", path.display()))?;
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let tokens = MappedU32::new(&file).with_context(|| format!("cannot map {}", path.display()))?;
         ensure!(
             tokens.len() as u64 == expected,
             UserError::failed(format!(
-                "{} holds {} tokens, but its index says {expected}: the file is damaged",
+                "{} has {} tokens instead of {expected}: the file is damaged",
                 path.display(),
                 tokens.len()
             ))
-            .hint("prepare it again with `--force prepare`")
+            .hint("rerun with `--force prepare`")
         );
         Ok(Self { path: path.to_owned(), tokens })
     }
 
-    /// Where it lies.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }

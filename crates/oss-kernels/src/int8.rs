@@ -6,9 +6,9 @@ use half::bf16;
 use multiversion::multiversion;
 use tch::{Device, Kind, Tensor};
 
-use super::Number;
-use super::few_rows::{LANES, LEAST_ELEMENTS, columns_of, halved};
-use super::rows::Rows;
+use super::Scalar;
+use super::partition::Rows;
+use super::skinny_gemm::{LANES, LEAST_ELEMENTS, columns_of, horizontal_sum};
 use oss_torch::{SCALE_BYTES, Slices, fetch_ahead, has_int8_gemm, int8_gemm, parallel_each, shares};
 
 /// Rows up to which widening the matrix for each beats a product of matrices in floats.
@@ -78,14 +78,14 @@ fn dots(x: &[f32], matrix: &[i8], y: &mut [&mut [f32]]) {
             for i in whole..width {
                 lanes[i - whole] += x[i] * f32::from(codes[i]);
             }
-            y[index] += scale * halved(lanes);
+            y[index] += scale * horizontal_sum(lanes);
         }
     }
 }
 
 /// The codes of `numbers` and, after them, their scale: the largest magnitude becomes 127.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn encode<T: Number>(numbers: &[T], row: &mut [i8]) {
+fn encode<T: Scalar>(numbers: &[T], row: &mut [i8]) {
     let largest = numbers.iter().fold(0.0f32, |largest, x| largest.max(x.wide().abs()));
     // What is all zero has any scale.
     let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
@@ -112,7 +112,7 @@ pub fn to_int8(matrix: &Tensor) -> Tensor {
     packed
 }
 
-fn encode_rows<T: Number>(matrix: &[T], width: usize, packed: &mut [i8]) {
+fn encode_rows<T: Scalar>(matrix: &[T], width: usize, packed: &mut [i8]) {
     let rows = Rows::new(matrix.len() / width, width);
     let tasks = rows.cut(matrix, width).zip(rows.cut_mut(packed, width + SCALE_BYTES)).collect();
     parallel_each(tasks, |(matrix, packed)| {

@@ -5,7 +5,7 @@ use half::bf16;
 use oss_torch::Element;
 
 /// An element in memory.
-pub trait Number: Element + Send + Sync {
+pub trait Scalar: Element + Send + Sync {
     /// Its value.
     fn wide(self) -> f32;
 
@@ -13,7 +13,7 @@ pub trait Number: Element + Send + Sync {
     fn narrow(value: f32) -> Self;
 }
 
-impl Number for f32 {
+impl Scalar for f32 {
     #[inline(always)]
     fn wide(self) -> f32 {
         self
@@ -25,7 +25,7 @@ impl Number for f32 {
     }
 }
 
-impl Number for bf16 {
+impl Scalar for bf16 {
     #[inline(always)]
     fn wide(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
@@ -50,7 +50,7 @@ mod tests {
         for high in 0..=u16::MAX {
             for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
                 let value = f32::from_bits(u32::from(high) << 16 | low);
-                let (seen, expected) = (<bf16 as Number>::narrow(value), bf16::from_f32(value));
+                let (seen, expected) = (<bf16 as Scalar>::narrow(value), bf16::from_f32(value));
                 assert!(
                     seen.to_bits() == expected.to_bits() || (seen.is_nan() && expected.is_nan()),
                     "{value}"

@@ -6,8 +6,8 @@ use half::bf16;
 use multiversion::multiversion;
 use tch::{Device, Kind, Tensor};
 
-use super::Number;
-use super::rows::{Rows, sum};
+use super::Scalar;
+use super::partition::{Rows, sum};
 use oss_torch::{Slices, parallel_each};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -40,7 +40,7 @@ pub fn rms_norm_backward(
     }
 }
 
-fn forward<T: Number>(
+fn forward<T: Scalar>(
     x: &Tensor,
     added: Option<&Tensor>,
     weight: &Tensor,
@@ -71,7 +71,7 @@ fn forward<T: Number>(
     (total.unwrap_or_else(|| x.shallow_clone()), y, inverse)
 }
 
-fn backward<T: Number>(
+fn backward<T: Scalar>(
     grad: &Tensor,
     beside: Option<&Tensor>,
     x: &Tensor,
@@ -102,14 +102,14 @@ fn backward<T: Number>(
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn add<T: Number>(x: &[T], added: &[T], total: &mut [T]) {
+fn add<T: Scalar>(x: &[T], added: &[T], total: &mut [T]) {
     for ((total, x), added) in total.iter_mut().zip(x).zip(added) {
         *total = T::narrow(x.wide() + added.wide());
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn normalise<T: Number>(x: &[T], weight: &[f32], eps: f32, y: &mut [T], inverse: &mut [f32]) {
+fn normalise<T: Scalar>(x: &[T], weight: &[f32], eps: f32, y: &mut [T], inverse: &mut [f32]) {
     let width = weight.len();
     for ((x, y), inverse) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverse) {
         let squares = sum(width, |i| x[i].wide() * x[i].wide());
@@ -122,7 +122,7 @@ fn normalise<T: Number>(x: &[T], weight: &[f32], eps: f32, y: &mut [T], inverse:
 
 /// `grad_x` holds what comes beside the norm.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn differentiate<T: Number>(
+fn differentiate<T: Scalar>(
     grad: &[T],
     x: &[T],
     inverse: &[f32],

@@ -6,8 +6,8 @@ use half::bf16;
 use multiversion::multiversion;
 use tch::{Kind, Tensor};
 
-use super::Number;
-use super::rows::Rows;
+use super::Scalar;
+use super::partition::Rows;
 use oss_torch::{Slices, parallel_each};
 
 /// Rotates `x [B, T, H, C]` by angles whose cosines and sines `[T, C/2]` are of the same kind; by the opposite angles with
@@ -19,7 +19,7 @@ pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Tensor {
     }
 }
 
-fn by_kind<T: Number>(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Tensor {
+fn by_kind<T: Scalar>(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Tensor {
     let size = x.size();
     let [length, heads, dim] = [size[1], size[2], size[3]].map(|n| n as usize);
     let x = x.contiguous();
@@ -43,7 +43,7 @@ fn by_kind<T: Number>(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Ten
 
 /// All heads of one position.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn turn<T: Number>(x: &[T], cos: &[T], sin: &[T], sign: f32, y: &mut [T]) {
+fn turn<T: Scalar>(x: &[T], cos: &[T], sin: &[T], sign: f32, y: &mut [T]) {
     let half = cos.len();
     for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
         let ((first, second), (out_first, out_second)) = (x.split_at(half), y.split_at_mut(half));

@@ -6,7 +6,7 @@ use multiversion::multiversion;
 use tch::{Device, Kind, Tensor};
 
 use super::exp::exp;
-use super::rows::Rows;
+use super::partition::Rows;
 use oss_torch::{Slices, parallel_each};
 
 /// Of logits `[N, E]` (f32, on the CPU) the `active` largest of each token, largest first and of equal ones the first, or those of

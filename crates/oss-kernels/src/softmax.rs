@@ -3,9 +3,9 @@
 use multiversion::multiversion;
 use tch::Tensor;
 
-use super::Number;
+use super::Scalar;
 use super::exp::exp;
-use super::rows::Rows;
+use super::partition::Rows;
 use oss_torch::{Slices, parallel_each};
 
 /// Maximum and sum of the exponentials of each column so far.
@@ -46,7 +46,7 @@ impl OnlineSoftmax {
     ///
     /// # Panics
     /// When the two tensors share memory.
-    pub fn exponentiate<T: Number>(
+    pub fn exponentiate<T: Scalar>(
         &mut self,
         logits: &Tensor,
         exponentials: &mut Tensor,
@@ -64,7 +64,7 @@ impl OnlineSoftmax {
         (factors, logits.collect())
     }
 
-    fn add_rows<T: Number>(&mut self, logits: &[f32], exponentials: &mut [T]) -> Vec<f32> {
+    fn add_rows<T: Scalar>(&mut self, logits: &[f32], exponentials: &mut [T]) -> Vec<f32> {
         let columns = self.max.len();
         let rows = Rows::new(logits.len() / columns, columns);
         let mut maxima = vec![self.max.clone(); rows.parts()];
@@ -106,7 +106,7 @@ fn raise(rows: &[f32], max: &mut [f32]) {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn exponentiate<T: Number>(rows: &[f32], max: &[f32], sum: &mut [f32], out: &mut [T]) {
+fn exponentiate<T: Scalar>(rows: &[f32], max: &[f32], sum: &mut [f32], out: &mut [T]) {
     for (row, out) in rows.chunks_exact(max.len()).zip(out.chunks_exact_mut(max.len())) {
         for (((x, max), sum), out) in row.iter().zip(max).zip(&mut *sum).zip(out) {
             let e = exp(x - max);

@@ -7,9 +7,9 @@ use half::bf16;
 use multiversion::multiversion;
 use tch::{Kind, Tensor};
 
-use super::Number;
+use super::Scalar;
 use super::exp::exp;
-use super::rows::{Rows, sum};
+use super::partition::{Rows, sum};
 use oss_torch::{Slices, parallel_each};
 
 /// Slope of the sigmoid in the gate.
@@ -43,7 +43,7 @@ pub fn swiglu_backward(grad: &Tensor, gate_up: &Tensor, weight: &Tensor, limit: 
     }
 }
 
-fn forward<T: Number>(gate_up: &Tensor, limit: f32) -> Tensor {
+fn forward<T: Scalar>(gate_up: &Tensor, limit: f32) -> Tensor {
     let (count, width) = (gate_up.size()[0], gate_up.size()[1] / 2);
     let mut y = Tensor::empty([count, width], (gate_up.kind(), gate_up.device()));
     let width = width as usize;
@@ -56,7 +56,7 @@ fn forward<T: Number>(gate_up: &Tensor, limit: f32) -> Tensor {
     y
 }
 
-fn backward<T: Number>(grad: &Tensor, gate_up: &Tensor, weight: &Tensor, limit: f32) -> SwigluBackward {
+fn backward<T: Scalar>(grad: &Tensor, gate_up: &Tensor, weight: &Tensor, limit: f32) -> SwigluBackward {
     let (count, width) = (gate_up.size()[0] as usize, gate_up.size()[1] as usize / 2);
     let (mut weighted, mut grad_gate_up) = (grad.empty_like(), gate_up.empty_like());
     let mut grad_weight = weight.empty_like();
@@ -92,7 +92,7 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn activate<T: Number>(gate_up: &[T], limit: f32, y: &mut [T]) {
+fn activate<T: Scalar>(gate_up: &[T], limit: f32, y: &mut [T]) {
     for (pair, y) in gate_up.chunks_exact(2).zip(y) {
         let gate = clamp_above(pair[0].wide(), limit);
         let up = -clamp_above(-clamp_above(pair[1].wide(), limit), limit);
@@ -102,7 +102,7 @@ fn activate<T: Number>(gate_up: &[T], limit: f32, y: &mut [T]) {
 
 /// One row; `products` are its elements times their gradients.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn differentiate<T: Number>(
+fn differentiate<T: Scalar>(
     (grad, gate_up): (&[T], &[T]),
     weight: f32,
     limit: f32,

@@ -223,7 +223,7 @@ fn attention_over_a_cache() {
         let expected = shares.matmul(&wide_values).reshape([batch, kv_heads * group * dim]);
         hold(
             "attention",
-            &attend(&q, (&keys, &values), &held, &positions, &sinks),
+            &decode_attention(&q, (&keys, &values), &held, &positions, &sinks),
             &expected,
             tolerance(kind),
         );
@@ -310,7 +310,7 @@ fn what_an_online_softmax_leaves_out_counts_in_its_sum() {
 
 #[test]
 fn an_online_softmax_is_a_softmax() {
-    fn tiles<T: Number>(x: &Tensor, softmax: &mut OnlineSoftmax, kind: Kind) -> Tensor {
+    fn tiles<T: Scalar>(x: &Tensor, softmax: &mut OnlineSoftmax, kind: Kind) -> Tensor {
         let tiles = [(0, 1), (1, 450), (451, 449)].map(|(start, len)| {
             let logits = x.narrow(0, start, len);
             let mut tile = Tensor::zeros(logits.size(), (kind, Device::Cpu));

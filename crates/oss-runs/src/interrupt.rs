@@ -1,7 +1,7 @@
-//! SIGINT and SIGTERM: the first asks for a stop, the second stops at once.
+//! SIGINT and SIGTERM: the first requests a stop, the second ends the process immediately.
 //!
-//! Long work calls [`check`] between its steps (a training step, a batch of documents, a download chunk) and lets
-//! [`Stopped`] travel up; `main` turns it into exit status 75 once everything is saved. The second signal ends the
+//! Long-running work calls [`check`] between its steps (a training step, a batch of documents, a download chunk) and
+//! propagates [`Stopped`]; `main` turns it into exit status 75 once everything is saved. The second signal ends the
 //! process inside the signal handler, so it works however busy or blocked the program is.
 
 use std::io::{self, IsTerminal, Write};
@@ -15,17 +15,17 @@ use signal_hook::iterator::Signals;
 
 use oss_config::error::Stopped;
 
-/// Set by the first signal. Apart from [`ASKED`], so that a stop that the program asked for itself does not turn the
-/// first Ctrl-C into the second.
+/// Set by the first signal. It is separate from [`ASKED`], so that a stop requested by the program itself does not turn
+/// the first Ctrl-C into the second.
 static SIGNALLED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Set by [`request`].
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Routes SIGINT and SIGTERM here; calling it again changes nothing.
+/// Installs the handlers for SIGINT and SIGTERM. Calling it again has no effect.
 ///
 /// # Errors
-/// The system refuses a signal handler or a thread.
+/// If the system refuses a signal handler or a thread.
 pub fn install() -> io::Result<()> {
     static INSTALLED: Mutex<bool> = Mutex::new(false);
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,28 +53,28 @@ fn announce_first_signal() -> io::Result<()> {
     Ok(())
 }
 
-/// Says once that the stop was heard. The thread above says it at once, however long a step takes; [`requested`]
-/// says it too, so that work which ends quickly does not end without a word.
+/// Acknowledges the stop once. The thread above does so immediately, however long a step takes; [`requested`] does it
+/// too, so that work that ends quickly does not end silently.
 fn announce() {
     static ANNOUNCED: Once = Once::new();
     ANNOUNCED.call_once(|| {
         let mut stderr = io::stderr().lock();
-        // On a terminal the line takes the place of a progress bar, which is drawn again below it.
+        // On a terminal, the line replaces a progress bar, which is drawn again below it.
         let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
-        // A closed stderr must not undo the stop that was asked for.
+        // A closed stderr must not undo the requested stop.
         let _ = writeln!(
             stderr,
-            "{clear}finishing the current step, then saving; press Ctrl-C again to stop at once"
+            "{clear}finishing the current step, then saving; press Ctrl-C again to stop immediately"
         );
     });
 }
 
-/// Asks for a stop as a first signal would, for example when the time allowed is over.
+/// Requests a stop as a first signal would, for example when a time limit is reached.
 pub fn request() {
     ASKED.store(true, Ordering::SeqCst);
 }
 
-/// Whether a stop was asked for.
+/// Whether a stop was requested.
 pub fn requested() -> bool {
     if SIGNALLED.load(Ordering::SeqCst) {
         announce();
@@ -83,18 +83,18 @@ pub fn requested() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
-/// An early return for work that a stop may interrupt.
+/// Returns early from work that a stop may interrupt.
 ///
 /// # Errors
-/// [`Stopped`] once a stop was asked for.
+/// [`Stopped`] once a stop was requested.
 pub fn check() -> Result<(), Stopped> {
     if requested() { Err(Stopped) } else { Ok(()) }
 }
 
-/// Ends the process at once. libtorch would otherwise take its table of operators apart, a third of the processor's time
-/// in a run in which everything is fresh. Only stdout is flushed: files have to be written before.
+/// Ends the process immediately. Otherwise libtorch would tear down its operator registry, which takes a third of the
+/// CPU time of a run with nothing to do. Only stdout is flushed; files must have been written before.
 pub fn leave(status: i32) -> ! {
-    // A closed stdout has nobody to be told.
+    // A closed stdout has no reader.
     let _ = io::stdout().flush();
     signal_hook::low_level::exit(status)
 }

@@ -1,7 +1,7 @@
-//! What a run is on a machine: its directory, the files in it, what people watch, and how it is stopped.
+//! A run on disk: its directory, the files in it, monitoring, and stop signals.
 //!
 //! * [`run_dir`]: every path, the manifest, the locks.
-//! * [`storage`]: directories that appear whole or not at all.
+//! * [`storage`]: atomic directories and file locks.
 //! * [`monitor`]: logs, metrics, TensorBoard, progress.
 //! * [`interrupt`]: SIGINT and SIGTERM.
 #![forbid(unsafe_code)]

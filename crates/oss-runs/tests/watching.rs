@@ -1,7 +1,7 @@
-//! What people see of a run, across a kill and a resume: stop signals, the write lock, metrics and TensorBoard
-//! together, messages without secrets.
+//! Monitoring across a kill and a resume: stop signals, the write lock, agreement of metrics and TensorBoard, redaction
+//! of messages.
 //!
-//! The parts that need a process of their own start this test binary again and run one ignored test of it.
+//! Tests that need a separate process start this test binary again to run one ignored test.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -18,7 +18,7 @@ use oss_runs::monitor::{self, HParam, MetricsLog, Progress, Recorder, Unit};
 use oss_runs::run_dir::{Environment, Exit, Manifest, RunDir, Segment, redact};
 use serde_json::{Map, Value, json};
 
-/// Names the directory that a child works in. Without it nobody is its parent, and it does nothing.
+/// The directory that a child works in. A process without it is not a child, and its tests do nothing.
 const CHILD_DIR: &str = "OSS_RUN_TEST_CHILD_DIR";
 
 /// Set for a child that saves until it is killed.
@@ -35,7 +35,7 @@ fn child(name: &str, dir: &Path) -> Command {
     command
 }
 
-/// Where this process is to work, if it is a child.
+/// The working directory, if this process is a child.
 fn child_dir() -> Option<PathBuf> {
     std::env::var_os(CHILD_DIR).map(PathBuf::from)
 }
@@ -45,7 +45,7 @@ fn fields(value: Value) -> Map<String, Value> {
     fields
 }
 
-/// The line of one step of a made-up training.
+/// The line of one step of a simulated training.
 fn measured(step: u64) -> Map<String, Value> {
     fields(json!({"loss": 4.0 / step as f64, "lr": 3e-4, "expert_load": [0.25, step as f64 / 7.0]}))
 }
@@ -73,7 +73,7 @@ fn train(run: &RunDir, resume_at: Option<u64>, last: u64) {
     recorder.sync().unwrap();
 }
 
-/// A run that was stopped twice after its last checkpoint, and went on: what its files hold.
+/// The files of a run that was stopped twice after its last checkpoint, and resumed.
 fn interrupted_run(dir: &Path) -> RunDir {
     let run = RunDir::new(dir);
     run.create().unwrap();
@@ -95,7 +95,7 @@ fn a_resumed_run_has_the_metrics_of_an_uninterrupted_one() {
     assert_eq!(MetricsLog::read(&resumed.metrics()).unwrap().len(), 12 + 3);
 }
 
-/// `make interop` runs this one and gives the directory to `interop/check_tensorboard.py`.
+/// Run by `make interop`, which passes the directory to `interop/check_tensorboard.py`.
 #[test]
 #[ignore = "writes the run that interop/check_tensorboard.py reads"]
 fn write_a_run_for_tensorboard() {
@@ -121,14 +121,14 @@ fn child_works_until_it_is_stopped() {
         std::thread::sleep(Duration::from_millis(2));
     }
     eprintln!("saving");
-    // A save that a second signal cuts short.
+    // A save that is cut short by a second signal.
     while Instant::now() < deadline && std::env::var_os(SAVES_LONG).is_some() {
         std::thread::sleep(Duration::from_millis(2));
     }
     std::process::exit(75);
 }
 
-/// Sends `signals` one by one, each when the child is where it should come, and returns how it ended and its lines.
+/// Sends `signals` one at a time, when the child is ready for each, and returns its exit status and output lines.
 fn stop(signals: &[&str], saves_long: bool) -> (ExitStatus, String) {
     let mut command = child("child_works_until_it_is_stopped", Path::new("."));
     if saves_long {
@@ -155,7 +155,7 @@ fn the_first_signal_asks_and_says_so() {
         let (status, seen) = stop(&[signal], false);
         assert_eq!(status.code(), Some(75), "{seen}");
         assert_eq!(
-            seen.matches("finishing the current step, then saving; press Ctrl-C again to stop at once\n")
+            seen.matches("finishing the current step, then saving; press Ctrl-C again to stop immediately\n")
                 .count(),
             1,
             "{seen}"
@@ -191,7 +191,7 @@ fn a_run_in_use_is_refused_until_its_writer_is_gone() {
     assert_eq!(line, "locked\n");
     let refused = ErrorReport::of(run.lock_for_writing().unwrap_err()).message;
     assert!(refused.contains(&format!("is in use by process {} on ", writer.id())), "{refused}");
-    // SIGKILL: nothing of the writer's own runs any more.
+    // SIGKILL: none of the writer's own code runs any more.
     writer.kill().unwrap();
     writer.wait().unwrap();
     run.lock_for_writing().unwrap();
@@ -287,7 +287,7 @@ fn without_a_terminal_long_work_leaves_two_lines_and_short_work_none() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     let lines: Vec<_> = stderr.lines().collect();
     assert_eq!(lines.len(), 2, "{stderr}");
-    assert_eq!(lines[0], "long work: 2,000 tokens to do");
+    assert_eq!(lines[0], "long work: 2,000 tokens to go");
     assert!(
         lines[1].starts_with("long work: 2,000 tokens in 1.") && lines[1].ends_with("/s), all well"),
         "{stderr}"

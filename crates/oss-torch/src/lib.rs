@@ -18,13 +18,13 @@ pub use bridge::{
 pub use bytes::{Element, copy_bytes, element_bytes, fetch_ahead, tensor_from_bytes, to_vec};
 pub use c10d::{ProcessGroup, Store, Transport, Work};
 pub use gemm::{
-    Block, Gemm, Group, Onto, SCALE_BYTES, block_product, gemm, gemm_each, gemm_grouped, has_bf16_gemm,
+    Accumulate, Block, Gemm, Group, SCALE_BYTES, block_product, gemm, gemm_each, gemm_grouped, has_bf16_gemm,
     has_few_rows_gemm, has_gemm, has_int8_gemm, int8_gemm,
 };
 pub use owned::OwnedTensor;
 pub use parallel::{num_threads, parallel_each, shares};
 pub use slices::Slices;
-pub use transfer::{copy_async, fetch, page_locked, send, synchronize, upload};
+pub use transfer::{copy_async, fetch, pin_memory, synchronize, to_device, upload};
 
 /// libtorch's version that this program is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

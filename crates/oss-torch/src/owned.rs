@@ -13,7 +13,7 @@ unsafe extern "C" {
 /// [`Self::into_tensor`] ends it.
 ///
 /// ```compile_fail,E0505
-/// # use oss_run::torch::OwnedTensor;
+/// # use oss_torch::OwnedTensor;
 /// # use tch::{Device, Kind, Tensor};
 /// let a = OwnedTensor::new(Tensor::zeros([4], (Kind::Float, Device::Cpu)));
 /// let x = a.slice::<f32>();
@@ -22,7 +22,7 @@ unsafe extern "C" {
 /// ```
 ///
 /// ```compile_fail,E0382
-/// # use oss_run::torch::OwnedTensor;
+/// # use oss_torch::OwnedTensor;
 /// # use tch::{Device, Kind, Tensor};
 /// let mut a = Tensor::zeros([4], (Kind::Float, Device::Cpu));
 /// let owned = OwnedTensor::new(a);

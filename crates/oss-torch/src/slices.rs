@@ -33,7 +33,7 @@ const MOST: usize = 16;
 /// Two handles of one storage, one of them written, do not compile without `unsafe`, and panic with it:
 ///
 /// ```compile_fail,E0133
-/// # use oss_run::torch::Slices;
+/// # use oss_torch::Slices;
 /// # use tch::{Device, Kind, Tensor};
 /// let a = Tensor::zeros([4], (Kind::Float, Device::Cpu));
 /// let mut b = a.shallow_clone();
@@ -43,7 +43,7 @@ const MOST: usize = 16;
 /// ```
 ///
 /// ```should_panic
-/// # use oss_run::torch::Slices;
+/// # use oss_torch::Slices;
 /// # use tch::{Device, Kind, Tensor};
 /// let a = Tensor::zeros([4], (Kind::Float, Device::Cpu));
 /// let mut b = a.shallow_clone();
@@ -56,7 +56,7 @@ const MOST: usize = 16;
 /// Nor does a slice outlive its `Slices`:
 ///
 /// ```compile_fail,E0597
-/// # use oss_run::torch::Slices;
+/// # use oss_torch::Slices;
 /// # use tch::{Device, Kind, Tensor};
 /// let mut a = Tensor::zeros([4], (Kind::Float, Device::Cpu));
 /// let x = {

@@ -21,7 +21,7 @@ unsafe extern "C" {
 ///
 /// # Errors
 /// No memory that can be locked.
-pub fn page_locked(tensor: &Tensor, device: Device) -> Result<Tensor> {
+pub fn pin_memory(tensor: &Tensor, device: Device) -> Result<Tensor> {
     if !device.is_cuda() {
         return Ok(tensor.shallow_clone());
     }
@@ -33,16 +33,16 @@ pub fn page_locked(tensor: &Tensor, device: Device) -> Result<Tensor> {
 }
 
 /// `tensor` on `device`: itself where it is there already. A copy from page-locked memory is queued on the current stream.
-pub fn send(tensor: &Tensor, device: Device) -> Tensor {
+pub fn to_device(tensor: &Tensor, device: Device) -> Tensor {
     tensor.to_device_(device, tensor.kind(), true, false)
 }
 
 /// `numbers` on `device`, `[n]`. On a GPU the copy is queued on the current stream.
 ///
 /// # Errors
-/// As [`page_locked`].
+/// As [`pin_memory`].
 pub fn upload<T: kind::Element>(numbers: &[T], device: Device) -> Result<Tensor> {
-    Ok(send(&page_locked(&Tensor::from_slice(numbers), device)?, device))
+    Ok(to_device(&pin_memory(&Tensor::from_slice(numbers), device)?, device))
 }
 
 /// Copies `source` into `target`, both of one shape. Between a GPU and page-locked memory the copy is queued on the current
@@ -109,8 +109,8 @@ mod tests {
     fn on_the_host_nothing_is_copied() {
         let tensor = Tensor::from_slice(&[1i64, 2, 3]);
         let same = |other: &Tensor| other.data_ptr() == tensor.data_ptr();
-        assert!(same(&page_locked(&tensor, Device::Cpu).unwrap()));
-        assert!(same(&send(&tensor, Device::Cpu)));
+        assert!(same(&pin_memory(&tensor, Device::Cpu).unwrap()));
+        assert!(same(&to_device(&tensor, Device::Cpu)));
         assert!(same(&fetch(&[&tensor])[0]));
         assert_eq!(upload(&[1i64, 2, 3], Device::Cpu).unwrap(), tensor);
         let target = tensor.zeros_like();

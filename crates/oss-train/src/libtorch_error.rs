@@ -9,7 +9,7 @@ use oss_config::error::UserError;
 ///
 /// tch's operations panic when libtorch throws, which keeps arithmetic readable; what throws in a correct program is
 /// memory, so the message ends with what to do about it. Any other panic goes on.
-pub fn guard<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn catch_torch_panic<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => result,
         Err(panic) => {
@@ -24,7 +24,7 @@ pub fn guard<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
             if message.contains("out of memory") || message.contains("can't allocate memory") {
                 return Err(anyhow!(
                     UserError::failed("out of memory")
-                        .hint("lower train.micro_batch_size, set train.recompute = true, or use bf16")
+                        .hint("lower train.micro_batch_size, set train.activation_checkpointing = true, or use bf16")
                         .because(anyhow!(message))
                 ));
             }

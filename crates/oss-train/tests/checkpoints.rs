@@ -11,7 +11,7 @@ use std::{
 };
 
 use oss_config::{
-    Experiment, ExportDtype, Model, Precision, Preset, StatePrecision, StoredWeights, Strategy, Update,
+    Experiment, ExportDtype, Model, ParamDtype, Precision, Preset, StateDtype, Strategy, Update,
 };
 use oss_train::checkpoint::{self, Checkpoint, Entry, Writer};
 use oss_train::distributed::Mesh;
@@ -249,8 +249,8 @@ fn narrow() -> Experiment {
     let model = Model { vocab_size: Some(40), intermediate_size: 96, ..Preset::Tiny.model() };
     let mut experiment = Experiment { model, ..Experiment::default() };
     let Experiment { optimizer, train, .. } = &mut experiment;
-    (optimizer.state, optimizer.update) = (StatePrecision::EightBit, Update::InBackward);
-    (train.precision, train.weights) = (Precision::Bf16, StoredWeights::Bf16);
+    (optimizer.state_dtype, optimizer.update) = (StateDtype::EightBit, Update::InBackward);
+    (train.precision, train.param_dtype) = (Precision::Bf16, ParamDtype::Bf16);
     (train.global_batch_size, train.sequence_length, train.device) = (2, 16, "cpu".to_owned());
     experiment
 }
@@ -279,7 +279,7 @@ fn any_number_of_ranks_trains_on_with_the_bits_that_one_kept() {
         experiment.sharding.ranks = ranks as u64;
         let mut held = std::collections::HashMap::<String, i64>::new();
         for rank in 0..ranks {
-            let mesh = Mesh::pretended(&experiment.sharding, rank, Device::Cpu).unwrap();
+            let mesh = Mesh::simulated(&experiment.sharding, rank, Device::Cpu).unwrap();
             let opened = Checkpoint::open(&path).unwrap();
             let trainer = Trainer::resume(&experiment, opened, true, &mesh).unwrap();
             for Entry { name, shape, range, tensor } in trainer.entries() {

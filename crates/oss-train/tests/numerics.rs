@@ -11,7 +11,7 @@ use golden::{Golden, model_of, relative_error};
 use oss_config::{Model, Optimizer};
 use oss_train::distributed::{Mesh, Shards};
 use oss_train::generation::{Decoding, Prompt, generate};
-use oss_train::model::{Chain, Load, Sequences, inverse_frequencies};
+use oss_train::model::{Chain, ExpertLoad, Sequences, inverse_frequencies};
 use oss_train::optimizer::{Step, StorageConfig};
 use oss_train::train::{MicroBatch, PassOptions, PassResult, ShardedModel, UnitShard, forward_backward};
 use tch::{Device, Kind, Tensor};
@@ -149,7 +149,7 @@ fn the_balancing_loss_and_its_gradients_are_transformers() {
                 assert!(error <= FORWARD, "{name}, layer {layer}: {} is not {expected}", load.balance_loss());
             }
             let mean = expected.iter().sum::<f64>() / expected.len() as f64;
-            let seen = Load::mean_balance_loss(&result.loads);
+            let seen = ExpertLoad::mean_balance_loss(&result.loads);
             assert!((seen / mean - 1.0).abs() <= FORWARD, "{name}: {seen} is not {mean}");
 
             let both = |name: &str| {

@@ -1,4 +1,4 @@
-//! GPUs, their memory and their driver, as `nvidia-smi` shows them.
+//! GPUs, their memory and their driver, as reported by `nvidia-smi`.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +7,10 @@ use tch::Cuda;
 
 use super::Check;
 
-/// Major version of the oldest driver for CUDA 13.0, which this libtorch is built with.
+/// Oldest driver (major version) that supports CUDA 13.0, which this libtorch is built with.
 const OLDEST_DRIVER: u32 = 580;
 
-/// What was found of GPUs and of their driver.
+/// Checks the GPUs and their driver.
 pub fn checks() -> Vec<Check> {
     let cards = cards();
     let has_driver = cards.is_some() || Path::new("/dev/nvidiactl").exists();
@@ -20,7 +20,7 @@ pub fn checks() -> Vec<Check> {
     checks
 }
 
-/// `name, MiB, driver version`, one line a card; none without a driver that works.
+/// `name, MiB, driver version`, one line per GPU; `None` without a working driver.
 fn cards() -> Option<String> {
     let query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"];
     let output = Command::new("nvidia-smi").args(query).output().ok()?;
@@ -28,7 +28,7 @@ fn cards() -> Option<String> {
     (output.status.success() && !text.trim().is_empty()).then_some(text)
 }
 
-/// `has_cuda` is whether this program was built for it, `seen` how many devices libtorch found.
+/// `has_cuda`: this program was built with CUDA. `seen`: the number of devices that libtorch found.
 fn devices(has_cuda: bool, has_driver: bool, seen: Option<i64>, cards: Option<&str>) -> Check {
     let names = || {
         let name = |line: &str| {
@@ -42,19 +42,19 @@ fn devices(has_cuda: bool, has_driver: bool, seen: Option<i64>, cards: Option<&s
         (true, _, Some(count)) => Check::good(what, format!("{count} CUDA devices: {}", names())),
         (true, _, None) => Check::warning(
             what,
-            "built for CUDA, and libtorch sees no device",
+            "built for CUDA, but libtorch sees no device",
             "check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or set train.device = \"cpu\"",
         ),
         (false, true, _) => Check::warning(
             what,
-            format!("this program was built for the CPU, and there is {}", names()),
+            format!("built for CPU only, but this machine has {}", names()),
             "rebuild with `CUDA=1 make build`",
         ),
         (false, false, _) => Check::good(what, "none; training runs on the CPU"),
     }
 }
 
-/// Whether the driver is new enough; none where its version cannot be read.
+/// Whether the driver is new enough; `None` if its version cannot be parsed.
 fn driver(cards: &str) -> Option<Check> {
     let version = cards.lines().next()?.rsplit(", ").next()?.trim();
     let major: u32 = version.split('.').next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! The costs of a plan as a table for people.
+//! The cost table of a plan.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::super::table::table;
 use super::Plan;
 use crate::plan::activations::Peak;
 use crate::plan::calibration::Calibration;
-use crate::plan::cards::{Fit, Saving, USABLE_PERCENT};
 use crate::plan::estimate::Estimate;
+use crate::plan::gpus::{Fit, Saving, USABLE_PERCENT};
 use crate::plan::mesh::{Mesh, uses_gloo};
-use crate::plan::pace::Pace;
-use oss_config::{Experiment, Precision, StatePrecision, StoredWeights, Update};
+use crate::plan::throughput::Pace;
+use oss_config::{Experiment, ParamDtype, Precision, StateDtype, Update};
 
-/// What, how much, and what to know about it.
+/// Name, amount and note.
 type Row = Vec<String>;
 
 fn row(what: &str, amount: String, note: impl Into<String>) -> Row {
@@ -27,7 +27,7 @@ fn bytes(number: u64) -> String {
 }
 
 impl Plan {
-    /// Parameters, memory, traffic, operations, tokens, disk and time.
+    /// Parameters, memory, communication, FLOPs, tokens, disk and time.
     pub(super) fn costs(&self) -> String {
         let parts = [
             self.parameters(),
@@ -43,7 +43,7 @@ impl Plan {
         table(&[], parts.concat(), &[1])
     }
 
-    /// What a dry run measured, beside what it should have been.
+    /// Dry-run measurements next to the planned figures.
     fn played(&self) -> Vec<Row> {
         let Some(dry) = &self.dry_run else { return Vec::new() };
         let planned = |bytes_planned: u64| format!("planned {}", bytes(bytes_planned));
@@ -53,11 +53,11 @@ impl Plan {
             row(
                 "dry run",
                 format!("rank {} of {}", dry.rank, dry.ranks),
-                "measured, beyond the program itself",
+                "measured, on top of the program itself",
             ),
-            row("  initialised", bytes(dry.initialised_bytes), planned(state)),
-            row("  initialising", bytes(dry.initialising_peak_bytes), "at most"),
-            row("  saving", bytes(dry.saving_peak_bytes), "at most"),
+            row("  initialized", bytes(dry.initialised_bytes), planned(state)),
+            row("  initialization", bytes(dry.initialising_peak_bytes), "peak"),
+            row("  checkpointing", bytes(dry.saving_peak_bytes), "peak"),
             row(
                 "  checkpoint file",
                 bytes(dry.file_bytes),
@@ -65,7 +65,7 @@ impl Plan {
             ),
         ];
         if let Some(peak) = dry.training_peak_bytes {
-            rows.insert(3, row("  training", bytes(peak), format!("at most; {}", planned(total))));
+            rows.insert(3, row("  training", bytes(peak), format!("peak; {}", planned(total))));
         }
         rows
     }
@@ -75,7 +75,7 @@ impl Plan {
         let parameters = &self.estimate.parameters;
         vec![
             row("parameters", count(parameters.total), ""),
-            row("  active", count(parameters.active), "a token's matrix products; without the embedding"),
+            row("  active", count(parameters.active), "used per token, without the embedding"),
             row("  embedding", count(parameters.embedding), ""),
             row("  attention", count(parameters.attention), ""),
             row("  experts", count(parameters.experts), ""),
@@ -85,11 +85,11 @@ impl Plan {
         ]
     }
 
-    /// What lies on the device, then what lies in the host's memory where that is another; kinds of nothing left out.
+    /// Device memory, then host memory if separate; empty kinds are left out.
     fn memory(&self) -> Vec<Row> {
         let Experiment { optimizer, train, sharding, checkpoint, .. } = &self.experiment;
         let (memory, kinds) = (&self.memory, &self.memory.kinds);
-        let offloads = memory.on_gpu && sharding.offload_optimizer;
+        let offloads = memory.on_gpu && sharding.optimizer_cpu_offload;
         let copies_on_device = checkpoint.background && !memory.on_gpu;
         let narrow = match train.precision {
             Precision::F32 => "f32",
@@ -97,56 +97,56 @@ impl Plan {
             Precision::F16 => "f16",
         };
         let peak = match kinds.workspace_peak {
-            Peak::Loss => "at most, in the loss",
-            Peak::Block => "at most, in a block's backward pass",
-            Peak::Update => "at most, in the optimizer's step",
+            Peak::Loss => "peak, in the loss",
+            Peak::Block => "peak, in a block's backward pass",
+            Peak::Update => "peak, in the optimizer step",
         };
-        let weights = match train.weights {
-            StoredWeights::F32 => "f32",
-            StoredWeights::Bf16 => "matrices in bf16, without an f32 master",
+        let weights = match train.param_dtype {
+            ParamDtype::F32 => "f32",
+            ParamDtype::Bf16 => "matrices in bf16, without f32 master weights",
         };
         let gradients = match (optimizer.update, self.mesh.ranks()) {
             (Update::Step, _) => "f32",
-            (Update::InBackward, 1) => "of one unit, f32",
-            (Update::InBackward, _) => "of two units, f32",
+            (Update::InBackward, 1) => "one unit, f32",
+            (Update::InBackward, _) => "two units, f32",
         };
-        let moments = match optimizer.state {
-            StatePrecision::F32 => "f32",
-            StatePrecision::Bf16 => "bf16",
-            StatePrecision::EightBit => "8 bits",
+        let moments = match optimizer.state_dtype {
+            StateDtype::F32 => "f32",
+            StateDtype::Bf16 => "bf16",
+            StateDtype::EightBit => "8-bit",
         };
-        let state = format!("{moments}; {} with the two above", bytes(memory.state));
+        let state = format!("{moments}; {} including the two above", bytes(memory.state));
         let zero_unless = |here: bool, bytes: u64| if here { bytes } else { 0 };
         let on_device = [
             ("  parameters", kinds.parameters, weights.to_owned()),
             ("  gradients", kinds.gradients, gradients.to_owned()),
             ("  optimizer", zero_unless(!offloads, kinds.optimizer), state.clone()),
-            ("  compute copy", kinds.compute_copy, format!("the matrices in {narrow}")),
-            ("  gathered units", kinds.gathered, format!("two, {narrow}")),
+            ("  compute copy", kinds.compute_copy, format!("matrices in {narrow}")),
+            ("  gathered units", kinds.gathered, format!("two units, {narrow}")),
             ("  gradients in flight", kinds.gradients_in_flight, "two units, f32".to_owned()),
-            ("  moments in flight", kinds.moments_in_flight, "of one unit".to_owned()),
-            ("  activations", kinds.activations, "counted from shapes".to_owned()),
+            ("  moments in flight", kinds.moments_in_flight, "one unit".to_owned()),
+            ("  activations", kinds.activations, "computed from shapes".to_owned()),
             ("  workspace", kinds.workspace, peak.to_owned()),
             ("  checkpoint copy", zero_unless(copies_on_device, kinds.checkpoint_copy), String::new()),
         ];
         let on_host = [
-            ("host memory a rank", kinds.on_host, String::new()),
+            ("host memory per rank", kinds.on_host, String::new()),
             ("  optimizer", zero_unless(offloads, kinds.optimizer), state),
             ("  checkpoint copy", zero_unless(!copies_on_device, kinds.checkpoint_copy), String::new()),
         ];
-        let what = if memory.on_gpu { "GPU memory a rank" } else { "memory a rank" };
+        let what = if memory.on_gpu { "GPU memory per rank" } else { "memory per rank" };
         let mut rows = vec![row(what, bytes(memory.on_device), mesh(&self.mesh))];
         let there = on_device.into_iter().chain(on_host).filter(|(_, amount, _)| *amount > 0);
         rows.extend(there.map(|(what, amount, note)| row(what, bytes(amount), note)));
         rows
     }
 
-    /// The cards that a rank fits on; on the CPU, whether all ranks fit this machine.
+    /// GPUs on which a rank fits; on the CPU, whether all ranks fit on this machine.
     fn fits(&self) -> Vec<Row> {
         let all = match self.mesh.ranks() {
             _ if self.memory.on_gpu => String::new(),
             1 => String::new(),
-            ranks => format!("all {ranks} ranks"),
+            ranks => format!("for all {ranks} ranks"),
         };
         let fit = |Fit { name, missing, .. }: &Fit| {
             let (what, note) = (format!("  {name}"), all.as_str());
@@ -155,13 +155,13 @@ impl Plan {
                 missing => row(&what, bytes(*missing), format!("missing {note}").trim_end()),
             }
         };
-        let usable = format!("{USABLE_PERCENT} % of a card is counted on");
+        let usable = format!("assuming {USABLE_PERCENT}% of a GPU's memory is usable");
         let note = if self.memory.on_gpu { usable.as_str() } else { "" };
-        std::iter::once(row("does it fit", String::new(), note)).chain(self.fits.iter().map(fit)).collect()
+        std::iter::once(row("memory fit", String::new(), note)).chain(self.fits.iter().map(fit)).collect()
     }
 
     fn savings(&self) -> Vec<Row> {
-        let what = |first: bool| if first { "a rank saves with" } else { "" };
+        let what = |first: bool| if first { "savings per rank" } else { "" };
         let numbered = self.savings.iter().enumerate();
         let set = |saving: &Saving| saving.set.join(", ");
         numbered.map(|(i, saving)| row(what(i == 0), bytes(saving.bytes), set(saving))).collect()
@@ -173,24 +173,26 @@ impl Plan {
             return Vec::new();
         }
         let Experiment { sharding, train, .. } = &self.experiment;
-        let reduced = if uses_gloo(sharding, train) { "twice: Gloo reduces to all" } else { "" };
+        let reduced = if uses_gloo(sharding, train) { "doubled: Gloo uses all-reduce" } else { "" };
         let kinds = [
             ("  all-gather", traffic.kinds.all_gather, "weights"),
             ("  reduce-scatter", traffic.kinds.reduce_scatter, reduced),
-            ("  all-reduce", traffic.kinds.all_reduce, "over the replicas"),
+            ("  all-reduce", traffic.kinds.all_reduce, "across replicas"),
         ];
-        let mut rows = vec![row("sent a step and rank", bytes(traffic.total), "whatever the accumulation")];
+        let mut rows =
+            vec![row("sent per step and rank", bytes(traffic.total), "independent of gradient accumulation")];
         let there = kinds.into_iter().filter(|(_, amount, _)| *amount > 0);
         rows.extend(there.map(|(what, amount, note)| row(what, bytes(amount), note)));
         let known = if self.interconnects.is_empty() { "unknown" } else { "" };
-        let note = if known.is_empty() { "to hide this behind the work" } else { "until the first steps" };
-        rows.push(row("least interconnect", known.to_owned(), note));
+        let note =
+            if known.is_empty() { "to hide communication behind compute" } else { "until the first steps" };
+        rows.push(row("minimum interconnect", known.to_owned(), note));
         rows.extend(self.interconnects.iter().map(|link| {
             let speed = link
                 .flops_per_second
                 .map_or("as measured".to_owned(), |flops| format!("at {}FLOP/s", scaled(flops)));
             let amount = format!("{}/s", bytes(link.bytes_per_second as u64));
-            row(&format!("  {}", link.device), amount, format!("{:.2} s a step {speed}", link.step_seconds))
+            row(&format!("  {}", link.device), amount, format!("{:.2} s per step {speed}", link.step_seconds))
         }));
         rows
     }
@@ -201,10 +203,10 @@ impl Plan {
         let (epochs, note) = self.epochs.map_or(unknown, |epochs| (format!("{epochs:.2}"), ""));
         let steps = format!("{} steps", self.experiment.train.steps);
         vec![
-            row("FLOPs a token", scaled(*flops_per_token), "forward and backward"),
-            row("FLOPs in all", scaled(*flops), ""),
-            row("tokens a step", HumanCount(*tokens_per_step).to_string(), ""),
-            row("tokens in all", HumanCount(*tokens).to_string(), steps),
+            row("FLOPs per token", scaled(*flops_per_token), "forward and backward"),
+            row("total FLOPs", scaled(*flops), ""),
+            row("tokens per step", HumanCount(*tokens_per_step).to_string(), ""),
+            row("total tokens", HumanCount(*tokens).to_string(), steps),
             row("epochs", epochs, note),
         ]
     }
@@ -213,13 +215,14 @@ impl Plan {
         let disk = &self.disk;
         let free = self.disk_free.map(|free| format!(", {} free", bytes(free))).unwrap_or_default();
         vec![
-            row("disk", bytes(disk.total()), format!("up to the end{free}")),
-            row("  a checkpoint", bytes(disk.checkpoint), format!("{} at once", disk.num_checkpoints)),
-            row("  the export", bytes(disk.export), ""),
+            row("disk", bytes(disk.total()), format!("by the end of the run{free}")),
+            row("  checkpoint", bytes(disk.checkpoint), format!("up to {} at a time", disk.num_checkpoints)),
+            row("  export", bytes(disk.export), ""),
         ]
     }
 
-    /// Training and the evaluations inside it, which are its forward third. The run's own pace counts before a calibration's.
+    /// Training and its evaluations, whose forward pass costs a third of a training step. The run's own throughput
+    /// takes precedence over a calibration.
     fn time(&self) -> Vec<Row> {
         let (what, speed, tokens, how) = match (self.pace, self.calibration) {
             (Some(Pace { tokens_per_second: speed, secs_left }), _) => {
@@ -227,13 +230,13 @@ impl Plan {
             }
             (None, Some(Calibration { tokens_per_second: speed, measured })) => {
                 let day = measured.with_timezone(&Local).format("%Y-%m-%d");
-                ("time", speed, self.estimate.tokens as f64, format!("as measured on {day} by --calibrate"))
+                ("time", speed, self.estimate.tokens as f64, format!("as measured by --calibrate on {day}"))
             }
             (None, None) => {
                 return vec![row(
                     "time",
                     "unknown".to_owned(),
-                    "until the first steps; --calibrate measures it",
+                    "until the first steps; measure it with --calibrate",
                 )];
             }
         };
@@ -267,7 +270,7 @@ fn mesh(mesh: &Mesh) -> String {
     }
 }
 
-/// A number with three digits and a prefix: 22.9 G.
+/// A number with an SI prefix and one decimal: 22.9 G.
 fn scaled(number: f64) -> String {
     let prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"];
     let last = prefixes.len() - 1;

@@ -1,16 +1,16 @@
-//! How a run or a trial stands: the word of the command line, and a colour.
+//! State badges of runs and trials: the same word as on the command line, with a color.
 
 use maud::{Markup, html};
 
 use crate::sweep::TrialStatus;
 use oss_runs::run_dir::RunStatus;
 
-/// How a run, or one of its stages, stands.
+/// The state of a run or one of its stages.
 pub fn run(status: RunStatus) -> Markup {
     badge(colour(status), status.word())
 }
 
-/// How a trial stands.
+/// The state of a trial.
 pub fn trial(status: TrialStatus) -> Markup {
     let class = match status {
         TrialStatus::Run(status) => colour(status),

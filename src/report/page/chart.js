@@ -1,4 +1,4 @@
-// Curves: every run's line in one chart a number; all charts share the controls and the place of the pointer.
+// Curves: one chart per metric with a line per run; all charts share the controls and the pointer position.
 
 const view = { smooth: 0.6, logY: false, x: "steps", hidden: new Set() };
 const margin = { left: 54, right: 14, top: 10, bottom: 24 };
@@ -63,7 +63,7 @@ const charts = [...document.querySelectorAll("figure.chart")].map((figure) => {
     plot.innerHTML = parts.join("");
   }
 
-  /** Moves the line under the pointer, wherever the pointer is; `null` takes it away. */
+  /** Moves the line under the pointer; `null` hides it. */
   function point(at) {
     const cursor = plot.querySelector(".cursor");
     if (!cursor) return;
@@ -128,7 +128,7 @@ const charts = [...document.querySelectorAll("figure.chart")].map((figure) => {
   return { draw, point, unzoom: () => { zoom = null; } };
 });
 
-/** A line as the data has it, with the steps themselves in place of the distances between them. */
+/** Decodes a line: steps instead of the differences between them. */
 function decoded({ steps, values }) {
   let step = 0;
   return { values, steps: steps.map((more) => (step += more)) };
@@ -143,7 +143,7 @@ function extent(values) {
   return low <= high ? [low, high] : null;
 }
 
-/** A line through the values, broken where there is none. */
+/** A line through the values, interrupted where there are none. */
 function path(xs, values, x, y, logX, logY) {
   let [drawn, penDown] = ["", false];
   values.forEach((value, at) => {
@@ -154,7 +154,7 @@ function path(xs, values, x, y, logX, logY) {
   return drawn;
 }
 
-/** The exponential mean up to each value; `weight` is what stays of it over the usual distance of two values. */
+/** Exponential moving average; `weight` is the decay over the typical distance between values. */
 function smoothed(xs, values, weight) {
   const gap = (xs[xs.length - 1] - xs[0]) / (xs.length - 1) || 1;
   let [sum, mass, before] = [0, 0, xs[0]];
@@ -166,7 +166,7 @@ function smoothed(xs, values, weight) {
   });
 }
 
-/** Index of the value of the ascending `xs` that is nearest to `at`; -1 where there is none. */
+/** Index of the value in the ascending `xs` nearest to `at`; -1 if there are none. */
 function nearestIndex(xs, at) {
   let [low, high] = [0, xs.length - 1];
   while (low < high) {

@@ -1,4 +1,4 @@
-//! Charts and maps: the places that the script draws in, group by group.
+//! Containers for the charts and maps that the script draws, by group.
 
 use maud::{Markup, html};
 
@@ -10,7 +10,7 @@ use super::{heading, named, picture};
 /// All curves, the losses first.
 pub fn curves(data: &Data<'_>, runs: &[RunReport]) -> Markup {
     if data.charts.is_empty() {
-        return html! { section #curves { h2 { "Curves" } p.note { "Nothing is logged yet." } } };
+        return html! { section #curves { h2 { "Curves" } p.note { "No metrics logged yet." } } };
     }
     let of_group = |group: &str| -> Vec<(usize, &Chart)> {
         data.charts.iter().enumerate().filter(|(_, chart)| group_of(&chart.tag) == group).collect()
@@ -20,7 +20,7 @@ pub fn curves(data: &Data<'_>, runs: &[RunReport]) -> Markup {
             h2 { "Curves" }
             noscript {
                 (picture::loss(runs))
-                p.note { "Charts and maps of everything else need JavaScript, which is switched off." }
+                p.note { "The other charts and maps need JavaScript, which is disabled." }
             }
             div.scripted hidden {
                 (controls(runs))
@@ -32,15 +32,15 @@ pub fn curves(data: &Data<'_>, runs: &[RunReport]) -> Markup {
     }
 }
 
-/// The group of the losses, which stand above TensorBoard's groups.
+/// The group of the losses, shown above TensorBoard's groups.
 const LOSS: &str = "";
 
-/// TensorBoard's group of a number, but for the losses.
+/// The TensorBoard group of a metric, except for the losses.
 fn group_of(tag: &str) -> &str {
     if LOSSES.contains(&tag) { LOSS } else { tag.split_once('/').map_or(tag, |(group, _)| group) }
 }
 
-/// All groups but the losses, in the order in which they appear.
+/// All groups except the losses, in order of appearance.
 fn groups<'a>(data: &'a Data<'_>) -> Vec<&'a str> {
     let mut groups: Vec<&str> = Vec::new();
     for group in data.charts.iter().map(|chart| group_of(&chart.tag)) {
@@ -96,19 +96,19 @@ fn figures(class: &str, charts: Vec<(usize, &Chart)>) -> Markup {
 fn explanation(thinned: bool) -> Markup {
     html! {
         p.note {
-            "Point at a chart for its values, drag over it to look closer, double-click to go back. "
-            "Smoothing is an exponential mean of what is drawn; the values themselves stay visible behind it. "
-            "A triangle at the foot marks a value that is not a number. "
+            "Hover over a chart for its values, drag to zoom in, double-click to zoom out. "
+            "Smoothing is an exponential moving average; the original values stay visible behind it. "
+            "A triangle at the bottom marks a NaN. "
             @if thinned {
-                "Long curves are thinned out: of each of many equal stretches the least value, the greatest and the first "
-                "that is not a number are drawn, so no peak is lost; what is smoothed are the means of such stretches. "
+                "Long curves are downsampled: the minimum, the maximum and the first NaN of each interval are drawn, so no "
+                "peak is lost. Smoothing uses the interval means. "
                 "metrics.jsonl has every value."
             }
         }
     }
 }
 
-/// The load of the experts: in training, and each expert's at the end.
+/// Expert load: during training, and per expert at the end.
 pub fn experts(runs: &[RunReport]) -> Markup {
     if !runs.iter().any(has_maps) {
         return html! {};
@@ -130,7 +130,7 @@ pub fn experts(runs: &[RunReport]) -> Markup {
                             figcaption {
                                 b { "each expert" } " "
                                 span {
-                                    "load over the uniform load, validation text after step " (report.step)
+                                    "load relative to uniform, on the validation set after step " (report.step)
                                     "; dead: " (report.evaluation.dead_experts)
                                 }
                             }
@@ -143,7 +143,7 @@ pub fn experts(runs: &[RunReport]) -> Markup {
     }
 }
 
-/// Whether there is something to see of a run's experts.
+/// Whether a run has expert loads to show.
 pub fn has_maps(run: &RunReport) -> bool {
     !run.maps.is_empty() || run.evaluated.is_some()
 }

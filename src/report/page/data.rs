@@ -1,4 +1,4 @@
-//! What the page's script draws from: one JSON document inside the page.
+//! The data for the page's script: one JSON document embedded in the page.
 
 use serde::Serialize;
 
@@ -8,17 +8,18 @@ use super::super::thin::{Point, means, rounded, thin};
 use super::metrics::{Metric, metric};
 use crate::sweep::Results;
 
-/// Points of all curves together. At eleven bytes a point, and a third of them for means, the page stays well below two megabytes.
+/// Total number of points over all curves. At eleven bytes per point, plus a third for means, the page stays well below
+/// two megabytes.
 const POINTS: usize = 80_000;
 
-/// Points of one curve; a screen has no more pixels to show them on.
+/// Maximum points per curve, limited by the pixels of a screen.
 const CURVE_POINTS: usize = 2000;
 
-/// Everything that is drawn.
+/// All data to draw.
 #[derive(Debug, Serialize)]
 pub struct Data<'a> {
     runs: Vec<Run<'a>>,
-    /// The charts, in the order of the page.
+    /// The charts, in page order.
     pub charts: Vec<Chart>,
     maps: Vec<Matrix>,
     sweep: Option<&'a Results>,
@@ -33,34 +34,34 @@ struct Run<'a> {
     tokens_per_step: Option<u64>,
 }
 
-/// One number of all runs.
+/// One metric of all runs.
 #[derive(Debug, Serialize)]
 pub struct Chart {
-    /// As in TensorBoard: `train/loss`.
+    /// The TensorBoard tag: `train/loss`.
     #[serde(skip)]
     pub tag: String,
-    /// What it means.
+    /// Its description.
     #[serde(skip)]
     pub metric: Metric,
-    /// Whether smoothing makes sense of it.
+    /// Whether smoothing is useful.
     smooth: bool,
     series: Vec<Series>,
 }
 
-/// One number of one run.
+/// One metric of one run.
 #[derive(Debug, Serialize)]
 struct Series {
     /// Index of the run.
     run: usize,
     line: Line,
-    /// The mean of each stretch of a line that is thinned out.
+    /// The interval means of a downsampled line.
     means: Option<Line>,
 }
 
 /// Points from left to right.
 #[derive(Debug, Serialize)]
 struct Line {
-    /// Each point's step, less that of the point before.
+    /// Steps, delta-encoded.
     steps: Vec<u64>,
     values: Vec<Option<f64>>,
 }
@@ -75,28 +76,28 @@ impl Line {
     }
 }
 
-/// Cells in rows and columns, coloured by their value.
+/// A heat map.
 #[derive(Debug, Serialize)]
 struct Matrix {
-    /// The element that it is drawn in.
+    /// Id of the element to draw in.
     id: String,
     rows: Vec<Vec<Option<f64>>>,
-    /// The last step of each column; none where columns are experts.
+    /// The last step of each column; `None` if columns are experts.
     steps: Option<Vec<u64>>,
-    /// Whether the values are loads over the uniform load, rather than numbers of experts.
+    /// Whether the values are loads relative to uniform, rather than numbers of experts.
     load: bool,
 }
 
-/// Name of the element of a run's map.
+/// Element id of a run's map.
 pub fn map_id(run: usize, name: &str) -> String {
     format!("map-{run}-{name}")
 }
 
-/// Name under which the load of the last evaluation is drawn.
+/// Name of the map of the final evaluation's expert load.
 pub const EXPERTS: &str = "experts";
 
 impl<'a> Data<'a> {
-    /// What is drawn of `runs` and of a sweep.
+    /// The data for `runs` and a sweep.
     pub fn of(runs: &'a [RunReport], sweep: Option<&'a Results>) -> Self {
         let num_curves: usize = runs.iter().map(|run| run.curves.len()).sum();
         let most = (POINTS / num_curves.max(1)).clamp(8, CURVE_POINTS);
@@ -132,9 +133,9 @@ impl<'a> Data<'a> {
         Self { runs: runs.iter().map(known).collect(), charts, maps, sweep, thinned }
     }
 
-    /// The document, with nothing in it that could end the element around it.
+    /// The document, escaped so that it cannot close the element around it.
     pub fn to_json(&self) -> String {
-        // Lists, text and numbers: JSON has a place for all of it.
+        // Lists, strings and numbers always serialize to JSON.
         serde_json::to_string(self).expect("the data is JSON").replace('<', "\\u003c")
     }
 }
@@ -153,7 +154,7 @@ fn matrices(run: usize, report: &RunReport) -> Vec<Matrix> {
         let load = &report.evaluation.expert_load;
         Matrix {
             id: map_id(run, EXPERTS),
-            // Shares, over the share that each expert would have if all had the same.
+            // Fractions relative to a uniform load.
             rows: cells(load, load.first().map_or(1, Vec::len) as f64),
             steps: None,
             load: true,

@@ -1,6 +1,6 @@
-// Maps: a coloured cell for each layer and step, or for each layer and expert.
+// Heat maps: a colored cell per layer and step, or per layer and expert.
 
-// Viridis, which keeps its order for every eye and in grey.
+// Viridis, which is perceptually ordered, also for color blindness and in grayscale.
 const ramp = [[68, 1, 84], [70, 50, 126], [54, 92, 141], [39, 127, 142], [31, 161, 135], [74, 193, 109], [160, 218, 57], [253, 231, 37]];
 const dead = [213, 60, 40];
 

@@ -1,13 +1,13 @@
-//! What the numbers of the metrics mean, and where on the page they stand.
+//! Descriptions of the metrics, and their order on the page.
 
-/// A number of the metrics.
+/// A metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metric {
-    /// Its place among the charts.
+    /// Its position among the charts.
     pub place: usize,
-    /// What it is, for people; empty where this program does not know.
+    /// Its description; empty if unknown.
     pub meaning: &'static str,
-    /// What its values are multiplied by.
+    /// Factor applied to its values.
     pub factor: f64,
     /// Whether it is noisy.
     pub smooth: bool,
@@ -15,32 +15,32 @@ pub struct Metric {
 
 const GIB: f64 = 1.0 / (1u64 << 30) as f64;
 
-/// Tag, meaning, factor, whether noisy; in the order of the page.
+/// Tag, description, factor, whether noisy; in page order.
 const KNOWN: [(&str, &str, f64, bool); 18] = [
-    (LOSSES[0], "nats a token", 1.0, true),
-    (LOSSES[1], "nats a token, on text held out", 1.0, false),
+    (LOSSES[0], "nats per token", 1.0, true),
+    (LOSSES[1], "nats per token, on held-out text", 1.0, false),
     ("train/lr", "learning rate", 1.0, false),
-    ("train/grad_norm", "norm of the gradient, before clipping", 1.0, true),
-    ("train/balance_loss", "1 a choice where all experts have the same load", 1.0, true),
-    ("train/max_load", "busiest expert of all layers, over the uniform load", 1.0, true),
-    ("train/dead_experts", "experts that no token of the batch chose, all layers", 1.0, true),
-    ("train/loss_scale", "factor of f16's loss", 1.0, false),
-    ("train/tokens_per_second", "tokens a second", 1.0, true),
-    ("train/tflops", "10¹² operations a second", 1.0, true),
-    ("train/peak_memory_bytes", "most memory held so far, GiB", GIB, false),
+    ("train/grad_norm", "gradient norm before clipping", 1.0, true),
+    ("train/balance_loss", "1 per selected expert if the load is uniform", 1.0, true),
+    ("train/max_load", "maximum expert load over all layers, relative to uniform", 1.0, true),
+    ("train/dead_experts", "experts without a token in the batch, all layers", 1.0, true),
+    ("train/loss_scale", "f16 loss scale", 1.0, false),
+    ("train/tokens_per_second", "tokens per second", 1.0, true),
+    ("train/tflops", "TFLOP/s", 1.0, true),
+    ("train/peak_memory_bytes", "peak memory so far, GiB", GIB, false),
     ("validation/perplexity", "exp of the loss", 1.0, false),
-    ("validation/nats_per_byte", "nats a byte of text", 1.0, false),
-    ("validation/max_load", "busiest expert of all layers, over the uniform load", 1.0, false),
-    ("validation/dead_experts", "experts that no token chose, all layers", 1.0, false),
-    ("train/skipped", "steps left out because a number was not finite", 1.0, false),
-    ("dead_experts_layers", "experts of each layer that no token of the batch chose", 1.0, false),
-    ("max_load_layers", "busiest expert of each layer, over the uniform load", 1.0, false),
+    ("validation/nats_per_byte", "nats per byte of text", 1.0, false),
+    ("validation/max_load", "maximum expert load over all layers, relative to uniform", 1.0, false),
+    ("validation/dead_experts", "experts without a token, all layers", 1.0, false),
+    ("train/skipped", "steps skipped because of non-finite values", 1.0, false),
+    ("dead_experts_layers", "experts per layer without a token in the batch", 1.0, false),
+    ("max_load_layers", "maximum expert load per layer, relative to uniform", 1.0, false),
 ];
 
 /// The charts that come first.
 pub const LOSSES: [&str; 2] = ["train/loss", "validation/loss"];
 
-/// What `tag` is.
+/// The metric with this tag.
 pub fn metric(tag: &str) -> Metric {
     match KNOWN.iter().enumerate().find(|(_, known)| known.0 == tag) {
         Some((place, &(_, meaning, factor, smooth))) => Metric { place, meaning, factor, smooth },

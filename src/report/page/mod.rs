@@ -1,9 +1,9 @@
-//! The page: HTML with its styles, its data and its script inside, and nothing outside.
+//! Renders the page: HTML with inline styles, data and scripts.
 
 mod badge;
 mod curves;
 mod data;
-mod facts;
+mod headline;
 mod metrics;
 mod picture;
 mod samples;
@@ -20,7 +20,7 @@ use oss_runs::run_dir::redact;
 
 const STYLE: &str = include_str!("page.css");
 
-/// One script, in the order of its parts.
+/// The parts of the script, in order.
 const SCRIPT: [&str; 6] = [
     include_str!("scale.js"),
     include_str!("chart.js"),
@@ -30,20 +30,20 @@ const SCRIPT: [&str; 6] = [
     include_str!("sweep.js"),
 ];
 
-/// Nothing may be fetched from anywhere, whatever a text inside the page says.
+/// Forbids external resources, whatever text the page contains.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 
-/// The whole document. No secret that this process knows is in it.
+/// The whole document. Secrets known to this process are redacted.
 pub fn page(report: &Report) -> String {
     let Report { runs, sweep, written } = report;
     let data = Data::of(runs, sweep.as_ref());
     let title = title(report);
     let content = html! {
-        (facts::header(&title, runs, *written))
+        (headline::header(&title, runs, *written))
         (contents(report))
         main {
-            section #overview { (facts::facts(runs, *written)) }
+            section #overview { (headline::facts(runs, *written)) }
             @if let Some(sweep) = sweep { (sweep::sweep(sweep, runs.len())) }
             @if !runs.is_empty() {
                 (curves::curves(&data, runs))
@@ -89,15 +89,15 @@ fn title(report: &Report) -> String {
     }
 }
 
-/// Colours that tell runs apart; beyond, they begin again with broken lines.
+/// Number of distinct run colors; further runs repeat them with dashed lines.
 const COLOURS: usize = 8;
 
-/// A run's colour and name.
+/// A run's color and name.
 fn named(index: usize, run: &RunReport) -> Markup {
     html! { i class={ "swatch run-" (index % COLOURS) } {} (run.label) }
 }
 
-/// A heading above the run `index`, where there are others.
+/// A heading for run `index` if there are several.
 fn heading(index: usize, runs: &[RunReport]) -> Markup {
     html! { @if runs.len() > 1 { h3 { (named(index, &runs[index])) } } }
 }

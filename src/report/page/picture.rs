@@ -1,4 +1,4 @@
-//! The loss as a picture that needs no script.
+//! The loss as a static SVG for pages without JavaScript.
 
 use maud::{Markup, html};
 
@@ -9,16 +9,16 @@ use super::metrics::LOSSES;
 
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 320.0;
-/// Room for the labels of the axes.
+/// Margins for the axis labels.
 const LEFT: f64 = 60.0;
 const BOTTOM: f64 = 28.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 10.0;
-/// Points of one curve.
+/// Maximum points per curve.
 const POINTS: usize = 500;
 const LINES: usize = 5;
 
-/// Training loss (thin) and validation loss (thick, with its points) of every run; nothing where there is none.
+/// Training loss (thin) and validation loss (thick) of every run; empty if there are none.
 pub fn loss(runs: &[RunReport]) -> Markup {
     let curves: Vec<(usize, bool, Vec<Point>)> = runs
         .iter()
@@ -40,7 +40,7 @@ pub fn loss(runs: &[RunReport]) -> Markup {
     let x = |step: u64| LEFT + (WIDTH - LEFT - RIGHT) * step as f64 / last;
     let y = |value: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (value - low) / span);
     html! {
-        svg class="picture" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label="loss over the steps" {
+        svg class="picture" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label="loss by step" {
             @for line in 0..=LINES {
                 @let part = line as f64 / LINES as f64;
                 @let (value, step) = (low + span * part, (last * part).round() as u64);
@@ -52,11 +52,11 @@ pub fn loss(runs: &[RunReport]) -> Markup {
                 path class={ "line run-" (run % COLOURS) @if *held { " held" } } d=(path(points, &x, &y)) {}
             }
         }
-        p.note { "Nats a token over the steps: training thin, validation thick." }
+        p.note { "Loss in nats per token by step: training (thin) and validation (thick)." }
     }
 }
 
-/// A line through `points`, broken where a value is no number.
+/// A line through `points`, interrupted at NaNs.
 fn path(points: &[Point], x: &dyn Fn(u64) -> f64, y: &dyn Fn(f64) -> f64) -> String {
     let mut path = String::new();
     let mut pen_down = false;
@@ -74,7 +74,7 @@ fn path(points: &[Point], x: &dyn Fn(u64) -> f64, y: &dyn Fn(f64) -> f64) -> Str
     path
 }
 
-/// A place to a tenth of a pixel.
+/// A coordinate to a tenth of a pixel.
 fn short(place: f64) -> String {
     format!("{place:.1}")
 }

@@ -1,4 +1,4 @@
-// Samples: one moment at a time, with a slider over the steps.
+// Samples: one sampling point at a time, with a slider over the steps.
 
 for (const moments of document.querySelectorAll(".moments")) {
   const articles = [...moments.querySelectorAll("article")];

@@ -1,4 +1,4 @@
-//! What the models wrote, moment by moment. Without a script everything stands below each other.
+//! Generated samples by step. Without JavaScript, all are listed one below the other.
 
 use maud::{Markup, html};
 
@@ -30,7 +30,7 @@ fn of_run(run: &RunReport) -> Markup {
         @if run.moments.len() < run.num_moments {
             p.note {
                 (run.moments.len()) " of " (run.num_moments)
-                " moments are shown; the others are in the run's folder samples."
+                " sampling points are shown; the others are in the `samples` folder of the run."
             }
         }
     }

@@ -1,9 +1,9 @@
-// What every drawing needs: the data, scales from values to pixels, and numbers as people read them.
+// Shared helpers: the data, scales from values to pixels, and number formatting.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
 
-/** The distance of `from` to `to` in pixels stands for that of `low` to `high`, or of their logarithms. */
+/** Maps the range from `low` to `high`, or their logarithms, to the pixels from `from` to `to`. */
 function scale(low, high, from, to, log) {
   const measure = log ? Math.log10 : (value) => value;
   const start = measure(low);
@@ -59,7 +59,7 @@ function brief(value, digits = 4, thousands = 1e4) {
   return String(Number(value.toPrecision(digits)));
 }
 
-/** Places on an axis with their texts: as few digits as tell them apart. */
+/** Ticks of an axis with their labels: as few digits as distinguish them. */
 function labelled(ticks) {
   const thousands = Math.max(...ticks.map(Math.abs), 0) >= 1e4 ? 1e3 : 1e4;
   for (let digits = 3; ; digits += 1) {
@@ -68,10 +68,10 @@ function labelled(ticks) {
   }
 }
 
-/** Numbers as text with a tenth of a pixel. */
+/** Pixel coordinates as text, to a tenth of a pixel. */
 const px = (pixels) => pixels.toFixed(1);
 
-/** The box that follows the pointer. Texts of users go in as text, never as HTML. */
+/** The tooltip that follows the pointer. User text is inserted as text, never as HTML. */
 const tip = (() => {
   const box = document.body.appendChild(document.createElement("div"));
   box.className = "tip";

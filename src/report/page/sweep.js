@@ -1,4 +1,4 @@
-// A sweep: parallel coordinates over what was varied and what came out, and each value against the outcome.
+// A sweep: parallel coordinates over parameters and metric, and a scatter plot of each parameter against the metric.
 
 if (data.sweep) {
   const { metric, direction, best, trials } = data.sweep;
@@ -22,7 +22,7 @@ if (data.sweep) {
   const brushes = new Map();
   let over = null;
 
-  /** Where a trial lies on an axis that goes from pixel `from` to pixel `to`; what has no value, at `none`. */
+  /** Position of a trial on an axis from pixel `from` to pixel `to`; trials without a value are at `none`. */
   const placer = (axis, from, to, none) => {
     const slots = axis.words?.length;
     const pad = (to - from) * (slots ? 0.5 / slots : 0.03);
@@ -108,7 +108,7 @@ if (data.sweep) {
   }
 
   const byNumber = new Map(trials.map((trial) => [String(trial.trial), trial]));
-  /** Shows which trials the brushes let through and which one the pointer is on, in drawings and table alike. */
+  /** Shows the trials selected by the brushes and the one under the pointer, in the drawings and the table. */
   function mark() {
     for (const element of document.querySelectorAll("[data-trial]")) {
       const trial = byNumber.get(element.dataset.trial);

@@ -1,4 +1,4 @@
-//! A sweep: its trials as a table, and places for what the script draws of them.
+//! A sweep: its trials as a table, and containers for the charts drawn by the script.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use serde_json::Value;
 
 use super::badge;
 use super::words::exact;
-use crate::sweep::{Results, Row, TrialStatus, cell};
+use crate::sweep::{Results, TrialResult, TrialStatus, cell};
 use oss_config::Direction;
 
 /// The trials of a sweep, on a page with the curves of `curves` runs.
 pub fn sweep(sweep: &Results, curves: usize) -> Markup {
     let metric = sweep.metric.name();
     let keys = keys(sweep);
-    let is_best = |row: &Row| sweep.best.as_ref() == Some(&row.run);
+    let is_best = |row: &TrialResult| sweep.best.as_ref() == Some(&row.run);
     html! {
         section #sweep {
             h2 { "Sweep" }
             p.note {
                 (sweep.trials.len()) " trials, " (counts(sweep)) "; "
-                @match sweep.direction { Direction::Maximize => "more ", Direction::Minimize => "less " }
+                @match sweep.direction { Direction::Maximize => "higher ", Direction::Minimize => "lower " }
                 b { (metric) } " is better."
                 @if let Some(best) = sweep.trials.iter().find(|row| is_best(row)) {
                     " The best is trial " b { (best.trial) }
@@ -32,7 +32,7 @@ pub fn sweep(sweep: &Results, curves: usize) -> Markup {
             figure #coordinates .wide .scripted hidden {
                 figcaption {
                     b { "All trials" } " "
-                    span { "a line for each, bluer where it is better; drag along an axis to filter, click it to stop" }
+                    span { "one line per trial, bluer is better; drag along an axis to filter, click it to reset" }
                 }
                 div.plot {}
             }
@@ -49,7 +49,7 @@ pub fn sweep(sweep: &Results, curves: usize) -> Markup {
     }
 }
 
-/// The keys that the trials set.
+/// The swept keys.
 fn keys(sweep: &Results) -> BTreeSet<&String> {
     sweep.trials.iter().flat_map(|row| row.values.keys()).collect()
 }
@@ -60,7 +60,7 @@ fn counts(sweep: &Results) -> String {
     some.map(|(number, state)| format!("{number} {state}")).collect::<Vec<_>>().join(", ")
 }
 
-fn row(trial: &Row, keys: &BTreeSet<&String>, is_best: bool) -> Markup {
+fn row(trial: &TrialResult, keys: &BTreeSet<&String>, is_best: bool) -> Markup {
     let number = |value: Option<f64>, text: Option<String>| {
         html! { td.number data-value=[value] { (text.unwrap_or_else(|| "–".to_owned())) } }
     };

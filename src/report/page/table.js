@@ -1,4 +1,4 @@
-// Tables: a click on a heading sorts by it, another one the other way round. What has no value stays below.
+// Tables: click a heading to sort by it, click again to reverse. Rows without a value stay at the bottom.
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];

@@ -1,4 +1,4 @@
-//! What a run was made of: values, machines, stages.
+//! Tables of configuration, environment and stages.
 
 use chrono::TimeDelta;
 use maud::{Markup, html};
@@ -13,7 +13,7 @@ use crate::plan::keys::{by_key, default_values};
 use crate::runs::show::{SetValue, set_values};
 use oss_runs::run_dir::Segment;
 
-/// The values that are not the defaults; for several runs first those in which they differ.
+/// Non-default values; for several runs, first those that differ.
 pub fn configuration(runs: &[RunReport]) -> Markup {
     let experiments: Vec<_> = runs.iter().map(|run| &run.manifest.experiment).collect();
     html! {
@@ -22,7 +22,7 @@ pub fn configuration(runs: &[RunReport]) -> Markup {
             @if runs.len() > 1 {
                 @let differing = differences(&experiments);
                 h3 { "Where the runs differ" }
-                @if differing.is_empty() { p.note { "In nothing: they are copies of each other." } }
+                @if differing.is_empty() { p.note { "No differences: the runs have the same configuration." } }
                 @else { div.scroll { table {
                     thead { tr {
                         th { "value" }
@@ -36,14 +36,14 @@ pub fn configuration(runs: &[RunReport]) -> Markup {
             }
             @for run in runs {
                 details open[runs.len() == 1] {
-                    summary { "Values that are not the defaults" @if runs.len() > 1 { ": " (run.label) } }
+                    summary { "Non-default values" @if runs.len() > 1 { ": " (run.label) } }
                     div.scroll { table {
                         thead { tr { th { "value" } th {} th { "default" } th { "set by" } } }
                         tbody { @for SetValue { key, value, set_by } in set_values(&run.manifest) { tr {
                             @let default = default_values().get(&key);
                             th { code { (key) } } td { (value.to_string()) }
                             td.faint { (default.map_or_else(|| "unset".to_owned(), Value::to_string)) }
-                            // Nobody wrote it down: it followed from what is written, as the vocabulary does.
+                            // Not set explicitly, but derived from other values, like the vocabulary size.
                             td.faint { (set_by.as_deref().unwrap_or("derived")) }
                         } } }
                     } }
@@ -53,10 +53,10 @@ pub fn configuration(runs: &[RunReport]) -> Markup {
     }
 }
 
-/// Columns of the table of starts.
+/// Columns of the start table.
 const STARTS: [&str; 8] = ["started", "took", "ended", "program", "git", "libtorch", "host", "devices"];
 
-/// Every start of every run: program, machine, times, end.
+/// All starts of all runs: program, machine, times, outcome.
 pub fn environment(runs: &[RunReport]) -> Markup {
     html! {
         section #environment {
@@ -74,7 +74,7 @@ pub fn environment(runs: &[RunReport]) -> Markup {
                 } }
                 @for (index, start) in run.manifest.segments.iter().enumerate() {
                     details {
-                        summary { "Everything recorded of start " (index + 1) }
+                        summary { "Full record of start " (index + 1) }
                         dl.plain {
                             @for (key, value) in by_key(serde_json::to_value(start).unwrap_or_default()) {
                                 @let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -98,7 +98,7 @@ fn segment(start: &Segment, is_running: bool) -> Markup {
         td { @match &start.environment.git {
             Some(git) => {
                 code title=(git.commit) { (git.commit.chars().take(10).collect::<String>()) }
-                @if git.dirty { " with changes" }
+                @if git.dirty { " (dirty)" }
             },
             None => "–",
         } }
@@ -114,7 +114,7 @@ fn segment(start: &Segment, is_running: bool) -> Markup {
     } }
 }
 
-/// What happened to each stage, and why it ran.
+/// The state of each stage, and why it ran.
 pub fn stages(runs: &[RunReport]) -> Markup {
     html! {
         section #stages {
@@ -122,7 +122,7 @@ pub fn stages(runs: &[RunReport]) -> Markup {
             @for (index, run) in runs.iter().enumerate() {
                 (heading(index, runs))
                 div.scroll { table {
-                    thead { tr { th { "stage" } th { "state" } th { "why" } th { "started" } th { "took" } } }
+                    thead { tr { th { "stage" } th { "state" } th { "reason" } th { "started" } th { "took" } } }
                     tbody { @for stage in Stage::ALL { @if let Some(record) = run.manifest.stages.get(stage.name()) { tr {
                         th { (stage) }
                         td { (badge::run(record.state.status(run.is_running()))) }

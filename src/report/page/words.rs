@@ -1,4 +1,4 @@
-//! Numbers and times as people read them.
+//! Human-readable numbers and times.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn digits(number: f64) -> String {
     }
 }
 
-/// Every digit, in groups: `20,914,757,184`.
+/// All digits, grouped: `20,914,757,184`.
 pub fn exact(number: u64) -> String {
     HumanCount(number).to_string()
 }

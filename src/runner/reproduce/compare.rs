@@ -1,4 +1,4 @@
-//! Two runs, number by number.
+//! Compares two runs, number by number.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use oss_runs::monitor::MetricsLog;
 use oss_runs::run_dir::{Manifest, RunDir};
 use oss_train::checkpoint::{self, Checkpoint};
 
-/// One thing that both runs have.
+/// The comparison of one item that both runs have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Compared {
-    /// What, such as `metrics`.
+    /// The item, such as `metrics`.
     pub what: &'static str,
-    /// Whether it is the same, bit for bit.
+    /// Whether it is identical, bit for bit.
     pub identical: bool,
     /// How much was compared, or the first difference.
     pub detail: String,
@@ -35,11 +35,11 @@ impl fmt::Display for Compared {
     }
 }
 
-/// Measurements of the machine, which nobody repeats.
+/// Measurements of the machine, which are not reproducible.
 const OF_THE_MACHINE: [&str; 3] = ["tokens_per_second", "tflops", "peak_memory_bytes"];
 
-/// Compares what both runs have of the first `steps` steps: metrics and weights, and if `steps` is all of them what the
-/// later stages made.
+/// Compares the first `steps` steps of both runs: metrics and weights and, if these are all steps, the outputs of later
+/// stages.
 pub fn compare(original: &RunDir, again: &RunDir, steps: u64) -> Result<Vec<Compared>> {
     let mut compared = vec![metrics(original, again, steps)?];
     compared.extend(weights(original, again, steps)?);
@@ -52,7 +52,7 @@ pub fn compare(original: &RunDir, again: &RunDir, steps: u64) -> Result<Vec<Comp
     Ok(compared)
 }
 
-/// Every number that training and evaluation logged.
+/// Every number logged by training and evaluation.
 fn metrics(original: &RunDir, again: &RunDir, steps: u64) -> Result<Compared> {
     let read = |run: &RunDir| -> Result<Vec<(u64, Map<String, Value>)>> {
         let lines = MetricsLog::read(&run.metrics())?.into_iter().filter(|line| line.step <= steps);
@@ -68,25 +68,26 @@ fn metrics(original: &RunDir, again: &RunDir, steps: u64) -> Result<Compared> {
     let what = "metrics";
     for ((step, fields), (other_step, other)) in then.iter().zip(&now) {
         if step != other_step {
-            let detail = format!("a line of step {step} then, of step {other_step} now");
+            let detail =
+                format!("the original has a line for step {step}, the reproduction for step {other_step}");
             return Ok(Compared { what, identical: false, detail });
         }
         let differs = |(name, value): &(&String, &Value)| other.get(name.as_str()) != Some(value);
         if let Some((name, value)) = fields.iter().find(differs) {
-            let now = other.get(name).map_or("nothing".to_owned(), Value::to_string);
-            let detail = format!("first at step {step}: {name} was {value} and is {now}");
+            let now = other.get(name).map_or("missing".to_owned(), Value::to_string);
+            let detail = format!("first difference at step {step}: {name} was {value}, now {now}");
             return Ok(Compared { what, identical: false, detail });
         }
     }
     if then.len() != now.len() {
-        let detail = format!("{} lines then, {} now", then.len(), now.len());
+        let detail = format!("{} lines originally, {} now", then.len(), now.len());
         return Ok(Compared { what, identical: false, detail });
     }
     let numbers: usize = then.iter().map(|(_, fields)| fields.len()).sum();
-    Ok(Compared { what, identical: true, detail: format!("{numbers} numbers of {} lines", then.len()) })
+    Ok(Compared { what, identical: true, detail: format!("{numbers} numbers in {} lines", then.len()) })
 }
 
-/// The weights of the newest checkpoint that both have.
+/// The weights of the newest common checkpoint.
 fn weights(original: &RunDir, again: &RunDir, steps: u64) -> Result<Option<Compared>> {
     let kept = checkpoint::list(&original.checkpoints());
     let of = checkpoint::list(&again.checkpoints());
@@ -101,12 +102,12 @@ fn weights(original: &RunDir, again: &RunDir, steps: u64) -> Result<Option<Compa
     let identical = then == now;
     let detail = match identical {
         true => format!("{} after step {step}", short(&then)),
-        false => format!("{} then and {} now, after step {step}", short(&then), short(&now)),
+        false => format!("{} originally, {} now, after step {step}", short(&then), short(&now)),
     };
     Ok(Some(Compared { what: "weights", identical, detail }))
 }
 
-/// The files that a stage made; none where one of the two has not come so far.
+/// The files written by a stage; `None` if one of the runs has not got that far.
 fn outputs(stage: Stage, what: &'static str, then: &Manifest, now: &Manifest) -> Option<Compared> {
     let files = |manifest: &Manifest| -> Option<Vec<(String, String)>> {
         let files = manifest.stages.get(stage.name())?.outputs.get(FILES)?.as_array()?;
@@ -123,9 +124,11 @@ fn outputs(stage: Stage, what: &'static str, then: &Manifest, now: &Manifest) ->
         None => Compared {
             what,
             identical: false,
-            detail: format!("{} files then, {} now", then.len(), now.len()),
+            detail: format!("{} files originally, {} now", then.len(), now.len()),
         },
-        Some((path, _)) => Compared { what, identical: false, detail: format!("{path} has another content") },
+        Some((path, _)) => {
+            Compared { what, identical: false, detail: format!("the content of {path} differs") }
+        }
     })
 }
 
@@ -151,10 +154,10 @@ mod tests {
             "{\"step\":1,\"loss\":2.5,\"tokens_per_second\":7}\n{\"step\":2,\"loss\":2.2500000000000004}\n",
         );
         let compared = metrics(&then, &now, 1).unwrap();
-        assert_eq!((compared.identical, compared.detail.as_str()), (true, "1 numbers of 1 lines"));
+        assert_eq!((compared.identical, compared.detail.as_str()), (true, "1 numbers in 1 lines"));
         let compared = metrics(&then, &now, 2).unwrap();
-        assert_eq!(compared.detail, "first at step 2: loss was 2.25 and is 2.2500000000000004");
+        assert_eq!(compared.detail, "first difference at step 2: loss was 2.25, now 2.2500000000000004");
         let (_c, short) = run("{\"step\":1,\"loss\":2.5}\n");
-        assert_eq!(metrics(&then, &short, 3).unwrap().detail, "3 lines then, 1 now");
+        assert_eq!(metrics(&then, &short, 3).unwrap().detail, "3 lines originally, 1 now");
     }
 }

@@ -148,7 +148,7 @@ fn a_request_to_stop_reaches_all_ranks_from_any() {
         let steps_before = steps_logged(&project);
         signal("TERM", whom.map_or(started.pid(), |rank| pids[rank]));
         let ended = started.end().ends_with(75);
-        assert!(ended.stderr.contains("go on with `oss-run resume "), "{}", ended.stderr);
+        assert!(ended.stderr.contains("resume with `oss-run resume "), "{}", ended.stderr);
         let newest = newest_checkpoint(&project.the_run());
         let step = newest.file_name().unwrap().to_str().unwrap().strip_prefix("step-").unwrap().to_owned();
         let step: usize = step.parse().unwrap();

@@ -96,7 +96,7 @@ fn what_does_not_fit_is_refused_at_once() {
     }
     let options = format!("tiny.toml {}", on("fsdp", 3));
     let ended = Ended::of(&mut rank(&project, &options, (0, 2), free_port())).ends_with(2);
-    assert!(ended.stderr.contains("add --set sharding.ranks=2"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("pass --set sharding.ranks=2"), "{}", ended.stderr);
     let ended = project.oss_run(&format!("tiny.toml {}", on("fsdp", 5))).ends_with(2);
     assert!(ended.stderr.contains("set train.global_batch_size to a multiple of 5"), "{}", ended.stderr);
 }

@@ -26,7 +26,7 @@ fn project(values: &[&str]) -> Project {
 
 /// The options that run an experiment on `ranks` ranks.
 fn on(strategy: &str, ranks: usize) -> String {
-    let replicas = if strategy == "hsdp" { " --set sharding.ranks_per_replica=2" } else { "" };
+    let replicas = if strategy == "hsdp" { " --set sharding.shard_degree=2" } else { "" };
     format!("--set sharding.strategy={strategy} --set sharding.ranks={ranks}{replicas}")
 }
 

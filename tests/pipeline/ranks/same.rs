@@ -76,7 +76,7 @@ fn every_gradient_of_the_first_step_is_that_of_one_rank() {
 #[test]
 fn so_they_are_with_recomputation_documents_and_two_sequences_at_once() {
     let values = [
-        "train.recompute = true",
+        "train.activation_checkpointing = true",
         "train.document_mask = true",
         "train.micro_batch_size = 2",
         "train.global_batch_size = 24",
@@ -107,8 +107,8 @@ fn so_they_are_where_muon_needs_whole_matrices() {
 fn so_they_are_in_fewer_bits_to_their_digits() {
     let values = [
         "train.precision = 'bf16'",
-        "train.weights = 'bf16'",
-        "optimizer.state = '8bit'",
+        "train.param_dtype = 'bf16'",
+        "optimizer.state_dtype = '8bit'",
         "optimizer.update = 'in_backward'",
     ];
     compare(&values, &[("fsdp", 2), ("hsdp", 4)], 5e-3);

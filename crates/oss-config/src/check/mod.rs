@@ -1,4 +1,4 @@
-//! Combinations of values that cannot work, or that look like a slip.
+//! Combinations of values that cannot work, or that look like mistakes.
 
 mod model;
 mod text;
@@ -6,10 +6,10 @@ mod training;
 
 use super::{CheckpointChoice, Experiment, NamedCheckpoint, parse_bytes};
 
-/// Something wrong with a combination of values.
+/// A problem with a combination of values.
 #[derive(Debug)]
 pub(super) struct Finding {
-    /// The keys involved, likeliest culprit first.
+    /// The keys involved, most likely culprit first.
     pub keys: Vec<String>,
     pub message: String,
     pub fix: String,
@@ -30,7 +30,7 @@ impl Findings {
     }
 }
 
-/// Everything that is wrong or doubtful; bounds of single values have been checked before.
+/// All errors and warnings. Bounds of single values have already been checked.
 pub(super) fn findings(experiment: &Experiment) -> Vec<Finding> {
     let mut found = Findings(Vec::new());
     run(experiment, &mut found);
@@ -53,18 +53,22 @@ fn run(experiment: &Experiment, found: &mut Findings) {
         let fix = "set run.name to letters, digits, `-`, `_` and `.`";
         found.error(&["run.name"], format!("a run cannot be named {name:?}: {fault}"), fix);
     } else if experiment.run.name.as_deref() == Some("last") {
-        found.error(&["run.name"], "a run cannot be named `last`: that means the newest run", "set run.name");
+        found.error(
+            &["run.name"],
+            "a run cannot be named `last`, which means the most recent run",
+            "set run.name",
+        );
     }
 }
 
-/// Why `name` cannot be the name of one folder.
+/// Why `name` cannot be the name of a single directory.
 fn unsafe_name(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("it is empty"),
         _ if name.starts_with('.') => Some("it starts with a dot"),
         _ if name.starts_with('-') => Some("it starts with a dash"),
-        _ if name.contains(['/', '\\']) => Some("it holds a slash"),
-        _ if name.chars().any(char::is_control) => Some("it holds a control character"),
+        _ if name.contains(['/', '\\']) => Some("it contains a slash"),
+        _ if name.chars().any(char::is_control) => Some("it contains a control character"),
         _ if name.len() > 100 => Some("it is longer than 100 bytes"),
         _ => None,
     }
@@ -74,29 +78,29 @@ fn outputs(experiment: &Experiment, found: &mut Findings) {
     let Experiment { train, checkpoint, evaluate, export, .. } = experiment;
     if checkpoint.keep_best && evaluate.every_steps == 0 {
         let keys = ["checkpoint.keep_best", "evaluate.every_steps"];
-        let message = "the best checkpoint is found by evaluating during training, which is off";
+        let message = "`checkpoint.keep_best` needs evaluations during training, which are off";
         found.error(&keys, message, "set evaluate.every_steps, or checkpoint.keep_best = false");
     }
     match export.checkpoint {
         CheckpointChoice::Named(NamedCheckpoint::Best) if !checkpoint.keep_best => {
             let keys = ["export.checkpoint", "checkpoint.keep_best"];
             let fix = "set checkpoint.keep_best = true, or export.checkpoint = \"last\"";
-            found.error(&keys, "the best checkpoint is to be exported, but is not kept", fix);
+            found.error(&keys, "the best checkpoint is selected for export, but it is not kept", fix);
         }
         CheckpointChoice::Step(step)
             if step > train.steps || (step % checkpoint.every_steps != 0 && step != train.steps) =>
         {
             let keys = ["export.checkpoint", "checkpoint.every_steps", "train.steps"];
             let message = format!(
-                "step {step} is to be exported, but checkpoints are written every {} steps up to {}",
+                "step {step} is selected for export, but checkpoints are written every {} steps up to step {}",
                 checkpoint.every_steps, train.steps
             );
-            found.error(&keys, message, "name a step that has a checkpoint, or \"last\"");
+            found.error(&keys, message, "choose a step that has a checkpoint, or \"last\"");
         }
         _ => {}
     }
     if parse_bytes(&export.max_shard_size).is_none() {
-        let message = format!("`export.max_shard_size` is {:?}, which is no size", export.max_shard_size);
+        let message = format!("invalid size {:?} for `export.max_shard_size`", export.max_shard_size);
         found.error(
             &["export.max_shard_size"],
             message,

@@ -1,4 +1,4 @@
-//! `[model]`: sizes that must fit each other.
+//! `[model]`: consistency of the dimensions.
 
 use super::Findings;
 use crate::Model;
@@ -7,18 +7,19 @@ pub(super) fn model(model: &Model, found: &mut Findings) {
     let (heads, kv_heads) = (model.num_attention_heads, model.num_key_value_heads);
     if heads % kv_heads != 0 {
         let keys = ["model.num_attention_heads", "model.num_key_value_heads"];
-        let message = format!("{heads} query heads cannot be shared out among {kv_heads} key/value heads");
+        let message =
+            format!("{heads} query heads cannot be divided evenly among {kv_heads} key/value heads");
         let fix = format!("set model.num_key_value_heads to a divisor of {heads}");
         found.error(&keys, message, fix);
     }
     if model.head_dim % 2 != 0 {
-        let message = format!("`model.head_dim` is {}, but rotary angles turn pairs", model.head_dim);
+        let message = format!("`model.head_dim` is {}, but RoPE needs an even dimension", model.head_dim);
         found.error(&["model.head_dim"], message, "set it to an even number");
     }
     if model.num_experts_per_tok > model.num_local_experts {
         let keys = ["model.num_experts_per_tok", "model.num_local_experts"];
         let message = format!(
-            "a token cannot visit {} experts out of {}",
+            "cannot route each token to {} of {} experts",
             model.num_experts_per_tok, model.num_local_experts
         );
         let fix = format!("set model.num_experts_per_tok to at most {}", model.num_local_experts);
@@ -29,11 +30,7 @@ pub(super) fn model(model: &Model, found: &mut Findings) {
     {
         let keys = ["model.layer_types", "model.num_hidden_layers"];
         let message = format!("{} layer types for {} layers", types.len(), model.num_hidden_layers);
-        found.error(
-            &keys,
-            message,
-            "list one type a layer, or leave `layer_types` out for alternating layers",
-        );
+        found.error(&keys, message, "list one type per layer, or omit `layer_types` for alternating layers");
     }
     let rope = &model.rope_scaling;
     if rope.beta_fast <= rope.beta_slow {

@@ -1,7 +1,7 @@
-//! `[dataset]`: where the text comes from, and whether there is text to validate on.
+//! `[dataset]`: the text sources, and whether there is validation text.
 
 use super::{Findings, unsafe_name};
-use crate::{Dataset, Experiment, Hub, TOKENIZERS, TokenizerChoice, conform::not_one_of};
+use crate::{Dataset, Experiment, Hub, TOKENIZERS, TokenizerChoice, validate::not_one_of};
 
 pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
     let named = [
@@ -24,10 +24,10 @@ pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
         origin(&path, &source.files, &source.hub, found);
         if let Some(fault) = unsafe_name(&source.name) {
             let message = format!("a source cannot be named {:?}: {fault}", source.name);
-            found.error(&[&key("name")], message, "give it a name of letters and digits");
+            found.error(&[&key("name")], message, "use letters and digits");
         } else if dataset.source[..index].iter().any(|earlier| earlier.name == source.name) {
             let message = format!("two sources are named `{}`", source.name);
-            found.error(&[&key("name")], message, "give each source a name of its own");
+            found.error(&[&key("name")], message, "give each source a unique name");
         }
     }
     if dataset.text_field.is_empty() {
@@ -35,7 +35,7 @@ pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
         found.error(&["dataset.text_field"], "`dataset.text_field` is empty", fix);
     }
     if dataset.separator.contains(['\n', '\r']) {
-        let fix = "set it to the line between two documents, \"\" for an empty one";
+        let fix = "set it to the line between documents, or to \"\" for an empty line";
         found.error(&["dataset.separator"], "`dataset.separator` must be one line", fix);
     }
     if let TokenizerChoice::Named(name) = &dataset.tokenizer
@@ -44,7 +44,7 @@ pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
     {
         let fix = not_one_of(name, TOKENIZERS.into_iter());
         let fix = format!("{fix}, {{ train = N }}, or the path of a tokenizer.json");
-        found.error(&["dataset.tokenizer"], format!("there is no tokenizer \"{name}\""), fix);
+        found.error(&["dataset.tokenizer"], format!("unknown tokenizer \"{name}\""), fix);
     }
 }
 
@@ -54,13 +54,13 @@ fn one_origin(path: &str, named: &[(&str, bool)], found: &mut Findings) {
     match chosen.as_slice() {
         [_] => {}
         [] => {
-            let fix = format!("add one of {}; the stories need nothing else: builtin = \"stories\"", all());
-            found.error(&[path], format!("`{path}` names no text"), fix);
+            let fix = format!("set one of {}; to start without any data, set builtin = \"stories\"", all());
+            found.error(&[path], format!("`{path}` has no text source"), fix);
         }
         [_, culprit, ..] => {
             let key = format!("{path}.{culprit}");
-            let message = format!("`{path}` names its text {} times: {}", chosen.len(), chosen.join(", "));
-            found.error(&[&key], message, format!("keep one of them ({} name the text)", all()));
+            let message = format!("`{path}` has {} text sources: {}", chosen.len(), chosen.join(", "));
+            found.error(&[&key], message, format!("keep only one of {}", all()));
         }
     }
 }
@@ -74,7 +74,7 @@ fn origin(path: &str, files: &Option<Vec<String>>, hub: &Option<Hub>, found: &mu
         for (index, file) in files.iter().enumerate() {
             if file.is_empty() || file.contains('\0') {
                 let fix = "name a file or a glob pattern";
-                found.error(&[&format!("{key}[{index}]")], format!("{file:?} is not a file's name"), fix);
+                found.error(&[&format!("{key}[{index}]")], format!("{file:?} is not a file name"), fix);
             }
         }
     }
@@ -88,12 +88,12 @@ fn origin(path: &str, files: &Option<Vec<String>>, hub: &Option<Hub>, found: &mu
             && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     if parts.len() > 2 || !parts.iter().all(plain) {
-        let message = format!("{:?} is not a dataset of the hub", hub.repo);
+        let message = format!("{:?} is not a dataset on the Hub", hub.repo);
         found.error(&[&key("repo")], message, "write it as owner/name, such as \"roneneldan/TinyStories\"");
     }
     if hub.revision.is_empty() || !inside(&hub.revision) {
         let message = format!("{:?} is not a revision", hub.revision);
-        found.error(&[&key("revision")], message, "name a branch, a tag or a commit");
+        found.error(&[&key("revision")], message, "name a branch, tag or commit");
     }
     if hub.files.is_empty() {
         found.error(&[&key("files")], format!("`{}` is empty", key("files")), "name at least one file");
@@ -101,13 +101,13 @@ fn origin(path: &str, files: &Option<Vec<String>>, hub: &Option<Hub>, found: &mu
     for (index, file) in hub.files.iter().enumerate() {
         if !inside(file) {
             let message = format!("{file:?} is not a file inside a repository");
-            let fix = "name it as the repository does, such as \"data/train.parquet\"";
+            let fix = "use its path in the repository, such as \"data/train.parquet\"";
             found.error(&[&format!("{}[{index}]", key("files"))], message, fix);
         }
     }
 }
 
-/// Whether a name stays inside the folder it is looked up in.
+/// Whether a path stays inside the directory it is relative to.
 fn inside(name: &str) -> bool {
     !name.contains('\\')
         && !name.chars().any(char::is_control)
@@ -125,22 +125,22 @@ pub(super) fn validation(experiment: &Experiment, found: &mut Findings) {
     if validation.origin().is_some() {
         one_origin(path, &named, found);
         origin(path, &validation.files, &validation.hub, found);
-        if validation.share > 0.0 {
-            let keys = ["dataset.validation.share", path];
+        if validation.fraction > 0.0 {
+            let keys = ["dataset.validation.fraction", path];
             let message =
-                "validation text is either a share of the documents or a source of its own, not both";
-            found.error(&keys, message, "take `share` out, or the other");
+                "validation text is either a fraction of the documents or a separate source, not both";
+            found.error(&keys, message, "remove `fraction` or the source");
         }
     }
     if !has_validation(experiment) && experiment.evaluate.every_steps > 0 {
-        let keys = ["dataset.validation.share", "evaluate.every_steps"];
+        let keys = ["dataset.validation.fraction", "evaluate.every_steps"];
         let fix =
-            "set dataset.validation.share above 0, name validation files, or set evaluate.every_steps = 0";
-        found.error(&keys, "there is no validation text, but evaluation is on", fix);
+            "set dataset.validation.fraction above 0, add validation files, or set evaluate.every_steps = 0";
+        found.error(&keys, "evaluation is on, but there is no validation text", fix);
     }
 }
 
 pub(super) fn has_validation(experiment: &Experiment) -> bool {
     let validation = &experiment.dataset.validation;
-    validation.share > 0.0 || validation.origin().is_some()
+    validation.fraction > 0.0 || validation.origin().is_some()
 }

@@ -1,14 +1,14 @@
-//! `[optimizer]`, `[schedule]`, `[train]` and `[sharding]`: steps, batches and devices that must fit each other.
+//! `[optimizer]`, `[schedule]`, `[train]` and `[sharding]`: consistency of steps, batches and devices.
 
 use super::Findings;
 use crate::{
-    Backend, DEVICES, Experiment, Optimizer, Precision, Schedule, ScheduleKind, StoredWeights, Strategy,
-    Update, conform::not_one_of,
+    Backend, DEVICES, Experiment, Optimizer, ParamDtype, Precision, Schedule, ScheduleKind, Strategy, Update,
+    validate::not_one_of,
 };
 
 pub(super) fn optimizer(optimizer: &Optimizer, found: &mut Findings) {
     if let Some(index) = optimizer.betas.iter().position(|beta| *beta >= 1.0) {
-        let message = "a moment that decays by 1 never moves";
+        let message = "a moment with a decay of 1 never changes";
         let key = format!("optimizer.betas[{index}]");
         found.error(&[&key], message, "set both of optimizer.betas below 1, such as [0.9, 0.95]");
     }
@@ -16,42 +16,42 @@ pub(super) fn optimizer(optimizer: &Optimizer, found: &mut Findings) {
     match (expected.momentum, optimizer.momentum) {
         (None, Some(_)) => {
             let keys = ["optimizer.momentum", "optimizer.kind"];
-            let message = "AdamW's moments decay by `optimizer.betas`: `optimizer.momentum` does nothing";
-            found.warning(&keys, message, "take it out, or set optimizer.kind = \"muon\"");
+            let message = "AdamW uses `optimizer.betas`: `optimizer.momentum` has no effect";
+            found.warning(&keys, message, "omit it, or set optimizer.kind = \"muon\"");
         }
         (Some(_), Some(1.0..)) => {
-            let message = "a momentum that decays by 1 never moves";
+            let message = "a momentum of 1 never changes";
             found.error(&["optimizer.momentum"], message, "set optimizer.momentum below 1, such as 0.95");
         }
         _ => {}
     }
     if optimizer.lr > expected.highest_lr {
-        let message = format!("`optimizer.lr` = {} is far above what AdamW bears", optimizer.lr);
-        found.warning(&["optimizer.lr"], message, "most models train between 1e-5 and 1e-3");
+        let message = format!("`optimizer.lr` = {} is unusually high", optimizer.lr);
+        found.warning(&["optimizer.lr"], message, "most models train with 1e-5 to 1e-3");
     }
 }
 
-/// Ways of updating and storing weights that exclude each other.
+/// Combinations of update mode, dtypes and clipping that exclude each other.
 pub(super) fn updates(experiment: &Experiment, found: &mut Findings) {
     let Experiment { optimizer, train, .. } = experiment;
-    if train.weights == StoredWeights::Bf16 && train.precision != Precision::Bf16 {
-        let keys = ["train.weights", "train.precision"];
-        let message = "weights that are kept in bf16 alone are multiplied in bf16";
-        found.error(&keys, message, "set train.precision = \"bf16\", or train.weights = \"f32\"");
+    if train.param_dtype == ParamDtype::Bf16 && train.precision != Precision::Bf16 {
+        let keys = ["train.param_dtype", "train.precision"];
+        let message = "weights stored in bf16 need bf16 matrix products";
+        found.error(&keys, message, "set train.precision = \"bf16\", or train.param_dtype = \"f32\"");
     }
     if optimizer.update != Update::InBackward {
         return;
     }
     if train.precision == Precision::F16 {
         let keys = ["optimizer.update", "train.precision"];
-        let message = "an overflow of f16 is seen only after the backward pass has changed the weights";
+        let message = "an f16 overflow is detected only after the backward pass has updated the weights";
         found.error(&keys, message, "set train.precision = \"bf16\", or optimizer.update = \"step\"");
     }
     if optimizer.max_grad_norm.is_some_and(|norm| norm > 0.0) {
         let keys = ["optimizer.max_grad_norm", "optimizer.update"];
         let message =
-            "the global gradient norm is known only after the backward pass has changed the weights";
-        let fix = "take optimizer.max_grad_norm out (each tensor's update is clipped by its own RMS instead), or set \
+            "the global gradient norm is known only after the backward pass has updated the weights";
+        let fix = "omit optimizer.max_grad_norm (each tensor's update is clipped by its own RMS instead), or set \
                    optimizer.update = \"step\"";
         found.error(&keys, message, fix);
     }
@@ -61,7 +61,7 @@ pub(super) fn schedule(schedule: &Schedule, steps: u64, found: &mut Findings) {
     let warmup = schedule.warmup_steps;
     if warmup > steps {
         let keys = ["schedule.warmup_steps", "train.steps"];
-        let message = format!("a warm-up of {warmup} steps is longer than the run of {steps}");
+        let message = format!("a warmup of {warmup} steps is longer than the run ({steps} steps)");
         found.error(&keys, message, format!("set schedule.warmup_steps to at most {steps}"));
         return;
     }
@@ -70,29 +70,26 @@ pub(super) fn schedule(schedule: &Schedule, steps: u64, found: &mut Findings) {
         ScheduleKind::Cosine | ScheduleKind::Linear if decay <= warmup => {
             let keys = ["schedule.decay_steps", "schedule.warmup_steps"];
             let message =
-                format!("the decay ends at step {decay}, before the warm-up of {warmup} steps is over");
+                format!("the decay ends at step {decay}, before the end of the warmup at step {warmup}");
             found.error(&keys, message, "set schedule.decay_steps to the step at which the decay ends");
         }
         ScheduleKind::Cosine | ScheduleKind::Linear if decay != steps => {
             let keys = ["schedule.decay_steps", "train.steps"];
             let message =
-                format!("the learning rate ends its decay at step {decay}, the run at step {steps}");
-            found.warning(
-                &keys,
-                message,
-                "leave schedule.decay_steps out for a decay that ends with the run",
-            );
+                format!("the learning rate decay ends at step {decay}, but the run ends at step {steps}");
+            found.warning(&keys, message, "omit schedule.decay_steps to decay until the end of the run");
         }
         ScheduleKind::Wsd if decay + warmup > steps => {
             let keys = ["schedule.decay_steps", "schedule.warmup_steps", "train.steps"];
-            let message =
-                format!("a warm-up of {warmup} and a decay of {decay} steps do not fit a run of {steps}");
+            let message = format!(
+                "a warmup of {warmup} and a decay of {decay} steps do not fit in a run of {steps} steps"
+            );
             let fix = format!("set schedule.decay_steps to at most {}", steps - warmup);
             found.error(&keys, message, fix);
         }
         ScheduleKind::Constant => {
-            let message = "a constant learning rate has no decay: `schedule.decay_steps` does nothing";
-            found.warning(&["schedule.decay_steps"], message, "take it out, or choose another schedule.kind");
+            let message = "a constant learning rate has no decay: `schedule.decay_steps` has no effect";
+            found.warning(&["schedule.decay_steps"], message, "omit it, or choose another schedule.kind");
         }
         _ => {}
     }
@@ -105,7 +102,7 @@ pub(super) fn batches(experiment: &Experiment, found: &mut Findings) {
     if i128::from(train.global_batch_size) % at_once != 0 {
         let keys = ["train.micro_batch_size", "train.global_batch_size", "sharding.ranks"];
         let message = format!(
-            "a global batch of {} sequences cannot be cut into micro-batches of {} on {} rank{}",
+            "a global batch of {} sequences cannot be divided into micro-batches of {} on {} rank{}",
             train.global_batch_size,
             train.micro_batch_size,
             ranks,
@@ -137,43 +134,39 @@ pub(super) fn device(experiment: &Experiment, found: &mut Findings) {
     let is_one_gpu = device.strip_prefix("cuda:").is_some_and(is_number);
     if !is_one_gpu && !DEVICES.contains(&device) {
         let fix = format!("{} or cuda:N", not_one_of(device, DEVICES.into_iter()));
-        found.error(&["train.device"], format!("there is no device \"{device}\""), fix);
+        found.error(&["train.device"], format!("unknown device \"{device}\""), fix);
     }
     if sharding.strategy == Strategy::None && sharding.ranks != 1 {
         let keys = ["sharding.ranks", "sharding.strategy"];
-        let message = format!("{} ranks need a strategy to share the work", sharding.ranks);
+        let message = format!("{} ranks need a sharding strategy", sharding.ranks);
         found.error(&keys, message, "set sharding.strategy to \"fsdp\" or \"ddp\", or sharding.ranks = 1");
     }
-    if let Some(replica) = sharding.ranks_per_replica {
-        let keys = ["sharding.ranks_per_replica", "sharding.strategy", "sharding.ranks"];
+    if let Some(replica) = sharding.shard_degree {
+        let keys = ["sharding.shard_degree", "sharding.strategy", "sharding.ranks"];
         if sharding.strategy != Strategy::Hsdp {
-            let message = "only hsdp has replicas: `sharding.ranks_per_replica` does nothing";
-            found.warning(&keys, message, "take it out, or set sharding.strategy = \"hsdp\"");
+            let message = "only hsdp has replicas: `sharding.shard_degree` has no effect";
+            found.warning(&keys, message, "omit it, or set sharding.strategy = \"hsdp\"");
         } else if sharding.ranks % replica != 0 {
-            let message = format!("{} ranks cannot be cut into replicas of {replica}", sharding.ranks);
-            found.error(&keys, message, "set sharding.ranks to a multiple of sharding.ranks_per_replica");
+            let message = format!("{} ranks cannot be divided into replicas of {replica}", sharding.ranks);
+            found.error(&keys, message, "set sharding.ranks to a multiple of sharding.shard_degree");
         }
     }
     if is_one_gpu && sharding.ranks > 1 && sharding.backend != Backend::Gloo {
         let keys = ["train.device", "sharding.ranks"];
-        let message = format!("every rank of a machine would compute on \"{device}\", which NCCL refuses");
+        let message = format!("all ranks of a machine would use \"{device}\", which NCCL does not support");
         found.warning(
             &keys,
             message,
-            "set train.device = \"cuda\" for a GPU each, or sharding.backend = \"gloo\"",
+            "set train.device = \"cuda\" for one GPU per rank, or sharding.backend = \"gloo\"",
         );
     }
-    if sharding.offload_optimizer && device == "cpu" {
-        let keys = ["sharding.offload_optimizer", "train.device"];
-        let message = "on the CPU the optimizer is in host memory already";
-        found.warning(&keys, message, "take sharding.offload_optimizer out");
+    if sharding.optimizer_cpu_offload && device == "cpu" {
+        let keys = ["sharding.optimizer_cpu_offload", "train.device"];
+        let message = "on the CPU, the optimizer state is already in host memory";
+        found.warning(&keys, message, "omit sharding.optimizer_cpu_offload");
     }
     if sharding.backend == Backend::Nccl && device == "cpu" {
         let keys = ["sharding.backend", "train.device"];
-        found.error(
-            &keys,
-            "NCCL moves tensors between GPUs only",
-            "set sharding.backend = \"gloo\" or \"auto\"",
-        );
+        found.error(&keys, "NCCL works only with GPUs", "set sharding.backend = \"gloo\" or \"auto\"");
     }
 }

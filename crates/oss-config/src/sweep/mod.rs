@@ -1,4 +1,4 @@
-//! `[sweep]`: one file, many trials. A file with this section is not one experiment but what many are made from.
+//! `[sweep]`: many trials from one file.
 
 mod read;
 
@@ -14,49 +14,49 @@ pub(super) use read::{Swept, read};
 /// The values of one trial, by key of the experiment file.
 pub type Values = BTreeMap<String, Value>;
 
-/// Many runs of one experiment that differ in a few values; the other sections of the file are laid over `base`.
+/// Many runs of one experiment that differ in a few values. The file's other sections override `base`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sweep {
-    /// Experiment file that every trial starts from, relative to this one; beneath this file's own sections, as
-    /// `extends` would put it.
+    /// Experiment file that every trial starts from, relative to this file. This file's own sections override it, as
+    /// with `extends`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
     /// How trials are chosen.
     pub method: SweepMethod,
-    /// What is varied: for each key of the experiment file (`"optimizer.lr"`) a list of values, or, with
+    /// Values to vary: for each key of the experiment file (such as `"optimizer.lr"`), a list of values or, with
     /// `method = "random"`, a range.
     pub parameters: BTreeMap<String, Candidates>,
     /// list: the values of each trial, by key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trials: Vec<Values>,
-    /// random: trials in all; raised later, only the new ones run.
+    /// random: total number of trials. If it is raised later, only the new trials run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub num_trials: Option<u64>,
-    /// random: seed of the draws, not of the trials (`run.seed` is).
+    /// random: seed for drawing the values. It does not set the seed of the trials, which is `run.seed`.
     pub seed: u64,
-    /// Combinations that are left out: those that match every key of a table.
+    /// Combinations to skip: those that match every key of one of these tables.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skip: Vec<BTreeMap<String, Condition>>,
-    /// What trials are compared by.
+    /// Metric that trials are compared by.
     pub metric: SweepMetric,
-    /// Which way is better; what the metric suggests unless set.
+    /// Whether to minimize or maximize the metric; the default depends on the metric.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
-    /// The last stage of each trial that trains to its end.
+    /// Last stage to run for each trial that completes its training.
     pub until: LastStage,
-    /// Trials at once; the cores, or the GPUs, are shared out among them.
+    /// Number of trials to run concurrently. The cores or GPUs are divided among them.
     #[schemars(range(min = 1))]
     pub parallel: Option<u64>,
-    /// What a trial that fails does to the others.
+    /// What to do with the remaining trials when one fails.
     pub on_failure: OnFailure,
-    /// End unpromising trials early.
+    /// Stop unpromising trials early by successive halving.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halving: Option<Halving>,
 }
 
-/// Ways of choosing trials.
+/// How trials are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SweepMethod {
@@ -65,11 +65,11 @@ pub enum SweepMethod {
     Grid,
     /// `num_trials` draws from `parameters`.
     Random,
-    /// The trials that are listed in `trials`.
+    /// The trials listed in `trials`.
     List,
 }
 
-/// What a parameter is chosen from.
+/// The values a parameter is chosen from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Candidates {
@@ -79,61 +79,61 @@ pub enum Candidates {
     Range(Range),
 }
 
-/// Numbers to draw from: whole numbers for keys that take those. Others are rounded to four digits.
+/// A range to draw from: integers for integer keys, otherwise numbers rounded to four significant digits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Range {
-    /// The least.
+    /// Lower bound.
     pub min: f64,
-    /// The greatest.
+    /// Upper bound.
     pub max: f64,
-    /// Draw the logarithm evenly, as for learning rates.
+    /// Draw uniformly on a log scale, as for learning rates.
     #[serde(default)]
     pub log: bool,
-    /// Only `min` and multiples of this above it.
+    /// Draw only `min` plus multiples of this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub step: Option<f64>,
 }
 
-/// When a value matches.
+/// A condition on a value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Condition {
-    /// A number that is neither less nor more than this.
+    /// A number within these bounds.
     Between(Between),
     /// One of these values.
     OneOf(Vec<Value>),
-    /// This value.
+    /// Exactly this value.
     Is(Value),
 }
 
-/// Bounds, both included; one may be left out.
+/// Inclusive bounds; either can be omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Between {
-    /// At least this.
+    /// Lower bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<f64>,
-    /// At most this.
+    /// Upper bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
 }
 
-/// Numbers of `metrics.jsonl` that trials can be compared by.
+/// Metrics from `metrics.jsonl` that trials can be compared by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SweepMetric {
-    /// Validation loss, nats a token.
+    /// Validation loss, in nats per token.
     #[default]
     ValLoss,
-    /// Validation loss, nats a byte: comparable between tokenizers.
+    /// Validation loss, in nats per byte; comparable across tokenizers.
     ValNatsPerByte,
-    /// Training loss of the newest logged step, which is noisy.
+    /// Training loss at the last logged step; noisy.
     Loss,
-    /// Speed of the newest logged step.
+    /// Throughput at the last logged step.
     TokensPerSecond,
-    /// Most memory held.
+    /// Peak memory.
     PeakMemoryBytes,
 }
 
@@ -149,62 +149,62 @@ impl SweepMetric {
         }
     }
 
-    /// Whether it comes from evaluations.
+    /// Whether it is computed by evaluations.
     pub fn is_validation(self) -> bool {
         matches!(self, Self::ValLoss | Self::ValNatsPerByte)
     }
 }
 
-/// Which way is better.
+/// Whether a lower or a higher metric is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// The least is best.
+    /// Lower is better.
     Minimize,
-    /// The greatest is best.
+    /// Higher is better.
     Maximize,
 }
 
-/// Last stages of a trial.
+/// The last stage of a trial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LastStage {
-    /// Only weights.
+    /// Training only.
     Train,
-    /// The loss on all of the validation text, too.
+    /// Also compute the loss on the full validation text.
     #[default]
     Evaluate,
-    /// Samples, too.
+    /// Also generate samples.
     Sample,
-    /// Every stage.
+    /// Run all stages.
     Export,
 }
 
-/// What a failure does to the trials that are left.
+/// What to do with the remaining trials when one fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// They run; the failure is shown in the results.
+    /// Run them; the results show the failure.
     #[default]
     Continue,
-    /// The sweep stops.
+    /// Stop the sweep.
     Stop,
 }
 
 /// Successive halving: all trials train to the first rung, the best of them to the next, and so on (arXiv:1502.07943).
-/// The learning rate's schedule is that of the whole run at every rung.
+/// The learning rate schedule is that of the full run at every rung.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Halving {
-    /// Steps of the first rung; each next one has `reduction` times as many.
+    /// Steps at the first rung; each further rung has `reduction_factor` times as many.
     #[schemars(range(min = 1))]
     pub min_steps: u64,
-    /// Of so many trials at a rung one goes on.
+    /// At each rung, one in this many trials is promoted.
     #[serde(default = "three")]
     #[schemars(range(min = 2))]
-    pub reduction: u64,
+    pub reduction_factor: u64,
     /// Promote a trial as soon as it is among the best of those that have reached its rung (ASHA, arXiv:1810.05934),
-    /// instead of waiting for all of them; so by default where trials run in parallel.
+    /// instead of waiting for all of them. By default, this is on if trials run in parallel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asynchronous: Option<bool>,
 }
@@ -214,7 +214,7 @@ fn three() -> u64 {
 }
 
 impl Sweep {
-    /// Whether less of the metric is better.
+    /// The direction, or the metric's own if it is not set.
     pub fn direction(&self) -> Direction {
         self.direction.unwrap_or(match self.metric {
             SweepMetric::TokensPerSecond => Direction::Maximize,
@@ -222,7 +222,7 @@ impl Sweep {
         })
     }
 
-    /// Trials at once.
+    /// Number of concurrent trials.
     pub fn parallel(&self) -> u64 {
         self.parallel.unwrap_or(1)
     }
@@ -242,7 +242,7 @@ impl Sweep {
     }
 }
 
-/// Whether a key of the experiment file takes whole numbers.
+/// Whether a key of the experiment file is an integer.
 pub fn takes_integers(key: &str) -> bool {
     matches!(shape::experiment().at(key.split('.')), Some(Shape::Integer(_)))
 }

@@ -1,4 +1,4 @@
-//! The `[sweep]` table as it is written: every key and value held against the experiment file's own shapes.
+//! Parses the `[sweep]` table and checks every key and value against the schema of the experiment file.
 
 use std::path::PathBuf;
 
@@ -7,30 +7,30 @@ use serde_json::{Number, Value};
 use super::{Candidates, Condition, Halving, Sweep, SweepMethod, Values};
 use crate::{
     Experiment,
-    conform::Report,
     document::{self, Data, Node, Place, Table},
     errors::Problem,
     layers::Layer,
     overrides,
     shape::{self, Shape},
+    validate::Report,
 };
 
-/// More trials than this are a slip.
+/// More trials than this are almost certainly a mistake.
 const MOST_TRIALS: usize = 10_000;
 
-/// A sweep, and where each part of it stands.
+/// A sweep, and where each part of it was written.
 #[derive(Clone, Debug)]
 pub struct Swept {
     pub sweep: Sweep,
-    /// What was written, with the keys of parameters, trials and conditions as dotted paths.
+    /// The table as written, with the keys of parameters, trials and conditions as dotted paths.
     root: Table,
     /// The key `sweep` itself.
     key: Place,
-    /// The folder that paths among the values start from.
+    /// The directory that paths among the values are relative to.
     base: PathBuf,
 }
 
-/// Reads the table; none where it is so wrong that nothing can be said of its trials.
+/// Parses the table; `None` if it is too broken to say anything about its trials.
 pub fn read(node: Node, base: PathBuf, report: &mut Report) -> Option<Swept> {
     let Node { key, place, data } = node;
     let Data::Table(mut root) = data else {
@@ -53,7 +53,7 @@ pub fn read(node: Node, base: PathBuf, report: &mut Report) -> Option<Swept> {
     }
     let sweep = match serde_json::from_value(json(&Data::Table(root.clone()))) {
         Ok(sweep) => sweep,
-        // The checks above are meant to leave nothing.
+        // The checks above are meant to catch everything.
         Err(error) => {
             report.problems.push(Problem::new(format!("`sweep`: {error}"), key));
             return None;
@@ -64,7 +64,7 @@ pub fn read(node: Node, base: PathBuf, report: &mut Report) -> Option<Swept> {
     (report.problems.len() == before).then_some(swept)
 }
 
-/// Calls `change` with each table whose keys are those of experiment files.
+/// Calls `change` with each table whose keys are keys of the experiment file.
 fn for_each_choice(root: &mut Table, change: &mut dyn FnMut(&mut Table)) {
     if let Some(Data::Table(parameters)) = root.get_mut("parameters").map(|node| &mut node.data) {
         change(parameters);
@@ -80,7 +80,7 @@ fn for_each_choice(root: &mut Table, change: &mut dyn FnMut(&mut Table)) {
     }
 }
 
-/// `optimizer.lr = ...` without quotes is a table in a table: the same as `"optimizer.lr" = ...`.
+/// `optimizer.lr = ...` without quotes is a nested table; it means the same as `"optimizer.lr" = ...`.
 fn flat(table: Table) -> Table {
     fn collect(path: &str, table: Table, into: &mut Table) {
         for (name, node) in table {
@@ -112,7 +112,7 @@ fn varied(root: &Table) -> Vec<String> {
     keys
 }
 
-/// Whether a key exists and all of its values suit it; what does not becomes a problem.
+/// Whether a key exists and all of its values are valid; reports a problem otherwise.
 fn is_right(key: &str, node: &mut Node, report: &mut Report) -> bool {
     let before = report.problems.len();
     if let Some(shape) = known(key, &node.key, report) {
@@ -121,7 +121,7 @@ fn is_right(key: &str, node: &mut Node, report: &mut Report) -> bool {
                 bounds(range, &node.place, key, shape, report)
             }
             Data::List(items) if !is_list(shape) => suit(items, key, shape, report),
-            // A list of lists for a key that takes a list; the value of one trial otherwise.
+            // A list of lists for a key that takes a list; otherwise the value of one trial.
             Data::List(items) if items.iter().all(|item| matches!(item.data, Data::List(_))) => {
                 suit(items, key, shape, report);
             }
@@ -155,7 +155,7 @@ fn known(key: &str, place: &Place, report: &mut Report) -> Option<&'static Shape
                 return None;
             }
             (None, _) => {
-                let message = format!("`{path}` has no keys of its own");
+                let message = format!("`{path}` has no keys");
                 report.problems.push(Problem::new(message, place.clone()).help(format!("vary `{path}`")));
                 return None;
             }
@@ -163,8 +163,8 @@ fn known(key: &str, place: &Place, report: &mut Report) -> Option<&'static Shape
         path = if path.is_empty() { part.to_owned() } else { format!("{path}.{part}") };
     }
     if key == "run.name" {
-        let message = "`run.name` cannot be swept: it is the folder of all trials";
-        report.problems.push(Problem::new(message, place.clone()).help("take it out"));
+        let message = "`run.name` cannot be swept: it names the directory of all trials";
+        report.problems.push(Problem::new(message, place.clone()).help("omit it"));
         return None;
     }
     if matches!(shape, Shape::Table(_)) {
@@ -177,7 +177,7 @@ fn known(key: &str, place: &Place, report: &mut Report) -> Option<&'static Shape
     Some(shape)
 }
 
-/// Holds values against the shape of their key; integers become floats where a float is wanted.
+/// Checks values against the shape of their key; integers become floats where a float is expected.
 fn suit(values: &mut [Node], key: &str, shape: &Shape, report: &mut Report) {
     for value in values {
         if let Some(right) = report.conforming_value(value.clone(), shape, key) {
@@ -189,13 +189,13 @@ fn suit(values: &mut [Node], key: &str, shape: &Shape, report: &mut Report) {
 fn bounds(range: &mut Table, place: &Place, key: &str, shape: &Shape, report: &mut Report) {
     let is_number = matches!(shape, Shape::Integer(_) | Shape::Float(_));
     if !is_number {
-        let message = format!("`{key}` takes {}, which no range holds", shape.words());
-        report.problems.push(Problem::new(message, place.clone()).help("list its values: [..., ...]"));
+        let message = format!("`{key}` is {}, so it cannot have a range", shape.words());
+        report.problems.push(Problem::new(message, place.clone()).help("list its values, as [..., ...]"));
         return;
     }
     for name in ["min", "max"] {
         if let Some(node) = range.get_mut(name) {
-            // Bounds are f64 whatever the key takes; whole ones were written as integers by then.
+            // Bounds are f64 whatever the type of the key; integers were written as integers.
             let whole = matches!(node.data, Data::Float(value) if value.fract() == 0.0);
             let mut asked = node.clone();
             if let (Data::Float(value), true, Shape::Integer(_)) = (&node.data, whole, shape) {
@@ -206,15 +206,15 @@ fn bounds(range: &mut Table, place: &Place, key: &str, shape: &Shape, report: &m
     }
 }
 
-/// Conditions are about what the sweep varies.
+/// Conditions must refer to keys that the sweep varies.
 fn conditions(node: &Node, varied: &[String], report: &mut Report) {
     let Data::Table(table) = &node.data else { return };
     for (key, condition) in table {
         if !varied.contains(key) {
-            let message = format!("the sweep does not vary `{key}`");
+            let message = format!("`{key}` is not swept");
             let help = match varied {
                 [] => "list its values under [sweep.parameters]".to_owned(),
-                keys => format!("it varies {}", keys.join(", ")),
+                keys => format!("swept keys: {}", keys.join(", ")),
             };
             report.problems.push(Problem::new(message, condition.key.clone()).help(help));
         }
@@ -233,7 +233,7 @@ impl Swept {
         Layer { name: "the sweep's trial".into(), root, base: self.base.clone() }
     }
 
-    /// Where a value was written; a drawn one has its range's place.
+    /// Where a value was written; for a drawn value, where its range was.
     fn place_of(&self, key: &str, value: &Value) -> Place {
         let in_table = |node: &Node| match &node.data {
             Data::Table(table) => table.get(key).cloned(),
@@ -254,18 +254,17 @@ impl Swept {
         node.map_or_else(|| self.key.clone(), |node| node.place.clone())
     }
 
-    /// The place of a key of the section, or of the section.
+    /// The place of a key of the section, or of the section itself.
     fn place(&self, key: &str) -> Place {
         document::find(&self.root, key).map_or_else(|| self.key.clone(), |node| node.key.clone())
     }
 
-    /// Refuses overrides of what is varied: they would have no effect.
+    /// Rejects overrides of swept keys: they would have no effect.
     pub fn refuse_overrides(&self, layer: &Layer, report: &mut Report) {
         for key in self.sweep.keys() {
             if let Some(node) = document::find(&layer.root, key) {
-                let message = format!("`{key}` is what the sweep varies");
-                let help =
-                    format!("leave it to the sweep, or take it out of [sweep] in the file ({})", self.file());
+                let message = format!("`{key}` is swept, so it cannot be overridden");
+                let help = format!("drop the override, or remove the key from [sweep] in {}", self.file());
                 report.problems.push(Problem::new(message, node.key.clone()).help(help));
             }
         }
@@ -275,7 +274,7 @@ impl Swept {
         self.key.source.name()
     }
 
-    /// What is wrong with the section by itself.
+    /// Problems of the section by itself.
     fn check(&self, report: &mut Report) {
         let Sweep { method, parameters, trials, num_trials, .. } = &self.sweep;
         let mut wrong = |key: &str, message: &str, help: &str| {
@@ -285,16 +284,16 @@ impl Swept {
             SweepMethod::List if trials.is_empty() => {
                 wrong(
                     "method",
-                    "the sweep lists no trials",
+                    "the sweep has no trials",
                     "add [[sweep.trials]] tables with the values of each",
                 );
             }
             SweepMethod::List if !parameters.is_empty() => {
-                let help = "take [sweep.parameters] out, or choose method = \"grid\" or \"random\"";
-                wrong("parameters", "a sweep over a list has its values in [[sweep.trials]]", help);
+                let help = "remove [sweep.parameters], or set method = \"grid\" or \"random\"";
+                wrong("parameters", "a list sweep takes its values from [[sweep.trials]]", help);
             }
             SweepMethod::Grid | SweepMethod::Random if !trials.is_empty() => {
-                let help = "take them out, or choose method = \"list\"";
+                let help = "remove them, or set method = \"list\"";
                 wrong("trials", "listed trials need method = \"list\"", help);
             }
             SweepMethod::Grid | SweepMethod::Random if parameters.is_empty() => {
@@ -302,11 +301,11 @@ impl Swept {
                 wrong("method", "the sweep varies nothing", help);
             }
             SweepMethod::Random if num_trials.is_none() => {
-                wrong("method", "a random sweep needs a number of trials", "set sweep.num_trials");
+                wrong("method", "a random sweep needs the number of trials", "set sweep.num_trials");
             }
             SweepMethod::Grid | SweepMethod::List if num_trials.is_some() => {
-                let help = "take it out, or choose method = \"random\"";
-                wrong("num_trials", "only random sweeps have a number of trials of their own", help);
+                let help = "remove it, or set method = \"random\"";
+                wrong("num_trials", "only random sweeps use `num_trials`", help);
             }
             _ => {}
         }
@@ -321,18 +320,18 @@ impl Swept {
             };
             match candidates {
                 Candidates::Choice(values) if values.is_empty() => {
-                    wrong(format!("`{key}` has no value to try"), "list at least one");
+                    wrong(format!("`{key}` has no values"), "list at least one");
                 }
                 Candidates::Range(_) if *method == SweepMethod::Grid => {
-                    let help = "list its values, or choose method = \"random\" with sweep.num_trials";
-                    wrong(format!("a grid needs the values of `{key}`, not a range"), help);
+                    let help = "list its values, or set method = \"random\" and sweep.num_trials";
+                    wrong(format!("a grid needs a list of values for `{key}`, not a range"), help);
                 }
                 Candidates::Range(range) if range.min > range.max => {
-                    wrong(format!("the range of `{key}` ends before it begins"), "swap min and max");
+                    wrong(format!("the range of `{key}` is empty: min is above max"), "swap min and max");
                 }
                 Candidates::Range(range) if range.log && range.min <= 0.0 => {
-                    let help = "raise min above 0, or take log out";
-                    wrong(format!("the range of `{key}` has no logarithm at {}", range.min), help);
+                    let help = "set min above 0, or remove log";
+                    wrong(format!("the range of `{key}` is logarithmic, but min is {}", range.min), help);
                 }
                 _ => {}
             }
@@ -353,34 +352,35 @@ impl Swept {
         }
     }
 
-    /// What is wrong with sweeping over this experiment, and what looks like a slip.
+    /// Problems and likely mistakes of sweeping over this experiment.
     pub fn check_with(&self, experiment: &Experiment, report: &mut Report) -> Vec<Problem> {
         let Sweep { metric, halving, .. } = &self.sweep;
         let validation = &experiment.dataset.validation;
         let mut wrong = |key: &str, message: String, help: &str| {
             report.problems.push(Problem::new(message, self.place(key)).help(help));
         };
-        if metric.is_validation() && validation.share == 0.0 && validation.origin().is_none() {
-            let message = format!("trials cannot be compared by {}: nothing is held out", metric.name());
-            wrong("metric", message, "set dataset.validation.share above 0, or sweep.metric = \"loss\"");
+        if metric.is_validation() && validation.fraction == 0.0 && validation.origin().is_none() {
+            let message =
+                format!("trials cannot be compared by {}: there is no validation text", metric.name());
+            wrong("metric", message, "set dataset.validation.fraction above 0, or sweep.metric = \"loss\"");
         }
         let Some(Halving { min_steps, .. }) = halving else { return Vec::new() };
         let steps = experiment.train.steps;
         if *min_steps >= steps {
-            let message = format!("the first rung has {min_steps} steps, and a whole trial {steps}");
-            wrong("halving", message, "set sweep.halving.min_steps to a small part of train.steps");
+            let message = format!("the first rung has {min_steps} steps, but a full trial has only {steps}");
+            wrong("halving", message, "set sweep.halving.min_steps well below train.steps");
         }
         if self.sweep.keys().contains(&"train.steps") {
-            let message = "halving compares trials at equal steps, and `train.steps` is swept".to_owned();
-            wrong("halving", message, "take [sweep.halving] out, or train.steps out of the sweep");
+            let message = "halving compares trials at equal steps, but `train.steps` is swept".to_owned();
+            wrong("halving", message, "remove [sweep.halving], or do not sweep train.steps");
         }
         let warmup = self.longest_warmup(experiment);
         if warmup < *min_steps {
             return Vec::new();
         }
         let message = format!(
-            "the first rung, at step {min_steps}, lies within a warm-up of {warmup} steps: who is ahead there is not who \
-             learns best"
+            "the first rung, at step {min_steps}, lies within a warmup of {warmup} steps: the best trials there are not \
+             necessarily the best overall"
         );
         let help = "set sweep.halving.min_steps well above schedule.warmup_steps";
         vec![Problem::new(message, self.place("halving")).help(help)]
@@ -410,7 +410,7 @@ impl Condition {
     }
 }
 
-/// Numbers are equal whichever way they were written.
+/// Numbers are equal however they were written.
 fn equal(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a == b,

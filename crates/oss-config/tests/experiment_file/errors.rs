@@ -1,4 +1,4 @@
-//! What a wrong file shows: every problem at once, each where it stands.
+//! Errors in experiment files: all problems are reported at once, each with its location.
 
 use insta::assert_snapshot;
 
@@ -17,7 +17,7 @@ colour = true
 [dataset]
 builtin = "storys"
 tokenizer = { trian = 4 }
-validation = { share = 0.9 }
+validation = { fraction = 0.9 }
 
 [datset]
 files = ["a.txt"]
@@ -26,7 +26,7 @@ files = ["a.txt"]
 steps = -1
 global_batch_size = "40"
 precison = "bf16"
-recompute = 1
+activation_checkpointing = 1
 sequence_length = 512.0
 device = "cdua"
 
@@ -70,7 +70,7 @@ name = "../escape"
 [dataset]
 builtin = "stories"
 files = ["a.txt"]
-validation = { share = 0 }
+validation = { fraction = 0 }
 tokenizer = "o200k_harmon"
 
 [model]
@@ -102,7 +102,7 @@ checkpoint = "best"
 #[test]
 fn updates_that_come_too_early_are_refused() {
     let values = "[optimizer]\nupdate = \"in_backward\"\nmax_grad_norm = 1.0\n\
-                  [train]\nprecision = \"f16\"\nweights = \"bf16\"\n";
+                  [train]\nprecision = \"f16\"\nparam_dtype = \"bf16\"\n";
     assert_snapshot!(rendered(&format!("{STORIES}{values}"), &[]));
 }
 
@@ -113,7 +113,7 @@ fn a_momentum_that_does_nothing_or_never_moves_is_named() {
     assert!(seen.contains("set optimizer.momentum below 1, such as 0.95"), "{seen}");
     let folder = Folder::new(&[("e.toml", &format!("{STORIES}[optimizer]\nmomentum = 0.9\n"))]);
     let warnings = folder.load("e.toml", &[]).expect("only warnings").warnings.join("\n");
-    assert!(warnings.contains("`optimizer.momentum` does nothing"), "{warnings}");
+    assert!(warnings.contains("`optimizer.momentum` has no effect"), "{warnings}");
 }
 
 #[test]

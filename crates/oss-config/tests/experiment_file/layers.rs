@@ -1,4 +1,4 @@
-//! Who wins, and who is said to have won.
+//! Precedence of layers, and the reported origin of each value.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ fn layers_win_in_their_order() {
         folder.load("top.toml", &["train.global_batch_size=8", "optimizer.lr=3e-4"]).expect("loads");
     let train = &resolved.experiment.train;
     assert_eq!((train.steps, train.precision, train.sequence_length), (200, Precision::Bf16, 32));
-    assert_eq!(train.max_minutes, Some(5.0), "an integer does for a float");
+    assert_eq!(train.max_minutes, Some(5.0), "an integer is accepted for a float");
     assert_eq!(train.global_batch_size, 8);
     assert_eq!(resolved.experiment.optimizer.lr, 3e-4, "figment would read this as a string");
 
@@ -36,7 +36,7 @@ fn layers_win_in_their_order() {
     assert_eq!(*provenance.of("train.sequence_length"), set_by(&folder, "top.toml", 7, 19));
     let argument = SetBy::Argument { argument: "train.global_batch_size=8".into() };
     assert_eq!(*provenance.of("train.global_batch_size"), argument);
-    assert_eq!(*provenance.of("train.recompute"), SetBy::Default);
+    assert_eq!(*provenance.of("train.activation_checkpointing"), SetBy::Default);
     assert_eq!(*provenance.of("run.name"), SetBy::FileName);
     assert_eq!(resolved.experiment.run.name.as_deref(), Some("top"));
 }
@@ -49,7 +49,7 @@ fn a_file_that_two_others_extend_is_read_twice() {
         ("right.toml", "extends = \"root.toml\"\n[train]\nthreads = 3\n"),
         ("top.toml", "extends = [\"left.toml\", \"right.toml\"]\n"),
     ]);
-    let resolved = folder.load("top.toml", &[]).expect("a diamond is no circle");
+    let resolved = folder.load("top.toml", &[]).expect("a diamond is not a cycle");
     assert_eq!((resolved.experiment.train.steps, resolved.experiment.train.threads), (100, Some(3)));
     assert_eq!(*resolved.provenance.of("train.steps"), set_by(&folder, "root.toml", 4, 9));
 }
@@ -64,7 +64,7 @@ fn a_preset_enters_where_it_is_named() {
     let stronger = folder.load("stronger.toml", &[]).expect("loads");
     let model = &stronger.experiment.model;
     assert_eq!(model.hidden_size, 64, "the stronger layer's preset wins over a weaker layer's field");
-    assert_eq!(model.head_dim, 8, "a field beside the preset wins over it");
+    assert_eq!(model.head_dim, 8, "a field next to the preset wins over it");
     assert_eq!(model.preset, None, "a preset is written out");
     let tiny =
         SetBy::Preset { name: "tiny".into(), named: Box::new(set_by(&folder, "stronger.toml", 3, 10)) };
@@ -96,13 +96,13 @@ fn a_stronger_origin_replaces_the_others() {
         ("top.toml", "extends = \"base.toml\"\n[dataset]\nbuiltin = \"stories\"\n"),
     ]);
     let base = folder.load("base.toml", &[]).expect("loads").experiment.dataset;
-    assert_eq!(base.validation.share, 0.0, "validation text of its own leaves no share to hold out");
+    assert_eq!(base.validation.fraction, 0.0, "a separate validation source leaves no fraction to hold out");
     assert_eq!(base.hub.map(|hub| hub.revision).as_deref(), Some("main"));
 
     let dataset =
-        folder.load("top.toml", &["dataset.validation.share=0.1"]).expect("loads").experiment.dataset;
+        folder.load("top.toml", &["dataset.validation.fraction=0.1"]).expect("loads").experiment.dataset;
     assert!(dataset.builtin.is_some() && dataset.hub.is_none());
-    assert_eq!((dataset.validation.share, dataset.validation.files), (0.1, None));
+    assert_eq!((dataset.validation.fraction, dataset.validation.files), (0.1, None));
 
     let set = [
         "dataset.source=[{ name = \"a\", files = [\"x.txt\"] }, { name = \"b\", builtin = \"stories\", weight = 2 }]",

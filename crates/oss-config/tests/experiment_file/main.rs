@@ -1,6 +1,7 @@
-//! The experiment file from outside: layers, provenance, what is wrong with a file.
+//! The experiment file through the public API: layers, provenance and errors.
 
 mod errors;
+mod familiar;
 mod layers;
 mod round_trip;
 mod sweeps;
@@ -11,7 +12,7 @@ use std::{fs, path::PathBuf};
 use oss_config::{ExperimentErrors, Overrides, Resolved, load};
 use tempfile::TempDir;
 
-/// A folder with experiment files, loaded without the environment.
+/// A directory with experiment files, loaded without environment variables.
 struct Folder(TempDir);
 
 impl Folder {
@@ -43,13 +44,13 @@ impl Folder {
         load(&self.path(name), &Overrides { set: owned(set), unset: owned(unset), environment: false })
     }
 
-    /// A text that names files of this folder, without the folder's own changing name.
+    /// Removes this directory's changing path from `text`.
     fn plain(&self, text: &str) -> String {
         text.replace(&format!("{}/", self.path("").display()).replace("//", "/"), "")
     }
 }
 
-/// The problems of one file, as a terminal without colours shows them.
+/// The problems of one file, rendered without color.
 fn rendered(text: &str, set: &[&str]) -> String {
     let folder = Folder::new(&[("experiment.toml", text)]);
     let errors = folder.load("experiment.toml", set).expect_err("the file is wrong");

@@ -1,4 +1,4 @@
-//! A resolved experiment written out and loaded again is the same experiment; no text makes loading panic.
+//! A resolved experiment survives a round trip through TOML, and no input makes loading panic.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::Folder;
 
-/// Any text: quotes, newlines, letters of every script.
+/// Arbitrary text: quotes, newlines, letters of every script.
 fn any_text() -> impl Strategy<Value = String> {
     "\\PC{0,12}|[\"'\\\\\n\t=#\\[\\]{}]{0,6}"
 }
@@ -34,9 +34,9 @@ fn dataset() -> impl Strategy<Value = Dataset> {
         Just(TokenizerChoice::Named("/t/tokenizer.json".into())),
     ];
     let validation = prop_oneof![
-        (0.001..0.5).prop_map(|share| Validation { share, ..Validation::default() }),
-        paths().prop_map(|files| Validation { share: 0.0, files: Some(files), ..Validation::default() }),
-        hub().prop_map(|hub| Validation { share: 0.0, hub: Some(hub), ..Validation::default() }),
+        (0.001..0.5).prop_map(|share| Validation { fraction: share, ..Validation::default() }),
+        paths().prop_map(|files| Validation { fraction: 0.0, files: Some(files), ..Validation::default() }),
+        hub().prop_map(|hub| Validation { fraction: 0.0, hub: Some(hub), ..Validation::default() }),
     ];
     let origin = prop_oneof![
         Just(Dataset { builtin: Some(Builtin::Stories), ..Dataset::default() }),
@@ -162,7 +162,7 @@ proptest! {
     }
 }
 
-/// Lines that are nearly TOML, keys that are nearly right, and anything else.
+/// Lines that are almost TOML, keys that are almost right, and arbitrary text.
 fn strange_text() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec![
         "dataset",

@@ -1,4 +1,4 @@
-//! `[sweep]`: what it is read as, and what is wrong with it.
+//! `[sweep]`: how it is parsed, and the problems it reports.
 
 use oss_config::{Candidates, Overrides, Values, load, load_trial};
 use serde_json::json;
@@ -53,7 +53,7 @@ halving = { min_steps = 0 }
 train.precision = ["bf15"]
 schedule.warmup_steps = [1, -1]
 run.name = ["a"]
-train.recompute = { min = 0, max = 1 }
+train.activation_checkpointing = { min = 0, max = 1 }
 optimizer = [1]
 [[sweep.skip]]
 "optimizer.eps" = 1
@@ -73,7 +73,7 @@ fn sections_that_do_not_fit_their_method() {
         "[sweep.parameters]\noptimizer.lr = []",
         "[sweep.parameters]\noptimizer.lr = [1e-3]\n[sweep.halving]\nmin_steps = 500",
         "[sweep.parameters]\ntrain.steps = [100, 200]\n[sweep.halving]\nmin_steps = 50",
-        "[sweep.parameters]\noptimizer.lr = [1e-3]\n[dataset.validation]\nshare = 0.0\n[evaluate]\nevery_steps = 0",
+        "[sweep.parameters]\noptimizer.lr = [1e-3]\n[dataset.validation]\nfraction = 0.0\n[evaluate]\nevery_steps = 0",
     ]
     .map(errors)
     .join("\n");
@@ -97,8 +97,8 @@ fn a_rung_within_the_warm_up_is_a_warning() {
         |steps| format!("[sweep.parameters]\nrun.seed = [1, 2]\n[sweep.halving]\nmin_steps = {steps}\n");
     assert_eq!(warnings(&rung(150)), [""; 0]);
     let [only] = warnings(&rung(100)).try_into().expect("one");
-    let expected = "s.toml:5:8: the first rung, at step 100, lies within a warm-up of 100 steps: who is ahead there is not who \
-                    learns best; set sweep.halving.min_steps well above schedule.warmup_steps";
+    let expected = "s.toml:5:8: the first rung, at step 100, lies within a warmup of 100 steps: the best trials there are not \
+                    necessarily the best overall; set sweep.halving.min_steps well above schedule.warmup_steps";
     assert_eq!(only, expected);
     let swept = "[sweep.parameters]\nschedule.warmup_steps = [10, 200]\n[sweep.halving]\nmin_steps = 150\n";
     assert_eq!(warnings(swept).len(), 1);
@@ -110,7 +110,7 @@ fn only_the_file_itself_sweeps() {
     folder.write("s.toml", "[sweep]\nbase = \"base.toml\"\n[sweep.parameters]\nrun.seed = [1, 2]\n");
     folder.write("t.toml", "extends = \"s.toml\"\n");
     let error = folder.load("t.toml", &[]).expect_err("sweeps beneath").to_string();
-    assert!(error.contains("s.toml:1:2: only the file that is named"), "{error}");
+    assert!(error.contains("s.toml:1:2: only the file named on the command line"), "{error}");
     let error = folder.load("s.toml", &["run.seed=7"]).expect_err("swept").to_string();
-    assert!(error.contains("--set run.seed=7: `run.seed` is what the sweep varies"), "{error}");
+    assert!(error.contains("--set run.seed=7: `run.seed` is swept, so it cannot be overridden"), "{error}");
 }

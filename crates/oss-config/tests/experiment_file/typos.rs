@@ -1,13 +1,13 @@
-//! A slip in any key and in any word of an enum is found where it stands, and the right word suggested.
+//! A typo in any key or enum value is reported at its location, with the correct spelling as the suggestion.
 
 use oss_config::{ExperimentErrors, schema};
 use serde_json::Value;
 
 use crate::Folder;
 
-/// A key or an enum's word with the table it belongs to: its header and, for a list or an inline table, what opens it.
+/// A key or an enum value, and the table it belongs to.
 struct Spot {
-    /// Keys from the top, `[]` after one that holds a list of tables.
+    /// Keys from the top level, with `[]` after one that contains a list of tables.
     path: Vec<String>,
     schema: Value,
 }
@@ -48,7 +48,7 @@ fn walk(schema: &Value, root: &Value, path: &mut Vec<String>, spots: &mut Vec<Sp
     }
 }
 
-/// The words of an enum, wherever the schema hides them.
+/// The values of an enum, wherever they are in the schema.
 fn words(schema: &Value, root: &Value) -> Vec<String> {
     if let Some(target) = schema["$ref"].as_str() {
         return words(root.pointer(&target[1..]).expect("a definition"), root);
@@ -65,8 +65,7 @@ fn words(schema: &Value, root: &Value) -> Vec<String> {
     found
 }
 
-/// Slips of the hand: a letter lost, doubled, swapped with its neighbour, replaced, added; the wrong case; dashes for
-/// underscores.
+/// Typos: a letter dropped, doubled, transposed, replaced or added; the wrong case; dashes for underscores.
 fn slips(word: &str) -> Vec<String> {
     let letters: Vec<char> = word.chars().collect();
     let middle = letters.len() / 2;
@@ -86,7 +85,7 @@ fn slips(word: &str) -> Vec<String> {
     hand.into_iter().chain(other).filter(|slip| slip != word).collect()
 }
 
-/// A file that says `line` in the table at `path`; gives the text and the line number of `line`.
+/// A file with `line` in the table at `path`; returns the text and the line number of `line`.
 fn file_with(path: &[String], line: &str) -> (String, usize) {
     let stories = if path.first().is_some_and(|section| section == "dataset") {
         String::new()
@@ -151,7 +150,7 @@ fn a_slip_in_any_key() {
     assert!(tried > 400, "only {tried} slips tried");
 }
 
-/// `a.b[].c` as it is written in one line below the section `[a]`: `b = [{ slip = 1 }]`.
+/// `a.b[].c` written on one line in the section `[a]`: `b = [{ slip = 1 }]`.
 fn inline(path: &[String], slip: &str) -> String {
     let inside = format!("{slip} = 1");
     path.iter().skip(1).rev().fold(inside, |inside, part| match part.strip_suffix("[]") {
@@ -184,7 +183,7 @@ fn a_slip_in_any_inline_table() {
 fn a_slip_in_any_argument() {
     let folder = Folder::new(&[("e.toml", "[dataset]\nbuiltin = \"stories\"\n")]);
     let mut tried = 0;
-    // Keys inside lists of tables have no dotted name, and only a file can extend files, or sweep.
+    // Keys inside lists of tables have no dotted name, and only a file can contain `extends` and `[sweep]`.
     let of_files = ["extends", "sweep"];
     let is_named = |spot: &&Spot| {
         !spot.path.iter().any(|part| part.ends_with("[]")) && !of_files.contains(&spot.path[0].as_str())
@@ -194,7 +193,7 @@ fn a_slip_in_any_argument() {
         let path = |last: &str| table.iter().map(String::as_str).chain([last]).collect::<Vec<_>>().join(".");
         let slip = path(&format!("{name}q"));
         let wanted = format!("`{name}`");
-        // A table that was begun may lack other keys, too.
+        // The table may be missing other keys, too.
         let suggests = |errors: &ExperimentErrors| {
             let mut fixes = errors.problems().iter().filter_map(|problem| problem.fix());
             fixes.any(|fix| fix.starts_with("did you mean") && fix.contains(&wanted))

@@ -1,4 +1,4 @@
-//! Splits, order, replacement, and what goes wrong.
+//! Splits, order, replacement, and errors.
 
 use std::cell::Cell;
 
@@ -49,7 +49,7 @@ fn documents_are_trimmed_closed_and_in_order() {
     assert_eq!(*prepared.index(), index);
     prepared.verify().unwrap();
     assert_eq!(prepared.tokenizer().unwrap().digest(), bytes().digest());
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside the output");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left next to the output");
 }
 
 #[test]
@@ -87,18 +87,15 @@ fn the_whole_source_may_be_held_out() {
         error.message.ends_with("6 tokens, fewer than one window of train.sequence_length + 1 = 7"),
         "{error}"
     );
-    assert!(error.hints[0].starts_with("raise dataset.validation.share"), "{error}");
+    assert!(error.hints[0].starts_with("raise dataset.validation.fraction"), "{error}");
 }
 
 #[test]
 fn too_few_documents_to_hold_any_out_are_told_how_to_be_more() {
     let dir = tempfile::tempdir().unwrap();
     for (texts, hint) in [
-        (
-            &["one long text"][..],
-            "its text is one document, which is held out whole or not at all: divide it by",
-        ),
-        (&["a", "b", "c"], "0 of its 3 documents are held out: raise dataset.validation.share, divide"),
+        (&["one long text"][..], "its text is a single document, and documents are not split"),
+        (&["a", "b", "c"], "0 of its 3 documents are held out: raise dataset.validation.fraction, split"),
     ] {
         let out = dir.path().join(texts.len().to_string());
         prepare(documents(texts), &bytes(), &out, 0.001).unwrap();
@@ -246,7 +243,7 @@ fn a_full_disk_says_how_much_is_missing() {
     let error = files.push(&Encoded { train, ..Encoded::default() }).unwrap_err();
     let error = ErrorReport::from(&files.explain(error, &options));
     assert!(error.message.ends_with("120 bytes of about 1200 were written"), "{error}");
-    assert_eq!(error.hints, ["free room there or set --runs-dir"]);
+    assert_eq!(error.hints, ["free space there or set --runs-dir"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Digests of local files, remembered so that a large file is read for its digest once.
+//! Cached digests of local files, so that a large file is hashed only once.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,11 +15,11 @@ use super::{Activity, ActivityKind, Watch};
 const VERSION: u32 = 1;
 const BUFFER_BYTES: usize = 4 << 20;
 
-/// A file changed less than this before it was hashed is hashed again next time: a second change within one tick of
-/// the file system's clock would leave the stamp as it was.
+/// A file modified less than this long before it was hashed is hashed again next time: a second change within one tick
+/// of the file system's clock would not change its timestamp.
 const SETTLED_NS: i64 = 2_000_000_000;
 
-/// Remembers digests by path, size, time and inode in a JSON file. A lost or damaged cache costs time, nothing else.
+/// Caches digests by path, size, time and inode in a JSON file. A lost or damaged cache only costs time.
 pub struct DigestCache {
     path: Option<PathBuf>,
     stored: Stored,
@@ -40,7 +40,7 @@ struct Remembered {
 }
 
 impl DigestCache {
-    /// Reads the cache at `path`; without one, nothing is remembered.
+    /// Loads the cache at `path`; without a path, nothing is cached.
     pub fn open(path: Option<&Path>) -> Self {
         let stored = path
             .and_then(|path| fs::read(path).ok())
@@ -50,10 +50,10 @@ impl DigestCache {
         Self { path: path.map(Path::to_path_buf), stored, changed: false }
     }
 
-    /// BLAKE3 of the file's bytes, in hexadecimal; remembered, or computed with every core.
+    /// BLAKE3 hash of the file, in hexadecimal; cached, or computed on all cores.
     ///
     /// # Errors
-    /// A file that cannot be read; an error of `watch.keep_going`.
+    /// If the file cannot be read; errors of `watch.keep_going`.
     pub fn digest(&mut self, path: &Path, stamp: Stamp, watch: Watch<'_>) -> Result<String> {
         let key = path.to_str();
         if let Some(known) =
@@ -69,7 +69,7 @@ impl DigestCache {
         Ok(blake3)
     }
 
-    /// Forgets files that are gone, and returns their share of all that were remembered.
+    /// Removes entries of files that no longer exist, and returns the fraction of entries removed.
     pub fn forget_gone(&mut self) -> f64 {
         let before = self.stored.files.len();
         self.stored.files.retain(|path, _| !fs::exists(path).is_ok_and(|there| !there));
@@ -78,36 +78,35 @@ impl DigestCache {
         gone as f64 / before.max(1) as f64
     }
 
-    /// Writes what is new. A failure is only told, because the digests are a convenience.
+    /// Writes new entries. A failure is only logged, because the cache is not essential.
     pub fn save(&self) {
         let Some(path) = self.path.as_deref().filter(|_| self.changed) else { return };
         if let Err(error) = self.write(path) {
-            tracing::warn!("digests of data files are not remembered: {error:#}");
+            tracing::warn!("cannot cache the digests of data files: {error:#}");
         }
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        let folder = path.parent().context("the path has no folder")?;
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let folder = path.parent().context("the path has no parent directory")?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let mut file = tempfile::NamedTempFile::new_in(folder)
-            .with_context(|| format!("cannot write into {}", folder.display()))?;
+            .with_context(|| format!("cannot write to {}", folder.display()))?;
         file.write_all(&serde_json::to_vec_pretty(&self.stored)?)?;
         file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(())
     }
 }
 
-/// Digests of any files, in their order; remembered in `cache` as those of sources are.
+/// Digests of arbitrary files, in order, cached in `cache` like those of sources.
 ///
 /// # Errors
-/// A file that cannot be read; an error of `watch.keep_going`.
+/// If a file cannot be read; errors of `watch.keep_going`.
 pub fn digest_files(paths: &[PathBuf], cache: Option<&Path>, watch: Watch<'_>) -> Result<Vec<String>> {
     let mut cache = DigestCache::open(cache);
     let digests = paths
         .iter()
         .map(|path| {
-            let metadata =
-                fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+            let metadata = fs::metadata(path).with_context(|| format!("cannot access {}", path.display()))?;
             cache.digest(path, Stamp::of(&metadata), watch)
         })
         .collect();

@@ -1,4 +1,4 @@
-//! The stream of documents of a source, whatever it is made of.
+//! The stream of documents of any source.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::Document;
 use crate::stories::Corpus;
 use oss_config::error::UserError;
 
-/// Documents of a source, in order; after an error it ends.
+/// The documents of a source, in order; ends after an error.
 ///
 /// Memory is bounded by a few buffers and the longest document.
 pub struct Documents {
@@ -36,7 +36,7 @@ struct Files {
     left: std::vec::IntoIter<LocalFile>,
     options: ReadOptions,
     current: Option<(LocalFile, OneFile)>,
-    /// Whether the current file has given a document.
+    /// Whether the current file has contained a document.
     some: bool,
 }
 
@@ -64,12 +64,12 @@ impl Documents {
         Self { stream: Stream::Read(Box::new(files)), bytes_read: Arc::default(), total_bytes }
     }
 
-    /// Bytes of all files as they lie on disk (of a generated corpus, about its text).
+    /// Size of all files on disk (for a generated corpus, approximate size of its text).
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
-    /// Bytes behind the reader, counted like [`Self::total_bytes`]; the handle stays valid while another thread
+    /// Bytes read so far, in the same units as [`Self::total_bytes`]; the handle stays valid while another thread
     /// reads.
     pub fn bytes_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes_read)
@@ -114,7 +114,7 @@ impl Files {
                 if !self.some {
                     let path = file.path().display();
                     return Err(anyhow!(
-                        UserError::failed(format!("{path}: holds no documents"))
+                        UserError::failed(format!("{path}: the file has no documents"))
                             .hint("remove it from dataset.files")
                     ));
                 }
@@ -140,7 +140,7 @@ fn open(path: &Path, format: Format, options: &ReadOptions, bytes_read: &Arc<Ato
             OneFile::Text(TextDocuments::new(path, lines, &options.separator, limit))
         }
         Format::Jsonl(compression) => {
-            // A line holds its document escaped and beside other fields, so it may be longer.
+            // A line contains its document in escaped form next to other fields, so it may be longer.
             let lines = Lines::open(path, compression, limit.saturating_mul(2), Arc::clone(bytes_read))?;
             OneFile::Jsonl(JsonlDocuments::new(path, lines, &options.text_field, limit))
         }

@@ -1,4 +1,4 @@
-//! File formats, told by their extension.
+//! File formats, determined by extension.
 
 use std::path::Path;
 
@@ -6,16 +6,16 @@ use anyhow::{Result, bail};
 use oss_config::error::UserError;
 use serde::{Deserialize, Serialize};
 
-/// How a file's bytes become documents.
+/// How the bytes of a file become documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
-    /// Plain text, documents parted by separator lines.
+    /// Plain text; documents are separated by separator lines.
     #[serde(rename = "txt")]
     Text(Compression),
-    /// One JSON object a line.
+    /// One JSON object per line.
     #[serde(rename = "jsonl")]
     Jsonl(Compression),
-    /// Columns.
+    /// Columnar data.
     #[serde(rename = "parquet")]
     Parquet,
 }
@@ -24,11 +24,11 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// As it is.
+    /// Uncompressed.
     None,
-    /// gzip, of one member or several.
+    /// gzip, with one member or several.
     Gzip,
-    /// Zstandard, of one frame or several.
+    /// Zstandard, with one frame or several.
     Zstd,
 }
 
@@ -46,10 +46,10 @@ impl Compression {
 const SUPPORTED: &str = ".txt, .jsonl (each also with .gz or .zst) and .parquet";
 
 impl Format {
-    /// The format that the name's extension tells, in either case.
+    /// The format indicated by the file extension, in any case.
     ///
     /// # Errors
-    /// An extension that is none of the supported ones, which the message lists.
+    /// If the extension is not supported; the message lists those that are.
     pub fn of_path(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let (stem, compression) = if let Some(stem) = name.strip_suffix(".gz") {
@@ -67,19 +67,19 @@ impl Format {
             Ok(Self::Parquet)
         } else {
             bail!(
-                UserError::failed(format!("{}: the format is not supported", path.display()))
-                    .hint(format!("give files that end in {SUPPORTED}"))
+                UserError::failed(format!("{}: this format is not supported", path.display()))
+                    .hint(format!("use files that end in {SUPPORTED}"))
             )
         }
     }
 }
 
-/// What a file's first bytes say it is, where that is none of the plain text formats, and what to do about it.
+/// Detects a format other than plain text from the first bytes of a file, with a hint.
 pub fn known_binary(head: &[u8]) -> Option<(&'static str, &'static str)> {
     match head {
-        [0x1f, 0x8b, ..] => Some(("gzip data", "let its name end in .gz")),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(("Zstandard data", "let its name end in .zst")),
-        [b'P', b'A', b'R', b'1', ..] => Some(("a Parquet file", "let its name end in .parquet")),
+        [0x1f, 0x8b, ..] => Some(("gzip data", "rename it to end in .gz")),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(("Zstandard data", "rename it to end in .zst")),
+        [b'P', b'A', b'R', b'1', ..] => Some(("a Parquet file", "rename it to end in .parquet")),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
             Some(("UTF-16 text", "convert it with `iconv -f UTF-16 -t UTF-8`"))
         }

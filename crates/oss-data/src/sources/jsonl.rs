@@ -1,4 +1,4 @@
-//! JSON lines: one object a line, one of its fields the text.
+//! JSON Lines: one object per line, with the text in one of its fields.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::lines::{self, Lines};
 use crate::Document;
 use oss_config::error::UserError;
 
-/// Documents of a `.jsonl` file. Lines of white space are skipped.
+/// The documents of a `.jsonl` file. Blank lines are skipped.
 pub struct JsonlDocuments {
     path: PathBuf,
     lines: Lines,
@@ -20,15 +20,15 @@ pub struct JsonlDocuments {
 }
 
 impl JsonlDocuments {
-    /// Reads the field `field` out of each line of `path`.
+    /// Reads the field `field` of each line of `path`.
     pub fn new(path: &Path, lines: Lines, field: &str, max_document_bytes: usize) -> Self {
         Self { path: path.into(), lines, field: field.into(), max_document_bytes }
     }
 
-    /// The next line's text; `None` at the end of the file.
+    /// The text of the next line; `None` at the end of the file.
     ///
     /// # Errors
-    /// As [`Lines::next`]; a line that is not a JSON object, lacks the field, or holds something else than a string
+    /// As for [`Lines::next`]; if a line is not a JSON object, lacks the field, or has a value other than a string
     /// there.
     pub fn next(&mut self) -> Result<Option<Document>> {
         let megabytes = self.max_document_bytes >> 20;
@@ -66,26 +66,27 @@ fn text_of(line: &str, field: &str) -> Result<String, (String, &'static str)> {
         Ok(Found::Text(text)) => Ok(text),
         Ok(Found::Other(kind)) => Err((
             format!("the field `{field}` is {kind}, not a string"),
-            "mend the line or set dataset.text_field",
+            "fix the line or set dataset.text_field",
         )),
         Ok(Found::Missing(names)) => Err((
             format!(
                 "no field `{field}` (found: {})",
                 if names.is_empty() { "none".into() } else { names.join(", ") }
             ),
-            "set dataset.text_field to the one that holds the text",
+            "set dataset.text_field to the one with the text",
         )),
         // serde_json counts lines of its own input, which is one line here.
-        Err(error) if error.is_data() => {
-            Err(("this is not a JSON object".into(), "give one object a line, e.g. {\"text\": \"...\"}"))
-        }
+        Err(error) if error.is_data() => Err((
+            "this is not a JSON object".into(),
+            "write one object per line, such as {\"text\": \"...\"}",
+        )),
         Err(error) => Err((
             format!(
-                "broken JSON at column {} ({})",
+                "invalid JSON at column {} ({})",
                 error.column(),
                 error.to_string().split(" at line ").next().unwrap_or_default()
             ),
-            "mend or remove the line",
+            "fix or remove the line",
         )),
     }
 }
@@ -96,7 +97,7 @@ enum Found {
     Missing(Vec<String>),
 }
 
-/// Picks one field out of an object without building the others.
+/// Extracts one field from an object without building the others.
 struct FieldOf<'f>(&'f str);
 
 impl<'de> DeserializeSeed<'de> for FieldOf<'_> {

@@ -1,4 +1,4 @@
-//! Lines of a text file, plain or compressed, read in bounded memory and checked: UTF-8, no NUL, no endless line.
+//! Lines of a text file, plain or compressed, read in bounded memory and validated: UTF-8, no NUL, limited length.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -26,10 +26,10 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Opens `path`; bytes taken from the file (compressed ones where it is) are added to `bytes_read`.
+    /// Opens `path`; bytes read from the file (compressed ones for a compressed file) are added to `bytes_read`.
     ///
     /// # Errors
-    /// A file that cannot be opened or starts like another format.
+    /// If the file cannot be opened or starts like another format.
     pub fn open(
         path: &Path,
         compression: Compression,
@@ -50,7 +50,7 @@ impl Lines {
             }
             Compression::Zstd => {
                 let decoder = zstd::Decoder::with_buffer(raw)
-                    .with_context(|| format!("cannot start to read {}", path.display()))?;
+                    .with_context(|| format!("cannot read {}", path.display()))?;
                 Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
             }
         };
@@ -65,19 +65,19 @@ impl Lines {
         })
     }
 
-    /// `file:line` of the line read last.
+    /// `file:line` of the last line read.
     pub fn place(&self) -> String {
         place(&self.path, self.line)
     }
 
-    /// The next line, without its `\n` or `\r\n`, and its number from 1; `None` at the end of the file.
+    /// The next line, without its `\n` or `\r\n`, and its 1-based number; `None` at the end of the file.
     ///
     /// # Errors
-    /// A read error, truncated or damaged compressed data, a NUL, bytes that are not UTF-8, or a line longer than
-    /// the limit (an error that `too_long` makes from the line's number).
+    /// Read errors, truncated or damaged compressed data, a NUL, invalid UTF-8, or a line longer than the limit (an
+    /// error that `too_long` creates from the line number).
     pub fn next(&mut self, too_long: impl Fn(u64) -> anyhow::Error) -> Result<Option<(u64, &str)>> {
         self.offset += self.buffer.len() as u64;
-        // A buffer grown by one huge line is not kept for the small ones after it.
+        // A buffer that grew for one huge line is not kept for the small ones after it.
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES);
         self.line += 1;
@@ -103,14 +103,14 @@ impl Lines {
             Ok(_) => {
                 let nul = line.iter().position(|byte| *byte == 0).unwrap_or(0) + start;
                 Err(self.not_text(
-                    "holds a NUL byte, so this is binary data",
+                    "contains a NUL byte, so this is binary data",
                     nul,
-                    "give a text file in UTF-8",
+                    "use a text file in UTF-8",
                 ))
             }
             Err(error) => {
                 let at = error.valid_up_to() + start;
-                Err(self.not_text("is not UTF-8", at, "convert the file, e.g. with `iconv -t UTF-8`"))
+                Err(self.not_text("is not UTF-8", at, "convert the file, for example with `iconv -t UTF-8`"))
             }
         }
     }
@@ -133,13 +133,13 @@ impl Lines {
             (Compression::None, _) => anyhow!(error).context(format!("cannot read {place}")),
             (packed, io::ErrorKind::UnexpectedEof) => {
                 anyhow!(
-                    UserError::failed(format!("{place}: the {} data ends too early", packed.name()))
-                        .hint("fetch or compress the file again")
+                    UserError::failed(format!("{place}: the {} data is truncated", packed.name()))
+                        .hint("download or compress the file again")
                 )
             }
             (packed, _) => anyhow!(
-                UserError::failed(format!("{place}: this is not sound {} data ({error})", packed.name()))
-                    .hint("fetch or compress the file again")
+                UserError::failed(format!("{place}: invalid {} data ({error})", packed.name()))
+                    .hint("download or compress the file again")
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! Local files: patterns to paths, and what was seen of each file when it was found.
+//! Local files: expands patterns to paths, and records the state of each file when it was found.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -23,12 +23,12 @@ pub struct LocalFile {
     blake3: String,
 }
 
-/// What tells one state of a file from another without reading it.
+/// Distinguishes states of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// Size in bytes.
     pub bytes: u64,
-    /// Time of the last change, nanoseconds since 1970.
+    /// Modification time, in nanoseconds since 1970.
     pub modified_ns: i64,
     /// Inode number.
     pub inode: u64,
@@ -45,10 +45,10 @@ impl Stamp {
 }
 
 impl LocalFile {
-    /// Looks at `path` without hashing it, for files whose content is known by other means.
+    /// Describes `path` without hashing it, for files whose contents are known by other means.
     ///
     /// # Errors
-    /// A missing, empty or unreadable file, a directory, or an unsupported format.
+    /// If the file is missing, empty or unreadable, is a directory, or has an unsupported format.
     pub fn unhashed(path: &Path) -> Result<Self> {
         let format = Format::of_path(path)?;
         let metadata = fs::metadata(path).map_err(|error| match error.kind() {
@@ -58,47 +58,47 @@ impl LocalFile {
                         .hint("correct the name in dataset.files")
                 )
             }
-            _ => anyhow!(error).context(format!("cannot look at {}", path.display())),
+            _ => anyhow!(error).context(format!("cannot access {}", path.display())),
         })?;
         if metadata.is_dir() {
             bail!(
                 UserError::failed(format!("{}: this is a directory", path.display()))
-                    .hint(format!("name its files, e.g. \"{}/*.txt\"", path.display()))
+                    .hint(format!("name its files, such as \"{}/*.txt\"", path.display()))
             );
         }
         if metadata.len() == 0 {
             bail!(
                 UserError::failed(format!("{}: the file is empty", path.display()))
-                    .hint("remove it from dataset.files or fetch it again")
+                    .hint("remove it from dataset.files or download it again")
             );
         }
         Ok(Self { path: path.into(), format, stamp: Stamp::of(&metadata), blake3: String::new() })
     }
 
-    /// Where it lies.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How it is read.
+    /// Format of the file.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Its size in bytes.
+    /// Size in bytes.
     pub fn bytes(&self) -> u64 {
         self.stamp.bytes
     }
 
-    /// Its content, for keys.
+    /// Digest of its contents, for keys.
     pub(super) fn identity(&self) -> FileIdentity {
         FileIdentity { format: self.format, blake3: self.blake3.clone() }
     }
 
-    /// Fails if the file is no longer what was found: a key made from it would lie.
+    /// Fails if the file has changed since it was found, which would invalidate keys made from it.
     pub(super) fn check_unchanged(&self) -> Result<()> {
         let metadata =
-            fs::metadata(&self.path).with_context(|| format!("cannot look at {}", self.path.display()))?;
+            fs::metadata(&self.path).with_context(|| format!("cannot access {}", self.path.display()))?;
         if Stamp::of(&metadata) != self.stamp {
             bail!(
                 UserError::failed(format!("{}: the file changed while it was in use", self.path.display()))
@@ -109,8 +109,8 @@ impl LocalFile {
     }
 }
 
-/// Expands the patterns, in order, each one's matches sorted by path and a file that several match taken once; looks
-/// at every file before hashing the first, so that a wrong name costs no time.
+/// Expands the patterns in order, with the matches of each sorted by path and duplicates removed. All files are checked
+/// before the first is hashed, so that a wrong name fails fast.
 pub fn resolve(patterns: &[String], digest_cache: Option<&Path>, watch: Watch<'_>) -> Result<Vec<LocalFile>> {
     if patterns.is_empty() {
         bail!(UserError::failed("dataset.files is empty").hint("name at least one file"));
@@ -135,12 +135,12 @@ pub fn resolve(patterns: &[String], digest_cache: Option<&Path>, watch: Watch<'_
 fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
     if pattern.contains('\0') {
         bail!(
-            UserError::failed(format!("dataset.files names {pattern:?}, which holds a NUL"))
+            UserError::failed(format!("dataset.files contains {pattern:?}, which has a NUL"))
                 .hint("correct the name")
         );
     }
     let literal = PathBuf::from(pattern);
-    // A file whose very name holds `*` or `[` is that file.
+    // A file whose own name contains `*` or `[` takes precedence.
     if literal.exists() || !pattern.contains(['*', '?', '[']) {
         return Ok(vec![literal]);
     }
@@ -154,7 +154,7 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
     for path in matches {
         let path = path.map_err(|error| {
             let place = error.path().display().to_string();
-            anyhow!(error).context(format!("cannot read {place}, which {pattern:?} looks into"))
+            anyhow!(error).context(format!("cannot read {place}, which {pattern:?} searches"))
         })?;
         if !path.is_dir() {
             paths.push(path);

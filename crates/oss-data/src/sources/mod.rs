@@ -1,8 +1,8 @@
-//! Where text comes from: generated corpora, local files and hub repositories, all read as a stream of documents.
+//! Text sources: generated corpora, local files and Hub repositories, all read as a stream of documents.
 //!
-//! [`SourceFiles::resolve`] turns an [`Origin`] into something concrete (files with digests, a hub commit) without
-//! reading a document, so that a plan's key is known early; [`SourceFiles::fetch`] downloads what is not here yet;
-//! [`SourceFiles::documents`] streams. Any number of readers may stream the same source at the same time.
+//! [`SourceFiles::resolve`] turns an [`Origin`] into files with digests or a Hub commit without reading a document, so
+//! that a plan's key is known early. [`SourceFiles::fetch`] downloads missing files, and [`SourceFiles::documents`]
+//! streams. Any number of readers can stream the same source at the same time.
 
 mod digests;
 mod documents;
@@ -29,28 +29,28 @@ use crate::stories::{Corpus, TRAINING_SEED, VALIDATION_SEED, VALIDATION_STORIES}
 use oss_config::error::UserError;
 use oss_config::{Builtin, Dataset, Origin};
 
-/// Longest document that is read, in bytes of text.
+/// Maximum size of a document, in bytes of text.
 pub const MAX_DOCUMENT_BYTES: usize = 256 << 20;
 
 /// How sources are found and read.
 #[derive(Clone, Debug)]
 pub struct ReadOptions {
-    /// Field (jsonl) or column (parquet) that holds the text.
+    /// Field (JSONL) or column (Parquet) that contains the text.
     pub text_field: String,
     /// Line that separates documents in `.txt` files.
     pub separator: String,
-    /// The built-in corpus to generate, where the origin asks for one.
+    /// The built-in corpus to generate, if the origin requests one.
     pub corpus: Corpus,
-    /// JSON file that remembers the digests of local files; without it they are hashed each time.
+    /// JSON file that caches the digests of local files; without it, they are hashed each time.
     pub digest_cache: Option<PathBuf>,
-    /// The hub, its token and its cache.
+    /// The Hub, its token and its cache.
     pub hub: HubConfig,
-    /// Longest document accepted, in bytes of text.
+    /// Maximum size of a document, in bytes of text.
     pub max_document_bytes: usize,
 }
 
 impl ReadOptions {
-    /// What `[dataset]` says, for training text, with the hub as the environment describes it.
+    /// The options in `[dataset]` for training text, with the Hub configured by the environment.
     pub fn training(dataset: &Dataset, digest_cache: Option<PathBuf>) -> Self {
         Self {
             text_field: dataset.text_field.clone(),
@@ -62,19 +62,19 @@ impl ReadOptions {
         }
     }
 
-    /// The same for validation text: a built-in corpus is a smaller one with another seed.
+    /// The same for validation text: a built-in corpus is smaller and has another seed.
     pub fn validation(dataset: &Dataset, digest_cache: Option<PathBuf>) -> Self {
         let corpus = Corpus { stories: VALIDATION_STORIES, ..Corpus::new(VALIDATION_SEED) };
         Self { corpus, ..Self::training(dataset, digest_cache) }
     }
 }
 
-/// What a long operation reports to and asks leave of.
+/// Callbacks of a long operation.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
-    /// Called between pieces of work; its error ends the operation and is returned as it is.
+    /// Called between pieces of work; an error ends the operation and is returned unchanged.
     pub keep_going: &'a (dyn Fn() -> Result<()> + Sync),
-    /// Called as the work goes on.
+    /// Called as the work progresses.
     pub progress: &'a (dyn Fn(Activity<'_>) + Sync),
 }
 
@@ -85,16 +85,16 @@ impl Watch<'static> {
     }
 }
 
-/// A piece of progress, in bytes of one file.
+/// Progress on one file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity<'a> {
     /// What is being done.
     pub kind: ActivityKind,
-    /// The file it is done to.
+    /// The file.
     pub file: &'a str,
-    /// Bytes behind us.
+    /// Bytes done.
     pub done_bytes: u64,
-    /// Bytes in all.
+    /// Bytes in total.
     pub total_bytes: u64,
 }
 
@@ -107,8 +107,8 @@ pub enum ActivityKind {
     Downloading,
 }
 
-/// What a source's content is, for keys: equal identities read as equal documents (given the same field and
-/// separator), whatever the paths.
+/// Identity of a source's content, for keys: sources with equal identities yield equal documents (given the same field
+/// and separator), whatever their paths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Identity {
@@ -120,15 +120,15 @@ pub enum Identity {
         version: u32,
         /// Seed of its stories.
         seed: u64,
-        /// Number of its stories.
+        /// Number of stories.
         stories: u64,
     },
     /// Local files, in reading order.
     Files {
-        /// Each file's format and content.
+        /// Format and content of each file.
         files: Vec<FileIdentity>,
     },
-    /// Files of a hub repository.
+    /// Files of a Hub repository.
     Hub {
         /// `owner/name`.
         repo: String,
@@ -142,13 +142,13 @@ pub enum Identity {
 /// Content of one local file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileIdentity {
-    /// How the content is read.
+    /// How the content is parsed.
     pub format: Format,
-    /// BLAKE3 of the bytes, in hexadecimal.
+    /// BLAKE3 hash of the bytes, in hexadecimal.
     pub blake3: String,
 }
 
-/// A source made concrete: which corpus, which files, or which files of which commit.
+/// A resolved source: a corpus, local files, or files of a commit.
 #[derive(Clone, Debug)]
 pub struct SourceFiles {
     kind: Kind,
@@ -163,16 +163,17 @@ enum Kind {
 }
 
 impl SourceFiles {
-    /// Finds what `origin` names. Local patterns are expanded in order, each one's matches sorted, and hashed unless
-    /// remembered; a hub revision is resolved to its commit (one small request unless it is a commit already).
+    /// Finds what `origin` names. Local patterns are expanded in order, with the matches of each sorted, and files are
+    /// hashed unless their digest is cached. A Hub revision is resolved to its commit (one small request, unless it
+    /// already is one).
     ///
     /// # Errors
-    /// A pattern that matches nothing, a missing, empty, unreadable or unsupported file; a hub that does not answer
-    /// or does not know the repository; an error of `watch.keep_going`.
+    /// If a pattern matches nothing; a file is missing, empty, unreadable or unsupported; or the Hub does not respond
+    /// or does not have the repository. Errors of `watch.keep_going`.
     pub fn resolve(origin: &Origin<'_>, options: &ReadOptions, watch: Watch<'_>) -> Result<Self> {
         if options.separator.contains(['\n', '\r']) {
             bail!(
-                UserError::failed("dataset.separator holds a line break")
+                UserError::failed("dataset.separator contains a line break")
                     .hint("set dataset.separator to a single line, \"\" for an empty one")
             );
         }
@@ -196,7 +197,7 @@ impl SourceFiles {
         Ok(Self { kind, options: options.clone() })
     }
 
-    /// What the content is, for keys.
+    /// Identity of the content, for keys.
     pub fn identity(&self) -> Identity {
         match &self.kind {
             Kind::Stories(corpus) => Identity::Builtin {
@@ -214,11 +215,11 @@ impl SourceFiles {
         }
     }
 
-    /// Local files to read, in order; a hub's are downloaded first unless they are in its cache. A generated corpus
+    /// Local files to read, in order; files on the Hub are downloaded first unless they are cached. A generated corpus
     /// has none.
     ///
     /// # Errors
-    /// As [`hub::Pinned::fetch`]; an empty or unsupported downloaded file.
+    /// As for [`hub::Pinned::fetch`]; if a downloaded file is empty or unsupported.
     pub fn fetch(&self, watch: Watch<'_>) -> Result<Vec<PathBuf>> {
         match &self.kind {
             Kind::Stories(_) => Ok(Vec::new()),
@@ -227,11 +228,11 @@ impl SourceFiles {
         }
     }
 
-    /// Streams the documents, file after file; fetches first where needed.
+    /// Streams the documents, file after file; downloads missing files first.
     ///
     /// # Errors
-    /// As [`Self::fetch`]. The iterator yields an error, naming file and line or row, for text that cannot be read,
-    /// and then ends.
+    /// As for [`Self::fetch`]. For text that cannot be read, the iterator yields an error with the file and the line or
+    /// row, and ends.
     pub fn documents(&self, watch: Watch<'_>) -> Result<Documents> {
         Ok(match &self.kind {
             Kind::Stories(corpus) => Documents::generated(*corpus),

@@ -18,10 +18,10 @@ use crate::Document;
 use crate::caught::caught;
 use oss_config::error::UserError;
 
-/// Rows decoded at a time; small, because a row is a whole document.
+/// Number of rows decoded at a time; small, because a row is a whole document.
 const BATCH_ROWS: usize = 64;
 
-/// Documents of one column of a Parquet file.
+/// The documents in one column of a Parquet file.
 pub struct ParquetDocuments {
     path: PathBuf,
     reader: SerializedFileReader<File>,
@@ -31,20 +31,20 @@ pub struct ParquetDocuments {
     bytes_read: Arc<AtomicU64>,
     next_group: usize,
     group: Option<ColumnReaderImpl<ByteArrayType>>,
-    /// Rows decoded and not yet given out; `None` is a null.
+    /// Rows that are decoded but not yet returned; `None` is a null.
     rows: VecDeque<Option<ByteArray>>,
-    /// Rows of the current group not yet decoded.
+    /// Rows of the current group that are not yet decoded.
     left_in_group: u64,
     row: u64,
 }
 
 impl ParquetDocuments {
-    /// Opens `path` and finds the column `column` in its schema; the compressed size of each row group's column is
-    /// added to `bytes_read` as it is started.
+    /// Opens `path` and finds the column `column` in its schema. The compressed size of the column in each row group is
+    /// added to `bytes_read` when the group is started.
     ///
     /// # Errors
-    /// A file that is not sound Parquet; no such column (the message lists those there are), or one that does not
-    /// hold strings.
+    /// If the file is not valid Parquet, or there is no such column (the message lists the existing ones), or it does
+    /// not contain strings.
     pub fn open(
         path: &Path,
         column: &str,
@@ -55,7 +55,7 @@ impl ParquetDocuments {
         let reader = sound(|| SerializedFileReader::new(file)).map_err(|error| {
             anyhow!(
                 UserError::failed(format!("{}: truncated, or not a Parquet file ({error})", path.display()))
-                    .hint("fetch it again")
+                    .hint("download it again")
             )
         })?;
         let (column, nullable) = find_column(reader.metadata(), column).map_err(|(problem, hint)| {
@@ -76,10 +76,10 @@ impl ParquetDocuments {
         })
     }
 
-    /// The next row's text; `None` after the last row.
+    /// The text of the next row; `None` after the last row.
     ///
     /// # Errors
-    /// A damaged page, a null, text that is not UTF-8 or is over the limit; each names the row, from 1.
+    /// A damaged page, a null, or text that is not UTF-8 or exceeds the limit, each with its 1-based row.
     pub fn next(&mut self) -> Result<Option<Document>> {
         while self.rows.is_empty() {
             if self.left_in_group > 0 {
@@ -107,7 +107,7 @@ impl ParquetDocuments {
         match String::from_utf8(value.data().to_vec()) {
             Ok(text) if text.contains('\0') => {
                 bail!(
-                    UserError::failed(format!("{place}: the text holds a NUL, so this is binary data"))
+                    UserError::failed(format!("{place}: the text contains a NUL, so this is binary data"))
                         .hint("set dataset.text_field to a text column")
                 )
             }
@@ -117,7 +117,7 @@ impl ParquetDocuments {
                     "{place}: the text is not UTF-8 (its byte {})",
                     error.utf8_error().valid_up_to()
                 ))
-                .hint("mend the row, or set dataset.text_field to a text column")
+                .hint("fix the row, or set dataset.text_field to a text column")
             ),
         }
     }
@@ -166,7 +166,7 @@ impl ParquetDocuments {
             let missing = self.left_in_group;
             bail!(
                 UserError::failed(format!("{}: {missing} rows are missing after this one", self.place()))
-                    .hint("fetch the file again")
+                    .hint("download the file again")
             );
         }
         self.left_in_group -= rows as u64;
@@ -182,17 +182,17 @@ impl ParquetDocuments {
     fn damaged(&self, error: ParquetError) -> anyhow::Error {
         anyhow!(
             UserError::failed(format!("{}: damaged after this row ({error})", self.place()))
-                .hint("fetch the file again")
+                .hint("download the file again")
         )
     }
 }
 
-/// What the crate reads; it panics on some damaged files.
+/// What the crate returns; it panics on some damaged files.
 fn sound<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
-/// Index of the column among the leaves, and whether it may hold nulls.
+/// Index of the column among the leaves, and whether it may contain nulls.
 fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, bool), (String, &'static str)> {
     let schema = metadata.file_metadata().schema_descr();
     let Some((index, column)) =
@@ -201,7 +201,7 @@ fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, bool)
         let names: Vec<_> = schema.columns().iter().map(|c| c.path().string()).collect();
         return Err((
             format!("no column `{wanted}` (found: {})", names.join(", ")),
-            "set dataset.text_field to the one that holds the text",
+            "set dataset.text_field to the one with the text",
         ));
     };
     let textual = match column.logical_type_ref() {
@@ -211,18 +211,18 @@ fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, bool)
     if column.physical_type() != Type::BYTE_ARRAY || column.max_rep_level() > 0 || !textual {
         return Err((
             format!(
-                "the column `{wanted}` does not hold one string a row (its type is {}{})",
+                "the column `{wanted}` does not contain one string per row (its type is {}{})",
                 if column.max_rep_level() > 0 { "a list of " } else { "" },
                 column.physical_type()
             ),
             "set dataset.text_field to one that does",
         ));
     }
-    // A level under the maximum means a null at this or an outer level; only a flat column keeps the two apart simply.
+    // A level below the maximum means a null at this or an outer level; only a flat column keeps the two apart easily.
     if column.max_def_level() > 1 {
         return Err((
             format!("the column `{wanted}` is nested"),
-            "set dataset.text_field to a column of the first level",
+            "set dataset.text_field to a top-level column",
         ));
     }
     Ok((index, column.max_def_level() == 1))

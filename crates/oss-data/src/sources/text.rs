@@ -1,4 +1,4 @@
-//! Plain text: documents parted by separator lines.
+//! Plain text: documents separated by separator lines.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use super::lines::{self, Lines};
 use crate::Document;
 use oss_config::error::UserError;
 
-/// Documents of a text file.
+/// The documents of a text file.
 ///
-/// A line that equals the separator (trailing white space aside) ends a document. A separator written as a special
-/// token (`<|...|>`) also does so at the start or the end of a line; within a line it is text. Line ends become
-/// `\n`. A stretch without any text is no document.
+/// A line equal to the separator (apart from trailing whitespace) ends a document. A separator in the form of a special
+/// token (`<|...|>`) also ends one at the start or the end of a line; within a line, it is text. Line endings become
+/// `\n`. A stretch without any text is not a document.
 pub struct TextDocuments {
     path: PathBuf,
     lines: Lines,
@@ -24,16 +24,16 @@ pub struct TextDocuments {
 }
 
 impl TextDocuments {
-    /// Reads documents out of `lines` of `path`.
+    /// Reads documents from `lines` of `path`.
     pub fn new(path: &Path, lines: Lines, separator: &str, max_document_bytes: usize) -> Self {
         let separator = separator.trim_end().to_string();
         Self { path: path.into(), lines, separator, max_document_bytes, rest: None }
     }
 
-    /// The next document with some text in it; `None` at the end of the file.
+    /// The next document with text in it; `None` at the end of the file.
     ///
     /// # Errors
-    /// As [`Lines::next`], and a document over the limit.
+    /// As for [`Lines::next`], and if a document exceeds the limit.
     pub fn next(&mut self) -> Result<Option<Document>> {
         let mut text = String::new();
         let mut first_line = None;
@@ -78,9 +78,9 @@ impl TextDocuments {
 enum Part<'a> {
     Plain,
     Separator,
-    /// The line ends with the separator, after this.
+    /// The line ends with the separator, preceded by this.
     Ending(&'a str),
-    /// The line starts with the separator, before this.
+    /// The line starts with the separator, followed by this.
     Starting(&'a str),
 }
 
@@ -109,7 +109,7 @@ fn over_limit(place: &str, separator: &str, max_document_bytes: usize) -> anyhow
             max_document_bytes >> 20
         ))
         .hint(format!(
-            "set dataset.separator (now {separator:?}) to the line that parts the \
+            "set dataset.separator (now {separator:?}) to the line that separates the \
              documents, or split the text"
         ))
     )

@@ -1,4 +1,4 @@
-//! Who is in a story, where it happens and what the day is like.
+//! The characters, the place and the day of a story.
 
 use super::grammar::{Random, Scene};
 

@@ -1,8 +1,8 @@
-//! The small language that the stories are written in.
+//! The template language of the stories.
 //!
 //! A template is text with choices and slots. `[a|b|c]` stands for one of its parts, chosen by the story's random
-//! stream; a part may be empty and may hold choices itself. `{slot}` stands for what the scene says of the slot,
-//! `{Slot}` for the same with a capital letter, and `{a slot}` or `{A slot}` puts the right one of `a` and `an`
+//! stream; a part may be empty and may contain choices itself. `{slot}` stands for the scene's value of the slot,
+//! `{Slot}` for the same with a capital letter, and `{a slot}` or `{A slot}` puts the correct article, `a` or `an`,
 //! before it.
 
 use rand_chacha::ChaCha8Rng;

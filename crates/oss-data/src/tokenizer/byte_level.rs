@@ -1,9 +1,9 @@
-//! The pieces of a byte-level byte-pair tokenizer in Hugging Face's `tokenizer.json`.
+//! Building blocks of a byte-level BPE tokenizer in the format of Hugging Face's `tokenizer.json`.
 
 use serde_json::{Map, Value, json};
 
-/// Bytes as the printable characters that byte-level vocabularies spell them with: visible Latin-1 characters stand
-/// for themselves, the other bytes, in order, for the characters from U+0100 on.
+/// The printable characters that represent bytes in byte-level vocabularies: visible Latin-1 characters represent
+/// themselves, the other bytes, in order, the characters from U+0100.
 pub(super) fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| character(byte)).collect()
 }
@@ -14,16 +14,16 @@ fn character(byte: u8) -> char {
         return char::from(byte);
     }
     let hidden_before = (0..byte).filter(|&b| !visible(b)).count() as u32;
-    // At most 68 bytes are hidden, so the code point is far below the surrogates.
+    // At most 68 bytes are not printable, so the code point is far below the surrogates.
     char::from_u32(0x100 + hidden_before).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// Bytes to characters and back, without any cutting.
+/// Converts bytes to characters and back, without splitting.
 pub(super) fn without_regex() -> Value {
     json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false })
 }
 
-/// Cuts by `pattern`, then spells bytes as characters.
+/// Splits by `pattern`, then converts bytes to characters.
 pub(super) fn pre_tokenizer(pattern: &str) -> Value {
     json!({
         "type": "Sequence",
@@ -34,7 +34,7 @@ pub(super) fn pre_tokenizer(pattern: &str) -> Value {
     })
 }
 
-/// A special token's entry in `added_tokens`.
+/// The entry of a special token in `added_tokens`.
 pub(super) fn special_token(id: u32, content: &str) -> Value {
     json!({
         "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -42,7 +42,7 @@ pub(super) fn special_token(id: u32, content: &str) -> Value {
     })
 }
 
-/// The byte-pair model; `whole_words` takes a piece that is an entry as it is, without merging its bytes.
+/// The BPE model; with `whole_words`, a piece that is a token is used as is, without merging its bytes.
 pub(super) fn model(vocab: Map<String, Value>, merges: Vec<Value>, whole_words: bool) -> Value {
     json!({
         "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,

@@ -1,4 +1,4 @@
-//! The tokenizer without a vocabulary: a token is a byte.
+//! The tokenizer without a vocabulary: each byte is a token.
 
 use serde_json::{Value, json};
 
@@ -7,15 +7,15 @@ use super::byte_level;
 /// The 256 bytes and end-of-text.
 pub(super) const VOCAB_SIZE: u32 = 257;
 
-/// The token that closes a document.
+/// The token that ends a document.
 pub(super) const END_OF_TEXT: u32 = 256;
 
-/// One token a byte of UTF-8.
+/// One token per byte of UTF-8.
 pub(super) fn encode(text: &str) -> Vec<u32> {
     text.bytes().map(u32::from).collect()
 }
 
-/// The bytes of a token, or nothing for an id outside the vocabulary.
+/// The bytes of a token; empty for an ID outside the vocabulary.
 pub(super) fn token_bytes(id: u32) -> Option<Vec<u8>> {
     match id {
         END_OF_TEXT => Some(super::END_OF_TEXT.into()),
@@ -23,7 +23,7 @@ pub(super) fn token_bytes(id: u32) -> Option<Vec<u8>> {
     }
 }
 
-/// The same tokenizer as a Hugging Face `tokenizer.json`: byte-level pairs of which none is ever merged.
+/// The same tokenizer as a Hugging Face `tokenizer.json`: a byte-level BPE model without merges.
 pub(super) fn hugging_face() -> Value {
     let vocab = (0..=u8::MAX).map(|byte| (byte_level::text(&[byte]), Value::from(byte)));
     json!({

@@ -1,4 +1,4 @@
-//! Tokenizers described by a Hugging Face `tokenizer.json`, the learnt ones included.
+//! Tokenizers defined by a Hugging Face `tokenizer.json`, including trained ones.
 
 use std::path::Path;
 
@@ -8,26 +8,26 @@ use serde_json::Value;
 use super::{END_OF_TEXT, TokenizerError, byte_level, segments::segments, tiktoken};
 use crate::caught::caught;
 
-/// Names under which published tokenizers keep their end of text. They come before the `eos_token` of
+/// Names of the end-of-text token in published tokenizers. They take precedence over the `eos_token` of
 /// `tokenizer_config.json`, which for chat models is the end of a turn.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>"];
 
-/// Longest text that is encoded in one go, in bytes: the `tokenizers` crate keeps about 150 bytes for each.
+/// Longest text to encode in one go, in bytes: the `tokenizers` crate needs about 150 bytes of memory for each.
 const LONGEST_WHOLE: usize = 8 * 1024 * 1024;
 
-/// A tokenizer held by the `tokenizers` crate.
+/// A tokenizer of the `tokenizers` crate.
 pub(super) struct HuggingFace {
     inner: tokenizers::Tokenizer,
     /// The file, byte for byte.
     pub(super) json: String,
     pub(super) vocab_size: u32,
     pub(super) end_of_text: u32,
-    /// Whether a long text may be cut at the boundaries of [`segments`].
+    /// Whether a long text can be split at the boundaries of [`segments`].
     divisible: bool,
 }
 
 impl HuggingFace {
-    /// Reads a `tokenizer.json` and, where there is one beside it, the `tokenizer_config.json` that may name its
+    /// Loads a `tokenizer.json` and, if there is one next to it, the `tokenizer_config.json` that may name its
     /// end-of-text token.
     pub(super) fn read(path: &Path) -> Result<Self, TokenizerError> {
         let json = std::fs::read_to_string(path)
@@ -37,7 +37,7 @@ impl HuggingFace {
         Self::parse(json, declared.as_deref(), path)
     }
 
-    /// Takes the text of a `tokenizer.json`; `path` is for messages, `declared` its `eos_token` if known.
+    /// Parses the text of a `tokenizer.json`; `path` is for messages, `declared` its `eos_token` if known.
     pub(super) fn parse(json: String, declared: Option<&str>, path: &Path) -> Result<Self, TokenizerError> {
         let malformed = |reason: String| TokenizerError::Malformed { path: path.into(), reason };
         let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()))
@@ -45,12 +45,12 @@ impl HuggingFace {
             .map_err(|error| malformed(error.to_string()))?;
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         inner.with_padding(None);
-        // Special-token strings inside a document are text.
+        // Strings of special tokens inside a document are ordinary text.
         inner.set_encode_special_tokens(true);
         let largest = inner.get_vocab(true).into_values().max();
         let largest = largest.ok_or_else(|| malformed("its vocabulary is empty".into()))?;
         let vocab_size =
-            largest.checked_add(1).ok_or_else(|| malformed(format!("it has the id {largest}")))?;
+            largest.checked_add(1).ok_or_else(|| malformed(format!("it has the ID {largest}")))?;
         let end_of_text = END_OF_TEXT_NAMES
             .into_iter()
             .chain(declared)
@@ -60,7 +60,7 @@ impl HuggingFace {
         Ok(Self { inner, vocab_size, end_of_text, divisible: divisible(&structure), json })
     }
 
-    /// Tokens of `text`, without any that a post-processor would add.
+    /// The tokens of `text`, without any added by a post-processor.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         if self.divisible {
             let parts = segments(text).collect::<Vec<_>>();
@@ -85,11 +85,11 @@ impl HuggingFace {
             Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
             Ok(Err(error)) => Err(TokenizerError::Encode { reason: error.to_string() }),
             // The crate's regex engine gives up on text that needs too many steps.
-            Err(_) => Err(TokenizerError::Encode { reason: "its pattern gave up on this text".into() }),
+            Err(_) => Err(TokenizerError::Encode { reason: "its regex engine gave up on this text".into() }),
         }
     }
 
-    /// Text of `tokens`, special tokens spelt out; ids outside the vocabulary are skipped.
+    /// The text of `tokens`, with special tokens spelled out; IDs outside the vocabulary are skipped.
     pub(super) fn decode(&self, tokens: &[u32]) -> String {
         match caught(|| self.inner.decode(tokens, false)) {
             Ok(Ok(text)) => text,
@@ -97,7 +97,7 @@ impl HuggingFace {
         }
     }
 
-    /// The id of a special token.
+    /// The ID of a special token.
     pub(super) fn special_id(&self, content: &str) -> Option<u32> {
         self.inner
             .get_added_vocabulary()
@@ -105,19 +105,19 @@ impl HuggingFace {
             .then(|| self.inner.token_to_id(content))?
     }
 
-    /// How a token is spelt.
+    /// The spelling of a token.
     pub(super) fn spelling(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 }
 
-/// The end-of-text token that a `tokenizer_config.json` names, which it does by string or by object.
+/// The end-of-text token in a `tokenizer_config.json`, given as a string or an object.
 fn eos_token(config: &Value) -> Option<String> {
     let token = &config["eos_token"];
     token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
 }
 
-/// Whether text can be cut as [`segments`] does: nothing rewrites it first, and one of the known patterns cuts it.
+/// Whether text can be split by [`segments`]: nothing rewrites it first, and one of the known patterns splits it.
 fn divisible(tokenizer: &Value) -> bool {
     let gpt2 = tokenizer["pre_tokenizer"]["type"] == "ByteLevel"
         && tokenizer["pre_tokenizer"]["add_prefix_space"] == false

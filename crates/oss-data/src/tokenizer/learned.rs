@@ -1,4 +1,4 @@
-//! A byte-pair vocabulary learnt from the text itself.
+//! Trains a byte-pair tokenizer.
 
 use std::path::Path;
 
@@ -10,21 +10,21 @@ use super::hugging_face::HuggingFace;
 use super::{END_OF_TEXT, TokenizerError, byte_level, segments::segments, tiktoken};
 use crate::Document;
 
-/// Bytes of text that a vocabulary is learnt from, at most: the first of the source.
+/// Maximum number of bytes of text to train a tokenizer on, taken from the start of the source.
 const SAMPLE: usize = 64 * 1024 * 1024;
 
-/// Learns a vocabulary of exactly `entries` (the 256 bytes, merged pairs, and end-of-text last) from the first 64 MiB
-/// of `documents`. The same text gives the same vocabulary, whatever the number of threads.
+/// Trains a vocabulary of exactly `entries` (the 256 bytes, merged pairs, and end-of-text last) on the first 64 MiB of
+/// `documents`. The same text gives the same vocabulary, for any number of threads.
 ///
 /// # Errors
-/// What reading the documents or `keep_going`, asked before each document, returns; and
-/// [`TokenizerError::TooFewEntries`] where the text repeats too little for so many pairs.
+/// Errors of reading the documents, or of `keep_going`, which is called before each document; and
+/// [`TokenizerError::TooFewEntries`] if the text has too few distinct pairs.
 pub(super) fn learn(
     documents: impl Iterator<Item = anyhow::Result<Document>> + Send,
     entries: u32,
     keep_going: &(dyn Fn() -> anyhow::Result<()> + Sync),
 ) -> anyhow::Result<HuggingFace> {
-    // serde_json is the crate's own way in, and keeps this the pre-tokenizer that the saved file describes.
+    // serde_json is the crate's own interface, and makes this the pre-tokenizer that the saved file describes.
     let pre_tokenizer: tokenizers::PreTokenizerWrapper =
         serde_json::from_value(byte_level::pre_tokenizer(tiktoken::O200K))?;
     let cut = |text: &str| {
@@ -60,7 +60,7 @@ pub(super) fn learn(
     Ok(HuggingFace::parse(json, Some(END_OF_TEXT), Path::new("tokenizer.json"))?)
 }
 
-/// The pieces of text to learn from; the first error ends them and is left in `failure`.
+/// The pieces of text to train on; the first error ends them and is stored in `failure`.
 fn sample<'a>(
     documents: impl Iterator<Item = anyhow::Result<Document>> + Send + 'a,
     keep_going: &'a (dyn Fn() -> anyhow::Result<()> + Sync),
@@ -87,5 +87,5 @@ fn sample<'a>(
 }
 
 fn crate_error(error: tokenizers::Error) -> anyhow::Error {
-    anyhow::anyhow!("learning the vocabulary failed: {error}")
+    anyhow::anyhow!("training the tokenizer failed: {error}")
 }

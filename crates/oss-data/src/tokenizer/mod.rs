@@ -1,4 +1,4 @@
-//! Text to tokens and back, and the same rules handed on to Hugging Face.
+//! Converts text to tokens and back, and exports tokenizers to Hugging Face.
 
 mod byte_level;
 mod bytes;
@@ -19,13 +19,13 @@ use super::Document;
 use oss_config::TokenizerChoice;
 use oss_config::error::{UserError, user_errors};
 
-/// The end-of-text token of every vocabulary but foreign ones.
+/// The end-of-text token of every vocabulary except external ones.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// What is wrong with a tokenizer, or with text given to it.
 #[derive(Debug)]
 pub enum TokenizerError {
-    /// No tokenizer has that name.
+    /// There is no tokenizer of this name.
     Unknown {
         /// The name.
         name: String,
@@ -34,7 +34,7 @@ pub enum TokenizerError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file does not describe a tokenizer.
@@ -44,30 +44,30 @@ pub enum TokenizerError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The vocabulary names no token that could close a document.
+    /// The vocabulary has no known end-of-text token.
     NoEndOfText {
         /// The file.
         path: PathBuf,
     },
-    /// A vocabulary is asked for before it is learnt.
+    /// A tokenizer was requested before it was trained.
     NotLearnt,
-    /// The text repeats too little.
+    /// The text has too few distinct pairs.
     TooFewEntries {
-        /// Entries asked for.
+        /// Requested vocabulary size.
         wanted: u32,
-        /// Entries that the text gives.
+        /// Vocabulary size that the text allows.
         found: u32,
     },
-    /// A text is longer than can be encoded in one go.
+    /// A text is too long to be encoded in one go.
     TooLong {
-        /// Its length in UTF-8.
+        /// Its length in bytes.
         bytes: usize,
-        /// The longest that is taken.
+        /// The maximum length.
         limit: usize,
     },
-    /// A foreign tokenizer refuses a text.
+    /// An external tokenizer rejects a text.
     Encode {
-        /// What the tokenizer says.
+        /// The tokenizer's error.
         reason: String,
     },
 }
@@ -88,53 +88,53 @@ impl From<TokenizerError> for UserError {
             }
             TokenizerError::Malformed { path, reason } => {
                 Self::failed(format!("{} is not a usable tokenizer.json: {reason}", path.display()))
-                    .hint("save it again with `tokenizers`, or set another dataset.tokenizer")
+                    .hint("save it again with `tokenizers`, or choose another dataset.tokenizer")
             }
             TokenizerError::NoEndOfText { path } => {
                 Self::failed(format!("{} has no known end-of-text token", path.display()))
-                    .hint("name it as \"eos_token\" in a tokenizer_config.json beside it")
+                    .hint("name it as \"eos_token\" in a tokenizer_config.json next to it")
             }
             TokenizerError::NotLearnt => {
-                Self::failed("the vocabulary is learnt in prepare and not there yet")
+                Self::failed("the tokenizer is trained by the prepare stage, which has not run yet")
                     .hint("run `oss-run run EXPERIMENT.toml --until prepare`")
             }
-            TokenizerError::TooFewEntries { wanted, found } => {
-                Self::failed(format!("the text repeats too little for a vocabulary of {wanted} entries"))
-                    .hint(format!("set dataset.tokenizer = {{ train = {found} }} or less, or give more text"))
-            }
-            TokenizerError::TooLong { bytes, limit } => Self::failed(format!(
-                "a text of {bytes} bytes is more than the {limit} that this tokenizer takes at once"
+            TokenizerError::TooFewEntries { wanted, found } => Self::failed(format!(
+                "the text has too few distinct pairs for a vocabulary of {wanted} tokens"
             ))
-            .hint("cut it into documents with dataset.separator"),
+            .hint(format!("set dataset.tokenizer = {{ train = {found} }} or less, or add more text")),
+            TokenizerError::TooLong { bytes, limit } => Self::failed(format!(
+                "a text of {bytes} bytes exceeds the tokenizer's limit of {limit} bytes"
+            ))
+            .hint("split it into documents with dataset.separator"),
             TokenizerError::Encode { reason } => Self::failed(format!("a text cannot be encoded: {reason}"))
-                .hint("remove it, or cut it into shorter documents with dataset.separator"),
+                .hint("remove it, or split it into shorter documents with dataset.separator"),
         }
     }
 }
 
 user_errors!(TokenizerError);
 
-/// What the plan needs to know of a tokenizer before, or without, loading it.
+/// What a plan needs to know about a tokenizer without loading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenizerFacts {
-    /// One more than the largest token id.
+pub struct TokenizerInfo {
+    /// One more than the largest token ID.
     pub vocab_size: i64,
-    /// Digest of its definition; `None` for a vocabulary that is still to be learnt.
+    /// Digest of its definition; `None` for a tokenizer that is not trained yet.
     pub digest: Option<String>,
 }
 
-/// Ids that generation begins, ends and pads with.
+/// IDs of special tokens for generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecialIds {
-    /// The token that opens a text, where the vocabulary has one.
+    /// The token that begins a text, if the vocabulary has one.
     pub begin: Option<u32>,
-    /// Tokens that end a text, the one of `config.json` first.
+    /// Tokens that end a text, with the one in `config.json` first.
     pub end: Vec<u32>,
-    /// The token that fills up a batch.
+    /// The padding token.
     pub pad: u32,
 }
 
-/// A tokenizer; cheap to clone, and used from any number of threads.
+/// A tokenizer; cheap to clone and usable from any number of threads.
 #[derive(Clone)]
 pub struct Tokenizer {
     name: String,
@@ -149,11 +149,11 @@ enum Kind {
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer that an experiment names.
+    /// Loads the tokenizer named in an experiment.
     ///
     /// # Errors
-    /// An unknown name, an unreadable file, or [`TokenizerError::NotLearnt`] for `{ train = N }`, whose vocabulary comes
-    /// from [`Tokenizer::learn`] or, once learnt, from [`Tokenizer::from_file`].
+    /// If the name is unknown or the file unreadable; [`TokenizerError::NotLearnt`] for `{ train = N }`, which is
+    /// created by [`Tokenizer::learn`] and then loaded by [`Tokenizer::from_file`].
     pub fn load(choice: &TokenizerChoice) -> Result<Self, TokenizerError> {
         if let Some(path) = choice.path() {
             return Self::from_file(&path);
@@ -173,19 +173,19 @@ impl Tokenizer {
         Ok(Self { name: name.into(), kind })
     }
 
-    /// Loads a Hugging Face `tokenizer.json`. Its end of text is the token with one of the usual names, else the
-    /// `eos_token` of the `tokenizer_config.json` beside it.
+    /// Loads a Hugging Face `tokenizer.json`. Its end-of-text token is the one with a well-known name, or else the
+    /// `eos_token` of the `tokenizer_config.json` next to it.
     pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
         let kind = Kind::HuggingFace(Arc::new(HuggingFace::read(path)?));
         Ok(Self { name: "tokenizer.json".into(), kind })
     }
 
-    /// Learns a byte-pair vocabulary of exactly `entries` (257 at least) from the first 64 MiB of `documents`: the 256
-    /// bytes, merged pairs, and end-of-text last. The same text gives the same vocabulary.
+    /// Trains a byte-pair tokenizer with exactly `entries` tokens (at least 257) on the first 64 MiB of `documents`:
+    /// the 256 bytes, merged pairs, and end-of-text last. The same text gives the same vocabulary.
     ///
     /// # Errors
-    /// What reading a document or `keep_going`, asked before each, returns; [`TokenizerError::TooFewEntries`] where the
-    /// text repeats too little for so many pairs.
+    /// Errors of reading a document, or of `keep_going`, which is called before each; [`TokenizerError::TooFewEntries`]
+    /// if the text has too few distinct pairs.
     pub fn learn(
         documents: impl Iterator<Item = anyhow::Result<Document>> + Send,
         entries: u32,
@@ -196,14 +196,14 @@ impl Tokenizer {
     }
 
     /// Vocabulary size and digest of a choice, without loading the large tables.
-    pub fn facts(choice: &TokenizerChoice) -> Result<TokenizerFacts, TokenizerError> {
+    pub fn facts(choice: &TokenizerChoice) -> Result<TokenizerInfo, TokenizerError> {
         match choice {
             TokenizerChoice::Train(train) => {
-                Ok(TokenizerFacts { vocab_size: i64::from(train.train), digest: None })
+                Ok(TokenizerInfo { vocab_size: i64::from(train.train), digest: None })
             }
             TokenizerChoice::Named(_) => {
                 let tokenizer = Self::load(choice)?;
-                Ok(TokenizerFacts { vocab_size: tokenizer.vocab_size(), digest: Some(tokenizer.digest()) })
+                Ok(TokenizerInfo { vocab_size: tokenizer.vocab_size(), digest: Some(tokenizer.digest()) })
             }
         }
     }
@@ -213,10 +213,10 @@ impl Tokenizer {
         &self.name
     }
 
-    /// Tokens of `text`; special-token strings in it are ordinary text, and nothing is added.
+    /// The tokens of `text`. Strings of special tokens are ordinary text, and no tokens are added.
     ///
     /// # Errors
-    /// Only for a foreign `tokenizer.json`: [`TokenizerError::TooLong`], or text that its rules refuse.
+    /// Only for an external `tokenizer.json`: [`TokenizerError::TooLong`], or if its rules reject the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         match &self.kind {
             Kind::Tiktoken(encoding) => encoding.encode(text),
@@ -225,8 +225,8 @@ impl Tokenizer {
         }
     }
 
-    /// Text of `tokens`, special tokens spelt out. What is not valid UTF-8, such as the first half of a character, is
-    /// shown as U+FFFD.
+    /// The text of `tokens`, with special tokens spelled out. Invalid UTF-8, such as the first half of a character,
+    /// becomes U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> String {
         let join = |token_bytes: &dyn Fn(u32) -> Option<Vec<u8>>| {
             let bytes = tokens.iter().flat_map(|&id| token_bytes(id).unwrap_or_else(|| "\u{fffd}".into()));
@@ -239,7 +239,7 @@ impl Tokenizer {
         }
     }
 
-    /// One more than the largest token id.
+    /// One more than the largest token ID.
     pub fn vocab_size(&self) -> i64 {
         i64::from(match &self.kind {
             Kind::Tiktoken(encoding) => encoding.vocab_size,
@@ -248,7 +248,7 @@ impl Tokenizer {
         })
     }
 
-    /// The token that closes every document.
+    /// The token that ends every document.
     pub fn end_of_text(&self) -> u32 {
         match &self.kind {
             Kind::Tiktoken(encoding) => encoding.end_of_text,
@@ -257,7 +257,7 @@ impl Tokenizer {
         }
     }
 
-    /// The id of a special token such as `<|return|>`.
+    /// The ID of a special token such as `<|return|>`.
     pub fn special_id(&self, content: &str) -> Option<u32> {
         match &self.kind {
             Kind::Tiktoken(encoding) => encoding.special_id(content),
@@ -266,7 +266,7 @@ impl Tokenizer {
         }
     }
 
-    /// blake3, in hexadecimal, of what defines the tokens: the published tables, or the file.
+    /// BLAKE3 hash, in hexadecimal, of what defines the tokens: the published tables, or the file.
     pub fn digest(&self) -> String {
         match &self.kind {
             Kind::Tiktoken(encoding) => encoding.digest.into(),
@@ -279,7 +279,7 @@ impl Tokenizer {
         }
     }
 
-    /// Ids for `generation_config.json` and `config.json`.
+    /// IDs for `generation_config.json` and `config.json`.
     pub fn special_ids(&self) -> SpecialIds {
         let pad = self.end_of_text();
         let begin = self.special_id("<|startoftext|>");
@@ -290,7 +290,7 @@ impl Tokenizer {
         SpecialIds { begin, end, pad }
     }
 
-    /// A `tokenizer.json` that encodes text without special-token strings exactly as this tokenizer does.
+    /// A `tokenizer.json` that encodes text without special tokens exactly as this tokenizer does.
     pub fn hugging_face_json(&self) -> String {
         let described = match &self.kind {
             Kind::Tiktoken(encoding) => encoding.hugging_face(),
@@ -300,7 +300,7 @@ impl Tokenizer {
         described.to_string()
     }
 
-    /// The `tokenizer_config.json` that goes with it; `longest` is the model's largest number of positions.
+    /// The matching `tokenizer_config.json`; `longest` is the model's maximum number of positions.
     pub fn tokenizer_config(&self, longest: i64) -> Value {
         let ids = self.special_ids();
         let spelling = |id: u32| match &self.kind {

@@ -1,17 +1,17 @@
-//! Cuts a long text where every pre-tokenizer pattern of this program cuts anyway.
+//! Splits a long text at places where every pre-tokenizer pattern of this program splits anyway.
 //!
-//! Pre-tokenizer patterns run on backtracking engines whose stacks and step counts are bounded: a run of a million
-//! spaces makes one of them fail and another panic. Cutting first keeps each match short, lets one long document use
-//! every core, and bounds the memory that its encoding takes. The cut does not change the tokens: see [`is_boundary`].
+//! Pre-tokenizer patterns run on backtracking engines with bounded stacks and step counts: a run of a million spaces
+//! makes one of them fail and another panic. Splitting first keeps each match short, lets one long document use every
+//! core, and bounds the memory needed to encode it. It does not change the tokens: see [`is_boundary`].
 
 /// Bytes after which a segment ends at the next boundary.
 const TARGET: usize = 32 * 1024;
 
-/// Bytes after which a segment ends even without a boundary, which only text without any space, punctuation or digit
-/// reaches; such text has no agreed tokens, because the reference encoders fail on it.
+/// Bytes after which a segment ends even without a boundary. Only text without any space, punctuation or digit reaches
+/// this; such text has no well-defined tokens, because the reference encoders fail on it.
 const LONGEST: usize = 512 * 1024;
 
-/// Splits `text` into consecutive segments of about 32 KiB whose encodings, joined, are the encoding of the whole.
+/// Splits `text` into consecutive segments of about 32 KiB whose concatenated encodings are the encoding of the whole.
 pub(super) fn segments(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -40,11 +40,11 @@ fn first_cut(text: &str) -> usize {
     text.len()
 }
 
-/// Whether all the patterns (GPT-2's, `r50k`, `p50k`, `cl100k`, `o200k`) always cut between these two characters.
+/// Whether all patterns (GPT-2's, `r50k`, `p50k`, `cl100k`, `o200k`) always split between these two characters.
 ///
-/// No alternative of theirs matches a space after anything but white space, a letter after a digit, or one of these
-/// marks after a letter or digit. As none looks behind, and as they look ahead only after white space, which the left
-/// character never is, both sides match alone as they do together.
+/// None of their alternatives matches a space after anything but whitespace, a letter after a digit, or one of these
+/// marks after a letter or digit. They have no lookbehind, and they look ahead only after whitespace, which the left
+/// character never is, so both sides match separately as they do together.
 fn is_boundary(previous: char, next: char) -> bool {
     let alphanumeric = previous.is_ascii_alphanumeric() || is_cjk(previous);
     (next == ' ' && !previous.is_whitespace())
@@ -52,7 +52,7 @@ fn is_boundary(previous: char, next: char) -> bool {
         || (alphanumeric && matches!(next, ',' | '.' | ';' | ':' | '!' | '?' | '"' | '，' | '。' | '、'))
 }
 
-/// Chinese characters and kana letters, which are all of Unicode's class of letters.
+/// Chinese characters and kana letters, all of which are in Unicode's class of letters.
 fn is_cjk(c: char) -> bool {
     matches!(c, '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{4e00}'..='\u{9fff}')
 }

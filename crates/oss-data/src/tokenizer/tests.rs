@@ -1,4 +1,4 @@
-//! The published tables, the learnt vocabularies, and what Hugging Face makes of both.
+//! The published tables, trained vocabularies, and their agreement with Hugging Face's implementation.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use super::*;
 use oss_config::TrainTokenizer;
 use oss_config::error::ErrorReport;
 
-/// A tokenizer and the one that the `tokenizers` crate builds from its `tokenizer.json`.
+/// A tokenizer, and the one that the `tokenizers` crate builds from its `tokenizer.json`.
 struct Pair {
     ours: Tokenizer,
     theirs: tokenizers::Tokenizer,
@@ -83,7 +83,7 @@ fn every_id_of_o200k_harmony_is_where_the_table_says() {
         assert!(bytes.is_some() && bytes == base.token_bytes(id), "{id}");
     }
     for id in 199_998..201_088 {
-        // OpenAI also calls 200018 `<|endofprompt|>`; one name an id is what the crate has.
+        // OpenAI also calls 200018 `<|endofprompt|>`; the crate has one name per ID.
         assert_eq!(tokenizer.decode(&[id]), special(id));
         assert_eq!(tokenizer.special_id(&special(id)), Some(id));
     }
@@ -168,7 +168,7 @@ proptest! {
 
     #[test]
     fn cut_text_encodes_as_whole_text(text in "([a-z0-9ïé漢]{1,6}[ ,.;!?\n\t/'\"]{0,3}){1,12}") {
-        // Long enough to be cut many times, and with boundaries of each kind at the cuts.
+        // Long enough to be split many times, with boundaries of each kind at the splits.
         let long = text.repeat(200_000 / text.len() + 1);
         for (name, whole) in [
             ("o200k_harmony", tiktoken_rs::o200k_harmony_singleton()),
@@ -272,7 +272,10 @@ fn wrong_choices_say_what_to_set() {
     let message = |choice| ErrorReport::of(Tokenizer::load(&choice).err().unwrap()).to_string();
     assert!(message(TokenizerChoice::Named("gpt5".into())).contains("set dataset.tokenizer"));
     assert!(message(TokenizerChoice::Named("/none/tokenizer.json".into())).contains("cannot read"));
-    assert!(message(TokenizerChoice::Train(TrainTokenizer { train: 300 })).contains("learnt in prepare"));
+    assert!(
+        message(TokenizerChoice::Train(TrainTokenizer { train: 300 }))
+            .contains("trained by the prepare stage")
+    );
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.json");
     std::fs::write(&path, "{}").unwrap();
@@ -281,7 +284,7 @@ fn wrong_choices_say_what_to_set() {
     );
 }
 
-/// Found by fuzzing: the crate panics on a decoder that it cannot read, and ids went up to the last number.
+/// Found by fuzzing: the crate panics on a decoder it cannot parse, and IDs went up to the maximum integer.
 #[test]
 fn damaged_files_are_errors() {
     let dir = tempfile::tempdir().unwrap();
@@ -313,5 +316,5 @@ fn facts_need_no_table() {
         assert_eq!(facts.vocab_size, i64::from(encoding.vocab_size));
     }
     let learnt = Tokenizer::facts(&TokenizerChoice::Train(TrainTokenizer { train: 4096 })).unwrap();
-    assert_eq!(learnt, TokenizerFacts { vocab_size: 4096, digest: None });
+    assert_eq!(learnt, TokenizerInfo { vocab_size: 4096, digest: None });
 }

@@ -1,4 +1,4 @@
-//! OpenAI's published encodings, from the tables that `tiktoken-rs` carries.
+//! OpenAI's published encodings, from the tables in `tiktoken-rs`.
 
 use std::collections::HashSet;
 
@@ -8,36 +8,37 @@ use tiktoken_rs::CoreBPE;
 
 use super::{TokenizerError, byte_level, o200k, segments::segments};
 
-/// The cut of `r50k_base` and `p50k_base` in the syntax of Hugging Face's regex engine.
+/// The split pattern of `r50k_base` and `p50k_base`, in the syntax of Hugging Face's regex engine.
 const R50K: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+\z|\s+(?!\S)|\s";
 
-/// The cut of `cl100k_base`, likewise: there `{1,3}+` would repeat the group, and `$` would match inside the text.
+/// The split pattern of `cl100k_base`, likewise: there, `{1,3}+` would repeat the group, and `$` would match inside the
+/// text.
 const CL100K: &str = concat!(
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+\z|\s*[\r\n]",
     r"|\s+(?!\S)|\s"
 );
 
-/// The cut of the `o200k` encodings, also used for vocabularies that are learnt.
+/// The split pattern of the `o200k` encodings, also used for trained tokenizers.
 pub(super) const O200K: &str = tiktoken_rs::O200K_BASE_PAT_STR;
 
-/// All patterns, to recognise the tokenizers that long texts may be cut for.
+/// All patterns, to recognize the tokenizers for which long texts can be split.
 pub(super) const PATTERNS: [&str; 3] = [R50K, CL100K, O200K];
 
-/// One published encoding.
+/// A published encoding.
 pub(super) struct Encoding {
     pub(super) name: &'static str,
     table: fn() -> &'static CoreBPE,
-    /// Pattern that cuts the text before pairs are merged, for Hugging Face.
+    /// Pattern that splits the text before pairs are merged, for Hugging Face.
     pattern: &'static str,
-    /// One more than the largest id.
+    /// One more than the largest ID.
     pub(super) vocab_size: u32,
-    /// The token that closes a document.
+    /// The token that ends a document.
     pub(super) end_of_text: u32,
-    /// blake3 of [`Encoding::definition`], pinned so that planning need not load the table.
+    /// BLAKE3 hash of [`Encoding::definition`], pinned so that planning need not load the table.
     pub(super) digest: &'static str,
 }
 
-/// The published encodings that an experiment may name.
+/// The published encodings that an experiment can name.
 pub(super) static ENCODINGS: [Encoding; 5] = [
     Encoding {
         name: "o200k_harmony",
@@ -87,14 +88,14 @@ pub(super) fn find(name: &str) -> Option<&'static Encoding> {
 }
 
 impl Encoding {
-    /// Tokens of `text`, whose special-token strings are ordinary text.
+    /// The tokens of `text`; strings of special tokens are ordinary text.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         if self.pattern == O200K {
             return Ok(o200k::encode(text));
         }
         let table = (self.table)();
         let none = HashSet::new();
-        // Of the crate's encoders this one reports what its regex engine refuses, where the others panic.
+        // Of the crate's encoders, this one returns the errors of its regex engine, where the others panic.
         let encode = |segment: &str| match table.encode(segment, &none) {
             Ok((tokens, _)) => Ok(tokens),
             Err(error) => Err(TokenizerError::Encode { reason: error.to_string() }),
@@ -107,12 +108,12 @@ impl Encoding {
         }
     }
 
-    /// The bytes of a token, or nothing for an id without one.
+    /// The bytes of a token; empty for an unused ID.
     pub(super) fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         (self.table)().decode_bytes(&[id]).ok()
     }
 
-    /// The id of a special token.
+    /// The ID of a special token.
     pub(super) fn special_id(&self, content: &str) -> Option<u32> {
         let table = (self.table)();
         let known = table.special_tokens();
@@ -121,7 +122,7 @@ impl Encoding {
         tokens.first().copied()
     }
 
-    /// All special tokens with their ids, in order of id.
+    /// All special tokens with their IDs, ordered by ID.
     fn specials(&self) -> Vec<(u32, String)> {
         let names = (self.table)().special_tokens();
         let mut specials: Vec<_> =
@@ -130,7 +131,7 @@ impl Encoding {
         specials
     }
 
-    /// Everything that the tokens depend on, as bytes: pattern, then each id with its bytes.
+    /// Everything that determines the tokens, as bytes: the pattern, then each ID with its bytes.
     #[cfg(test)]
     pub(super) fn definition(&self) -> Vec<u8> {
         let mut definition = format!("{}\n", self.pattern).into_bytes();
@@ -154,8 +155,8 @@ impl Encoding {
             .collect();
         let mut vocab: Vec<(u32, String)> =
             ordinary.iter().map(|(id, bytes)| (*id, byte_level::text(bytes))).collect();
-        // Inside the model's vocabulary too, because Hugging Face numbers other added tokens consecutively and these
-        // may leave gaps.
+        // Also in the model's vocabulary, because Hugging Face numbers other added tokens consecutively, and these may
+        // have gaps.
         vocab.extend(specials.iter().cloned());
         vocab.sort_unstable();
         json!({
@@ -179,11 +180,11 @@ impl Encoding {
     }
 }
 
-/// The merges of a ranked vocabulary, first rank first: for each entry of several bytes the two entries that it is
-/// made of, which are what is left of it after every merge of lower rank.
+/// The merges of a ranked vocabulary, by rank: for each token of several bytes, the two tokens that it is merged from,
+/// which are what remains of it after all merges of lower rank.
 ///
-/// When a pair becomes an entry inside a longer text, all lower merges within it have been made and none reached across
-/// its ends, so its two halves are the ones found here: these merges alone give what the ranks give.
+/// When a pair becomes a token inside a longer text, all lower merges within it have been made and none crossed its
+/// ends, so its two halves are the ones found here: these merges alone give the same result as the ranks.
 fn merges(ordinary: &[(u32, Vec<u8>)]) -> Vec<Value> {
     let mut lower = Default::default();
     let mut merges = Vec::with_capacity(ordinary.len());

@@ -1,4 +1,4 @@
-//! A hub on this machine that behaves as told.
+//! A local Hub that behaves as instructed.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -16,7 +16,7 @@ use sha2::Digest;
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const CANARY: &str = "hf_canary_5f1d9c";
 
-/// What was asked.
+/// A recorded request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     pub path: String,
@@ -24,20 +24,20 @@ pub struct Request {
     pub token: Option<String>,
 }
 
-/// What the hub does; a test changes it as it goes.
+/// The behavior of the Hub, which a test can change at any time.
 #[derive(Default)]
 pub struct Behaviour {
-    /// Files by name; those named `*.bin` are large ones, kept at another host and known by their SHA-256.
+    /// Files by name; those named `*.bin` are large files, stored on another host and identified by their SHA-256.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Statuses to answer with before behaving, each with an error code.
+    /// Statuses to return before behaving normally, each with an error code.
     pub statuses: VecDeque<(u16, &'static str)>,
-    /// How many bytes of a body to send before hanging up, once for each.
+    /// Number of bytes of each body to send before hanging up.
     pub cuts: VecDeque<usize>,
-    /// Sends other bytes than announced.
+    /// Sends different bytes than announced.
     pub corrupt: bool,
-    /// Sends the whole file whatever is asked for.
+    /// Always sends the whole file, whatever range is requested.
     pub ignores_ranges: bool,
-    /// Knows nothing of revisions.
+    /// Does not support revisions.
     pub without_api: bool,
     pub requests: Vec<Request>,
 }
@@ -56,7 +56,7 @@ impl FakeHub {
         let storage = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&storage);
         let known = Arc::clone(&behaviour);
-        // `localhost` and `127.0.0.1` are different hosts to a client.
+        // To a client, `localhost` and `127.0.0.1` are different hosts.
         let storage_port = listen(move |stream, request| {
             seen.lock().unwrap().push(request.clone());
             let name = request.path.trim_start_matches("/blob/").to_string();
@@ -75,7 +75,7 @@ impl FakeHub {
         self.behaviour.lock().unwrap()
     }
 
-    /// Settings to use the hub with a cache below `home`, quick to retry.
+    /// Settings for this Hub with a cache in `home` and short retry delays.
     pub fn config(&self, home: &Path) -> HubConfig {
         HubConfig {
             endpoint: self.endpoint.clone(),
@@ -126,7 +126,7 @@ fn parse(stream: &TcpStream) -> Option<Request> {
 fn answer(stream: &mut TcpStream, request: &Request, behaviour: &mut Behaviour, storage_port: u16) {
     if let Some((status, code)) = behaviour.statuses.pop_front() {
         let code = if code.is_empty() { String::new() } else { format!("X-Error-Code: {code}\r\n") };
-        // What a careless server might echo must not come back out of the program.
+        // What a careless server might echo must not appear in the program's output.
         let body = format!("you sent {:?}", request.token);
         return reply(stream, status, &format!("{code}Retry-After: 0\r\n"), body.as_bytes(), None);
     }
@@ -191,7 +191,7 @@ fn reply(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8], cut: O
         body.len()
     );
     let sent = cut.map_or(body, |cut| &body[..cut.min(body.len())]);
-    // The client may hang up first, when it has seen enough.
+    // The client may hang up early, once it has seen enough.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(sent));
 }
 

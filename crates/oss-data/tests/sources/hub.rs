@@ -1,4 +1,4 @@
-//! A hub that behaves: pinning, the cache's layout, resuming, sharing, and going offline.
+//! A well-behaved Hub: pinning, the cache layout, resuming, sharing, and offline use.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use oss_config::error::ErrorReport;
 use oss_config::{Hub as HubOrigin, Origin};
 use oss_data::sources::hub::{Hub, Pinned, Repository};
 use oss_data::sources::{Activity, HubConfig, Identity, ReadOptions, SourceFiles, Watch};
@@ -49,7 +50,7 @@ fn files_land_in_the_shared_layout() {
     assert!(target.starts_with("../../../blobs"), "{target:?}");
     assert_eq!(target.file_name().unwrap().len(), 40);
     assert_eq!(fs::read_link(&big).unwrap().file_name().unwrap().len(), 64);
-    // A second time, nothing is asked.
+    // The second time, no request is sent.
     let asked = hub.now().requests.len();
     pinned.fetch("big.bin", Watch::quiet()).unwrap();
     assert_eq!(hub.now().requests.len(), asked);
@@ -113,8 +114,9 @@ fn a_later_process_resumes_what_an_earlier_one_left() {
     let home = tempfile::tempdir().unwrap();
     let config = HubConfig { retries: 0, ..hub.config(home.path()) };
     hub.now().cuts.push_back(700_000);
-    let message = format!("{:#}", pin(&config).unwrap().fetch("big.bin", Watch::quiet()).unwrap_err());
-    assert!(message.contains("run again") && message.contains("resumed"), "{message}");
+    let error = pin(&config).unwrap().fetch("big.bin", Watch::quiet()).unwrap_err();
+    let hints = ErrorReport::of(error).hints.join("; ");
+    assert!(hints.contains("run again") && hints.contains("resume the download"), "{hints}");
     hub.storage.lock().unwrap().clear();
     let path = pin(&config).unwrap().fetch("big.bin", Watch::quiet()).unwrap();
     assert_eq!(fs::read(path).unwrap(), large());
@@ -151,7 +153,7 @@ fn a_spoilt_partial_file_is_fetched_anew() {
     fs::write(&partial, &bytes).unwrap();
     let path = pinned.fetch("big.bin", Watch::quiet()).unwrap();
     assert_eq!(fs::read(path).unwrap(), large());
-    // Longer than the file: cannot be its beginning either.
+    // Longer than the file, so it cannot be a part of it.
     fs::remove_dir_all(home.path().join("hub")).unwrap();
     fs::create_dir_all(partial.parent().unwrap()).unwrap();
     fs::write(&partial, vec![0; 4_000_000]).unwrap();

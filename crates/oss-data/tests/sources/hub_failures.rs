@@ -1,4 +1,4 @@
-//! A hub that refuses, fails or lies: each message names what was asked and ends with the fix, and none the token.
+//! A Hub that refuses, fails or lies: each message has the request and a hint, and never the token.
 
 use std::fs;
 use std::net::TcpListener;
@@ -32,7 +32,7 @@ fn refusals_say_what_to_do() {
     let without = HubConfig { token: None, ..config.clone() };
     check(&refused(401, "RepoNotFound", &without), &["dataset ann/tales at main", "401", "set HF_TOKEN"]);
     check(&refused(401, "", &config), &["not accepted", "valid token"]);
-    check(&refused(403, "GatedRepo", &config), &["accept the licence at", "/datasets/ann/tales"]);
+    check(&refused(403, "GatedRepo", &config), &["accept the license at", "/datasets/ann/tales"]);
     check(&refused(404, "RepoNotFound", &config), &["no dataset ann/tales", "name"]);
     check(&refused(404, "RevisionNotFound", &config), &["no revision main of dataset ann/tales", "branches"]);
     check(&refused(404, "", &config), &["404", "names of the repository and the revision"]);
@@ -51,9 +51,9 @@ fn passing_failures_are_tried_again() {
     hub.now().statuses.extend([(500, ""), (500, "")]);
     pinned.fetch("small.txt", Watch::quiet()).unwrap();
     hub.now().statuses.extend([(500, ""); 3]);
-    check(&pin(&config).unwrap_err(), &["answers 500", "tried 3 times", "later"]);
+    check(&pin(&config).unwrap_err(), &["returned status 500", "tried 3 times", "later"]);
     hub.now().statuses.extend([(429, ""); 3]);
-    check(&pin(&config).unwrap_err(), &["answers 429"]);
+    check(&pin(&config).unwrap_err(), &["returned status 429"]);
 }
 
 #[test]
@@ -62,9 +62,9 @@ fn wrong_bytes_are_discarded() {
     let home = tempfile::tempdir().unwrap();
     let pinned = pin(&hub.config(home.path())).unwrap();
     hub.now().corrupt = true;
-    for (name, kind) in [("big.bin", "SHA-256"), ("small.txt", "git blob id")] {
+    for (name, kind) in [("big.bin", "SHA-256"), ("small.txt", "git blob ID")] {
         let error = pinned.fetch(name, Watch::quiet()).unwrap_err();
-        check(&error, &[name, "wrong bytes", kind, "discarded", "run again"]);
+        check(&error, &[name, "corrupted in transit", kind, "discarded", "run again"]);
         assert!(!pinned.snapshot().join(name).exists());
     }
     let blobs = home.path().join("hub/datasets--ann--tales/blobs");
@@ -80,7 +80,7 @@ fn a_short_answer_is_an_error_that_keeps_what_came() {
     let pinned = pin(&hub.config(home.path())).unwrap();
     hub.now().cuts.extend([1_000, 0, 0, 0, 0, 0]);
     let error = pinned.fetch("big.bin", Watch::quiet()).unwrap_err();
-    check(&error, &["big.bin", "broke", "resumed"]);
+    check(&error, &["big.bin", "broke", "resume the download"]);
     assert!(!pinned.snapshot().join("big.bin").exists());
 }
 
@@ -94,9 +94,9 @@ fn nobody_at_the_endpoint() {
     let nobody = HubConfig { endpoint: endpoint.clone(), ..hub.config(home.path()) };
     check(
         &pin(&nobody).unwrap_err(),
-        &["cannot reach the hub", &endpoint, "connection refused", "HF_ENDPOINT"],
+        &["cannot reach the Hub", &endpoint, "connection refused", "HF_ENDPOINT"],
     );
-    // Where the cache remembers the revision, the message says how to use it.
+    // If the cache has the revision, the message says how to use it.
     pin(&hub.config(home.path())).unwrap();
     check(&pin(&nobody).unwrap_err(), &["HF_HUB_OFFLINE=1", COMMIT]);
 }
@@ -108,13 +108,13 @@ fn settings_that_cannot_work() {
     let config = hub.config(home.path());
     let with = |endpoint: &str| HubConfig { endpoint: endpoint.into(), ..config.clone() };
     for endpoint in ["", "hub", "ftp://hub", "/x"] {
-        check(&pin(&with(endpoint)).unwrap_err(), &["HF_ENDPOINT is not an address"]);
+        check(&pin(&with(endpoint)).unwrap_err(), &["HF_ENDPOINT is not a URL"]);
     }
     let secret = pin(&with("https://user:hunter2@hub")).unwrap_err();
-    check(&secret, &["HF_ENDPOINT holds a user name"]);
+    check(&secret, &["HF_ENDPOINT contains a user name"]);
     assert!(!secret.to_string().contains("hunter2"));
     let token = Token::new(&format!("{CANARY}\nx"));
-    check(&pin(&HubConfig { token, ..config }).unwrap_err(), &["HF_TOKEN holds characters"]);
+    check(&pin(&HubConfig { token, ..config }).unwrap_err(), &["HF_TOKEN contains invalid characters"]);
 }
 
 #[test]

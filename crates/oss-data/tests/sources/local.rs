@@ -1,4 +1,4 @@
-//! Local files that are as they should be.
+//! Valid local files.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -35,7 +35,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Writes `rows` as the column `text` of a file of several row groups; with a null among the rows where one is `None`.
+/// Writes `rows` as the column `text` of a file with several row groups; a `None` among the rows becomes a null.
 pub fn write_parquet(path: &Path, rows: &[Option<&[u8]>], column: &str) {
     let schema = format!("message rows {{ OPTIONAL BYTE_ARRAY {column} (UTF8); REQUIRED INT64 id; }}");
     let schema = Arc::new(parquet::schema::parser::parse_message_type(&schema).unwrap());
@@ -184,17 +184,17 @@ fn digests_are_of_the_content_and_remembered() {
     put("one", 100);
     let first = identity();
     assert_eq!(digest_of(&first), blake3::hash(b"one").to_hex().to_string());
-    // A remembered digest is used: a forged one shows.
+    // A cached digest is used: a forged one shows it.
     let stored = fs::read_to_string(&cache).unwrap();
     fs::write(&cache, stored.replace(&digest_of(&first), &"0".repeat(64))).unwrap();
     assert_eq!(digest_of(&identity()), "0".repeat(64));
-    // Another time of change, another reading.
+    // With another modification time, the file is read again.
     put("two", 50);
     assert_eq!(digest_of(&identity()), blake3::hash(b"two").to_hex().to_string());
-    // A damaged cache costs time alone.
+    // A damaged cache only costs time.
     fs::write(&cache, "{").unwrap();
     assert_eq!(digest_of(&identity()), blake3::hash(b"two").to_hex().to_string());
-    // What has just been written is not remembered, for it may change within the clock's tick.
+    // A file that was just written is not cached, because it may change within the clock's tick.
     fs::remove_file(&cache).unwrap();
     put("new", 0);
     identity();

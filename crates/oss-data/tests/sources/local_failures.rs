@@ -1,4 +1,4 @@
-//! Local files that are not as they should be: each message names the place and ends with the fix.
+//! Invalid local files: each message has the place and a hint.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -12,7 +12,7 @@ use crate::local::write_parquet;
 use crate::options;
 use crate::read;
 
-/// Writes `bytes` to `name`, reads it with `change`d options, and checks that the message has every one of `parts`.
+/// Writes `bytes` to `name`, reads it with options changed by `change`, and checks that the message has all `parts`.
 fn check_with(name: &str, bytes: &[u8], parts: &[&str], change: impl Fn(&mut ReadOptions)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -71,13 +71,13 @@ fn bytes_that_are_not_text() {
 fn damaged_compressed_files() {
     let text: String = (0..5_000).map(|number| format!("line {number}\n")).collect();
     let packed = zstd::encode_all(text.as_bytes(), 3).unwrap();
-    check("a.txt.zst", &packed[..packed.len() / 2], &["ends too early", "fetch or compress"]);
-    check("a.txt.zst", b"no zstd here", &["not sound Zstandard"]);
+    check("a.txt.zst", &packed[..packed.len() / 2], &["is truncated", "download or compress"]);
+    check("a.txt.zst", b"no zstd here", &["invalid Zstandard"]);
     let mut encoder = flate2::read::GzEncoder::new(text.as_bytes(), flate2::Compression::fast());
     let mut packed = Vec::new();
     std::io::Read::read_to_end(&mut encoder, &mut packed).unwrap();
-    check("a.txt.gz", &packed[..packed.len() - 10], &["ends too early"]);
-    check("a.txt.gz", b"no gzip here", &["not sound gzip"]);
+    check("a.txt.gz", &packed[..packed.len() - 10], &["is truncated"]);
+    check("a.txt.gz", b"no gzip here", &["invalid gzip"]);
     let middle = packed.len() / 2;
     packed[middle] ^= 0xff;
     check("a.txt.gz", &packed, &["gzip"]);
@@ -89,8 +89,8 @@ fn broken_json_lines() {
         let text = format!("{{\"text\": \"good\"}}\n{line}\n");
         check("a.jsonl", text.as_bytes(), &[&["a.jsonl:2"], parts].concat());
     };
-    at("{\"text\": \"cut", &["broken JSON at column"]);
-    at("{\"text\": \"a\"} {\"text\": \"b\"}", &["broken JSON"]);
+    at("{\"text\": \"cut", &["invalid JSON at column"]);
+    at("{\"text\": \"a\"} {\"text\": \"b\"}", &["invalid JSON"]);
     at("{\"content\": \"a\", \"id\": 3}", &["no field `text`", "content, id", "dataset.text_field"]);
     at("{}", &["found: none"]);
     at("{\"text\": 3}", &["a number", "not a string"]);
@@ -120,7 +120,7 @@ fn broken_parquet_files() {
     damaged[4..30].fill(0xee);
     fs::write(&path, damaged).unwrap();
     check_path(&path, &["row 0", "damaged"], |_| ());
-    // Found by fuzzing: the crate panics on a column that begins before the file.
+    // Found by fuzzing: the crate panics on a column that starts before the file.
     fs::write(&path, include_bytes!("negative_offset.parquet")).unwrap();
     check_path(&path, &["row 0", "damaged"], |_| ());
 }

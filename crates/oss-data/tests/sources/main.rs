@@ -1,4 +1,4 @@
-//! Sources of text end to end: local files of every format, what is wrong with them, and a hub that misbehaves.
+//! Text sources end to end: local files of every format, their errors, and a misbehaving Hub.
 
 mod fake_hub;
 mod hub;
@@ -18,7 +18,7 @@ fn options(folder: &Path) -> ReadOptions {
     ReadOptions { hub, ..ReadOptions::training(&Dataset::default(), None) }
 }
 
-/// The documents of `patterns`, or all that is told of the error that finding or reading them gives.
+/// The documents of `patterns`, or the full report of the error.
 fn read(patterns: &[String], options: &ReadOptions) -> Result<Vec<String>, String> {
     let resolved = SourceFiles::resolve(&Origin::Files(patterns), options, Watch::quiet());
     let documents = resolved.and_then(|source| source.documents(Watch::quiet()));

@@ -4,9 +4,9 @@ use multiversion::multiversion;
 use tch::Tensor;
 
 use super::{Flash, Inputs, KEYS, Queries, Shape};
-use crate::Number;
+use crate::Scalar;
 use crate::exp::exp;
-use crate::rows::sum;
+use crate::partition::sum;
 use oss_torch::{Block, Slices, block_product, num_threads, parallel_each};
 
 /// What the forward pass left, and the gradient of its output.
@@ -35,7 +35,7 @@ struct Sums {
     sinks: Vec<f64>,
 }
 
-pub fn backward<T: Number>(
+pub fn backward<T: Scalar>(
     flash: &Flash<'_>,
     grad: &Tensor,
     (output, logsumexp): (&Tensor, &Tensor),
@@ -107,7 +107,7 @@ impl Sums {
 }
 
 /// The sums `[T, C]` of all rows and heads into the gradient `[B, T, K, C]`.
-fn write_keys<T: Number>(
+fn write_keys<T: Scalar>(
     shape: Shape,
     grad: &mut [T],
     sums: &[&Sums],
@@ -125,7 +125,7 @@ fn write_keys<T: Number>(
     });
 }
 
-fn differentiate<T: Number>(inputs: &Inputs<'_, T>, saved: &Saved<'_, T>, task: Task<'_, '_, T>) {
+fn differentiate<T: Scalar>(inputs: &Inputs<'_, T>, saved: &Saved<'_, T>, task: Task<'_, '_, T>) {
     let Task { row: sequence, head, blocks, sums } = task;
     let (group, dim, length) = (inputs.shape.group, inputs.shape.dim, inputs.shape.length);
     let heads = inputs.shape.kv_heads * group;
@@ -204,7 +204,7 @@ struct Mark {
 
 /// A query's probabilities from its scores, and the gradients of the scores from those of the probabilities.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn through_softmax<T: Number>(
+fn through_softmax<T: Scalar>(
     (scores, grad_shares): (&[f32], &[f32]),
     scale: f32,
     mark: &Mark,

@@ -4,9 +4,9 @@ use multiversion::multiversion;
 use tch::{Device, Kind, Tensor};
 
 use super::{Flash, Inputs, KEYS, Queries};
-use crate::Number;
+use crate::Scalar;
 use crate::exp::exp;
-use crate::rows::LANES;
+use crate::partition::LANES;
 use oss_torch::{Block, Slices, block_product, num_threads, parallel_each};
 
 /// One block of queries of one group, and where its results go: a slice for each query.
@@ -17,7 +17,7 @@ struct Task<'a, T> {
     logsumexp: Vec<&'a mut [f32]>,
 }
 
-pub fn forward<T: Number>(flash: &Flash<'_>) -> (Tensor, Tensor) {
+pub fn forward<T: Scalar>(flash: &Flash<'_>) -> (Tensor, Tensor) {
     let shape = flash.shape();
     let [q, k, v] = [flash.q, flash.k, flash.v].map(Tensor::contiguous);
     let mut output = q.empty_like();
@@ -57,7 +57,7 @@ fn dealt<T>(tasks: Vec<T>) -> Vec<T> {
     hands.into_iter().flatten().collect()
 }
 
-fn attend<T: Number>(inputs: &Inputs<'_, T>, sinks: &[f32], task: Task<'_, T>) {
+fn attend<T: Scalar>(inputs: &Inputs<'_, T>, sinks: &[f32], task: Task<'_, T>) {
     let Task { queries, head, output, logsumexp } = task;
     let (group, dim) = (inputs.shape.group, inputs.shape.dim);
     let rows = group * queries.len;
@@ -110,7 +110,7 @@ struct Softmax {
 /// Adds a row of scores to the softmax: leaves their exponentials relative to its new maximum in `shares`, and gives the factor
 /// that makes earlier ones so.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn add_keys<T: Number>(scores: &[f32], scale: f32, softmax: &mut Softmax, shares: &mut [T]) -> f32 {
+fn add_keys<T: Scalar>(scores: &[f32], scale: f32, softmax: &mut Softmax, shares: &mut [T]) -> f32 {
     let mut maxima = [f32::NEG_INFINITY; LANES];
     let chunks = scores.chunks_exact(LANES);
     for (max, &score) in maxima.iter_mut().zip(chunks.remainder()) {

@@ -14,7 +14,7 @@ use std::ops::Range;
 use half::bf16;
 use tch::{Kind, Tensor};
 
-use super::Number;
+use super::Scalar;
 use oss_torch::{Block, Slices, has_gemm};
 
 /// Rows of a block: queries times the heads of a group.
@@ -52,7 +52,7 @@ pub struct Flash<'a> {
 impl Flash<'_> {
     /// Whether there is a kernel for tensors like this one.
     pub fn takes(like: &Tensor) -> bool {
-        super::take(like) && has_gemm(like)
+        super::supports(like) && has_gemm(like)
     }
 
     /// The output, as the queries, and the logarithm of each query's summed exponentials with the sink's, f32 `[B, T, H]`.
@@ -87,7 +87,7 @@ impl Flash<'_> {
     }
 
     /// Contiguous tensors' slices.
-    fn inputs<'a, T: Number>(&self, slices: &'a Slices, tensors: [&'a Tensor; 3]) -> Inputs<'a, T> {
+    fn inputs<'a, T: Scalar>(&self, slices: &'a Slices, tensors: [&'a Tensor; 3]) -> Inputs<'a, T> {
         let [q, k, v] = tensors.map(|tensor| slices.of(tensor));
         Inputs { q, k, v, shape: self.shape(), window: self.window }
     }
@@ -132,7 +132,7 @@ struct Inputs<'a, T> {
     window: Option<i64>,
 }
 
-impl<'a, T: Number> Inputs<'a, T> {
+impl<'a, T: Scalar> Inputs<'a, T> {
     fn scale(&self) -> f32 {
         1.0 / (self.shape.dim as f32).sqrt()
     }

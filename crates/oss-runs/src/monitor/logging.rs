@@ -1,4 +1,4 @@
-//! Messages: plain lines on stderr for people, everything with times in the rank's log. Secrets reach neither.
+//! Logging: plain messages on stderr, and everything with timestamps in the rank's log. Secrets are removed from both.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -18,10 +18,10 @@ use tracing_subscriber::{Layer, Registry};
 use super::progress::{above_bars, hide_bars};
 use crate::run_dir::redact;
 
-/// Bytes of messages kept for a log file that is not open yet.
+/// Maximum size in bytes of the messages kept for a log file that is not open yet.
 const MAX_WAITING_BYTES: usize = 1 << 20;
 
-/// Where the log goes. Messages that come before the run directory is known wait for it.
+/// The log file. Messages that arrive before the run directory is known are buffered.
 enum LogFile {
     Waiting(Vec<u8>),
     Open(File),
@@ -29,14 +29,14 @@ enum LogFile {
 
 static LOG_FILE: Mutex<LogFile> = Mutex::new(LogFile::Waiting(Vec::new()));
 
-/// Sends messages to stderr and to `log_file`, if it is known already.
+/// Sends messages to stderr and to `log_file`, if it is already known.
 ///
-/// `verbosity` below 0 shows warnings and errors only and draws no bars, 0 adds what a user wants to know, 1 what
-/// helps to find an error, 2 and more everything. The log file always has what 1 shows. A second call only opens
-/// its log file.
+/// A `verbosity` below 0 shows only warnings and errors, without progress bars; 0 adds informational messages, 1 adds
+/// debug messages, and 2 or more shows everything. The log file always has level 1. A second call only opens its log
+/// file.
 ///
 /// # Errors
-/// The log file cannot be opened.
+/// If the log file cannot be opened.
 pub fn init_logging(verbosity: i8, log_file: Option<&Path>) -> io::Result<()> {
     let shown = match verbosity {
         ..0 => LevelFilter::WARN,
@@ -44,7 +44,7 @@ pub fn init_logging(verbosity: i8, log_file: Option<&Path>) -> io::Result<()> {
         1 => LevelFilter::DEBUG,
         2.. => LevelFilter::TRACE,
     };
-    // A closed stderr or a full disk loses messages, nothing else: the layers would report it on stderr, and panic.
+    // A closed stderr or a full disk only loses messages: the layers would report the error on stderr, and panic.
     let console = tracing_subscriber::fmt::layer()
         .log_internal_errors(false)
         .event_format(PlainLines)
@@ -56,17 +56,17 @@ pub fn init_logging(verbosity: i8, log_file: Option<&Path>) -> io::Result<()> {
         .with_ansi(false)
         .with_writer(|| Redacting(ToLogFile))
         .with_filter(own(LevelFilter::DEBUG));
-    // The second call finds the first one's subscriber in place, which is as good.
+    // A second call finds the first one's subscriber, which is equivalent.
     if Registry::default().with(console).with(file).try_init().is_ok() && verbosity < 0 {
         hide_bars();
     }
     log_file.map_or(Ok(()), log_to)
 }
 
-/// Opens the log of this rank, now that the run is known, and adds what waited for it.
+/// Opens the log of this rank, now that the run is known, and writes the buffered messages to it.
 ///
 /// # Errors
-/// The file cannot be opened or written.
+/// If the file cannot be opened or written.
 pub fn log_to(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).create(true).open(path)?;
     let mut log = LOG_FILE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,12 +77,12 @@ pub fn log_to(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// This program's messages from `level` on, and other libraries' warnings.
+/// Messages of this program at `level` and above, and warnings of other libraries.
 fn own(level: LevelFilter) -> Targets {
     Targets::new().with_default(LevelFilter::WARN).with_target("oss_", level)
 }
 
-/// A message as people read it: `warning: the message`, with the level left out where it is an ordinary one.
+/// The format for stderr: `warning: the message`; informational messages have no prefix.
 struct PlainLines;
 
 impl<S, N> FormatEvent<S, N> for PlainLines
@@ -108,7 +108,7 @@ where
     }
 }
 
-/// Takes secrets out of what passes through. Each message arrives in one piece, so none can hide across two.
+/// Redacts secrets. Each message arrives in one piece, so a secret cannot be split across two.
 struct Redacting<W>(W);
 
 impl<W: Write> Write for Redacting<W> {
@@ -136,7 +136,7 @@ impl Write for Console {
     }
 }
 
-/// The log file, or the wait for it.
+/// The log file, or its buffer.
 struct ToLogFile;
 
 impl Write for ToLogFile {

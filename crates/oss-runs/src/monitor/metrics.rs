@@ -1,7 +1,8 @@
-//! `metrics.jsonl`: one JSON object a line, `step` first, then the fields in the order in which they were given.
+//! `metrics.jsonl`: one JSON object per line, with `step` first and then the fields in the order in which they were
+//! given.
 //!
-//! A number that JSON cannot hold (NaN, infinity) is `null`. A process killed in the middle of a line leaves a torn
-//! tail, which readers pass over and the next [`MetricsLog::open`] removes.
+//! A number that JSON cannot represent (NaN, infinity) is `null`. A process killed in the middle of a line leaves a
+//! torn tail, which readers skip and the next [`MetricsLog::open`] removes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -22,29 +23,29 @@ pub struct MetricsLog {
 /// One line of a metrics file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetricsLine {
-    /// Optimizer steps taken when it was written.
+    /// Number of optimizer steps taken when the line was written.
     pub step: u64,
-    /// Everything else on the line.
+    /// The other fields of the line.
     pub fields: Map<String, Value>,
 }
 
 /// Why metrics cannot be read or written.
 #[derive(Debug)]
 pub enum MetricsError {
-    /// A line before the last is not what was written.
+    /// A line other than the last is damaged.
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line number, from 1.
         line: usize,
     },
-    /// The system refuses.
+    /// The file cannot be read or written.
     Io {
         /// `read` or `write`.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -54,11 +55,11 @@ impl From<MetricsError> for UserError {
         match error {
             MetricsError::Damaged { path, line } => {
                 Self::failed(format!("{}:{line} is damaged (not a JSON object with a step)", path.display()))
-                    .hint("remove that line")
+                    .hint("delete that line")
             }
             MetricsError::Io { action, path, source } => {
                 Self::failed(format!("cannot {action} {}", path.display()))
-                    .hint("check the disk's room and permissions")
+                    .hint("check free disk space and permissions")
                     .because(source)
             }
         }
@@ -68,20 +69,20 @@ impl From<MetricsError> for UserError {
 user_errors!(MetricsError);
 
 impl MetricsLog {
-    /// Opens the log of a run that goes on from the checkpoint of step `resume_at`, or from nothing, and removes in
-    /// one atomic step the lines that the work to come will write again: those of later steps.
+    /// Opens the log of a run that resumes from the checkpoint of step `resume_at`, or starts from nothing. Atomically
+    /// removes the lines of later steps, which will be written again.
     ///
     /// # Errors
-    /// The file cannot be read or written. A damaged line is reported and removed: it must not keep a run from going
-    /// on.
+    /// If the file cannot be read or written. A damaged line is reported and removed, so that it does not keep a run
+    /// from resuming.
     pub fn open(path: &Path, resume_at: Option<u64>) -> Result<Self, MetricsError> {
         Self::keeping(path, |step| resume_at.is_some_and(|last| step <= last))
     }
 
-    /// Opens the log to add to it, keeping every line.
+    /// Opens the log to append to it, keeping every line.
     ///
     /// # Errors
-    /// As [`MetricsLog::open`].
+    /// As for [`MetricsLog::open`].
     pub fn open_at_end(path: &Path) -> Result<Self, MetricsError> {
         Self::keeping(path, |_| true)
     }
@@ -93,13 +94,13 @@ impl MetricsLog {
         for (number, (line, ended)) in lines(&old).enumerate() {
             match parse(line) {
                 Some(MetricsLine { step, .. }) if keep(step) => {
-                    // The bytes as they were: a number must not change because it was read.
+                    // The original bytes: a number must not change because it was read.
                     kept.extend_from_slice(line);
                     kept.push(b'\n');
                 }
                 Some(_) => {}
                 None if !ended => {}
-                None => tracing::warn!("{}:{} is damaged; the line is dropped", path.display(), number + 1),
+                None => tracing::warn!("{}:{} is damaged; dropping the line", path.display(), number + 1),
             }
         }
         if kept != old || !path.exists() {
@@ -109,10 +110,11 @@ impl MetricsLog {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Adds one line, visible to readers when this returns. A field named `step` is left out: the argument counts.
+    /// Appends one line, which is visible to readers when this returns. A field named `step` is ignored in favor of the
+    /// argument.
     ///
     /// # Errors
-    /// The disk is full or refuses.
+    /// If the file cannot be written.
     pub fn append(&mut self, step: u64, fields: &Map<String, Value>) -> Result<(), MetricsError> {
         let mut object = Map::with_capacity(fields.len() + 1);
         object.insert("step".into(), step.into());
@@ -122,24 +124,24 @@ impl MetricsLog {
                 .filter(|(name, _)| *name != "step")
                 .map(|(name, value)| (name.clone(), value.clone())),
         );
-        // One write of the whole line: a reader, or a kill, sees it torn only if the system tears it.
+        // The line is written in one call, so a reader or a kill sees it torn only if the system tears it.
         let line = format!("{}\n", Value::Object(object));
         self.file.write_all(line.as_bytes()).map_err(|source| self.failed(source))
     }
 
-    /// Puts everything added so far on the disk. A checkpoint calls this before it commits, so that no committed
-    /// step can lack its line.
+    /// Syncs everything appended so far to disk. A checkpoint calls this before it commits, so that no committed step
+    /// can lack its line.
     ///
     /// # Errors
-    /// The disk is full or refuses.
+    /// If the file cannot be written.
     pub fn sync(&mut self) -> Result<(), MetricsError> {
         self.file.sync_data().map_err(|source| self.failed(source))
     }
 
-    /// Every complete line of the file at `path`; none if there is no such file. The run may be live.
+    /// Every complete line of the file at `path`; empty if there is no such file. The run may be active.
     ///
     /// # Errors
-    /// The file cannot be read, or a line before a torn last one is damaged (both named).
+    /// If the file cannot be read, or a line before the torn last one is damaged.
     pub fn read(path: &Path) -> Result<Vec<MetricsLine>, MetricsError> {
         let text = read_or_empty(path).map_err(|source| MetricsError::Io {
             action: "read",
@@ -273,8 +275,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Wherever the last write was torn, a reader sees the complete lines, and a resumed run ends with the bytes
-        /// of one that was never interrupted.
+        /// Wherever the last write was torn, a reader sees the complete lines, and a resumed run ends with the same
+        /// bytes as one that was never interrupted.
         #[test]
         fn a_torn_tail_costs_only_the_torn_line(cut in 0.0..1.0f64, steps in 1u64..6, resume in 0u64..6) {
             let (_dir, path) = file();
@@ -283,7 +285,7 @@ mod tests {
             fs::write(&path, &all[..at]).unwrap();
             let complete: Vec<_> = MetricsLog::read(&path).unwrap().iter().map(|line| line.step).collect();
             let newlines = all[..at].iter().filter(|byte| **byte == b'\n').count() as u64;
-            // A line that lacks nothing but its line feed is complete.
+            // A line that lacks only its line feed is complete.
             let last = newlines + u64::from(all.get(at) == Some(&b'\n'));
             prop_assert_eq!(complete, (1..=last).collect::<Vec<_>>());
 

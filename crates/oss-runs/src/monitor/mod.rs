@@ -1,8 +1,8 @@
-//! What people watch while a run works: messages, progress, metrics, TensorBoard.
+//! Monitoring of a run: messages, progress, metrics, TensorBoard.
 //!
 //! * [`init_logging`]: messages to stderr, everything to the rank's log.
-//! * [`Progress`]: a bar for every long thing, quiet when nobody looks.
-//! * [`Recorder`]: the metrics of a step, to [`MetricsLog`] (the record) and [`TensorBoard`] (the view) at once.
+//! * [`Progress`]: a progress bar for long operations, silent without a terminal.
+//! * [`Recorder`]: the metrics of a step, to both [`MetricsLog`] (the record) and [`TensorBoard`] (the view).
 
 mod logging;
 mod metrics;

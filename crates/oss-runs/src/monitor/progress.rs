@@ -1,7 +1,7 @@
-//! A progress bar for every long thing.
+//! Progress bars for long operations.
 //!
-//! Bars are drawn on stderr when it is a terminal. Otherwise a thing that takes more than a moment leaves two lines:
-//! one when it is under way, one with its totals when it ends. Both ways the rank's log has the closing line.
+//! Bars are drawn on stderr if it is a terminal. Otherwise, an operation that takes more than a moment logs two lines:
+//! one while it is in progress, and one with its totals at the end. In both cases, the rank's log has the closing line.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -14,26 +14,26 @@ use indicatif::{
     ProgressState, ProgressStyle,
 };
 
-/// Shorter things leave no line.
+/// Shorter operations log nothing.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
-/// The bars on the screen, one below the other.
+/// The bars on the screen, stacked vertically.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Set when the user asked for less to be shown.
+/// Set by the option for less output.
 static HIDDEN: AtomicBool = AtomicBool::new(false);
 
-/// Draws no bars from now on.
+/// Disables progress bars from now on.
 pub(super) fn hide_bars() {
     HIDDEN.store(true, Ordering::Relaxed);
 }
 
-/// Runs `print`, which writes whole lines to the terminal, with the bars out of its way.
+/// Runs `print`, which writes whole lines to the terminal, with the bars out of the way.
 pub(super) fn above_bars<T>(print: impl FnOnce() -> T) -> T {
     BARS.suspend(print)
 }
 
-/// What is counted.
+/// The unit of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes read, written or downloaded.
@@ -42,11 +42,11 @@ pub enum Unit {
     Tokens,
     /// Optimizer steps.
     Steps,
-    /// Documents, files, samples: the label says which.
+    /// Documents, files or samples, as the label says.
     Items,
 }
 
-/// A long thing under way. Threads may share it; dropping it ends it.
+/// A long operation in progress. Threads may share it; dropping it ends it.
 #[derive(Debug)]
 pub struct Progress {
     label: String,
@@ -60,12 +60,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts at nothing, towards `total` if that is known.
+    /// Starts at zero, towards `total` if it is known.
     pub fn new(label: &str, total: Option<u64>, unit: Unit) -> Self {
         Self::resumed(label, total, unit, 0)
     }
 
-    /// Starts at `first`, done at an earlier time: rates count from there.
+    /// Starts at `first`, which was done earlier; the rate is measured from there.
     pub fn resumed(label: &str, total: Option<u64>, unit: Unit, first: u64) -> Self {
         let drawn = io::stderr().is_terminal() && !HIDDEN.load(Ordering::Relaxed);
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_position(first);
@@ -74,7 +74,7 @@ impl Progress {
         bar.set_prefix(label.to_owned());
         bar.reset_eta();
         if drawn {
-            // Shows that the program lives during steps of many seconds.
+            // Shows that the program is alive during steps that take many seconds.
             bar.enable_steady_tick(Duration::from_millis(200));
         }
         Self {
@@ -95,18 +95,18 @@ impl Progress {
         self.announce();
     }
 
-    /// Stands at `position`, counted like the total.
+    /// Sets the position, in the same unit as the total.
     pub fn set_position(&self, position: u64) {
         self.bar.set_position(position);
         self.announce();
     }
 
-    /// Shows `text` behind the bar, and at the end of the closing line: the loss, a file's name.
+    /// Shows `text` after the bar and at the end of the closing line: a loss, a file name.
     pub fn message(&self, text: impl Into<String>) {
         self.bar.set_message(text.into());
     }
 
-    /// Where nobody sees the bar, says once that a longer thing is under way.
+    /// If the bar is not visible, logs once that a longer operation is in progress.
     fn announce(&self) {
         if !self.drawn
             && self.started.elapsed() >= WORTH_A_LINE
@@ -114,11 +114,11 @@ impl Progress {
         {
             match self.total {
                 Some(total) => tracing::info!(
-                    "{}: {} to do",
+                    "{}: {} to go",
                     self.label,
                     Amount(total - self.first.min(total), self.unit)
                 ),
-                None => tracing::info!("{}: under way", self.label),
+                None => tracing::info!("{}: in progress", self.label),
             }
         }
     }
@@ -150,7 +150,7 @@ impl Drop for Progress {
     }
 }
 
-/// The line that sums up what ended: `training: 480 of 500 steps in 12.0 s (40/s), loss 2.31`.
+/// The closing line: `training: 480 of 500 steps in 12.0 s (40/s), loss 2.31`.
 struct Closing<'a> {
     label: &'a str,
     position: u64,
@@ -184,7 +184,7 @@ impl fmt::Display for Closing<'_> {
     }
 }
 
-/// A count without its unit's name, which bytes always carry.
+/// A count without the name of its unit, except for bytes.
 struct Count(u64, Unit);
 
 impl fmt::Display for Count {
@@ -196,7 +196,7 @@ impl fmt::Display for Count {
     }
 }
 
-/// A count with its unit's name.
+/// A count with the name of its unit.
 struct Amount(u64, Unit);
 
 impl fmt::Display for Amount {
@@ -205,7 +205,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// A count a second: three digits are enough to compare.
+/// A count per second, to three digits.
 struct Rate(f64, Unit);
 
 impl fmt::Display for Rate {
@@ -235,7 +235,7 @@ fn style(unit: Unit, total_known: bool) -> ProgressStyle {
     };
     let key = move |write: fn(&ProgressState, Unit) -> String| {
         move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            // A terminal that takes no text is no reason to stop.
+            // A terminal that accepts no output is no reason to stop.
             let _ = out.write_str(&write(state, unit));
         }
     };

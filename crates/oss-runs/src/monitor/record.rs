@@ -1,11 +1,11 @@
-//! The metrics of a step, recorded once and shown in two places that cannot differ.
+//! Records the metrics of a step in two places that always agree.
 
 use serde_json::{Map, Value};
 
 use super::{MetricsError, MetricsLog, TensorBoard};
 use crate::run_dir::RunDir;
 
-/// Writes what is measured to `metrics.jsonl` and, number by number, to TensorBoard.
+/// Writes metrics to `metrics.jsonl` and, value by value, to TensorBoard.
 #[derive(Debug)]
 pub struct Recorder {
     metrics: MetricsLog,
@@ -13,11 +13,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens both for a run that goes on from the checkpoint of step `resume_at`, or from nothing: what later steps
-    /// left behind is removed from `metrics.jsonl` and hidden in TensorBoard.
+    /// Opens both for a run that resumes from the checkpoint of step `resume_at`, or starts from nothing. Entries of
+    /// later steps are removed from `metrics.jsonl` and hidden in TensorBoard.
     ///
     /// # Errors
-    /// `metrics.jsonl` cannot be read or written. TensorBoard's files are a view: without them the run goes on.
+    /// If `metrics.jsonl` cannot be read or written. TensorBoard's files are only a view: the run continues without
+    /// them.
     pub fn open(run: &RunDir, resume_at: Option<u64>) -> Result<Self, MetricsError> {
         Ok(Self {
             metrics: MetricsLog::open(&run.metrics(), resume_at)?,
@@ -25,10 +26,10 @@ impl Recorder {
         })
     }
 
-    /// Opens both to add to what is there.
+    /// Opens both to append to them.
     ///
     /// # Errors
-    /// As [`Recorder::open`].
+    /// As for [`Recorder::open`].
     pub fn open_at_end(run: &RunDir) -> Result<Self, MetricsError> {
         Ok(Self {
             metrics: MetricsLog::open_at_end(&run.metrics())?,
@@ -36,10 +37,10 @@ impl Recorder {
         })
     }
 
-    /// Records one line; it can be seen in both places when this returns. [`scalars`] says which tags it becomes.
+    /// Records one line, which is visible in both places when this returns. See [`scalars`] for its tags.
     ///
     /// # Errors
-    /// `metrics.jsonl` cannot be written.
+    /// If `metrics.jsonl` cannot be written.
     pub fn record(&mut self, step: u64, fields: &Map<String, Value>) -> Result<(), MetricsError> {
         self.metrics.append(step, fields)?;
         for (tag, value) in scalars(fields) {
@@ -49,22 +50,22 @@ impl Recorder {
         Ok(())
     }
 
-    /// Puts the metrics on the disk; a checkpoint calls this before it commits.
+    /// Syncs the metrics to disk; a checkpoint calls this before it commits.
     ///
     /// # Errors
-    /// The disk is full or refuses.
+    /// If the disk is full or a call fails.
     pub fn sync(&mut self) -> Result<(), MetricsError> {
         self.metrics.sync()
     }
 
-    /// TensorBoard alone, for what is not a number: samples and hparams.
+    /// TensorBoard alone, for data other than numbers: samples and hyperparameters.
     pub fn tensorboard(&mut self) -> &mut TensorBoard {
         &mut self.tensorboard
     }
 }
 
-/// The tag of a metric's curve. TensorBoard groups curves by what stands before the `/`: `val_loss` is
-/// `validation/loss`, `loss` is `train/loss`.
+/// The tag of a metric's curve. TensorBoard groups curves by the part before the `/`: `val_loss` is `validation/loss`,
+/// `loss` is `train/loss`.
 pub fn tag(metric: &str) -> String {
     match metric.strip_prefix("val_") {
         Some(metric) => format!("validation/{metric}"),
@@ -72,9 +73,9 @@ pub fn tag(metric: &str) -> String {
     }
 }
 
-/// The numbers in `fields`, each with its tag. Objects and lists are groups of their own, with a curve for each name
-/// or position: `expert_load/03`. A `null` stands for a number that JSON cannot hold and becomes NaN; text and
-/// true/false have no curve.
+/// The numbers in `fields`, each with its tag. Objects and lists are groups, with a curve per name or position:
+/// `expert_load/03`. A `null` stands for a number that JSON cannot represent and becomes NaN; strings and booleans have
+/// no curve.
 pub fn scalars(fields: &Map<String, Value>) -> Vec<(String, f64)> {
     let mut found = Vec::new();
     for (name, value) in fields {

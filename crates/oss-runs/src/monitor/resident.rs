@@ -1,20 +1,20 @@
-//! Memory of this process, as Linux counts it.
+//! Memory of this process, as reported by Linux.
 
 use std::fs;
 
-/// Bytes of this process's memory that are not swapped out.
+/// Resident memory of this process in bytes.
 pub fn resident_bytes() -> u64 {
     status("VmRSS:")
 }
 
-/// The most that [`resident_bytes`] has been, since the start or since [`forget_resident_peak`].
+/// Peak of [`resident_bytes`] since the start or the last call of [`forget_resident_peak`].
 pub fn resident_peak_bytes() -> u64 {
     status("VmHWM:")
 }
 
-/// Begins a new peak. Where the system refuses, the old one stays.
+/// Resets the peak. If the system refuses, the old peak stays.
 pub fn forget_resident_peak() {
-    // "5" is the kernel's word for it: proc(5).
+    // "5" resets the peak: see proc(5).
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -33,13 +33,13 @@ mod tests {
 
     #[test]
     fn a_large_buffer_is_seen_and_its_peak_remembered() {
-        // Tests beside this one let go of memory in between now and then, but not always.
+        // Other tests may free memory in the meantime, but not always.
         let is_seen = (0..100).any(|_| {
             let enough = resident_bytes() + (50 << 20);
             let buffer = black_box(vec![1u8; 64 << 20]);
             let is_seen = resident_bytes() >= enough;
             drop(buffer);
-            // The kernel's peak is some pages off its own sums.
+            // The kernel's peak may differ from its own sums by a few pages.
             is_seen && resident_peak_bytes() >= enough
         });
         assert!(is_seen);

@@ -1,4 +1,4 @@
-//! The end of `metrics.jsonl`, for whoever looks at many runs and wants the last values only.
+//! Reads the end of `metrics.jsonl`, for commands that look at many runs and need only the last values.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -10,29 +10,29 @@ use serde_json::{Map, Value};
 
 use super::metrics::{lines, parse};
 
-/// Bytes that are read at once.
+/// Size in bytes of a block.
 const BLOCK_BYTES: u64 = 16 << 10;
 
-/// Bytes after which the search for a metric is given up.
+/// Number of bytes after which the search for a metric is given up.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The last values of some metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MetricsTail {
-    /// Step of the last line; none of an empty file.
+    /// Step of the last line; `None` if the file is empty.
     pub step: Option<u64>,
-    /// The last value of each metric that was wanted and found; `null` is no number.
+    /// The last value of each requested metric that was found; `null` does not count.
     pub fields: Map<String, Value>,
-    /// Names of all metrics seen on the way, wanted or not.
+    /// Names of all metrics encountered, requested or not.
     pub names: BTreeSet<String>,
 }
 
 impl MetricsTail {
-    /// Looks for the last value of each metric `wanted`, from the end of the file upwards and no further than it must, at
-    /// most through its last MiB. There may be no such file; damaged and torn lines are passed over.
+    /// Finds the last value of each metric in `wanted`, reading backwards from the end of the file no further than
+    /// necessary, and at most 1 MiB. The file need not exist; damaged and torn lines are skipped.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// If the file cannot be read.
     pub fn read(path: &Path, wanted: &[&str]) -> io::Result<Self> {
         let file = match File::open(path) {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
@@ -43,7 +43,7 @@ impl MetricsTail {
         let mut missing: Vec<(&str, String)> =
             wanted.iter().map(|name| (*name, format!("{}:", Value::from(*name)))).collect();
         let mut end = bytes;
-        // The end of a line that begins further up.
+        // The end of a line that begins in the previous block.
         let mut rest: Vec<u8> = Vec::new();
         while end > 0 && bytes - end < MAX_BYTES && !(tail.step.is_some() && missing.is_empty()) {
             let start = end.saturating_sub(BLOCK_BYTES);
@@ -64,10 +64,10 @@ impl MetricsTail {
         Ok(tail)
     }
 
-    /// Takes from a line what no later line had.
+    /// Takes the values from a line that no later line had.
     fn take(&mut self, line: &[u8], missing: &mut Vec<(&str, String)>) {
         let holds = |line: &str| missing.iter().any(|(_, key)| line.contains(key));
-        // Most lines have nothing new, and are not parsed.
+        // Most lines have nothing new and are not parsed.
         if self.step.is_some() && !std::str::from_utf8(line).is_ok_and(holds) {
             return;
         }
@@ -128,7 +128,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Wherever blocks end, and however long lines are, the end says what the whole file says.
+        /// Wherever blocks end and however long lines are, the tail agrees with the whole file.
         #[test]
         fn agrees_with_the_whole_file(pads in prop::collection::vec((0usize..9000, any::<bool>()), 1..12)) {
             let mut text = String::new();

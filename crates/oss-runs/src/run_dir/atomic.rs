@@ -1,4 +1,4 @@
-//! Files that are complete or absent: a temporary file, fsync, rename, fsync of the folder.
+//! Atomic files: a temporary file, fsync, rename, fsync of the directory.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -7,17 +7,17 @@ use std::path::Path;
 
 use serde::Serialize;
 
-/// Marks unfinished files: `.<name>.unfinished-<random>`, beside the file they will become.
+/// Prefix of unfinished files: `.<name>.unfinished-<random>`, next to the file they will become.
 const UNFINISHED: &str = ".unfinished-";
 
-/// Replaces `path` by what `write` writes, or leaves it as it was.
+/// Replaces `path` with what `write` writes, or leaves it unchanged.
 ///
-/// The bytes are on the disk when this returns. The new file's mode is 0666 less the umask (temporary files are
-/// made 0600, which would hide a run from the user's group).
+/// The data is durable when this returns. The new file's mode is 0666 minus the umask (temporary files are created with
+/// 0600, which would hide a run from the user's group).
 ///
 /// # Errors
-/// Whatever `write` returns, or the system (no room, no permission); `path` is then untouched and nothing is left
-/// beside it.
+/// Returns the error of `write` or of the system (no space, no permission). `path` is then unchanged and nothing is
+/// left next to it.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("{} does not name a file", path.display()))
@@ -35,10 +35,10 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
     sync_dir(dir)
 }
 
-/// [`write_atomic`] of `value` as indented JSON with a final newline.
+/// Writes `value` as indented JSON with a trailing newline, using [`write_atomic`].
 ///
 /// # Errors
-/// As [`write_atomic`]; a value that JSON cannot express is [`io::ErrorKind::InvalidData`].
+/// As for [`write_atomic`]; a value that JSON cannot represent is [`io::ErrorKind::InvalidData`].
 pub fn write_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> io::Result<()> {
     write_atomic(path, |out| {
         serde_json::to_writer_pretty(&mut *out, value)?;
@@ -46,17 +46,18 @@ pub fn write_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> io::Result<(
     })
 }
 
-/// Makes the names in `dir` survive a power failure.
+/// Makes the entries of `dir` durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Whether a file of this name is one that [`write_atomic`] writes, and has not finished.
+/// Whether a file with this name is an unfinished file of [`write_atomic`].
 pub fn is_unfinished(name: &str) -> bool {
     name.starts_with('.') && name.contains(UNFINISHED)
 }
 
-/// Removes what a killed process left of [`write_atomic`] in `dir`. Only the holder of the run's write lock may.
+/// Removes the unfinished files that a killed process left in `dir`. Only the holder of the run's write lock may do
+/// this.
 pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -69,10 +70,10 @@ pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that this user can still write on the file system of `path`, which need not exist yet.
+/// Free bytes available to this user on the file system of `path`, which need not exist yet.
 ///
 /// # Errors
-/// The system does not tell.
+/// If the system does not report it.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let absolute = std::path::absolute(path)?;
     let existing = absolute.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
@@ -80,7 +81,7 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// The folder of `path`; a bare file name lies in the working directory.
+/// The parent directory of `path`; the working directory for a bare file name.
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

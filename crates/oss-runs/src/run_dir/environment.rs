@@ -1,6 +1,6 @@
-//! What a start of a run took place in: the program, the machine, the sources around it.
+//! The environment of an attempt: the program, the machine and the git state.
 //!
-//! Recorded for people and for `reproduce`; none of it is in a key, since none of it changes what a run means.
+//! Recorded for users and for `reproduce`. It is in no key, because it does not change what a run means.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 use super::git::GitState;
 use super::redact;
 
-/// Environment variables that change speed or numerics. A list of what is kept, not of what is left out: an
-/// environment holds secrets under any name.
+/// Environment variables that affect speed or numerics. This is an allowlist, because an environment can contain
+/// secrets under any name.
 const KEPT_VARIABLES: [&str; 17] = [
     "CUBLAS_WORKSPACE_CONFIG",
     "CUDA_VISIBLE_DEVICES",
@@ -35,19 +35,19 @@ const KEPT_VARIABLES: [&str; 17] = [
     "WORLD_SIZE",
 ];
 
-/// The surroundings of one start.
+/// The environment of one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
     /// Version of this program.
     pub program: String,
-    /// The repository around the experiment file, if it is in one and `git` is installed.
+    /// The repository of the experiment file, if it is in one and `git` is installed.
     pub git: Option<GitState>,
     /// The machine.
     pub host: Host,
-    /// NVIDIA's driver and the GPUs that it has, where there are any.
+    /// NVIDIA's driver and GPUs, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nvidia: Option<Nvidia>,
-    /// Environment variables that change speed or numerics, where set.
+    /// Environment variables that affect speed or numerics, if set.
     pub variables: BTreeMap<String, String>,
 }
 
@@ -56,27 +56,27 @@ pub struct Environment {
 pub struct Nvidia {
     /// Its version, such as `580.82.07`.
     pub driver: String,
-    /// Models of the GPUs, in the order of their bus addresses.
+    /// Models of the GPUs, ordered by bus address.
     pub gpus: Vec<String>,
 }
 
 /// A machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// Its network name.
+    /// Host name.
     pub name: String,
-    /// Its operating system and version.
+    /// Operating system and version.
     pub system: String,
-    /// Model of its processor.
+    /// CPU model.
     pub cpu: String,
-    /// Cores that this process may use.
+    /// CPU cores available to this process.
     pub cores: usize,
-    /// Its memory, or the control group's if that is less.
+    /// Memory, or the control group's limit if that is lower.
     pub memory_bytes: u64,
 }
 
 impl Environment {
-    /// Looks at this machine and at the git state of `dir`.
+    /// Captures this machine and the git state of `dir`.
     pub fn capture(dir: &Path) -> Self {
         Self {
             program: env!("CARGO_PKG_VERSION").into(),
@@ -89,7 +89,7 @@ impl Environment {
 }
 
 impl Nvidia {
-    /// The driver as it tells of itself below `proc`; none without one.
+    /// The driver as reported under `proc`; `None` if there is none.
     fn under(proc: &Path) -> Option<Self> {
         let version = fs::read_to_string(proc.join("version")).ok()?;
         let mut gpus: Vec<_> = fs::read_dir(proc.join("gpus"))
@@ -108,7 +108,7 @@ impl Nvidia {
     }
 }
 
-/// `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82.07  ...`, of which the first number with a dot is meant.
+/// Parses `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82.07  ...`: the first number with a dot.
 fn driver_version(text: &str) -> Option<String> {
     let is_version = |word: &&str| {
         word.contains('.')
@@ -118,7 +118,7 @@ fn driver_version(text: &str) -> Option<String> {
 }
 
 impl Host {
-    /// The machine that this process runs on. What it does not tell is left empty.
+    /// The machine that this process runs on. Unknown fields are left empty.
     pub fn this() -> Self {
         let system = System::new_with_specifics(
             RefreshKind::nothing()

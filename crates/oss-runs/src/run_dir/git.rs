@@ -1,6 +1,6 @@
-//! The git working tree that an experiment file lies in: its commit, and what differs from it.
+//! The git working tree of an experiment file: its commit, and the diff against it.
 //!
-//! Whatever takes too long or is not there is left out: a run does not fail, or wait, for its own description.
+//! Anything slow or missing is left out: a run never fails or waits because of its own description.
 
 use std::fs;
 use std::io::{self, Read};
@@ -18,29 +18,29 @@ use super::{RunDir, write_atomic};
 /// A git working tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitState {
-    /// The commit that is checked out, in hexadecimal.
+    /// The checked-out commit, in hexadecimal.
     pub commit: String,
     /// Whether tracked files differ from it.
     pub dirty: bool,
-    /// Digest of what tracked files differ in, kept in the run directory ([`RunDir::diff`]).
+    /// Digest of the diff of tracked files, which is stored in the run directory ([`RunDir::diff`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
-    /// The difference itself, until it is kept.
+    /// The diff itself, until it is stored.
     #[serde(skip)]
     pub text: Option<String>,
 }
 
-/// Longer differences are cut.
+/// Longer diffs are truncated.
 const MAX_DIFF_BYTES: usize = 1 << 20;
 
-/// Git's time for one answer.
+/// Timeout for each git command.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a cut difference ends with.
-const CUT: &str = "\n[cut here: the working tree differs from its commit in more than 1 MB]\n";
+/// Marks the end of a truncated diff.
+const CUT: &str = "\n[truncated: the diff is longer than 1 MB]\n";
 
 impl GitState {
-    /// The state of the working tree around `dir`; none outside a repository or without `git`.
+    /// The state of the working tree around `dir`; `None` outside a repository or without `git`.
     pub fn of(dir: &Path) -> Option<Self> {
         let (commit, _) = git(dir, &["rev-parse", "HEAD"])?;
         let (changes, _) = git(dir, &["status", "--porcelain", "--untracked-files=no"])?;
@@ -50,10 +50,10 @@ impl GitState {
         Some(Self { commit: commit.trim().to_owned(), dirty, diff, text })
     }
 
-    /// Writes the difference into `run`, unless an earlier start had the same.
+    /// Writes the diff into `run`, unless an earlier attempt had the same one.
     ///
     /// # Errors
-    /// The disk is full or refuses.
+    /// If the file cannot be written.
     pub fn keep(&self, run: &RunDir) -> io::Result<()> {
         let (Some(digest), Some(text)) = (&self.diff, &self.text) else { return Ok(()) };
         let path = run.diff(digest);
@@ -67,8 +67,8 @@ impl GitState {
     }
 }
 
-/// What tracked files differ in from the commit, at most [`MAX_DIFF_BYTES`] of it, without secrets. Files that are not
-/// tracked may be anything, and are left out.
+/// The diff of tracked files against the commit, at most [`MAX_DIFF_BYTES`], without secrets. Untracked files are left
+/// out, because they may be anything.
 fn difference(dir: &Path) -> Option<String> {
     let (text, is_whole) = git(dir, &["diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"])?;
     let mut text = without_secrets(&text);
@@ -78,13 +78,13 @@ fn difference(dir: &Path) -> Option<String> {
     Some(text)
 }
 
-/// What `git` prints, at most [`MAX_DIFF_BYTES`] of it, and whether that is all; none where it fails or takes too long.
+/// The output of `git`, at most [`MAX_DIFF_BYTES`], and whether it is complete; `None` if it fails or times out.
 fn git(dir: &Path, arguments: &[&str]) -> Option<(String, bool)> {
     let mut child = Command::new("git")
         .arg("-C")
         .arg(dir)
         .args(arguments)
-        // Looking must not write the index of a repository that others work in.
+        // Reading the state must not write the index of a repository that others work in.
         .env("GIT_OPTIONAL_LOCKS", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -96,13 +96,13 @@ fn git(dir: &Path, arguments: &[&str]) -> Option<(String, bool)> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = stdout.take(MAX_DIFF_BYTES as u64 + 1).read_to_end(&mut bytes);
-        // Nobody listens after the time is over.
+        // Nobody receives this after the timeout.
         let _ = send.send(read.map(|_| bytes));
     });
     let read = receive.recv_timeout(PATIENCE);
     let is_whole = matches!(&read, Ok(Ok(bytes)) if bytes.len() <= MAX_DIFF_BYTES);
     if !is_whole {
-        // It has more to say than anybody waits for.
+        // The output is longer than the limit.
         let _ = child.kill();
     }
     let succeeded = child.wait().is_ok_and(|status| status.success());
@@ -118,7 +118,7 @@ fn git(dir: &Path, arguments: &[&str]) -> Option<(String, bool)> {
 mod tests {
     use super::*;
 
-    /// A repository with one commit of one file; none where there is no git.
+    /// A repository with one commit of one file; `None` if there is no git.
     fn repository() -> Option<tempfile::TempDir> {
         let dir = tempfile::tempdir().unwrap();
         git(dir.path(), &["init", "--quiet"])?;

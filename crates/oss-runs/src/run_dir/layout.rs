@@ -1,24 +1,24 @@
-//! Where everything of a run lies. No other file spells these names.
+//! Paths of a run's files. No other module hard-codes these names.
 //!
 //! ```text
 //! runs/
-//!   .prepared/<key>/          tokens shared by every run whose data, tokenizer and split are the same
-//!   .reproduced/<name>/<id>/  runs that were run again to compare them; they share the tokens
+//!   .prepared/<key>/          tokens, shared by all runs with the same data, tokenizer and split
+//!   .reproduced/<name>/<id>/  runs repeated for comparison; they share the tokens
 //!   <name>/<run id>/
 //!     manifest.json           what the run is and what happened to it
-//!     manifest.previous.json  the one before it, for the day that it is damaged
-//!     experiment.toml         resolved: running it again gives the same run
-//!     metrics.jsonl           one line a logged step
+//!     manifest.previous.json  the previous version, in case the manifest is damaged
+//!     experiment.toml         the resolved experiment: running it again gives the same run
+//!     metrics.jsonl           one line per logged step
 //!     tensorboard/            the same, for TensorBoard
-//!     environment/            what a start's working tree differed in from its commit
-//!     logs/rank-0.log         one file a rank
-//!     checkpoints/            step-<step>/, one folder each
+//!     environment/            diffs of the working tree against its commit
+//!     logs/rank-0.log         one file per rank
+//!     checkpoints/            step-<step>/, one directory each
 //!     evaluation.json         validation loss of the last checkpoint
-//!     samples/                texts that the model wrote, in training (step-<step>.json) and at the end (final.json)
-//!     export/                 the model handed on
-//!     report.html             what people read afterwards
-//!     .lock                   held while somebody writes
-//!   <name>/.<run id>.removed-*/  a run that is being deleted, or was when its process died
+//!     samples/                generated texts, during training (step-<step>.json) and at the end (final.json)
+//!     export/                 the exported model
+//!     report.html             the report
+//!     .lock                   held while the run is being written
+//!   <name>/.<run id>.removed-*/  a run being deleted, or left half-deleted by a dead process
 //!   <name>/sweep/             the trials of a sweep
 //! ```
 
@@ -33,7 +33,7 @@ pub struct RunDir {
     root: PathBuf,
 }
 
-/// A run directory cannot be made or written.
+/// A run directory cannot be created or written.
 #[derive(Debug)]
 pub struct CreateError {
     path: PathBuf,
@@ -44,7 +44,7 @@ impl From<CreateError> for UserError {
     fn from(error: CreateError) -> Self {
         let CreateError { path, source } = error;
         Self::failed(format!("cannot write to {}", path.display()))
-            .hint("give another place with --runs-dir, or free it")
+            .hint("choose another directory with --runs-dir, or free this one")
             .because(source)
     }
 }
@@ -62,32 +62,32 @@ impl RunDir {
         &self.root
     }
 
-    /// The run's id, from the directory's name.
+    /// The run's ID: the name of the directory.
     pub fn id(&self) -> String {
         self.root.file_name().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// The experiment's name, from the folder above.
+    /// The experiment's name: the name of the parent directory.
     pub fn name(&self) -> String {
         let folder = self.root.parent().and_then(Path::file_name);
         folder.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// The directory of all runs that this one is in, whose prepared data it uses.
+    /// The directory of all runs that contains this one, whose prepared data it uses.
     ///
     /// # Errors
-    /// The working directory is gone.
+    /// If the working directory no longer exists.
     pub fn runs(&self) -> io::Result<RunsDir> {
         let root = std::path::absolute(&self.root)?;
         Ok(RunsDir::new(root.ancestors().nth(2).unwrap_or(&root)))
     }
 
-    /// What the run is and what happened to it; a directory with this file is a run.
+    /// What the run is and what happened to it. A directory with this file is a run.
     pub fn manifest(&self) -> PathBuf {
         self.root.join("manifest.json")
     }
 
-    /// The manifest before the last change, kept against damage.
+    /// The previous version of the manifest, in case it is damaged.
     pub fn previous_manifest(&self) -> PathBuf {
         self.root.join("manifest.previous.json")
     }
@@ -97,7 +97,7 @@ impl RunDir {
         self.root.join("experiment.toml")
     }
 
-    /// One JSON line a logged step.
+    /// One JSON line per logged step.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
     }
@@ -107,7 +107,7 @@ impl RunDir {
         self.root.join("tensorboard")
     }
 
-    /// What a working tree differed in from its commit, by digest.
+    /// The diff of the working tree against its commit, by digest.
     pub fn diff(&self, digest: &str) -> PathBuf {
         self.root.join("environment").join(format!("{digest}.diff"))
     }
@@ -122,27 +122,27 @@ impl RunDir {
         self.logs().join(format!("rank-{rank}.log"))
     }
 
-    /// The folder of the checkpoints.
+    /// The directory of the checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }
 
-    /// Checkpoints that a training started over is about to replace.
+    /// Checkpoints that are about to be replaced because training was restarted.
     pub fn replaced_checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints.replaced")
     }
 
-    /// The folder of the texts that the model wrote.
+    /// The directory of the samples.
     pub fn samples(&self) -> PathBuf {
         self.root.join("samples")
     }
 
-    /// What the model wrote after `step` steps of training.
+    /// The samples generated after `step` steps of training.
     pub fn samples_at(&self, step: u64) -> PathBuf {
         self.samples().join(format!("step-{step:08}.json"))
     }
 
-    /// Every file that [`Self::samples_at`] names, in the order of the steps; none where the folder cannot be read.
+    /// All files named by [`Self::samples_at`], in step order; none if the directory cannot be read.
     pub fn step_samples(&self) -> Vec<(u64, PathBuf)> {
         let entries = fs::read_dir(self.samples()).into_iter().flatten().filter_map(Result::ok);
         let mut found: Vec<(u64, PathBuf)> = entries
@@ -156,7 +156,7 @@ impl RunDir {
         found
     }
 
-    /// What the finished model wrote.
+    /// The samples of the finished model.
     pub fn final_samples(&self) -> PathBuf {
         self.samples().join("final.json")
     }
@@ -171,12 +171,12 @@ impl RunDir {
         self.root.join("export")
     }
 
-    /// The report about this run.
+    /// The report on this run.
     pub fn report(&self) -> PathBuf {
         self.root.join("report.html")
     }
 
-    /// The file whose lock [`RunDir::lock_for_writing`] takes.
+    /// The file locked by [`RunDir::lock_for_writing`].
     pub fn lock(&self) -> PathBuf {
         self.root.join(".lock")
     }
@@ -186,10 +186,10 @@ impl RunDir {
         self.manifest().is_file()
     }
 
-    /// Makes the directory and the folders that every run has, and proves that files can be written there.
+    /// Creates the directory and the subdirectories of every run, and verifies that files can be written there.
     ///
     /// # Errors
-    /// A folder cannot be made or takes no files; the error names it.
+    /// If a directory cannot be created or written; the error names it.
     pub fn create(&self) -> Result<(), CreateError> {
         for dir in [self.root.clone(), self.tensorboard(), self.logs(), self.checkpoints(), self.samples()] {
             fs::create_dir_all(&dir)
@@ -200,10 +200,10 @@ impl RunDir {
     }
 }
 
-/// Name of the folder of runs that were run again.
+/// Name of the directory of runs repeated for comparison.
 const REPRODUCED: &str = ".reproduced";
 
-/// The directory of all runs, `runs/` unless `--runs-dir` names another.
+/// The directory of all runs: `runs/`, or the argument of `--runs-dir`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunsDir {
     root: PathBuf,
@@ -225,7 +225,7 @@ impl RunsDir {
         RunDir::new(self.root.join(name).join(id))
     }
 
-    /// The run that `--new` starts: `<id>`, or `<id>-2`, `<id>-3`... when those before it exist.
+    /// The run that `--new` starts: `<id>`, or `<id>-2`, `<id>-3`... if the previous ones exist.
     pub fn new_run(&self, name: &str, id: &str) -> RunDir {
         let mut run = self.run(name, id);
         let mut copy = 2;
@@ -241,7 +241,7 @@ impl RunsDir {
         self.all_prepared().join(key)
     }
 
-    /// The folder of everything that is prepared.
+    /// The directory of all prepared data.
     pub fn all_prepared(&self) -> PathBuf {
         let shared = match self.root.parent() {
             Some(runs) if self.root.ends_with(REPRODUCED) => runs,
@@ -250,25 +250,25 @@ impl RunsDir {
         shared.join(".prepared")
     }
 
-    /// Where runs of this directory are run again: no command takes those for runs of their own.
+    /// Where runs of this directory are repeated; no command treats those as ordinary runs.
     pub fn reproductions(&self) -> Self {
         Self::new(self.root.join(REPRODUCED))
     }
 
-    /// The tokenizer of this digest, learnt from the text of the runs that share it.
+    /// The tokenizer with this digest, trained on the text of the runs that share it.
     pub fn learnt_tokenizer(&self, digest: &str) -> PathBuf {
         self.prepared(&format!("tokenizer-{digest}"))
     }
 
-    /// The folders of the experiments' names.
+    /// The directories of the experiments.
     pub(super) fn names(&self) -> io::Result<Vec<PathBuf>> {
         folders(&self.root)
     }
 
-    /// Directories that were made for a run which never came to write its manifest.
+    /// Directories created for runs that never wrote a manifest.
     ///
     /// # Errors
-    /// A folder cannot be read.
+    /// If a directory cannot be read.
     pub fn unstarted(&self) -> io::Result<Vec<RunDir>> {
         let mut unstarted = Vec::new();
         for name in self.names()? {
@@ -279,10 +279,10 @@ impl RunsDir {
         Ok(unstarted)
     }
 
-    /// Every run, in the order of their paths.
+    /// Every run, ordered by path.
     ///
     /// # Errors
-    /// A folder cannot be read. A missing `runs/` is no error: there are no runs.
+    /// If a directory cannot be read. A missing `runs/` is not an error: there are no runs.
     pub fn list(&self) -> io::Result<Vec<RunDir>> {
         let mut runs = Vec::new();
         for name in self.names()? {
@@ -293,7 +293,7 @@ impl RunsDir {
     }
 }
 
-/// The folders in `dir` that are not hidden; none if `dir` does not exist.
+/// The directories in `dir` that are not hidden; none if `dir` does not exist.
 fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -384,7 +384,7 @@ mod tests {
         let error = RunsDir::new(dir.path()).run("tiny", "aa").create().unwrap_err();
         let report = ErrorReport::of(error);
         assert!(
-            report.message.contains("tiny/aa") && report.hints[0].starts_with("give another place"),
+            report.message.contains("tiny/aa") && report.hints[0].starts_with("choose another directory"),
             "{report}"
         );
     }

@@ -1,7 +1,7 @@
-//! One writer a run.
+//! One writer per run.
 //!
-//! The content of the lock file tells others whom they wait for. Readers take no lock: every file that they read is
-//! replaced atomically or only grows.
+//! The contents of the lock file tell others who holds the lock. Readers take no lock: every file they read is replaced
+//! atomically or only grows.
 
 use oss_config::error::{UserError, user_errors};
 use std::fmt;
@@ -22,12 +22,12 @@ pub struct WriteLock {
     _lock: FileLock,
 }
 
-/// Who holds a lock.
+/// The holder of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Process id on `host`.
+    /// Process ID on `host`.
     pub pid: u32,
-    /// Name of the machine.
+    /// Host name.
     pub host: String,
     /// When the lock was taken.
     pub since: DateTime<Utc>,
@@ -44,18 +44,18 @@ impl fmt::Display for Holder {
 /// Why a run directory cannot be written.
 #[derive(Debug)]
 pub enum LockError {
-    /// Another process writes there.
+    /// Another process is writing to it.
     InUse {
         /// The run directory.
         run: PathBuf,
-        /// The other process, if it has told.
+        /// The other process, if known.
         holder: Option<Holder>,
     },
     /// The lock file cannot be opened, written or locked.
     Io {
         /// The lock file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -65,10 +65,10 @@ impl From<LockError> for UserError {
         match error {
             LockError::InUse { run, holder } => {
                 Self::failed(format!("{} is in use by {}", run.display(), describe(holder.as_ref())))
-                    .hint("wait for it, stop it, or start a run of its own with --new")
+                    .hint("wait for it, stop it, or start a separate run with --new")
             }
             LockError::Io { path, source } => Self::failed(format!("cannot lock {}", path.display()))
-                .hint("check that its file system is mounted, writable and knows file locks")
+                .hint("check that its file system is mounted, writable and supports file locks")
                 .because(source),
         }
     }
@@ -77,11 +77,11 @@ impl From<LockError> for UserError {
 user_errors!(LockError);
 
 impl RunDir {
-    /// Takes the run's write lock, which ends when the value is dropped or the process dies, and removes what a
-    /// killed writer left unfinished; an export that it had moved aside takes its name back.
+    /// Takes the run's write lock, which ends when the value is dropped or the process dies, and removes what a killed
+    /// writer left unfinished. An export that the writer had moved aside gets its name back.
     ///
     /// # Errors
-    /// [`LockError::InUse`] at once when another process, or another part of this one, holds it.
+    /// [`LockError::InUse`], immediately, if another process or another part of this one holds the lock.
     pub fn lock_for_writing(&self) -> Result<WriteLock, LockError> {
         let path = self.lock();
         let failed = |source| LockError::Io { path: path.clone(), source };
@@ -101,18 +101,18 @@ impl RunDir {
         Ok(WriteLock { _lock: lock })
     }
 
-    /// Whether somebody is writing to the run now. Only looking: no writer is kept away for longer than a moment.
+    /// Whether the run is being written. This never keeps a writer out for longer than a moment.
     pub fn in_use(&self) -> bool {
         FileLock::is_held(&self.lock())
     }
 
-    /// Who wrote to the run last, or is writing now; none if nobody has told.
+    /// The last or current writer of the run, if known.
     pub fn holder(&self) -> Option<Holder> {
         fs::read(self.lock()).ok().and_then(|text| serde_json::from_slice(&text).ok())
     }
 }
 
-/// Writes who holds the lock into its file.
+/// Writes the holder into the lock file.
 fn introduce(lock: &mut FileLock, holder: &Holder) -> io::Result<()> {
     let mut text = serde_json::to_vec(holder)?;
     text.push(b'\n');

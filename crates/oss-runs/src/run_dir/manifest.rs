@@ -1,7 +1,7 @@
 //! `manifest.json`: what a run is and what happened to it.
 //!
-//! The file is indented JSON whose last member, `digest`, is the BLAKE3 of every byte before that member. The digest
-//! is over bytes rather than values, so no parser's rounding of a number can make a good file look damaged.
+//! The file is indented JSON whose last member, `digest`, is the BLAKE3 hash of every byte before that member. The
+//! digest covers bytes rather than values, so that rounding by a parser cannot make a good file look damaged.
 
 use oss_config::error::{ErrorReport, UserError, user_errors};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::atomic::write_atomic;
 use super::{Environment, RunDir};
 
-/// The format that this program writes, raised when an older program could misread a newer file.
+/// The format that this program writes; raised when an older program could misread a newer file.
 pub const FORMAT: u32 = 1;
 
 /// What a run is and what happened to it.
@@ -25,30 +25,30 @@ pub const FORMAT: u32 = 1;
 pub struct Manifest {
     /// [`FORMAT`] of the program that wrote it.
     pub format: u32,
-    /// Run id: the first 10 hex digits of the trajectory key, with `-2`, `-3`... for deliberate copies.
+    /// Run ID: the first 10 hex digits of the trajectory key, with `-2`, `-3`... for deliberate copies.
     pub id: String,
     /// Name of the experiment.
     pub name: String,
     /// When the run was first started.
     pub created: DateTime<Utc>,
-    /// The experiment file that it was started from, absolute; it may have changed or gone since.
+    /// Absolute path of the experiment file it was started from, which may have changed or been deleted since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
     /// The resolved experiment.
     pub experiment: Value,
-    /// Where each value of it came from: key path to layer.
+    /// Where each of its values came from: key to layer.
     pub layers: BTreeMap<String, String>,
-    /// What it reads, by content: sources, tokenizer, first weights.
+    /// Its inputs by content: sources, tokenizer, initial weights.
     pub inputs: Value,
-    /// Keys of what the run is made of: name (`trajectory`, `target`, a stage) to key.
+    /// Keys of the run's components: name (`trajectory`, `target`, a stage) to key.
     pub keys: BTreeMap<String, String>,
     /// What happened to each stage, by name.
     pub stages: BTreeMap<String, StageRecord>,
-    /// Every start of the run, the latest last.
+    /// Every attempt to run it, oldest first.
     pub segments: Vec<Segment>,
 }
 
-/// How far a stage has come.
+/// The state of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StageState {
@@ -56,39 +56,39 @@ pub enum StageState {
     Running,
     /// Its outputs are complete.
     Done,
-    /// Stopped on request; it can go on.
+    /// Stopped by request; it can be resumed.
     Stopped,
     /// Ended by an error.
     Failed,
 }
 
-/// What happened to a stage, the last time it ran.
+/// The last execution of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
-    /// How far it has come.
+    /// The state of the stage.
     pub state: StageState,
-    /// Key that it ran under.
+    /// The key it ran with.
     pub key: String,
-    /// Version of the stage that ran.
+    /// The version of the stage that ran.
     pub version: u32,
-    /// Values in its key: those that differed from the defaults, by their path in the experiment file.
+    /// Values that are part of its key: those that differed from the defaults, by their path in the experiment file.
     pub values: BTreeMap<String, Value>,
-    /// What it read: name to digest.
+    /// Its inputs: name to digest.
     pub inputs: BTreeMap<String, String>,
-    /// What it made: name to digest, number or path.
+    /// Its outputs: name to digest, number or path.
     pub outputs: BTreeMap<String, Value>,
     /// When it started.
     pub started: DateTime<Utc>,
-    /// When it ended, in whichever way.
+    /// When it ended, for whatever reason.
     pub finished: Option<DateTime<Utc>>,
-    /// Why it ran (what made it stale), and after a failure what failed.
+    /// Why it ran (what made it stale) or, after a failure, why it failed.
     pub reason: Option<String>,
 }
 
-/// One start of the run, in one process.
+/// One attempt to run the experiment, in one process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
-    /// Program, machine, git state.
+    /// Program, machine and git state.
     #[serde(flatten)]
     pub environment: Environment,
     /// Version of libtorch.
@@ -97,28 +97,28 @@ pub struct Segment {
     pub devices: Vec<String>,
     /// Number of ranks.
     pub ranks: u64,
-    /// Threads a rank.
+    /// Threads per rank.
     pub threads: u64,
     /// When it started.
     pub started: DateTime<Utc>,
-    /// When it ended; none while it runs, or when it was killed.
+    /// When it ended; `None` while it is running, or if it was killed.
     pub finished: Option<DateTime<Utc>>,
-    /// How it ended; none while it runs, or when it was killed.
+    /// How it ended; `None` while it is running, or if it was killed.
     pub exit: Option<Exit>,
-    /// What failed, where it ended so.
+    /// The error, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
 }
 
-/// How a start ended, in its own words: in the manifest `done`, `stopped`, or an error's first line.
+/// How an attempt ended. In the manifest: `done`, `stopped`, or the first line of an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum Exit {
-    /// Every stage that was asked for is done.
+    /// Every requested stage is done.
     Done,
-    /// It was asked to stop.
+    /// It was stopped by request.
     Stopped,
-    /// An error ended it: its first line.
+    /// It failed with an error, of which this is the first line.
     Failed(String),
 }
 
@@ -154,7 +154,7 @@ impl fmt::Display for Exit {
 /// Why a manifest cannot be used.
 #[derive(Debug)]
 pub enum ManifestError {
-    /// There is none.
+    /// There is no manifest.
     Missing {
         /// The directory.
         run: PathBuf,
@@ -165,23 +165,23 @@ pub enum ManifestError {
         path: PathBuf,
         /// What is wrong with it.
         what: String,
-        /// The one before it, if that is good.
+        /// The previous version, if it is good.
         previous: Option<PathBuf>,
     },
-    /// A newer program wrote it.
+    /// It was written by a newer program.
     Newer {
         /// The file.
         path: PathBuf,
         /// Its format.
         format: u32,
     },
-    /// The system refuses to read or write it.
+    /// It cannot be read or written.
     Io {
         /// `read` or `write`.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -191,26 +191,24 @@ impl From<ManifestError> for UserError {
         match error {
             ManifestError::Missing { run } => {
                 Self::failed(format!("{} is not a run directory (it has no manifest.json)", run.display()))
-                    .hint("give a folder <name>/<run id>")
+                    .hint("give a directory of the form <name>/<run id>")
             }
             ManifestError::Damaged { path, what, previous } => {
                 Self::failed(format!("{} is damaged ({what})", path.display())).hint(match previous {
                     Some(previous) => {
-                        format!("the one before it is good: copy {} over it", previous.display())
+                        format!("the previous version is good: copy {} over it", previous.display())
                     }
-                    None => {
-                        "start the experiment again with --new (what lies beside it is not touched)".into()
-                    }
+                    None => "start a new run with --new (existing files are not touched)".into(),
                 })
             }
             ManifestError::Newer { path, format } => Self::failed(format!(
-                "{} has format {format}, this program knows up to {FORMAT}",
+                "{} has format {format}, but this program supports formats up to {FORMAT}",
                 path.display()
             ))
-            .hint("use a newer oss-run"),
+            .hint("upgrade oss-run"),
             ManifestError::Io { action, path, source } => {
                 Self::failed(format!("cannot {action} {}", path.display()))
-                    .hint("check the disk's room and permissions")
+                    .hint("check free disk space and permissions")
                     .because(source)
             }
         }
@@ -219,7 +217,7 @@ impl From<ManifestError> for UserError {
 
 user_errors!(ManifestError);
 
-/// What stands between the digested bytes and the digest, and after it.
+/// What separates the digested bytes from the digest, and what follows it.
 const DIGEST_OPEN: &str = ",\n  \"digest\": \"";
 const DIGEST_CLOSE: &str = "\"\n}\n";
 
@@ -241,10 +239,10 @@ impl Manifest {
         }
     }
 
-    /// Reads the manifest of `run` and checks its digest.
+    /// Loads the manifest of `run` and checks its digest.
     ///
     /// # Errors
-    /// It is missing, damaged, too new or unreadable; each error names the file.
+    /// If it is missing, damaged, too new or unreadable; each error names the file.
     pub fn load(run: &RunDir) -> Result<Self, ManifestError> {
         let path = run.manifest();
         match fs::read(&path) {
@@ -261,10 +259,10 @@ impl Manifest {
         }
     }
 
-    /// Replaces the manifest of `run` in one step: a crash leaves the previous one.
+    /// Replaces the manifest of `run` atomically: a crash leaves the previous one.
     ///
     /// # Errors
-    /// The disk is full or refuses.
+    /// If the file cannot be written.
     pub fn save(&self, run: &RunDir) -> Result<(), ManifestError> {
         let path = run.manifest();
         let replace = |path: &Path, bytes: &[u8]| {
@@ -287,19 +285,19 @@ impl Manifest {
         self.segments.last().map_or(self.created, |segment| segment.started)
     }
 
-    /// How long it has been at work, all starts together; how long a killed one was, nobody has told.
+    /// Total running time of all attempts; the running time of a killed attempt is unknown and not counted.
     pub fn worked(&self) -> TimeDelta {
         self.segments.iter().filter_map(|start| Some(start.finished? - start.started)).sum()
     }
 
-    /// The manifest before the last change, if it can be used.
+    /// The previous version of the manifest, if it is usable.
     fn good_previous(run: &RunDir) -> Option<PathBuf> {
         let path = run.previous_manifest();
         Self::parse(&fs::read(&path).ok()?, &path).ok().map(|_| path)
     }
 
     fn to_text(&self) -> String {
-        // Maps with text keys, numbers and text: JSON has a place for all of it.
+        // Maps with string keys, numbers and strings can all be represented in JSON.
         let mut text = serde_json::to_string_pretty(self).expect("a manifest is JSON");
         // Reopen the object: the digest is its last member.
         let body = text.len() - "\n}".len();
@@ -314,7 +312,7 @@ impl Manifest {
     fn parse(bytes: &[u8], path: &Path) -> Result<Self, ManifestError> {
         let damaged = |what: String| ManifestError::Damaged { path: path.to_owned(), what, previous: None };
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text".into()))?;
-        // The format comes first: another format may keep its digest elsewhere.
+        // The format comes first: another format may store its digest elsewhere.
         #[derive(Deserialize)]
         struct Head {
             format: u32,
@@ -422,7 +420,7 @@ mod tests {
         fs::write(run.manifest(), r#"{"format": 99, "anything": []}"#).unwrap();
         let error = Manifest::load(&run).unwrap_err();
         assert!(matches!(error, ManifestError::Newer { format: 99, .. }));
-        assert_eq!(ErrorReport::of(error).hints, ["use a newer oss-run"]);
+        assert_eq!(ErrorReport::of(error).hints, ["upgrade oss-run"]);
     }
 
     #[test]
@@ -436,7 +434,7 @@ mod tests {
             error.contains("manifest.json is damaged (its content does not match its digest)"),
             "{error}"
         );
-        assert!(error.ends_with("with --new (what lies beside it is not touched)"), "{error}");
+        assert!(error.ends_with("with --new (existing files are not touched)"), "{error}");
     }
 
     #[test]
@@ -448,7 +446,7 @@ mod tests {
         fs::write(run.manifest(), "{").unwrap();
         let error = ErrorReport::of(Manifest::load(&run).unwrap_err()).to_string();
         assert!(error.ends_with("manifest.previous.json over it"), "{error}");
-        // A damaged one never takes the place of the good one before it.
+        // A damaged manifest never replaces the good previous version.
         first.save(&run).unwrap();
         fs::copy(run.previous_manifest(), run.manifest()).unwrap();
         assert_eq!(Manifest::load(&run).unwrap(), first);
@@ -460,7 +458,7 @@ mod tests {
             let mut bytes = sample().to_text().into_bytes();
             let at = (place * bytes.len() as f64) as usize;
             if cut { bytes.truncate(at) } else { bytes[at] ^= flip }
-            // A flip may turn the format itself into a newer one; either way nothing is taken for good.
+            // A flipped bit may turn the format into a newer one; either way, nothing is accepted.
             prop_assert!(Manifest::parse(&bytes, Path::new("manifest.json")).is_err());
         }
     }

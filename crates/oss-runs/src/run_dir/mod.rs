@@ -1,21 +1,21 @@
-//! Every path of a run, its manifest and its locks.
+//! The paths of a run, its manifest and its locks.
 //!
-//! * [`RunDir`] and [`RunsDir`]: where everything lies (`layout`), and what the user's RUN means (`resolve`).
-//! * [`Manifest`]: what the run is and what happened to it, so that `resume` and `reproduce` need nothing else.
-//! * [`RunStatus`]: how it stands, in the word that every command says.
-//! * [`WriteLock`]: one writer a run; readers need none.
-//! * [`write_atomic`]: a file is either as it was or as it should be, whatever happens in between.
-//! * `marks`: labels and notes that a run was given afterwards.
-//! * `remove`: a run goes whole, or is left as what no one takes for a run.
-//! * [`redact`]: nothing that is kept or shown carries a secret.
+//! * [`RunDir`] and [`RunsDir`]: paths (`layout`), and the meaning of a RUN argument (`resolve`).
+//! * [`Manifest`]: what the run is and what happened to it; `resume` and `reproduce` need nothing else.
+//! * [`RunStatus`]: the run's status, in the same word for every command.
+//! * [`WriteLock`]: one writer per run; readers need no lock.
+//! * [`write_atomic`]: a file is either unchanged or complete, whatever happens in between.
+//! * `marks`: labels and notes added to a run later.
+//! * `remove`: a run is deleted completely, or left as something that is not a run.
+//! * [`redact`]: secrets are removed from everything that is stored or shown.
 
 mod atomic;
 mod environment;
 mod git;
+mod labels;
 mod layout;
 mod lock;
 mod manifest;
-mod marks;
 mod output_file;
 mod redact;
 mod remove;

@@ -1,4 +1,4 @@
-//! Files that a stage wrote, as a manifest keeps them.
+//! Files written by a stage, as recorded in the manifest.
 
 use std::fs;
 use std::path::Path;
@@ -6,22 +6,22 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// A file that a stage wrote, as its record keeps it.
+/// A file written by a stage, as recorded in the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputFile {
     /// Path inside the run directory.
     pub path: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// blake3 of its content, in hexadecimal.
+    /// BLAKE3 hash of its contents, in hexadecimal.
     pub blake3: String,
 }
 
 impl OutputFile {
-    /// Looks at a small file that was just written under `root`.
+    /// Describes a small file that was just written under `root`.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// If it cannot be read.
     pub fn of(root: &Path, path: &Path) -> Result<Self> {
         let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! Secrets taken out of texts before they are kept or shown.
+//! Redacts secrets from text before it is stored or shown.
 
 use std::borrow::Cow;
 use std::sync::{LazyLock, PoisonError, RwLock};
@@ -6,17 +6,17 @@ use std::sync::{LazyLock, PoisonError, RwLock};
 /// Environment variables whose values never leave the process.
 const SECRET_VARIABLES: [&str; 2] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
 
-/// What a secret becomes.
+/// The replacement for a secret.
 pub(super) const REDACTED: &str = "[redacted]";
 
-/// Secrets known so far: those of the environment, and those that [`protect`] added.
+/// Known secrets: those of the environment, and those that [`protect`] added.
 static SECRETS: LazyLock<RwLock<Vec<String>>> = LazyLock::new(|| {
     RwLock::new(
         SECRET_VARIABLES.iter().filter_map(|name| std::env::var(name).ok()).filter_map(secret).collect(),
     )
 });
 
-/// Adds a secret that came from elsewhere, such as a token read from a file, to those that [`redact`] removes.
+/// Adds a secret from another source, such as a token read from a file, to those that [`redact`] removes.
 pub fn protect(value: &str) {
     let Some(value) = secret(value.to_owned()) else { return };
     let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
@@ -25,8 +25,8 @@ pub fn protect(value: &str) {
     }
 }
 
-/// `text` without the values of `HF_TOKEN` and `HUGGING_FACE_HUB_TOKEN`, without anything given to [`protect`] and
-/// without the `user:password@` of URLs.
+/// Returns `text` without the values of `HF_TOKEN` and `HUGGING_FACE_HUB_TOKEN`, without anything passed to
+/// [`protect`], and without the `user:password@` of URLs.
 pub fn redact(text: &str) -> String {
     let secrets = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
     let mut text = Cow::Borrowed(text);
@@ -38,13 +38,13 @@ pub fn redact(text: &str) -> String {
     without_url_credentials(&text)
 }
 
-/// A value worth hiding. Very short ones cannot be tokens, and would blank out innocent letters everywhere.
+/// Whether a value is worth hiding. Very short values cannot be tokens, and would blank out innocent text.
 fn secret(value: String) -> Option<String> {
     let value = value.trim();
     (value.len() >= 4).then(|| value.to_owned())
 }
 
-/// Replaces what stands between `://` and the `@` that ends a URL's user information.
+/// Replaces the user information in URLs: what is between `://` and `@`.
 fn without_url_credentials(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -54,7 +54,7 @@ fn without_url_credentials(text: &str) -> String {
         let authority_end = after
             .find(|c: char| matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>') || c.is_whitespace())
             .unwrap_or(after.len());
-        // The last `@`: a password may hold others.
+        // The last `@`: a password may contain others.
         rest = match after[..authority_end].rfind('@') {
             Some(at) => {
                 out.push_str(REDACTED);

@@ -1,4 +1,4 @@
-//! Runs that go.
+//! Removal of runs.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use super::{RunDir, RunsDir, WriteLock};
 use crate::storage::Sibling;
 use oss_config::error::{UserError, user_errors};
 
-/// A run or what is left of one cannot be removed.
+/// A run, or what is left of one, cannot be removed.
 #[derive(Debug)]
 pub struct RemoveError {
     path: PathBuf,
@@ -20,7 +20,7 @@ impl From<RemoveError> for UserError {
     fn from(error: RemoveError) -> Self {
         let RemoveError { path, source } = error;
         Self::failed(format!("cannot remove {}", path.display()))
-            .hint("check its permissions, then let `oss-run gc` finish it")
+            .hint("check its permissions, then run `oss-run gc` to finish the removal")
             .because(source)
     }
 }
@@ -28,30 +28,30 @@ impl From<RemoveError> for UserError {
 user_errors!(RemoveError);
 
 impl RunDir {
-    /// Deletes the run with everything in it, and its folder if it was the only run of its name.
+    /// Deletes the run and everything in it, and the parent directory if it was the only run of its name.
     ///
-    /// It is given a hidden name first, so that a crash leaves a run or what [`RunsDir::half_removed`] finds, never a run
-    /// that lacks something.
+    /// The run is first renamed to a hidden name, so that a crash leaves either a complete run or something that
+    /// [`RunsDir::half_removed`] finds, never an incomplete run.
     ///
     /// # Errors
-    /// The system refuses.
+    /// If the system refuses.
     pub fn remove(&self, _lock: WriteLock) -> Result<(), RemoveError> {
         let failed = |source| RemoveError { path: self.root().to_owned(), source };
         let parent = self.root().parent().unwrap_or(Path::new("."));
         let aside = Sibling::Removed.of(&parent.join(format!(".{}", self.id())));
         fs::rename(self.root(), &aside).and_then(|()| sync_dir(parent)).map_err(failed)?;
         fs::remove_dir_all(&aside).map_err(|source| RemoveError { path: aside.clone(), source })?;
-        // Where other runs of the name lie, it stays.
+        // If there are other runs of this name, the directory stays.
         let _ = fs::remove_dir(parent);
         Ok(())
     }
 }
 
 impl RunsDir {
-    /// What removals that died left behind.
+    /// What interrupted removals left behind.
     ///
     /// # Errors
-    /// A folder cannot be read.
+    /// If a directory cannot be read.
     pub fn half_removed(&self) -> io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for name in self.names()? {

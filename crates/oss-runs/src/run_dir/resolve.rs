@@ -1,4 +1,5 @@
-//! What the user's RUN means: a path, an id or a unique prefix of one, a name (its newest run), `name/id`, or `last`.
+//! Resolves a RUN argument: a path, an ID or a unique prefix of one, a name (its most recent run), `name/id`, or
+//! `last`.
 
 use oss_config::error::{UserError, user_errors};
 use std::fs;
@@ -9,32 +10,32 @@ use chrono::{DateTime, Utc};
 
 use super::{Manifest, ManifestError, RunDir, RunsDir};
 
-/// Why a RUN names no run, or too many.
+/// Why a RUN argument names no run, or more than one.
 #[derive(Debug)]
 pub enum ResolveError {
-    /// A path to something that is no run.
+    /// A path to something that is not a run.
     NotARun(ManifestError),
-    /// No run has this id or name.
+    /// No run has this ID or name.
     NotFound {
-        /// What was asked for.
+        /// The argument.
         asked: String,
         /// The directory of all runs.
         runs: PathBuf,
-        /// The id or name most like it.
+        /// The most similar ID or name.
         nearest: Option<String>,
     },
-    /// More than one run has an id that begins so.
+    /// The prefix is ambiguous.
     Ambiguous {
-        /// What was asked for.
+        /// The argument.
         asked: String,
-        /// The runs, as `name/id`.
+        /// The matching runs, as `name/id`.
         candidates: Vec<String>,
     },
     /// The directory of all runs cannot be read.
     Io {
         /// The directory of all runs.
         runs: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -44,15 +45,15 @@ impl From<ResolveError> for UserError {
         match error {
             ResolveError::NotARun(error) => Self::from(error).as_wrong(),
             ResolveError::NotFound { asked, runs, nearest } => {
-                Self::wrong(format!("there is no run {asked} in {}", runs.display()))
+                Self::wrong(format!("no run `{asked}` in {}", runs.display()))
                     .hint(suggest(nearest.as_deref()))
             }
             ResolveError::Ambiguous { asked, candidates } => {
-                Self::wrong(format!("{asked} could be {}", candidates.join(" or ")))
-                    .hint("give more of the id, or the name and the id as here")
+                Self::wrong(format!("`{asked}` is ambiguous: it could be {}", candidates.join(" or ")))
+                    .hint("give a longer prefix, or the full name/id")
             }
             ResolveError::Io { runs, source } => Self::wrong(format!("cannot read {}", runs.display()))
-                .hint("check its permissions, or give another place with --runs-dir")
+                .hint("check its permissions, or choose another directory with --runs-dir")
                 .because(source),
         }
     }
@@ -67,10 +68,10 @@ impl From<ManifestError> for ResolveError {
 }
 
 impl RunsDir {
-    /// The run that `asked` means. A path wins over an id, an id over a name, a name over a prefix of an id.
+    /// Resolves `asked`. A path takes precedence over an ID, an ID over a name, and a name over a prefix of an ID.
     ///
     /// # Errors
-    /// There is no such run, or more than one; the error lists the candidates or the nearest name.
+    /// If there is no such run, or more than one; the error has the nearest name or the candidates.
     pub fn resolve(&self, asked: &str) -> Result<RunDir, ResolveError> {
         let trimmed = asked.trim_end_matches(MAIN_SEPARATOR);
         if let Some(run) = [PathBuf::from(trimmed), self.root().join(trimmed)]
@@ -124,7 +125,7 @@ fn newest(runs: &[RunDir]) -> Option<RunDir> {
     runs.iter().max_by_key(|run| last_started(run)).cloned()
 }
 
-/// When `run` was last started. A damaged manifest must not hide its run, so the file's own time stands in.
+/// When `run` was last started. A damaged manifest must not hide its run, so the file's modification time stands in.
 fn last_started(run: &RunDir) -> DateTime<Utc> {
     match Manifest::load(run) {
         Ok(manifest) => manifest.last_started(),
@@ -137,7 +138,7 @@ fn last_started(run: &RunDir) -> DateTime<Utc> {
 fn suggest(nearest: Option<&str>) -> String {
     match nearest {
         Some(nearest) => format!("did you mean {nearest}?"),
-        None => "its folders <name>/<run id> are those that exist".into(),
+        None => "run `oss-run ls` to list the runs".into(),
     }
 }
 
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
     use oss_config::error::ErrorReport;
 
-    /// Runs made an hour apart, in this order.
+    /// Runs created an hour apart, in this order.
     fn runs(known: &[(&str, &str)]) -> (tempfile::TempDir, RunsDir) {
         let dir = tempfile::tempdir().unwrap();
         let runs = RunsDir::new(dir.path().join("runs"));
@@ -204,8 +205,8 @@ mod tests {
         let (_dir, runs) = runs(&[("tiny", "a1b2"), ("big", "a1ff")]);
         let error = runs.resolve("a1").unwrap_err();
         insta::assert_snapshot!(ErrorReport::of(error), @r"
-        a1 could be big/a1ff or tiny/a1b2
-        hint: give more of the id, or the name and the id as here
+        `a1` is ambiguous: it could be big/a1ff or tiny/a1b2
+        hint: give a longer prefix, or the full name/id
         ");
         assert_eq!(runs.resolve("big/a1ff").unwrap().id(), "a1ff");
     }
@@ -223,7 +224,7 @@ mod tests {
         let error = ErrorReport::of(runs.resolve("quikstart").unwrap_err()).to_string();
         assert!(error.ends_with("did you mean quickstart?"), "{error}");
         let error = ErrorReport::of(runs.resolve("zzz").unwrap_err()).to_string();
-        assert!(error.ends_with("are those that exist"), "{error}");
+        assert!(error.ends_with("to list the runs"), "{error}");
         assert!(runs.resolve("").is_err());
         let (_dir, empty) = self::runs(&[]);
         assert!(matches!(empty.resolve("last"), Err(ResolveError::NotFound { .. })));

@@ -1,4 +1,4 @@
-//! Secrets that people leave in files: found by how they look, since nobody has told which they are.
+//! Detects secrets in files by their form.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use regex::{Captures, Regex};
 
 use super::redact::{REDACTED, redact};
 
-/// Tokens of well-known services, whole.
+/// Tokens of well-known services, in full.
 const TOKENS: &str = concat!(
     r"\b(?:hf_[A-Za-z0-9]{16,}",               // Hugging Face
     r"|gh[pousr]_[A-Za-z0-9]{30,}",            // GitHub
@@ -20,13 +20,13 @@ const TOKENS: &str = concat!(
     r")"
 );
 
-/// A name that says it is a secret, and a value of some length.
+/// An assignment to a name that suggests a secret, with a value of a certain length.
 const ASSIGNMENTS: &str = concat!(
     r"(?i)((?:password|passwd|secret|token|api_?key|access_?key|secret_?key|credentials?)[\x22']?\s*[:=]\s*)",
     r"(?:\x22[^\x22\n]{8,}\x22|'[^'\n]{8,}'|[^\s\x22',;]{8,})",
 );
 
-/// The body of a private key; in a difference its lines begin with a sign.
+/// The body of a private key; in a diff, its lines begin with a sign.
 const PRIVATE_KEYS: &str =
     r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|\z)";
 
@@ -34,7 +34,8 @@ static PATTERNS: LazyLock<[Regex; 3]> = LazyLock::new(|| {
     [PRIVATE_KEYS, ASSIGNMENTS, TOKENS].map(|pattern| Regex::new(pattern).expect("a test compiles them all"))
 });
 
-/// `text` with the values of what looks like a secret replaced; also what [`redact`] knows. The lines stay.
+/// Returns `text` with the values of likely secrets replaced, including those known to [`redact`]. Line breaks are
+/// kept.
 pub(super) fn without_secrets(text: &str) -> String {
     let [keys, assignments, tokens] = &*PATTERNS;
     let text = redact(text);

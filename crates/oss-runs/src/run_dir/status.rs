@@ -1,25 +1,25 @@
-//! How a run stands, in one word: the same word wherever a run is shown.
+//! The status of a run, in one word: the same word wherever a run is shown.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Exit, Manifest, ManifestError, RunDir, Segment, Stage, StageRecord, StageState};
 
-/// How a run stands.
+/// The status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RunStatus {
-    /// Somebody is writing to it now.
+    /// The run is being written.
     Running,
-    /// Trained to its last step, and nothing failed since.
+    /// Trained to its last step, without a failure since.
     Done,
-    /// Short of its last step on request, be it that the steps were raised since; it can go on.
+    /// Stopped by request before its last step, or the number of steps was raised since; it can be resumed.
     Stopped,
     /// Ended by an error.
     Failed,
-    /// Its process is gone without a word: killed, or the machine went down. It can go on.
+    /// Its process died without a report: it was killed, or the machine went down. It can be resumed.
     Interrupted,
-    /// It ended well and has trained nothing yet.
+    /// Ended without an error, but has not trained yet.
     Untrained,
     /// Its manifest cannot be read.
     Damaged,
@@ -39,9 +39,9 @@ impl RunStatus {
         }
     }
 
-    /// How `run` stands; one whose manifest cannot be read is damaged.
+    /// The status of `run`; damaged if its manifest cannot be read.
     ///
-    /// The manifest has to be read before: a run that ends meanwhile has written it before it lets go of its lock.
+    /// Load the manifest first: a run that ends in the meantime writes its manifest before it releases its lock.
     pub fn of(run: &RunDir, manifest: Option<&Manifest>) -> Self {
         match manifest {
             _ if run.in_use() => Self::Running,
@@ -50,7 +50,7 @@ impl RunStatus {
         }
     }
 
-    /// Reads how `run` stands; none where it has never been started.
+    /// The status of `run`, or `None` if it was never started.
     pub fn read(run: &RunDir) -> Option<Self> {
         match Manifest::load(run) {
             Err(ManifestError::Missing { .. }) => None,
@@ -58,14 +58,14 @@ impl RunStatus {
         }
     }
 
-    /// How a run stands that nobody writes to.
+    /// The status of a run that is not being written.
     fn of_idle(manifest: &Manifest) -> Self {
         match manifest.segments.last().map(|start| &start.exit) {
             Some(None) => Self::Interrupted,
             Some(Some(Exit::Stopped)) => Self::Stopped,
             Some(Some(Exit::Failed(_))) => Self::Failed,
             Some(Some(Exit::Done)) | None => {
-                // The last start may have ended well before it came to training.
+                // The last attempt may have ended normally before it got to training.
                 match manifest.stages.get(Stage::Train.name()) {
                     None => Self::Untrained,
                     Some(training) if is_short(manifest, training) => Self::Stopped,
@@ -76,7 +76,7 @@ impl RunStatus {
     }
 }
 
-/// Whether training came to its end, and that end has moved since.
+/// Whether training was complete, and its last step has been raised since.
 fn is_short(manifest: &Manifest, training: &StageRecord) -> bool {
     let asked = manifest.experiment.pointer("/train/steps").and_then(Value::as_u64);
     let taken = training.outputs.get("step").and_then(Value::as_u64);
@@ -84,7 +84,7 @@ fn is_short(manifest: &Manifest, training: &StageRecord) -> bool {
 }
 
 impl StageState {
-    /// How the stage stands in a run that `is_running`, or not: what is not running any more was interrupted.
+    /// The status of the stage; a stage that should be running, in a run that is not, was interrupted.
     pub fn status(self, is_running: bool) -> RunStatus {
         match self {
             Self::Running if is_running => RunStatus::Running,
@@ -97,7 +97,7 @@ impl StageState {
 }
 
 impl Segment {
-    /// How the start ended, in words; `is_running` says whether it is still at work.
+    /// How the attempt ended, in words; `is_running` is whether it is still running.
     pub fn ended(&self, is_running: bool) -> String {
         match &self.exit {
             Some(exit) => exit.to_string(),

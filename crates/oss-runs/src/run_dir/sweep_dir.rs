@@ -1,23 +1,23 @@
-//! Where everything of a sweep lies. No other file spells these names.
+//! Paths of a sweep's files. No other module hard-codes these names.
 //!
 //! ```text
 //! runs/<name>/
-//!   <run id>/...          each trial is a run like any other
+//!   <run id>/...          each trial is an ordinary run
 //!   sweep/
-//!     ledger.jsonl        the trials, and what was decided of them, in order
-//!     results.jsonl       how each trial stands
-//!     trials/<id>.toml    the experiment of each trial, resolved
-//!     logs/<id>.log       what the trial's process said
+//!     ledger.jsonl        the trials and the decisions about them, in order
+//!     results.jsonl       the status of each trial
+//!     trials/<id>.toml    the resolved experiment of each trial
+//!     logs/<id>.log       the output of the trial's process
 //!     claims/<id>         held while a process works on the trial
 //!     tensorboard/        the table of the HParams tab
-//!     .lock               held while the ledger is written
+//!     .lock               held while the ledger is being written
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use super::RunsDir;
 
-/// The directory of one sweep, beside its trials' runs. It need not exist.
+/// The directory of one sweep, next to the runs of its trials. It need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SweepDir {
     root: PathBuf,
@@ -36,22 +36,22 @@ impl SweepDir {
         &self.root
     }
 
-    /// The trials, and what was decided of them.
+    /// The trials and the decisions about them.
     pub fn ledger(&self) -> PathBuf {
         self.root.join("ledger.jsonl")
     }
 
-    /// The file that is locked while the ledger is written.
+    /// The file that is locked while the ledger is being written.
     pub fn lock(&self) -> PathBuf {
         self.root.join(".lock")
     }
 
-    /// How each trial stands, one line a trial.
+    /// The status of each trial, one line per trial.
     pub fn results(&self) -> PathBuf {
         self.root.join("results.jsonl")
     }
 
-    /// The folder of the trials' experiments.
+    /// The directory of the trials' experiments.
     pub fn trials(&self) -> PathBuf {
         self.root.join("trials")
     }
@@ -61,22 +61,22 @@ impl SweepDir {
         self.trials().join(format!("{id}.toml"))
     }
 
-    /// The folder of the trials' messages.
+    /// The directory of the trials' logs.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
 
-    /// What the processes of one trial said.
+    /// The output of the processes of one trial.
     pub fn log(&self, id: &str) -> PathBuf {
         self.logs().join(format!("{id}.log"))
     }
 
-    /// The folder of the claims.
+    /// The directory of the claims.
     pub fn claims(&self) -> PathBuf {
         self.root.join("claims")
     }
 
-    /// The file that is locked while somebody works on a trial.
+    /// The file that is locked while a process works on a trial.
     pub fn claim(&self, id: &str) -> PathBuf {
         self.claims().join(id)
     }

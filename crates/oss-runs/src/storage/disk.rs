@@ -1,4 +1,4 @@
-//! The file-system calls of a commit, in one place so that a test can make any of them fail.
+//! The file system calls of a commit, in one place so that a test can make any of them fail.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,19 +11,19 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::Faults;
 
-/// The calls of a commit. Each passes [`Disk::gate`] first, where a test may fail it.
+/// The file system calls of a commit. Each goes through `gate` first, where a test can make it fail.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     faults: Option<Arc<Faults>>,
 }
 
 impl Disk {
-    /// One that fails as `faults` say.
+    /// A disk that fails according to `faults`.
     pub fn failing(faults: Faults) -> Self {
         Self { faults: Some(Arc::new(faults)) }
     }
 
-    /// Whether the call that is to fail has been reached.
+    /// Whether the call chosen to fail has been reached.
     pub fn has_failed(&self) -> bool {
         self.faults.as_ref().is_some_and(|faults| faults.reached())
     }
@@ -32,13 +32,13 @@ impl Disk {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.gate())
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     pub fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.gate()?;
         fs::create_dir(path)
     }
 
-    /// A new file, readable by all that the umask allows.
+    /// Creates a file with the permissions that the umask allows.
     pub fn create_file(&self, path: &Path) -> io::Result<File> {
         self.gate()?;
         OpenOptions::new().write(true).create_new(true).open(path)
@@ -47,39 +47,39 @@ impl Disk {
     /// Writes all of `bytes`.
     pub fn write_all(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         if let Err(fault) = self.gate() {
-            // A disk fills up in the middle of a write, not between two.
+            // A disk fills up in the middle of a write, not between writes.
             file.write_all(&bytes[..bytes.len() / 2])?;
             return Err(fault);
         }
         file.write_all(bytes)
     }
 
-    /// Makes the content of a file durable.
+    /// Makes the contents of a file durable.
     pub fn sync_file(&self, file: &File) -> io::Result<()> {
         self.gate()?;
         file.sync_all()
     }
 
-    /// Makes the names in a directory durable.
+    /// Makes the entries of a directory durable.
     pub fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.gate()?;
         File::open(path)?.sync_all()
     }
 
-    /// Renames, replacing a file of that name.
+    /// Renames a path, replacing an existing file.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.gate()?;
         fs::rename(from, to)
     }
 
-    /// Gives each of two existing paths the other's name, in one call.
+    /// Exchanges the names of two existing paths in one call.
     pub fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         self.gate()?;
         self.faults.as_ref().map_or(Ok(()), |faults| faults.exchange())?;
         Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
     }
 
-    /// Deletes a directory with all that is in it.
+    /// Deletes a directory and everything in it.
     pub fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         self.gate()?;
         fs::remove_dir_all(path)

@@ -1,4 +1,4 @@
-//! Faults for tests: the N-th call to the disk fails.
+//! Fault injection for tests: the Nth call to the disk fails.
 
 use std::{
     io,
@@ -8,12 +8,12 @@ use std::{
 /// What happens at the chosen call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
-    /// That one call fails, and the program goes on.
+    /// Only that call fails; the program continues.
     #[default]
     Once,
-    /// The disk is full for that one call.
+    /// The disk is full for that call.
     Full,
-    /// Nothing works from that call on, as when the process was killed there.
+    /// Every call from that one on fails, as if the process had been killed there.
     Killed,
 }
 
@@ -31,12 +31,12 @@ impl Faults {
         Self { chosen: Some((number, fault)), ..Self::default() }
     }
 
-    /// The same on a file system where two directories cannot exchange names.
+    /// The same, on a file system that cannot exchange two directories.
     pub fn without_exchange(self) -> Self {
         Self { without_exchange: true, ..self }
     }
 
-    /// Fails where two directories cannot exchange names.
+    /// Fails if two directories cannot be exchanged.
     pub fn exchange(&self) -> io::Result<()> {
         if self.without_exchange { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
     }
@@ -46,7 +46,7 @@ impl Faults {
         self.chosen.is_some_and(|(number, _)| self.calls.load(Ordering::Relaxed) >= number)
     }
 
-    /// Counts a call, and fails it if it is the chosen one.
+    /// Counts a call, and fails if it is the chosen one.
     pub fn gate(&self) -> io::Result<()> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         match self.chosen {

@@ -1,10 +1,10 @@
-//! Locks between processes, by the kernel (`flock`): a lock ends with the process that holds it, however that ends.
+//! Locks between processes, provided by the kernel (`flock`): a lock ends with the process that holds it.
 //!
-//! Two things are locked. A *lock file* exists for its lock alone; its content tells others whom they wait for. A
-//! *directory* is locked itself, so that the lock follows it through renames.
+//! There are two kinds. A *lock file* exists only to be locked; its contents tell others who holds it. A *directory* is
+//! locked itself, so that the lock follows it through renames.
 //!
-//! Looking whether a lock is held takes it, shared, for a moment. Whoever wants a lock tells a look from a holder and
-//! waits for the look to pass, so that looking keeps nobody away.
+//! Testing whether a lock is held takes a shared lock for a moment. A process that wants the lock distinguishes a test
+//! from a holder and waits for the test to finish, so testing never keeps anyone out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, Write};
@@ -15,25 +15,26 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-/// Looks that are waited for, each so long.
+/// How many tests of other processes to wait for, and how long each.
 const LOOKS: u32 = 50;
 const LOOK: Duration = Duration::from_millis(1);
 
 /// A lock, held until dropped.
 #[derive(Debug)]
 pub struct FileLock {
-    // Holds the kernel's lock for as long as it is open.
+    // The kernel's lock is held as long as this is open.
     file: File,
 }
 
 impl FileLock {
-    /// Locks the file at `path`, which is made if need be; none while somebody else holds it.
+    /// Locks the file at `path`, creating it if necessary. Returns `None` if another process holds the lock.
     ///
-    /// Whoever deletes a lock file holds its lock meanwhile, so that a lock counts only on the file that has the name.
+    /// A process that deletes a lock file holds its lock meanwhile, so a lock counts only on the file that has the
+    /// name.
     ///
     /// # Errors
-    /// The file cannot be opened or locked, or is no plain file: a symbolic link is refused, because somebody else may
-    /// have put it there to have another file written.
+    /// If the file cannot be opened or locked, or is not a regular file. A symbolic link is rejected, because someone
+    /// else may have put it there to have another file overwritten.
     pub fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
         loop {
             let file = open_lock_file(path)?;
@@ -46,7 +47,7 @@ impl FileLock {
         }
     }
 
-    /// As [`Self::try_exclusive`], but waits for as long as somebody else holds the lock.
+    /// Like [`Self::try_exclusive`], but waits until the lock is free.
     pub fn exclusive(path: &Path) -> io::Result<Self> {
         loop {
             let file = open_lock_file(path)?;
@@ -57,38 +58,38 @@ impl FileLock {
         }
     }
 
-    /// Locks a directory, exclusively; none while somebody else holds a lock on it.
+    /// Locks a directory exclusively. Returns `None` if another process holds a lock on it.
     ///
-    /// A file system without locks offers no other protection either, so that failing to lock is no error.
+    /// A file system without locks offers no other protection either, so failing to lock is not an error.
     ///
     /// # Errors
-    /// The directory cannot be opened.
+    /// If the directory cannot be opened.
     pub fn try_directory(path: &Path) -> io::Result<Option<Self>> {
         let file = File::open(path)?;
         Ok(try_lock(&file).unwrap_or(true).then_some(Self { file }))
     }
 
-    /// Locks a directory together with others who only want it to stay; waits for as long as somebody holds it
-    /// exclusively. Failing to lock is no error, as in [`Self::try_directory`].
+    /// Takes a shared lock on a directory, waiting until no one holds it exclusively. Failing to lock is not an error,
+    /// as in [`Self::try_directory`].
     ///
     /// # Errors
-    /// The directory cannot be opened.
+    /// If the directory cannot be opened.
     pub fn share_directory(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let _ = file.lock_shared();
         Ok(Self { file })
     }
 
-    /// Whether somebody holds the lock file or directory at `path` exclusively. What cannot be opened is held by nobody.
+    /// Whether the lock file or directory at `path` is locked exclusively. A path that cannot be opened is not locked.
     pub fn is_held(path: &Path) -> bool {
         let held = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
         plain().read(true).open(path).is_ok_and(held)
     }
 
-    /// Replaces the content of the lock file: who holds it.
+    /// Replaces the contents of the lock file, which identify the holder.
     ///
     /// # Errors
-    /// The disk is full or refuses.
+    /// If the file cannot be written.
     pub fn write(&mut self, content: &[u8]) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.rewind()?;
@@ -96,7 +97,7 @@ impl FileLock {
     }
 }
 
-/// Options that open no symbolic link, and wait for nobody at the other end of a pipe.
+/// Open options that follow no symbolic link, and do not block on a pipe.
 fn plain() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
@@ -104,19 +105,17 @@ fn plain() -> OpenOptions {
 }
 
 fn open_lock_file(path: &Path) -> io::Result<File> {
-    // Not truncated: until the lock is ours, the content belongs to its holder.
+    // Not truncated: until the lock is ours, the contents belong to its holder.
     let opened = plain().write(true).create(true).truncate(false).open(path);
     let is_odd = || fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
     match opened {
         Ok(file) if file.metadata()?.is_file() => Ok(file),
         Err(error) if !is_odd() => Err(error),
-        _ => {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link or device in a lock file's place"))
-        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "a link or device is in the lock file's place")),
     }
 }
 
-/// Whether the exclusive lock on `file` is ours now.
+/// Whether we now hold the exclusive lock on `file`.
 fn try_lock(file: &File) -> io::Result<bool> {
     for _ in 0..LOOKS {
         match file.try_lock() {
@@ -124,7 +123,7 @@ fn try_lock(file: &File) -> io::Result<bool> {
             Err(TryLockError::Error(error)) => return Err(error),
             Err(TryLockError::WouldBlock) => {}
         }
-        // Beside a look there is room for another; beside a holder there is none.
+        // A shared lock is possible next to a test, but not next to a holder.
         match file.try_lock_shared() {
             Ok(()) => file.unlock()?,
             Err(TryLockError::Error(error)) => return Err(error),
@@ -135,7 +134,7 @@ fn try_lock(file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Whether `file` is what `path` names now.
+/// Whether `path` still names `file`.
 fn has_name(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match fs::symlink_metadata(path) {

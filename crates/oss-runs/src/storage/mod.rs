@@ -1,4 +1,4 @@
-//! Directories that appear whole or not at all, and locks between processes.
+//! Atomic directories, and locks between processes.
 
 mod disk;
 mod faults;
@@ -10,7 +10,7 @@ pub use faults::{Fault, Faults};
 pub use file_lock::FileLock;
 pub use swap::{Sibling, StagedDir, clear_leftovers, current};
 
-/// Whether a name that was read from a file stays inside its directory.
+/// Whether a name read from a file stays inside its directory.
 pub fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }

@@ -1,9 +1,9 @@
-//! A directory that appears whole, or not at all.
+//! Atomic directories: a directory appears complete or not at all.
 //!
-//! It is written under a name beside its own and takes that name when it is complete. Where there is an older version,
-//! the two exchange names in one call. A file system that cannot do that takes two: the older version moves aside, then
-//! the new one gets the name. A process that dies between these leaves no directory of that name, but both versions
-//! beside it, whole; [`current`] finds the older one, and the next writer gives it its name back.
+//! A directory is written under a temporary name next to its target and renamed when it is complete. If there is an
+//! older version, the two are exchanged in one call. On a file system that cannot do that, it takes two: the older
+//! version moves aside, then the new one is renamed. A process that dies in between leaves no directory at the target,
+//! but both versions next to it, complete; [`current`] finds the older one, and the next writer restores its name.
 
 use std::fs;
 use std::io;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use super::{Disk, FileLock};
 
-/// Why a directory has a name beside its final one.
+/// Why a directory has a temporary name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sibling {
     /// Still being written.
     Temporary,
-    /// Moved aside by the version that takes its place.
+    /// Moved aside by the version that replaces it.
     Replaced,
     /// About to be deleted.
     Removed,
@@ -33,7 +33,7 @@ impl Sibling {
         }
     }
 
-    /// A fresh name beside `target`, such as `step-00000500.tmp-1f0c23a9b4d5e677`.
+    /// A new name next to `target`, such as `step-00000500.tmp-1f0c23a9b4d5e677`.
     pub fn of(self, target: &Path) -> PathBuf {
         use std::hash::{BuildHasher, RandomState};
         // Each RandomState is keyed by the system's randomness and a counter.
@@ -43,7 +43,7 @@ impl Sibling {
         target.with_file_name(name)
     }
 
-    /// The final name and the kind of a sibling's name; none for other names.
+    /// The final name and the kind of a temporary name; `None` for other names.
     pub fn parse(name: &str) -> Option<(&str, Self)> {
         Self::ALL.into_iter().find_map(|kind| {
             let (target, id) = name.rsplit_once(kind.infix())?;
@@ -52,21 +52,21 @@ impl Sibling {
     }
 }
 
-/// A directory being written beside its target; it goes when this is dropped uncommitted.
+/// A directory being written next to its target. It is deleted if dropped before it is committed.
 #[derive(Debug)]
 pub struct StagedDir {
     disk: Disk,
     path: PathBuf,
     target: PathBuf,
-    /// Keeps others from taking the directory for a dead process's. None where the file system has no locks.
+    /// Tells others that the directory is not a leftover of a dead process. `None` if the file system has no locks.
     _held: Option<FileLock>,
 }
 
 impl StagedDir {
-    /// Makes a directory that is to become `target`, whose parent exists.
+    /// Creates a directory that is to become `target`, whose parent exists.
     ///
     /// # Errors
-    /// The disk is full or refuses.
+    /// If the disk is full or a call fails.
     pub fn create(disk: &Disk, target: &Path) -> io::Result<Self> {
         let path = Sibling::Temporary.of(target);
         disk.create_dir(&path)?;
@@ -75,15 +75,15 @@ impl StagedDir {
         Ok(staged)
     }
 
-    /// Where to write. Every file has to be synced before [`Self::commit`].
+    /// Where to write. Every file must be synced before [`Self::commit`].
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Puts the complete directory at its target, which it replaces, and makes that durable.
+    /// Moves the complete directory to its target, replacing an older version, and makes that durable.
     ///
     /// # Errors
-    /// The disk is full or refuses; the target is then what it was, or the new version.
+    /// If the disk is full or a call fails; the target is then either unchanged or the new version.
     pub fn commit(self) -> io::Result<()> {
         swap(&self.disk, &self.path, &self.target)
     }
@@ -91,8 +91,8 @@ impl StagedDir {
 
 impl Drop for StagedDir {
     fn drop(&mut self) {
-        // After a commit there is nothing of that name, unless the older version that it left there could not be removed.
-        // What cannot be removed now is cleared away by the next writer.
+        // After a commit, nothing has that name, unless the older version could not be removed from it. The next writer
+        // removes what cannot be removed now.
         if self.path.exists() {
             let _ = self.disk.remove_dir_all(&self.path);
         }
@@ -112,12 +112,12 @@ fn swap(disk: &Disk, complete: &Path, target: &Path) -> io::Result<()> {
     if let Some(older) = older
         && let Err(error) = disk.remove_dir_all(&older)
     {
-        tracing::warn!("cannot remove {}: {error}; delete it by hand", older.display());
+        tracing::warn!("cannot remove {}: {error}; delete it manually", older.display());
     }
     Ok(())
 }
 
-/// Gives `complete` the name of the older version at `target`, and says where that one is now.
+/// Renames `complete` to `target` and returns the new path of the older version.
 fn take_place(disk: &Disk, complete: &Path, target: &Path) -> io::Result<PathBuf> {
     match disk.exchange(complete, target) {
         Ok(()) => return Ok(complete.to_owned()),
@@ -133,13 +133,13 @@ fn take_place(disk: &Disk, complete: &Path, target: &Path) -> io::Result<PathBuf
     Ok(aside)
 }
 
-/// Whether this file system, or this kernel, does not know the call. A file system may call its flags invalid.
+/// Whether the file system or the kernel lacks this call. A file system may report its flags as invalid.
 fn is_unknown(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
 }
 
-/// Where the newest whole version of the directory `target` is: there, or beside it, where a process died that was
-/// about to replace it. `target` itself where there is none.
+/// The newest complete version of the directory `target`: at `target`, or next to it if a process died while replacing
+/// it. Returns `target` itself if there is none.
 pub fn current(target: &Path) -> PathBuf {
     if target.exists() {
         return target.to_owned();
@@ -149,14 +149,14 @@ pub fn current(target: &Path) -> PathBuf {
             siblings(parent(target), |name| Some(name) == target.file_name().and_then(|it| it.to_str()));
         beside.into_iter().find(|(_, kind, _)| *kind == Sibling::Replaced).map(|(path, ..)| path)
     };
-    // Its replacement may have got the name while we looked.
+    // Its replacement may have been renamed in the meantime.
     replaced().filter(|_| !target.exists()).unwrap_or_else(|| target.to_owned())
 }
 
-/// Clears away what dead processes left beside the directories in `parent` whose names `is_target` knows: unfinished
-/// versions, replaced ones, half-deleted ones. A replaced one whose successor never got its name takes its name back.
+/// Removes what dead processes left next to the directories in `parent` whose names `is_target` accepts: unfinished,
+/// replaced and half-deleted versions. A replaced version whose successor was never renamed gets its name back.
 ///
-/// To be called by whoever alone writes there. Failing must not keep him from that, and is only told.
+/// Call this only as the sole writer. A failure must not keep the caller from writing, so it is only logged.
 pub fn clear_leftovers(disk: &Disk, parent: &Path, is_target: impl Fn(&str) -> bool) {
     for (path, kind, target) in siblings(parent, is_target) {
         let cleared = if kind == Sibling::Replaced && !target.exists() {
@@ -167,12 +167,12 @@ pub fn clear_leftovers(disk: &Disk, parent: &Path, is_target: impl Fn(&str) -> b
             disk.remove_dir_all(&path)
         };
         if let Err(error) = cleared {
-            tracing::warn!("cannot clear away {}: {error}", path.display());
+            tracing::warn!("cannot remove {}: {error}", path.display());
         }
     }
 }
 
-/// What lies in `parent` beside the directories whose names `is_target` knows, with the paths of those.
+/// The temporary directories in `parent` for targets that `is_target` accepts, with the paths of the targets.
 fn siblings(parent: &Path, is_target: impl Fn(&str) -> bool) -> Vec<(PathBuf, Sibling, PathBuf)> {
     let names = fs::read_dir(parent).into_iter().flatten().flatten();
     let sibling = |name: String| {
@@ -205,7 +205,7 @@ mod tests {
         assert_ne!(Sibling::Temporary.of(Path::new("a")), Sibling::Temporary.of(Path::new("a")));
     }
 
-    /// Two files that say the same: a mix of versions is told from a whole one.
+    /// Two files with the same contents, so that a mix of versions can be told from a complete one.
     fn put(disk: &Disk, target: &Path, version: &str) -> io::Result<()> {
         clear_leftovers(disk, parent(target), |name| name == "data");
         let staged = StagedDir::create(disk, target)?;
@@ -228,7 +228,7 @@ mod tests {
         names.map(|name| name.into_string().unwrap()).collect()
     }
 
-    /// Fails call after call of a replacement, on a file system that can `exchange` or not; the number of calls.
+    /// Fails call after call of a replacement, with or without `exchange`; returns the number of calls.
     fn survive(fault: Fault, exchange: bool, replacing: bool) -> usize {
         for number in 1.. {
             let dir = tempfile::tempdir().unwrap();
@@ -240,7 +240,7 @@ mod tests {
             let disk = Disk::failing(if exchange { faults } else { faults.without_exchange() });
             let outcome = put(&disk, &target, "new");
             let case = format!("{fault:?} at call {number}, exchange {exchange}: {:?}", names(dir.path()));
-            // Whoever reads next.
+            // The next reader.
             let found = version(&current(&target));
             match &outcome {
                 Ok(()) => assert_eq!(found.as_deref(), Some("new"), "{case}"),
@@ -250,7 +250,7 @@ mod tests {
             if fault != Fault::Killed {
                 assert!(names(dir.path()).iter().all(|name| !name.contains(".tmp-")), "{case}");
             }
-            // Whoever writes next, even if he is killed before he has written anything.
+            // The next writer, even if it is killed before it has written anything.
             clear_leftovers(&Disk::default(), dir.path(), |name| name == "data");
             assert_eq!(version(&target), found, "{case}");
             put(&Disk::default(), &target, "newer").unwrap();
@@ -275,7 +275,7 @@ mod tests {
         }
     }
 
-    /// A repair of what a dead process left, killed in turn.
+    /// Restoring what a dead process left, killed in turn.
     #[test]
     fn a_death_during_the_repair_loses_nothing() {
         for first in 1..=14 {

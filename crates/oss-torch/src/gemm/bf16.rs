@@ -405,5 +405,5 @@ unsafe fn pack_any(matrix: Factor, depth: usize, width: usize, stride: usize, pa
 
 /// The first `len` of 32 lanes.
 pub fn mask_of(len: usize) -> __mmask32 {
-    u32::MAX >> (32 - len.min(32))
+    u32::MAX.checked_shr(32 - len.min(32) as u32).unwrap_or(0)
 }

@@ -27,7 +27,7 @@ use product::{Product, Start, compute_each};
 
 /// What a product is added to.
 #[derive(Clone, Copy, Debug)]
-pub enum Onto<'a> {
+pub enum Accumulate<'a> {
     /// Nothing: what was there is overwritten.
     Zero,
     /// What is there.
@@ -73,7 +73,7 @@ pub struct Gemm<'a> {
     /// `[K, N]`.
     pub b: &'a Tensor,
     /// What it is added to.
-    pub onto: Onto<'a>,
+    pub onto: Accumulate<'a>,
 }
 
 /// Some rows, and which of several right factors is theirs.
@@ -94,7 +94,7 @@ pub struct Group {
 ///
 /// # Panics
 /// When shapes, kinds or strides are others, or memory is shared.
-pub fn gemm(into: &mut Tensor, a: &Tensor, b: &Tensor, onto: Onto<'_>) {
+pub fn gemm(into: &mut Tensor, a: &Tensor, b: &Tensor, onto: Accumulate<'_>) {
     gemm_each(&[Gemm { into, a, b, onto }]);
 }
 
@@ -107,9 +107,9 @@ pub fn gemm_each(products: &[Gemm<'_>]) {
     let product = |Gemm { into, a, b, onto }: &Gemm<'_>| {
         let [into, a, b] = [&**into, *a, *b].map(Matrix::of);
         let start = match onto {
-            Onto::Zero => Start::Zero,
-            Onto::Itself => Start::Itself,
-            Onto::Row(bias) => {
+            Accumulate::Zero => Start::Zero,
+            Accumulate::Itself => Start::Itself,
+            Accumulate::Row(bias) => {
                 assert_eq!(bias.size(), [into.sizes[1] as i64], "a row that is added");
                 read.push(AddressRange::of(bias));
                 Start::Row(row(bias, 0))

@@ -25,7 +25,7 @@ pub struct Product {
     start: Start,
 }
 
-/// [`super::Onto`] in memory.
+/// [`super::Accumulate`] in memory.
 #[derive(Clone, Copy)]
 pub enum Start {
     Zero,

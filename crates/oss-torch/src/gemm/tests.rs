@@ -44,12 +44,12 @@ fn hold(factors: Kind, product: Kind, tolerance: f64) {
             let (a, b) = (matrix(m, k, turned & 1 == 1, factors), matrix(k, n, turned & 2 == 2, factors));
             let row = numbers([1, n], Kind::Float).view([n]);
             let expected = a.to_kind(Kind::Double).matmul(&b.to_kind(Kind::Double));
-            for onto in [Onto::Zero, Onto::Itself, Onto::Row(&row)] {
+            for onto in [Accumulate::Zero, Accumulate::Itself, Accumulate::Row(&row)] {
                 let mut into = matrix(m, n, turned & 4 == 4, product);
                 let expected = match onto {
-                    Onto::Zero => expected.shallow_clone(),
-                    Onto::Itself => &expected + into.to_kind(Kind::Double),
-                    Onto::Row(row) => &expected + row.to_kind(Kind::Double),
+                    Accumulate::Zero => expected.shallow_clone(),
+                    Accumulate::Itself => &expected + into.to_kind(Kind::Double),
+                    Accumulate::Row(row) => &expected + row.to_kind(Kind::Double),
                 };
                 gemm(&mut into, &a, &b, onto);
                 if into.numel() > 0 {
@@ -83,7 +83,7 @@ fn only_the_product_is_written() {
         let (a, b) = (numbers([70, 40], kind), numbers([40, 70], kind));
         if has_gemm(&a) {
             let whole = Tensor::full([72, 72], 7.0, (kind, Device::Cpu));
-            gemm(&mut whole.narrow(0, 1, 70).narrow(1, 1, 70), &a, &b, Onto::Zero);
+            gemm(&mut whole.narrow(0, 1, 70).narrow(1, 1, 70), &a, &b, Accumulate::Zero);
             for edge in [whole.get(0), whole.get(71), whole.select(1, 0), whole.select(1, 71)] {
                 assert!(edge.eq(7.0).all().int64_value(&[]) == 1, "{kind:?}");
             }
@@ -97,7 +97,7 @@ fn what_was_there_is_overwritten_though_it_is_not_a_number() {
         let mut into = Tensor::full([3, 3], f64::NAN, (kind, Device::Cpu));
         let (a, b) = (into.new_ones([3, 2], (kind, Device::Cpu)), into.new_ones([2, 3], (kind, Device::Cpu)));
         if has_gemm(&a) {
-            gemm(&mut into, &a, &b, Onto::Zero);
+            gemm(&mut into, &a, &b, Accumulate::Zero);
             assert_eq!(into.sum(Kind::Float).double_value(&[]), 18.0);
         }
     }
@@ -115,14 +115,19 @@ fn parts_cover_the_product() {
 #[should_panic(expected = "a product of")]
 fn shapes_must_fit() {
     let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-    gemm(&mut zeros([2, 2]), &zeros([2, 3]), &zeros([4, 2]), Onto::Zero);
+    gemm(&mut zeros([2, 2]), &zeros([2, 3]), &zeros([4, 2]), Accumulate::Zero);
 }
 
 #[test]
 #[should_panic(expected = "shares memory")]
 fn a_product_is_not_its_own_factor() {
     let square = numbers([4, 4], Kind::Float);
-    gemm(&mut square.shallow_clone(), &numbers([4, 4], Kind::Float), &square.transpose(0, 1), Onto::Zero);
+    gemm(
+        &mut square.shallow_clone(),
+        &numbers([4, 4], Kind::Float),
+        &square.transpose(0, 1),
+        Accumulate::Zero,
+    );
 }
 
 #[test]
@@ -130,7 +135,7 @@ fn a_product_is_not_its_own_factor() {
 fn a_product_is_not_the_row_that_is_added() {
     let rows = numbers([3, 4], Kind::Float);
     let (a, b) = (numbers([2, 5], Kind::Float), numbers([5, 4], Kind::Float));
-    gemm(&mut rows.narrow(0, 0, 2), &a, &b, Onto::Row(&rows.get(1)));
+    gemm(&mut rows.narrow(0, 0, 2), &a, &b, Accumulate::Row(&rows.get(1)));
 }
 
 #[test]
@@ -139,8 +144,8 @@ fn products_at_once_are_not_each_others_factors() {
     let [first, second] = [(); 2].map(|()| numbers([3, 3], Kind::Float));
     let (mut into, mut also) = (first.zeros_like(), first.shallow_clone());
     gemm_each(&[
-        Gemm { into: &mut into, a: &first, b: &second, onto: Onto::Zero },
-        Gemm { into: &mut also, a: &second, b: &second, onto: Onto::Zero },
+        Gemm { into: &mut into, a: &first, b: &second, onto: Accumulate::Zero },
+        Gemm { into: &mut also, a: &second, b: &second, onto: Accumulate::Zero },
     ]);
 }
 
@@ -151,8 +156,8 @@ fn products_at_once_are_not_one() {
     let mut into = a.zeros_like();
     let mut same = into.shallow_clone();
     gemm_each(&[
-        Gemm { into: &mut into, a: &a, b: &b, onto: Onto::Zero },
-        Gemm { into: &mut same, a: &a, b: &b, onto: Onto::Zero },
+        Gemm { into: &mut into, a: &a, b: &b, onto: Accumulate::Zero },
+        Gemm { into: &mut same, a: &a, b: &b, onto: Accumulate::Zero },
     ]);
 }
 
@@ -170,7 +175,7 @@ fn groups_of_rows_are_not_their_own_factors() {
 fn an_expanded_row_is_no_product() {
     let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     let mut into = zeros([1, 4]).expand([3, 4], false);
-    gemm(&mut into, &zeros([3, 2]), &zeros([2, 4]), Onto::Zero);
+    gemm(&mut into, &zeros([3, 2]), &zeros([2, 4]), Accumulate::Zero);
 }
 
 #[test]

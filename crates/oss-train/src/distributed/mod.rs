@@ -12,9 +12,9 @@ mod sharding;
 mod world;
 
 pub use launch::{
-    Failure, How, Launch, Outcome, Patience, STOP, TIED, is_launched, supervise, tie_to_launcher,
+    ExitReason, Failure, GracePeriod, Launch, Outcome, STOP, TIED, exit_with_parent, is_launched, supervise,
 };
 pub use mesh::{Group, Mesh, Pending};
-pub use placement::{Placement, PlacementError};
+pub use placement::{RankEnv, RankEnvError};
 pub use sharding::{Gatherer, Layout, Local, Piece, Reducer, Shards, Slot, fill};
 pub use world::{Fingerprint, World, WorldError};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::distributed::Mesh;
-use crate::model::{Chain, Load, Routing, Sequences};
+use crate::model::{Chain, ExpertLoad, Routing, Sequences};
 use oss_config::error::UserError;
 
 /// Tokens that pass through the model at once. Fixed, because the grouping of rows decides the last bits of the sum.
@@ -77,7 +77,7 @@ pub fn evaluate(
     let groups: Vec<&[Window<'_>]> =
         all.chunk_by(|a, b| a.0.len() == b.0.len()).flat_map(|same| same.chunks(at_once)).collect();
     let longest = at_once * options.sequence_length;
-    let mut loads: Vec<Load> = Vec::new();
+    let mut loads: Vec<ExpertLoad> = Vec::new();
     let (mut sum, mut count) = (0.0, 0u64);
     for round in groups.chunks(mesh.ranks()) {
         // A rank that the last round leaves without a group takes part in gathering the weights all the same.
@@ -85,7 +85,7 @@ pub fn evaluate(
         let group = own.unwrap_or(&round[0]);
         let losses = score(chain, group, options.end_of_text, |layer, routing| {
             if loads.len() <= layer as usize {
-                loads.push(Load::empty(chain.model.num_local_experts, &routing.probabilities));
+                loads.push(ExpertLoad::empty(chain.model.num_local_experts, &routing.probabilities));
             }
             if own.is_some() {
                 loads[layer as usize].add(routing);

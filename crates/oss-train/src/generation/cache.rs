@@ -47,7 +47,7 @@ impl LayerCache {
 
     /// One token of every sequence, at `positions [B]`: keys and values `[B, K, C]`.
     pub fn append(&mut self, positions: &Tensor, keys: &Tensor, values: &Tensor) {
-        if oss_kernels::take(keys) {
+        if oss_kernels::supports(keys) {
             let cache = (&mut self.keys, &mut self.values, &mut self.held);
             return oss_kernels::append(cache, positions, (keys, values));
         }
@@ -63,8 +63,14 @@ impl LayerCache {
     ///
     /// A ring of at most the window's slots holds exactly what a sliding layer sees.
     pub fn attend(&self, q: &Tensor, sinks: &Tensor, positions: &Tensor) -> Tensor {
-        if oss_kernels::take(q) {
-            return oss_kernels::attend(q, (&self.keys, &self.values), &self.held, positions, sinks);
+        if oss_kernels::supports(q) {
+            return oss_kernels::decode_attention(
+                q,
+                (&self.keys, &self.values),
+                &self.held,
+                positions,
+                sinks,
+            );
         }
         let (b, h, c) = q.size3().unwrap_or_else(|_| unreachable!("queries have three axes"));
         let k = self.keys.size()[1];

@@ -1,11 +1,11 @@
 //! Decoding with a key/value cache: batched, seeded, each sequence with a random stream of its own.
 
 mod cache;
-mod choose;
 mod sample;
+mod sampler;
 
-pub use choose::Decoding;
 pub use sample::{SampledText, sample};
+pub use sampler::Decoding;
 
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
@@ -16,9 +16,9 @@ use crate::model::{
     project_queries,
 };
 use cache::LayerCache;
-use choose::Chooser;
 use oss_config::error::UserError;
 use oss_torch::OwnedTensor;
+use sampler::Sampler;
 
 /// A text to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub fn generate(
     let _no_grad = tch::no_grad_guard();
     let device = chain.device();
     let mut added = vec![Vec::new(); prompts.len()];
-    let mut choosers: Vec<Chooser> =
-        prompts.iter().map(|prompt| Chooser::new(decoding, prompt.stream)).collect();
+    let mut choosers: Vec<Sampler> =
+        prompts.iter().map(|prompt| Sampler::new(decoding, prompt.stream)).collect();
     let mut decoder = Decoder::new(chain, prompts, decoding.max_new_tokens)?;
     let mut logits = decoder.prefill(prompts)?; // [B, V]
     let mut live: Vec<usize> = (0..prompts.len()).collect();

@@ -91,7 +91,7 @@ pub fn backward(
     let doutput = drows.view_as(&saved.q);
     let [dq, dk, dv] =
         sdpa::backward(&doutput, qkv, &weights.sinks, &saved.attention, visibility, &mut grads.sinks)?;
-    let normalised = norm::again(x, &weights.norm, &saved.norm);
+    let normalised = norm::recompute(x, &weights.norm, &saved.norm);
     let through = |grad: Tensor, layer: &Linear, grads: &mut Linear| {
         linear::backward(&grad.reshape([tokens, -1]), &normalised, layer, grads)
     };

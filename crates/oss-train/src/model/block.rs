@@ -156,7 +156,7 @@ impl Block<'_> {
         };
         let Activations { attention, middle, norm, routing, experts } = *activations;
         let limit = self.model.swiglu_limit;
-        let normalised = norm::again(&middle, &weights.norm, &norm);
+        let normalised = norm::recompute(&middle, &weights.norm, &norm);
         let (through_experts, grad_share) = experts::backward(
             grad,
             &normalised,

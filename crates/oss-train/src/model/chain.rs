@@ -105,7 +105,7 @@ pub fn embed(matrix: &Tensor, tokens: &Tensor, kind: Kind) -> Tensor {
 
 /// Whether training can give unit `index` its matrices in f32 where the compute kind is another: it casts what it reads, which
 /// are the embedding's rows and, on the CPU, a tile of the head's. Blocks read theirs again and again.
-pub fn casts_what_it_reads(model: &Model, index: usize, kind: Kind, device: Device) -> bool {
+pub fn casts_on_read(model: &Model, index: usize, kind: Kind, device: Device) -> bool {
     index == EMBEDDING_UNIT || (index == head_unit(model) && kind == Kind::BFloat16 && device == Device::Cpu)
 }
 

@@ -15,7 +15,7 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::linear::{accumulate_product, product_into, wide_product};
-use oss_kernels::{Number, OnlineSoftmax};
+use oss_kernels::{OnlineSoftmax, Scalar};
 use oss_torch::to_vec;
 
 /// Most bytes of logits, or of what takes their place, held at once. Each chunk adds to all of the matrix's gradient, which on
@@ -98,14 +98,14 @@ pub fn loss_and_gradient(
 ) -> (Tensor, Tensor) {
     let mut total = Tensor::zeros([], (Kind::Double, x.device()));
     let grad = x.empty_like();
-    let bytes = if oss_kernels::take(x) { x.kind().elt_size_in_bytes() as i64 } else { 4 };
+    let bytes = if oss_kernels::supports(x) { x.kind().elt_size_in_bytes() as i64 } else { 4 };
     for (start, len) in chunks(x, matrix.size()[0], bytes) {
         let (rows, targets) = (x.narrow(0, start, len), targets.narrow(0, start, len));
         let (loss, grad_rows) = match x.kind() {
-            Kind::Float if oss_kernels::take(x) => {
+            Kind::Float if oss_kernels::supports(x) => {
                 tiled::<f32>(&rows, &targets, matrix, scale, grad_matrix, scratch)
             }
-            Kind::BFloat16 if oss_kernels::take(x) => {
+            Kind::BFloat16 if oss_kernels::supports(x) => {
                 tiled::<bf16>(&rows, &targets, matrix, scale, grad_matrix, scratch)
             }
             _ => {
@@ -150,7 +150,7 @@ fn by_operations(
     (loss, grad_logits.matmul(matrix) * scale)
 }
 
-fn tiled<T: Number>(
+fn tiled<T: Scalar>(
     rows: &Tensor,
     targets: &Tensor,
     matrix: &Tensor,

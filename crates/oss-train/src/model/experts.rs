@@ -36,12 +36,12 @@ struct Groups {
     order: Tensor,
     /// Sorted row of each choice, i64 `[N*A]`.
     inverse: Tensor,
-    extent: Extent,
+    extent: GroupOffsets,
 }
 
 /// Where each expert's rows lie.
 #[derive(Debug)]
-enum Extent {
+enum GroupOffsets {
     /// On the host, where the CPU loops over the experts that have rows.
     Host(Vec<Group>),
     /// On the device, for grouped products: the end of each expert's rows, i32 `[E]`, and the expert of each row, i64 `[R]`.
@@ -73,7 +73,7 @@ impl Groups {
         // `bincount` would wait for the device, to see the largest number.
         let experts = Tensor::arange(num_experts, (Kind::Int64, choices.device()));
         let ends = experts.searchsorted::<&Tensor>(&expert, true, true, "right", None); // i32 [E]
-        Self { token, order, inverse, extent: Extent::Device { ends, expert } }
+        Self { token, order, inverse, extent: GroupOffsets::Device { ends, expert } }
     }
 
     /// A counting sort.
@@ -99,13 +99,13 @@ impl Groups {
             .collect();
         let token: Vec<i64> = order.iter().map(|choice| choice / active).collect();
         let [token, order, inverse] = [token, order, inverse].map(|ids| Tensor::from_slice(&ids));
-        Self { token, order, inverse, extent: Extent::Host(groups) }
+        Self { token, order, inverse, extent: GroupOffsets::Host(groups) }
     }
 
     /// `x [R, in]` times each row's own expert of `weight [E, in, out]`, plus its bias `[E, out]`.
     fn product(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         match &self.extent {
-            Extent::Device { ends, expert } if groupable(x, weight) => {
+            GroupOffsets::Device { ends, expert } if groupable(x, weight) => {
                 let y = x.internal_grouped_mm(weight, Some(ends), None, None);
                 match bias {
                     Some(bias) => y + bias.to_kind(x.kind()).index_select(0, expert),
@@ -122,7 +122,7 @@ impl Groups {
 
     /// Adds `x^T @ grad` of each expert's rows to `grad_weight [E, in, out]`.
     fn accumulate(&self, x: &Tensor, grad: &Tensor, grad_weight: &Tensor) {
-        if let Extent::Device { ends, .. } = &self.extent
+        if let GroupOffsets::Device { ends, .. } = &self.extent
             && groupable(x, grad)
         {
             let mut grad_weight = grad_weight.shallow_clone();
@@ -138,12 +138,12 @@ impl Groups {
     /// Adds the sums of each expert's rows of `grad` to `grad_bias [E, out]`.
     fn accumulate_sums(&self, grad: &Tensor, grad_bias: &mut Tensor) {
         match &self.extent {
-            Extent::Device { expert, .. } => {
+            GroupOffsets::Device { expert, .. } => {
                 // A product with the one-hot choice sums each expert's rows in a fixed order.
                 let one_hot = expert.one_hot(grad_bias.size()[0]).to_kind(grad.kind());
                 let _ = grad_bias.g_add_(&one_hot.transpose(0, 1).matmul(grad));
             }
-            Extent::Host(groups) => {
+            GroupOffsets::Host(groups) => {
                 for group in groups {
                     let grads = grad.narrow(0, group.start, group.len);
                     let _ = grad_bias.get(group.index).g_add_(&sum_rows(&grads, grad_bias.kind()));
@@ -154,8 +154,8 @@ impl Groups {
 
     fn groups(&self) -> Vec<Group> {
         match &self.extent {
-            Extent::Host(groups) => groups.clone(),
-            Extent::Device { ends, .. } => {
+            GroupOffsets::Host(groups) => groups.clone(),
+            GroupOffsets::Device { ends, .. } => {
                 let host = ends.to_device(tch::Device::Cpu).to_kind(Kind::Int64);
                 let ends = oss_torch::to_vec::<i64>(&host);
                 let starts = std::iter::once(0).chain(ends.iter().copied());
@@ -194,7 +194,7 @@ pub fn forward(
     let gate_up = groups.product(&rows, &weights.gate_up, Some(&weights.gate_up_bias)); // [R, 2F]
     let hidden = swiglu(&gate_up, limit)?; // [R, F]
     let output = groups.product(&hidden, &weights.down, Some(&weights.down_bias)); // [R, D]
-    let y = if oss_kernels::take(x) {
+    let y = if oss_kernels::supports(x) {
         oss_kernels::combine(Some(base), &output, &groups.inverse, Some(&routing.weights), active)
     } else {
         let share = routing.weights.to_kind(x.kind()).unsqueeze(1); // [N, 1, A]
@@ -230,7 +230,7 @@ pub fn backward(
     groups.accumulate(&rows, &grad_gate_up, &grads.gate_up);
     groups.accumulate_sums(&grad_gate_up, &mut grads.gate_up_bias);
     let grad_rows = groups.product(&grad_gate_up, &weights.gate_up.transpose(1, 2), None); // [R, D]
-    let grad_x = if oss_kernels::take(x) {
+    let grad_x = if oss_kernels::supports(x) {
         oss_kernels::combine(None, &grad_rows, &groups.inverse, None, active)
     } else {
         groups.by_token(&grad_rows, active).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)
@@ -249,7 +249,7 @@ fn bias_backward(grad: &Tensor, bias: &Tensor, routing: &Routing, grad_bias: &mu
 
 /// `(up + 1) * gate * sigmoid(ALPHA * gate)` with `gate` clamped above and `up` on both sides.
 fn swiglu(gate_up: &Tensor, limit: f64) -> Result<Tensor> {
-    if oss_kernels::take(gate_up) {
+    if oss_kernels::supports(gate_up) {
         return Ok(oss_kernels::swiglu(gate_up, limit));
     }
     let (gate, up) = halves(gate_up)?;
@@ -260,7 +260,7 @@ fn swiglu(gate_up: &Tensor, limit: f64) -> Result<Tensor> {
 
 /// As [`oss_kernels::swiglu_backward`].
 fn swiglu_backward(grad: &Tensor, gate_up: &Tensor, share: &Tensor, limit: f64) -> Result<SwigluBackward> {
-    if oss_kernels::take(gate_up) {
+    if oss_kernels::supports(gate_up) {
         return Ok(oss_kernels::swiglu_backward(grad, gate_up, share, limit));
     }
     let (raw_gate, raw_up) = halves(gate_up)?;
@@ -304,7 +304,7 @@ mod tests {
         {
             assert_eq!(seen, wanted);
         }
-        let Extent::Device { ends, .. } = device.extent else { unreachable!("sorted for a device") };
+        let GroupOffsets::Device { ends, .. } = device.extent else { unreachable!("sorted for a device") };
         assert_eq!((ends.kind(), Vec::try_from(ends).unwrap()), (Kind::Int, vec![0i32, 2, 3, 6, 8, 8, 8]));
     }
 }

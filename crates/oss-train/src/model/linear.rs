@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::int8::{int8_product_into, is_int8};
 use super::wide_kind;
-use oss_torch::{Gemm, Group, Onto, gemm, gemm_each, gemm_grouped, has_gemm};
+use oss_torch::{Accumulate, Gemm, Group, gemm, gemm_each, gemm_grouped, has_gemm};
 
 /// Weights of a linear layer, or their gradients.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ pub fn forward_each<const L: usize>(x: &Tensor, layers: [&Linear; L]) -> [Tensor
     let mut ys =
         layers.map(|layer| Tensor::empty([x.size()[0], layer.weight.size()[0]], (x.kind(), x.device())));
     let products = ys.iter_mut().zip(&columns).zip(layers);
-    let products = products.map(|((into, b), layer)| Gemm { into, a: x, b, onto: Onto::Row(&layer.bias) });
+    let products =
+        products.map(|((into, b), layer)| Gemm { into, a: x, b, onto: Accumulate::Row(&layer.bias) });
     gemm_each(&products.collect::<Vec<_>>());
     ys
 }
@@ -69,7 +70,7 @@ pub fn product_into(into: &mut Tensor, a: &Tensor, b: &Tensor) {
     } else if oss_kernels::few_rows(a, b) {
         oss_kernels::few_rows_product(into, a, b, None);
     } else if has_gemm(a) {
-        gemm(into, a, b, Onto::Zero);
+        gemm(into, a, b, Accumulate::Zero);
     } else if into.kind() == a.kind() {
         let _ = a.mm_out(into, b);
     } else {
@@ -84,7 +85,7 @@ pub fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tenso
     } else if oss_kernels::few_rows(a, b) {
         oss_kernels::few_rows_product(into, a, b, Some(bias));
     } else if has_gemm(a) {
-        gemm(into, a, b, Onto::Row(bias));
+        gemm(into, a, b, Accumulate::Row(bias));
     } else {
         let _ = bias.to_kind(a.kind()).addmm_out(into, a, b);
     }
@@ -116,7 +117,7 @@ pub fn grouped_product_into(
 /// `into += a @ b`, where `into` may be wider than the factors.
 pub fn accumulate_product(into: &mut Tensor, a: &Tensor, b: &Tensor) {
     if has_gemm(a) {
-        gemm(into, a, b, Onto::Itself);
+        gemm(into, a, b, Accumulate::Itself);
     } else if into.kind() == a.kind() {
         let _ = into.addmm_(a, b);
     } else {

@@ -24,7 +24,7 @@ mod sdpa;
 mod weights;
 
 pub use block::{Activations, Block, Saved, Weights as BlockWeights, feed_forward};
-pub use chain::{Chain, Sequences, casts_what_it_reads, embed, project_queries};
+pub use chain::{Chain, Sequences, casts_on_read, embed, project_queries};
 pub use cross_entropy::{LossScratch, logits_chunk_bytes};
 pub use head::{Gradients as HeadGradients, Weights as HeadWeights, logits, loss_and_gradient, losses};
 pub use init::{Initial, fill_normal};
@@ -35,7 +35,7 @@ pub use parameters::{
 };
 pub use precision::{matmul_kind, storage_kind};
 pub use rope::{Rotation, inverse_frequencies};
-pub use router::{Load, Routing};
+pub use router::{ExpertLoad, Routing};
 pub use weights::{WeightSource, Weights, check_range};
 
 use linear::Linear;

@@ -16,7 +16,7 @@ pub struct Saved {
 
 /// `x [N, D]` in the compute kind to the normalised rows in the same kind.
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Saved) {
-    if oss_kernels::take(x) {
+    if oss_kernels::supports(x) {
         let (_, y, inverse_rms) = oss_kernels::rms_norm(x, None, weight, eps);
         return (y, Saved { eps, inverse_rms });
     }
@@ -27,13 +27,13 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Saved) {
 }
 
 /// The normalised rows of `x` once more, as [`forward`] made them.
-pub fn again(x: &Tensor, weight: &Tensor, saved: &Saved) -> Tensor {
+pub fn recompute(x: &Tensor, weight: &Tensor, saved: &Saved) -> Tensor {
     forward(x, weight, saved.eps).0
 }
 
 /// The sum of `x` and `added`, as well as its normalised rows.
 pub fn add_forward(x: &Tensor, added: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Tensor, Saved) {
-    if oss_kernels::take(x) {
+    if oss_kernels::supports(x) {
         let (sum, y, inverse_rms) = oss_kernels::rms_norm(x, Some(added), weight, eps);
         return (sum, y, Saved { eps, inverse_rms });
     }
@@ -52,7 +52,7 @@ pub fn backward(
     saved: &Saved,
     grad_weight: &mut Tensor,
 ) -> Tensor {
-    if oss_kernels::take(x) {
+    if oss_kernels::supports(x) {
         return oss_kernels::rms_norm_backward(grad, beside, x, weight, &saved.inverse_rms, grad_weight);
     }
     let normalised = wide(x) * &saved.inverse_rms; // [N, D]

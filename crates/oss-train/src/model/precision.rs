@@ -2,7 +2,7 @@
 
 use tch::Kind;
 
-use oss_config::{Precision, StoredWeights};
+use oss_config::{ParamDtype, Precision};
 
 /// The kind of the matrix products in a precision.
 pub fn matmul_kind(precision: Precision) -> Kind {
@@ -14,9 +14,9 @@ pub fn matmul_kind(precision: Precision) -> Kind {
 }
 
 /// The kind in which the matrices are kept between steps.
-pub fn storage_kind(weights: StoredWeights) -> Kind {
+pub fn storage_kind(weights: ParamDtype) -> Kind {
     match weights {
-        StoredWeights::F32 => Kind::Float,
-        StoredWeights::Bf16 => Kind::BFloat16,
+        ParamDtype::F32 => Kind::Float,
+        ParamDtype::Bf16 => Kind::BFloat16,
     }
 }

@@ -21,7 +21,7 @@ pub struct Routing {
 /// recomputation cannot route differently.
 pub fn forward(x: &Tensor, layer: &Linear, active: i64, chosen: Option<&Tensor>) -> Routing {
     let logits = linear::forward(&wide(x), layer); // [N, E]
-    if oss_kernels::take(&logits) {
+    if oss_kernels::supports(&logits) {
         let (experts, weights, probabilities) = oss_kernels::route(&logits, active, chosen);
         return Routing { experts, weights, probabilities };
     }
@@ -63,7 +63,7 @@ fn softmax_backward(grad: &Tensor, output: &Tensor) -> Tensor {
 /// The balancing loss of a layer is `E * sum_e f_e * P_e` (arXiv:2101.03961, eq. 4, with A choices a token): f is the
 /// share of tokens that chose expert e, P the mean probability. It is A when both are uniform; only P has a gradient.
 #[derive(Debug)]
-pub struct Load {
+pub struct ExpertLoad {
     /// Choices of each expert, f32 `[E]` (exact up to 2^24 a layer and batch).
     pub counts: Tensor,
     /// Sum of each expert's probability over the tokens, f32 `[E]`.
@@ -72,7 +72,7 @@ pub struct Load {
     pub tokens: i64,
 }
 
-impl Load {
+impl ExpertLoad {
     /// Nothing counted yet.
     pub fn empty(num_experts: i64, like: &Tensor) -> Self {
         let zeros = || Tensor::zeros([num_experts], (wide_kind(like.kind()), like.device()));
@@ -118,7 +118,7 @@ mod tests {
             weights: Tensor::full([3, 2], 0.5, (Kind::Float, tch::Device::Cpu)),
             probabilities: Tensor::full([3, 4], 0.25, (Kind::Float, tch::Device::Cpu)),
         };
-        let mut load = Load::empty(4, &Tensor::from(0f32));
+        let mut load = ExpertLoad::empty(4, &Tensor::from(0f32));
         load.add(&routing([0, 2, 2, 0, 2, 1]));
         load.add(&routing([1, 2, 2, 0, 1, 0]));
         assert_eq!(load.tokens, 6);
@@ -128,17 +128,17 @@ mod tests {
 
     #[test]
     fn the_mean_balance_loss_of_even_layers_is_the_number_of_choices() {
-        let even = || Load {
+        let even = || ExpertLoad {
             counts: Tensor::full([4], 3.0, (Kind::Float, tch::Device::Cpu)),
             probability: Tensor::full([4], 1.5, (Kind::Float, tch::Device::Cpu)),
             tokens: 6,
         };
-        let one_sided = Load {
+        let one_sided = ExpertLoad {
             counts: Tensor::from_slice(&[6f32, 6.0, 0.0, 0.0]),
             probability: Tensor::from_slice(&[3f32, 3.0, 0.0, 0.0]),
             tokens: 6,
         };
-        assert_eq!(Load::mean_balance_loss(&[even(), even()]), 2.0);
-        assert_eq!(Load::mean_balance_loss(&[even(), one_sided]), 3.0);
+        assert_eq!(ExpertLoad::mean_balance_loss(&[even(), even()]), 2.0);
+        assert_eq!(ExpertLoad::mean_balance_loss(&[even(), one_sided]), 3.0);
     }
 }

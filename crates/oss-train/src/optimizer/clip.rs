@@ -12,7 +12,7 @@ const ROUNDING: f64 = 1e-6;
 
 /// The sum of the squares of a flat gradient, f64 `[]`, where the gradient is.
 pub fn sum_of_squares(gradient: &Tensor) -> Tensor {
-    if oss_kernels::take(gradient) {
+    if oss_kernels::supports(gradient) {
         return Tensor::from(oss_kernels::sum_of_squares(gradient));
     }
     let len = gradient.size()[0];

@@ -32,10 +32,10 @@ impl LossScale {
             return false;
         }
         if overflow {
-            let halved = self.scale > Self::LEAST;
+            let horizontal_sum = self.scale > Self::LEAST;
             self.scale = (self.scale / 2.0).max(Self::LEAST);
             self.good_steps = 0;
-            return halved;
+            return horizontal_sum;
         }
         self.good_steps += 1;
         if self.good_steps == Self::GROW_AFTER_STEPS {

@@ -7,7 +7,7 @@ use super::blockwise::{BLOCK, Codes, Coding};
 use super::rules::StoredSlice;
 use super::stochastic::{Noise, round_to_bf16};
 use crate::checkpoint::OPTIMIZER_PREFIX;
-use oss_config::StatePrecision;
+use oss_config::StateDtype;
 use oss_torch::{Slices, copy_async};
 
 /// One moment that an optimizer keeps.
@@ -61,22 +61,22 @@ impl StateTensor<'_> {
 }
 
 /// Bytes of one moment of `elements` elements.
-pub fn moment_bytes(precision: StatePrecision, elements: u64) -> u64 {
+pub fn moment_bytes(precision: StateDtype, elements: u64) -> u64 {
     match precision {
-        StatePrecision::F32 => 4 * elements,
-        StatePrecision::Bf16 => 2 * elements,
+        StateDtype::F32 => 4 * elements,
+        StateDtype::Bf16 => 2 * elements,
         // A code for each element and a scale, f32, for each block.
-        StatePrecision::EightBit => elements + 4 * elements.div_ceil(BLOCK.unsigned_abs()),
+        StateDtype::EightBit => elements + 4 * elements.div_ceil(BLOCK.unsigned_abs()),
     }
 }
 
 impl Numbers {
-    fn zeros(coding: Coding, precision: StatePrecision, len: i64, device: Device) -> Self {
+    fn zeros(coding: Coding, precision: StateDtype, len: i64, device: Device) -> Self {
         let floats = |kind| Self::Floats(Tensor::zeros([len], (kind, device)));
         match precision {
-            StatePrecision::F32 => floats(Kind::Float),
-            StatePrecision::Bf16 => floats(Kind::BFloat16),
-            StatePrecision::EightBit => Self::Codes(Codes::zeros(coding, len, device)),
+            StateDtype::F32 => floats(Kind::Float),
+            StateDtype::Bf16 => floats(Kind::BFloat16),
+            StateDtype::EightBit => Self::Codes(Codes::zeros(coding, len, device)),
         }
     }
 
@@ -142,7 +142,7 @@ impl Moment {
 
 impl Moments {
     /// Zeros for `len` elements; in 8 bits these are whole blocks.
-    pub fn zeros(specs: &[MomentSpec], precision: StatePrecision, len: i64, device: Device) -> Self {
+    pub fn zeros(specs: &[MomentSpec], precision: StateDtype, len: i64, device: Device) -> Self {
         let moment = |(spec, noise): (&MomentSpec, Noise)| Moment {
             name: spec.name,
             noise,

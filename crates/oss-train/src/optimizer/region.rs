@@ -104,7 +104,7 @@ impl Region {
     /// The moments on the weights' device: themselves, or copies of what lives on the host.
     pub(super) fn moments_there(&self) -> Moments {
         let device = self.weights.device();
-        self.moments.map(|tensor| oss_torch::send(tensor, device))
+        self.moments.map(|tensor| oss_torch::to_device(tensor, device))
     }
 
     /// Keeps `moments`, which visited the weights' device where they live elsewhere.

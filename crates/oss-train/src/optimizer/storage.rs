@@ -6,7 +6,7 @@ use super::moments::moment_bytes;
 use super::rules::update_rule;
 use super::update_rule::{ParamGroup, UpdateRule};
 use crate::model::{matmul_kind, storage_kind};
-use oss_config::{Experiment, OptimizerKind, StatePrecision, StoredWeights, Update};
+use oss_config::{Experiment, OptimizerKind, ParamDtype, StateDtype, Update};
 
 /// In which numbers, and where, training keeps a model.
 #[derive(Clone, Copy, Debug)]
@@ -14,11 +14,11 @@ pub struct StorageConfig {
     /// Kind of the matrix products.
     pub kind: Kind,
     /// Numbers in which matrices are kept.
-    pub weights: StoredWeights,
+    pub weights: ParamDtype,
     /// The optimizer.
     pub optimizer: OptimizerKind,
     /// Numbers in which the matrices' moments are kept.
-    pub state: StatePrecision,
+    pub state: StateDtype,
     /// When weights are updated.
     pub update: Update,
     /// Whether the moments stay in host memory.
@@ -28,7 +28,7 @@ pub struct StorageConfig {
 impl StorageConfig {
     /// Everything f32 and updated by AdamW, with matrix products in `kind`.
     pub fn f32(kind: Kind) -> Self {
-        let (weights, state) = (StoredWeights::F32, StatePrecision::F32);
+        let (weights, state) = (ParamDtype::F32, StateDtype::F32);
         let (optimizer, update) = (OptimizerKind::Adamw, Update::Step);
         Self { kind, weights, optimizer, state, update, offload_moments: false }
     }
@@ -38,11 +38,11 @@ impl StorageConfig {
         let Experiment { optimizer, train, sharding, .. } = experiment;
         Self {
             kind: matmul_kind(train.precision),
-            weights: train.weights,
+            weights: train.param_dtype,
             optimizer: optimizer.kind,
-            state: optimizer.state,
+            state: optimizer.state_dtype,
             update: optimizer.update,
-            offload_moments: sharding.offload_optimizer,
+            offload_moments: sharding.optimizer_cpu_offload,
         }
     }
 
@@ -57,13 +57,13 @@ impl StorageConfig {
     }
 
     /// Numbers in which the moments of `group` are kept.
-    pub fn state_precision(&self, group: ParamGroup) -> StatePrecision {
-        if group.is_matrices() { self.state } else { StatePrecision::F32 }
+    pub fn state_precision(&self, group: ParamGroup) -> StateDtype {
+        if group.is_matrices() { self.state } else { StateDtype::F32 }
     }
 
     /// Whether weights and moments of `group` are kept in f32.
     pub fn is_wide(&self, group: ParamGroup) -> bool {
-        self.weights_kind(group) == Kind::Float && self.state_precision(group) == StatePrecision::F32
+        self.weights_kind(group) == Kind::Float && self.state_precision(group) == StateDtype::F32
     }
 
     /// Bytes of the moments of `elements` weights of `group`.

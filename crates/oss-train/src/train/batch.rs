@@ -7,7 +7,7 @@ use super::forward_backward::MicroBatch;
 use crate::model::Sequences;
 use oss_config::Train;
 use oss_data::Batches;
-use oss_torch::{page_locked, send};
+use oss_torch::{pin_memory, to_device};
 
 /// The tokens of one step, or a rank's share of them: together a pure function of (seed, step), whatever the micro-batch
 /// and the number of ranks.
@@ -62,8 +62,8 @@ impl GlobalBatch {
                 let targets: Vec<&[i64]> = rows.iter().map(|row| &row[1..]).collect();
                 let Sequences { tokens, documents } = Sequences::new(&inputs, end_of_text, Device::Cpu);
                 Ok(MicroBatch {
-                    inputs: Sequences { tokens: page_locked(&tokens, device)?, documents },
-                    targets: page_locked(&Tensor::from_slice(&targets.concat()), device)?,
+                    inputs: Sequences { tokens: pin_memory(&tokens, device)?, documents },
+                    targets: pin_memory(&Tensor::from_slice(&targets.concat()), device)?,
                 })
             })
             .collect::<Result<_>>()?;
@@ -84,8 +84,8 @@ impl StagedBatch {
     pub fn micro_batches(&self) -> Vec<MicroBatch> {
         let sent =
             |MicroBatch { inputs: Sequences { tokens, documents }, targets }: &MicroBatch| MicroBatch {
-                inputs: Sequences { tokens: send(tokens, self.device), documents: documents.clone() },
-                targets: send(targets, self.device),
+                inputs: Sequences { tokens: to_device(tokens, self.device), documents: documents.clone() },
+                targets: to_device(targets, self.device),
             };
         self.micro_batches.iter().map(sent).collect()
     }

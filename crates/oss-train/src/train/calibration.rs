@@ -8,7 +8,7 @@ use tch::Device;
 use super::dry_run::random_batch;
 use super::{Flags, Trainer, configure_torch, device};
 use crate::distributed::Mesh;
-use crate::libtorch_error::guard;
+use crate::libtorch_error::catch_torch_panic;
 use crate::model::Initial;
 use oss_config::{Experiment, NonFinite};
 use oss_runs::interrupt;
@@ -33,8 +33,8 @@ pub fn calibrate(experiment: &Experiment, budget: Duration) -> Result<f64> {
     // The others, which are not played, would have their share of the cores.
     let ranks_here = if device == Device::Cpu { experiment.sharding.ranks as usize } else { 1 };
     configure_torch(&experiment.train, experiment.run.deterministic, ranks_here)?;
-    let mesh = Mesh::pretended(&experiment.sharding, 0, device)?;
-    guard(|| {
+    let mesh = Mesh::simulated(&experiment.sharding, 0, device)?;
+    catch_torch_panic(|| {
         let mut source = Initial::new(&experiment.model, experiment.run.seed);
         let mut trainer = Trainer::new(experiment, &mut source, true, &mesh)?;
         let mut speeds = Vec::new();

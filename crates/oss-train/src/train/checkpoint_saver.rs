@@ -52,7 +52,7 @@ impl<'a> CheckpointSaver<'a> {
         self.complete()?;
         let (writer, folder) = self.begin(step, entries)?;
         let start = || Background::start(&folder, self.mesh.shard, self.mesh.shards, entries);
-        let file = self.world.agree(self.writes().then(start).transpose().map_err(Into::into))?;
+        let file = self.world.all_ok(self.writes().then(start).transpose().map_err(Into::into))?;
         self.begun = Some(Begun { writer, state, file });
         Ok(())
     }
@@ -85,8 +85,8 @@ impl<'a> CheckpointSaver<'a> {
     fn begin(&self, step: u64, entries: &[Entry]) -> Result<(Option<Writer>, PathBuf)> {
         let needed = self.world.gather(&bytes_needed(entries)?)?;
         let writer = needed.map(|needed| Writer::begin(self.dir, step, needed.iter().sum())).transpose();
-        let writer = self.world.agree(writer.map_err(Into::into))?;
-        let folder = self.world.share(writer.as_ref().map(|writer| writer.folder().to_owned()))?;
+        let writer = self.world.all_ok(writer.map_err(Into::into))?;
+        let folder = self.world.broadcast(writer.as_ref().map(|writer| writer.folder().to_owned()))?;
         Ok((writer, folder))
     }
 
@@ -101,6 +101,6 @@ impl<'a> CheckpointSaver<'a> {
             let reports = reports.into_iter().flatten().collect();
             writer.commit(reports, state).map(drop).map_err(anyhow::Error::from)
         });
-        self.world.agree(committed.unwrap_or(Ok(())))
+        self.world.all_ok(committed.unwrap_or(Ok(())))
     }
 }

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Flags, GlobalBatch, Trainer, configure_torch, device};
 use crate::checkpoint::{Writer, bytes_needed, write_rank};
 use crate::distributed::Mesh;
-use crate::libtorch_error::guard;
+use crate::libtorch_error::catch_torch_panic;
 use crate::model::{Initial, vocab_size};
 use oss_config::error::UserError;
 use oss_config::{Experiment, NonFinite};
@@ -60,8 +60,8 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
     let experiment = &experiment;
     configure_torch(&experiment.train, experiment.run.deterministic, 1)?;
     let device = device(&experiment.train, 0)?;
-    let mesh = Mesh::pretended(&experiment.sharding, rank as usize, device)?;
-    guard(|| {
+    let mesh = Mesh::simulated(&experiment.sharding, rank as usize, device)?;
+    catch_torch_panic(|| {
         let memory = Memory::of(device);
         let start = Instant::now();
         let mut source = Initial::new(&experiment.model, experiment.run.seed);

@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 use super::sharded_model::ShardedModel;
 use crate::distributed::Mesh;
 use crate::model::{
-    self, Block, BlockWeights, EMBEDDING_UNIT, HeadGradients, HeadWeights, Load, Parameter, Rotation,
+    self, Block, BlockWeights, EMBEDDING_UNIT, ExpertLoad, HeadGradients, HeadWeights, Parameter, Rotation,
     Sequences, block_unit, embed, head_unit,
 };
 use oss_config::Model;
@@ -46,7 +46,7 @@ pub struct PassResult {
     /// the sum over the ranks.
     pub loss: Tensor,
     /// Each layer's load, over all ranks.
-    pub loads: Vec<Load>,
+    pub loads: Vec<ExpertLoad>,
     /// Tokens predicted, over all ranks.
     pub tokens: i64,
     /// The sum of the squares of this rank's slices of the gradients, f64 `[]`, where these are used up already.
@@ -92,7 +92,7 @@ pub fn forward_backward(
     for layer in 0..layers {
         let weights = BlockWeights::new(&sharded.weights(first + layer)?);
         sharded.prefetch(first + layer + 1)?;
-        let mut load = Load::empty(model.num_local_experts, &weights.sinks().detach());
+        let mut load = ExpertLoad::empty(model.num_local_experts, &weights.sinks().detach());
         let mut layer_kept = Vec::with_capacity(batch.len());
         for (index, (x, micro)) in rows.iter_mut().zip(batch).enumerate() {
             tracing::trace!(unit = first + layer, micro_batch = index, "forward");
@@ -163,7 +163,7 @@ pub fn forward_backward(
 }
 
 /// Makes each layer's load that of the batches of all ranks.
-fn sum_loads(mesh: &Mesh, loads: &mut [Load]) -> Result<()> {
+fn sum_loads(mesh: &Mesh, loads: &mut [ExpertLoad]) -> Result<()> {
     if mesh.everyone.is_alone() {
         return Ok(());
     }

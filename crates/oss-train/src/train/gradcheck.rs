@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{MicroBatch, PassOptions, ShardedModel, UnitShard, forward_backward};
 use crate::distributed::Mesh;
-use crate::model::{Load, Parameter, Sequences, WeightSource, parameters};
+use crate::model::{ExpertLoad, Parameter, Sequences, WeightSource, parameters};
 use crate::optimizer::StorageConfig;
 use oss_config::{LayerType, Model, Preset};
 
@@ -179,7 +179,7 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
     let result = forward_backward(&model, &mut sharded, &batch, options).unwrap();
     let [seen, expected] = [&result.loss, &loss].map(|loss| loss.double_value(&[]));
     assert!((seen - expected).abs() < tolerance, "loss {seen} against {expected}");
-    assert!((Load::mean_balance_loss(&result.loads) - balance.double_value(&[])).abs() < tolerance);
+    assert!((ExpertLoad::mean_balance_loss(&result.loads) - balance.double_value(&[])).abs() < tolerance);
     let seen: Vec<_> = sharded.views(UnitShard::gradients).collect();
     assert_eq!(seen.len(), specs.len());
     for ((spec, seen), wanted) in seen.into_iter().zip(wanted) {

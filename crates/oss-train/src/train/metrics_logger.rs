@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::train_step::StepReport;
 use crate::evaluation::Evaluation;
 use crate::generation::SampledText;
-use crate::model::Load;
+use crate::model::ExpertLoad;
 use oss_config::Experiment;
 use oss_config::error::Hint;
 use oss_runs::monitor::{self, HParam, Recorder, Unit, resident_peak_bytes, tag};
@@ -77,7 +77,7 @@ impl MetricsLogger {
             ("loss", json!(report.loss)),
             ("lr", json!(report.lr)),
             ("grad_norm", json!(report.grad_norm)),
-            ("balance_loss", json!(Load::mean_balance_loss(&report.loads))),
+            ("balance_loss", json!(ExpertLoad::mean_balance_loss(&report.loads))),
             ("dead_experts", json!(dead.iter().sum::<u64>())),
             ("dead_experts_layers", json!(dead)),
             ("max_load", json!(fullest.iter().copied().fold(0.0, f64::max))),
@@ -186,7 +186,7 @@ struct LayerLoad {
 }
 
 impl LayerLoad {
-    fn of(load: &Load) -> Result<Self> {
+    fn of(load: &ExpertLoad) -> Result<Self> {
         let counts = Vec::<f64>::try_from(load.counts.to_kind(Kind::Double))?;
         let mean = counts.iter().sum::<f64>() / counts.len() as f64;
         Ok(Self {

@@ -6,7 +6,7 @@ use std::thread::{Builder, Scope};
 
 use anyhow::{Context, Result};
 
-use crate::libtorch_error::guard;
+use crate::libtorch_error::catch_torch_panic;
 use oss_config::error::Hint;
 
 /// Steps that the thread is ahead.
@@ -35,7 +35,7 @@ impl<T: Send> Prefetcher<T> {
         let (sender, ready) = sync_channel(DEPTH);
         let run = move || {
             for step in steps {
-                let made = guard(|| make(step));
+                let made = catch_torch_panic(|| make(step));
                 let is_last = made.is_err();
                 // Nobody takes it where training was stopped or failed.
                 if sender.send(made).is_err() || is_last {

@@ -21,7 +21,7 @@ pub fn checkpoint_to_resume(
     dir: &Path,
     experiment: &Experiment,
 ) -> Result<Option<Checkpoint>> {
-    let candidates = world.share(world.is_leader().then(|| checkpoint::candidates(dir)))?;
+    let candidates = world.broadcast(world.is_leader().then(|| checkpoint::candidates(dir)))?;
     let Some(newest) = newest_whole(world, dir, &candidates)? else { return Ok(None) };
     if can_reach_target(&newest, experiment)? {
         return Ok(Some(newest));
@@ -31,7 +31,7 @@ pub fn checkpoint_to_resume(
             .is_ok_and(|checkpoint| can_reach_target(&checkpoint, experiment).unwrap_or(false))
     };
     let mine = || candidates.iter().filter(|path| suitable(path)).cloned().collect::<Vec<_>>();
-    let earlier = world.share(world.is_leader().then(mine))?;
+    let earlier = world.broadcast(world.is_leader().then(mine))?;
     newest_whole(world, dir, &earlier)
 }
 

@@ -7,9 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::unit_shard::UnitShard;
 use crate::distributed::{Gatherer, Layout, Mesh, Reducer};
-use crate::model::{
-    LossScratch, Parameter, ParameterSpec, WeightSource, Weights, casts_what_it_reads, num_units,
-};
+use crate::model::{LossScratch, Parameter, ParameterSpec, WeightSource, Weights, casts_on_read, num_units};
 use crate::optimizer::{Step, StorageConfig, sum_of_squares};
 use oss_config::{Model, Update};
 
@@ -57,7 +55,7 @@ impl<'a> ShardedModel<'a> {
             .zip(gradients)
             .enumerate()
             .map(|(index, (layout, gradient))| {
-                let casts = casts_what_it_reads(model, index, storage.kind, mesh.device());
+                let casts = casts_on_read(model, index, storage.kind, mesh.device());
                 UnitShard::new(layout.clone(), mesh.shard, source, storage, gradient, casts)
             })
             .collect::<Result<_>>()?;
@@ -100,7 +98,7 @@ impl<'a> ShardedModel<'a> {
     /// # Errors
     /// Another rank is gone.
     pub fn prefetch(&self, index: usize) -> Result<()> {
-        self.gatherer.borrow_mut().expect(self.mesh, index, || self.units[index].local())
+        self.gatherer.borrow_mut().prefetch(self.mesh, index, || self.units[index].local())
     }
 
     /// The tensors that a unit's passes take in training, in the order of its parameters. They stay valid until the unit

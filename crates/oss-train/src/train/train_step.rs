@@ -10,7 +10,7 @@ use super::sharded_model::ShardedModel;
 use super::unit_shard::UnitShard;
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::distributed::Mesh;
-use crate::model::{Load, WeightSource, matmul_kind};
+use crate::model::{ExpertLoad, WeightSource, matmul_kind};
 use crate::optimizer::schedule::lr_multiplier;
 use crate::optimizer::{LossScale, Step, StorageConfig, sum_of_squares};
 use oss_config::error::UserError;
@@ -23,7 +23,7 @@ pub struct StepReport {
     /// Mean loss, nats a token, over all ranks.
     pub loss: f64,
     /// Each layer's load, over all ranks, in host memory.
-    pub loads: Vec<Load>,
+    pub loads: Vec<ExpertLoad>,
     /// Tokens predicted, over all ranks.
     pub tokens: i64,
     /// Learning rate.
@@ -71,7 +71,7 @@ impl<'a> Trainer<'a> {
             due: Due::default(),
             target_steps: experiment.train.steps,
         };
-        let balance_loss = experiment.train.balance_loss(from_scratch);
+        let balance_loss = experiment.train.router_aux_loss_coef(from_scratch);
         Ok(Self { experiment, model: sharded, progress, balance_loss })
     }
 
@@ -127,7 +127,7 @@ impl<'a> Trainer<'a> {
         let loss_scale = self.progress.loss_scale.scale;
         let options = PassOptions {
             kind: self.kind(),
-            recompute: train.recompute,
+            recompute: train.activation_checkpointing,
             balance_loss: self.balance_loss,
             loss_scale,
         };
@@ -178,7 +178,7 @@ impl<'a> Trainer<'a> {
 
     /// What the host looks at in a step, in one copy from the device: the sums over the ranks of loss, squares of the
     /// gradients, and both flags; and the loads.
-    fn sum_and_fetch(&self, pass: &PassResult, flags: Flags) -> Result<([f64; 4], Vec<Load>)> {
+    fn sum_and_fetch(&self, pass: &PassResult, flags: Flags) -> Result<([f64; 4], Vec<ExpertLoad>)> {
         let mesh = self.model.mesh();
         let number = |number: f64| Tensor::full([], number, (Kind::Double, mesh.device()));
         let [stop, writing] = [flags.stop, flags.writing].map(|flag| number(f64::from(u8::from(flag))));
@@ -189,7 +189,7 @@ impl<'a> Trainer<'a> {
         let of_loads = pass.loads.iter().flat_map(|load| [&load.counts, &load.probability]);
         let fetched = fetch(&std::iter::once(&sums).chain(of_loads).collect::<Vec<_>>());
         let of_loads = fetched[1..].chunks_exact(2).zip(&pass.loads);
-        let loads = of_loads.map(|(tensors, load)| Load {
+        let loads = of_loads.map(|(tensors, load)| ExpertLoad {
             counts: tensors[0].shallow_clone(),
             probability: tensors[1].shallow_clone(),
             tokens: load.tokens,
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
     use crate::model::Initial;
     use crate::train::GlobalBatch;
-    use oss_config::{Model, Precision, Preset, StatePrecision, StoredWeights};
+    use oss_config::{Model, ParamDtype, Precision, Preset, StateDtype};
     use tch::Device;
 
     fn tiny() -> Experiment {
@@ -269,12 +269,12 @@ mod tests {
     #[test]
     fn a_loss_that_is_not_finite_changes_nothing_but_the_number_of_steps() {
         for update in [Update::Step, Update::InBackward] {
-            for state in [StatePrecision::F32, StatePrecision::EightBit] {
+            for state in [StateDtype::F32, StateDtype::EightBit] {
                 let mut experiment = tiny();
-                (experiment.optimizer.update, experiment.optimizer.state) = (update, state);
-                if state == StatePrecision::EightBit {
+                (experiment.optimizer.update, experiment.optimizer.state_dtype) = (update, state);
+                if state == StateDtype::EightBit {
                     let train = &mut experiment.train;
-                    (train.precision, train.weights) = (Precision::Bf16, StoredWeights::Bf16);
+                    (train.precision, train.param_dtype) = (Precision::Bf16, ParamDtype::Bf16);
                 }
                 let (report, progress) = check_skipped(&experiment, corrupt_a_weight);
                 assert!(!report.loss.is_finite() && !report.grad_norm.is_finite(), "{report:?}");

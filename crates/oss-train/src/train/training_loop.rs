@@ -18,7 +18,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::distributed::{Mesh, World};
 use crate::evaluation::{self, evaluate};
 use crate::generation;
-use crate::libtorch_error::guard;
+use crate::libtorch_error::catch_torch_panic;
 use crate::model::{Chain, WeightSource};
 use crate::optimizer::schedule;
 use oss_config::error::Hint;
@@ -79,7 +79,7 @@ pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outc
     let checkpoints = inputs.run_dir.checkpoints();
     configure_torch(&experiment.train, experiment.run.deterministic, world.local_size())?;
     let device = device(&experiment.train, world.local_rank())?;
-    guard(|| {
+    catch_torch_panic(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
         tracing::debug!(
             "rank {} of {}: slice {} of {}, replica {} of {}, on {device:?}",
@@ -94,7 +94,7 @@ pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outc
             Some(checkpoint) => Trainer::resume(experiment, checkpoint, inputs.from_scratch, &mesh),
             None => Trainer::new(experiment, initial, inputs.from_scratch, &mesh),
         };
-        let trainer = world.agree(trainer)?;
+        let trainer = world.all_ok(trainer)?;
         let logger = || {
             MetricsLogger::open(
                 inputs.run_dir,
@@ -136,7 +136,7 @@ impl<'a> TrainingLoop<'a> {
         let is_over_time = || limit.is_some_and(|limit| started.elapsed() >= limit);
         let target = stop_at_step.map_or(train.steps, |step| step.min(train.steps));
         let is_first = world.is_leader().then(|| checkpoint::list(self.checkpoints).is_empty());
-        if world.share(is_first)? {
+        if world.broadcast(is_first)? {
             // What the run started from, for those who repeat or compare it; and a disk that cannot hold a checkpoint is
             // found now, not after an hour.
             self.save()?;

@@ -1,15 +1,15 @@
-//! Where the hub is, who asks, and where files are kept: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and their kin.
+//! Address, credentials and cache of the Hub: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and related variables.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A secret; it shows as `<hidden>` and reaches nothing but the request's header.
+/// A secret; it is displayed as `<hidden>` and used only in request headers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// A token, without the white space around it; `None` if nothing is left.
+    /// A token without surrounding whitespace; `None` if nothing is left.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(text.into()))
@@ -27,35 +27,35 @@ impl fmt::Debug for Token {
     }
 }
 
-/// How to reach the hub.
+/// How to access the Hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubConfig {
-    /// Address of the hub, without a slash at the end.
+    /// Address of the Hub, without a trailing slash.
     pub endpoint: String,
     /// Sent to the endpoint, and to no other host.
     pub token: Option<Token>,
-    /// Folder of the cache (`HF_HOME/hub`), in the layout that other Hugging Face clients share.
+    /// Cache directory (`HF_HOME/hub`), in the layout shared by Hugging Face clients.
     pub cache: PathBuf,
-    /// Use the cache alone.
+    /// Use only the cache.
     pub offline: bool,
-    /// Attempts after the first, for answers that may be better next time (429, 5xx, broken connections). A download
-    /// that gains ground starts the count anew.
+    /// Number of retries after transient failures (429, 5xx, broken connections). A download that makes progress
+    /// restarts the count.
     pub retries: u32,
-    /// Wait before the first retry; it doubles with each.
+    /// Delay before the first retry; it doubles with each retry.
     pub backoff: Duration,
-    /// Longest silence of the hub.
+    /// Timeout for a response of the Hub.
     pub timeout: Duration,
 }
 
 impl HubConfig {
-    /// What the environment says.
+    /// Reads the configuration from the environment.
     pub fn from_env() -> Self {
         Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
-    /// What the variables that `get` knows say: `HF_ENDPOINT`, `HF_TOKEN` (or a token file: `HF_TOKEN_PATH`, else
-    /// `HF_HOME/token`), `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, and `XDG_CACHE_HOME` and `HOME` for the
-    /// default of `HF_HOME`.
+    /// Reads the configuration from the variables that `get` returns: `HF_ENDPOINT`, `HF_TOKEN` (or a token file:
+    /// `HF_TOKEN_PATH`, else `HF_HOME/token`), `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, and `XDG_CACHE_HOME` and
+    /// `HOME` for the default of `HF_HOME`.
     pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Self {
         let folder = |name: &str| get(name).map(PathBuf::from);
         let home = folder("HF_HOME").unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! One file into the cache: locked, resumed, checked, and only then shown under its name.
+//! Downloads a file into the cache: locked, resumable, and verified before it is visible under its name.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -51,7 +51,7 @@ fn fetch_blob(
     blob: &Path,
     watch: Watch<'_>,
 ) -> Result<()> {
-    // Named as other clients name it, so that either resumes the other's.
+    // Named as by other clients, so that each can resume the other's downloads.
     let partial = blob.with_file_name(format!("{}.incomplete", announced.etag));
     let mut incoming = Incoming::open(&partial, announced).map_err(cache_error(&partial))?;
     let resumed = incoming.done_bytes > 0;
@@ -65,8 +65,11 @@ fn fetch_blob(
         drop(incoming);
         fs::remove_file(&partial).map_err(cache_error(&partial))?;
         if resumed {
-            // The fault may lie in what an earlier attempt left; from the start, it cannot.
-            tracing::warn!("{}: what was there to resume did not fit; downloading anew", subject.label());
+            // The problem may be in what an earlier attempt left; starting over rules that out.
+            tracing::warn!(
+                "{}: the partial download does not match; restarting the download",
+                subject.label()
+            );
             return fetch_blob(client, subject, url, announced, blob, watch);
         }
         return Err(HubError::WrongBytes { what: subject.label(), problem }.into());
@@ -76,7 +79,7 @@ fn fetch_blob(
     Ok(())
 }
 
-/// One request for what is missing, appended as it arrives.
+/// One request for the missing bytes, which are appended as they arrive.
 fn receive(
     client: &Client,
     subject: &Subject<'_>,
@@ -90,7 +93,7 @@ fn receive(
     let response = client.get(url, range.as_deref(), true)?;
     if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
         incoming.restart()?;
-        return Err(passing("the hub cannot resume here".into()));
+        return Err(passing("the Hub cannot resume at this offset".into()));
     }
     let response = client.accept(response, subject)?;
     let goes_on = response.status() == StatusCode::PARTIAL_CONTENT
@@ -98,13 +101,13 @@ fn receive(
             .and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok())
             == Some(from);
     if response.status().is_redirection() {
-        let problem = "redirects without end".into();
+        let problem = "has too many redirects".into();
         return Err(HubError::Answer { what: subject.label(), problem }.into());
     }
     if from > 0 && !goes_on {
         incoming.restart()?;
         if response.status() == StatusCode::PARTIAL_CONTENT {
-            return Err(passing("the hub resumed at another place".into()));
+            return Err(passing("the Hub resumed at a different offset".into()));
         }
     }
     let mut body = response.into_body().into_reader();
@@ -145,7 +148,7 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// Opens what is there, hashing it, or starts a new file.
+    /// Opens and hashes an existing file, or creates a new one.
     fn open(path: &Path, announced: &Metadata) -> io::Result<Self> {
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         let mut hasher = Hasher::of(announced);
@@ -187,24 +190,24 @@ impl Incoming {
 
     fn check(&self, announced: &Metadata) -> Result<(), String> {
         if let Some(bytes) = announced.bytes.filter(|bytes| *bytes != self.done_bytes) {
-            return Err(format!("{} bytes where {bytes} were announced", self.done_bytes));
+            return Err(format!("got {} bytes instead of {bytes}", self.done_bytes));
         }
         match self.hasher.finish(self.done_bytes) {
             Some((kind, found)) if !found.eq_ignore_ascii_case(&announced.etag) => {
-                Err(format!("{kind} {found} where {} was announced", announced.etag))
+                Err(format!("got {kind} {found} instead of {}", announced.etag))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// The digest that an entity tag stands for.
+/// The digest that an entity tag represents.
 enum Hasher {
     /// 64 hexadecimal digits: SHA-256 of the bytes.
     Sha256(sha2::Sha256),
-    /// 40 digits: git's blob id, SHA-1 of a head that holds the size, then the bytes.
+    /// 40 digits: a git blob ID, the SHA-1 of a header with the size, followed by the bytes.
     GitBlob { bytes: Option<u64>, sha1: sha1::Sha1 },
-    /// Some other tag, which tells nothing of the bytes.
+    /// Some other tag, which says nothing about the bytes.
     Unknown,
 }
 
@@ -244,12 +247,12 @@ impl Hasher {
         }
     }
 
-    /// Name and hexadecimal value, where the tag stands for a digest.
+    /// Name and hexadecimal value, if the tag is a digest.
     fn finish(&self, done_bytes: u64) -> Option<(&'static str, String)> {
         match self {
             Self::Sha256(sha) => Some(("SHA-256", hexadecimal(&sha.clone().finalize()))),
             Self::GitBlob { bytes, sha1 } if *bytes == Some(done_bytes) => {
-                Some(("git blob id", hexadecimal(&sha1.clone().finalize())))
+                Some(("git blob ID", hexadecimal(&sha1.clone().finalize())))
             }
             _ => None,
         }
@@ -260,7 +263,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Waits for the lock as long as it takes.
+/// Waits for the lock as long as necessary.
 fn lock_file(path: &Path, watch: Watch<'_>) -> Result<FileLock> {
     make_folder_of(path)?;
     loop {
@@ -271,7 +274,7 @@ fn lock_file(path: &Path, watch: Watch<'_>) -> Result<FileLock> {
     }
 }
 
-/// Makes `pointer` a relative link to `blob`, as the cache's layout has it, so that the cache can be moved.
+/// Makes `pointer` a relative link to `blob`, as the cache layout requires, so that the cache can be moved.
 fn link(blob: &Path, pointer: &Path) -> io::Result<()> {
     let cache = blob.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
     let inside = pointer.parent().and_then(|folder| folder.strip_prefix(cache).ok());
@@ -282,7 +285,7 @@ fn link(blob: &Path, pointer: &Path) -> io::Result<()> {
         }
         None => blob.to_path_buf(),
     };
-    // A link may be left over whose blob was removed.
+    // There may be a dangling link to a blob that was removed.
     if pointer.symlink_metadata().is_ok() {
         fs::remove_file(pointer)?;
     }

@@ -1,22 +1,22 @@
-//! What can go wrong with the hub, each with its remedy.
+//! Errors of the Hub, each with a hint.
 
 use std::io;
 use std::path::PathBuf;
 
 use oss_config::error::UserError;
 
-/// A failure of the hub or of its cache. No message holds the token or an address with a signature.
+/// A failure of the Hub or of its cache. No message contains the token or an address with a signature.
 #[derive(Debug)]
 pub enum HubError {
-    /// The work was ended from outside; the error of `Watch::keep_going`.
+    /// The work was stopped from outside; the error of `Watch::keep_going`.
     Interrupted(anyhow::Error),
-    /// A name that is refused before anything is asked.
+    /// A name that is rejected before any request is made.
     Name {
         /// Kind of name.
         what: &'static str,
         /// The name.
         name: String,
-        /// How to name one.
+        /// How to write a valid name.
         fix: &'static str,
     },
     /// An empty list of files.
@@ -29,90 +29,90 @@ pub enum HubError {
         commit: String,
         /// The pattern.
         pattern: String,
-        /// Some of the files there are.
+        /// Some of the existing files.
         found: String,
     },
-    /// The environment's settings cannot work.
+    /// Invalid settings in the environment.
     Config {
         /// What is wrong with them.
         what: &'static str,
-        /// What to do.
+        /// How to fix them.
         fix: &'static str,
     },
     /// Offline, and not in the cache.
     Offline {
-        /// What was wanted.
+        /// What was requested.
         what: String,
         /// The cache.
         cache: PathBuf,
     },
-    /// 401.
+    /// Status 401.
     Unauthorized {
-        /// What was asked for.
+        /// What was requested.
         what: String,
         /// Depends on whether a token was sent.
         fix: &'static str,
     },
-    /// 403, or a repository behind a licence.
+    /// Status 403, or a gated repository.
     Forbidden {
-        /// What was asked for.
+        /// What was requested.
         what: String,
         /// Page of the repository.
         page: String,
     },
-    /// 404.
+    /// Status 404.
     NotFound {
-        /// What is not there.
+        /// What was not found.
         what: String,
-        /// How to name it right.
+        /// How to correct the name.
         fix: &'static str,
     },
     /// No connection.
     Unreachable {
-        /// Address of the hub.
+        /// Address of the Hub.
         endpoint: String,
-        /// Why.
+        /// The cause.
         reason: String,
-        /// Advice to use the cached copy, where there is one.
+        /// Advice to use the cached copy, if there is one.
         cached: String,
     },
-    /// A status that stayed bad.
+    /// A bad status after all retries.
     Status {
         /// HTTP status.
         status: u16,
-        /// What was asked for.
+        /// What was requested.
         what: String,
-        /// Attempts made.
+        /// Number of attempts.
         tries: u32,
     },
-    /// The connection broke or fell silent, again and again.
+    /// The connection broke or timed out repeatedly.
     Broken {
-        /// What was fetched.
+        /// What was requested.
         what: String,
-        /// Why.
+        /// The cause.
         reason: String,
-        /// Attempts made.
+        /// Number of attempts.
         tries: u32,
     },
-    /// An answer that makes no sense.
+    /// An invalid response.
     Answer {
-        /// What was asked for.
+        /// What was requested.
         what: String,
-        /// What is wrong with the answer.
+        /// What is wrong with the response.
         problem: String,
     },
-    /// The bytes are not those announced.
+    /// The downloaded bytes do not match the announced digest.
     WrongBytes {
-        /// What was fetched.
+        /// What was downloaded.
         what: String,
-        /// Expected and found.
+        /// Expected and actual digest.
         problem: String,
     },
     /// The cache cannot be used.
     Cache {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -122,7 +122,7 @@ impl From<HubError> for anyhow::Error {
         let known = match error {
             HubError::Interrupted(error) => return error,
             HubError::Name { what, name, fix } => {
-                UserError::failed(format!("the {what} {name:?} cannot be on the hub")).hint(fix)
+                UserError::failed(format!("invalid {what} {name:?}")).hint(fix)
             }
             HubError::NoFiles => UserError::failed("hub.files is empty").hint(
                 "name the files of the repository to read, or a pattern such as \
@@ -138,42 +138,43 @@ impl From<HubError> for anyhow::Error {
                 "HF_HUB_OFFLINE is set and {what} is not in the cache {}",
                 cache.display()
             ))
-            .hint("unset HF_HUB_OFFLINE, or bring the cache from a machine that has it"),
+            .hint("unset HF_HUB_OFFLINE, or copy the cache from a machine that has it"),
             HubError::Unauthorized { what, fix } => {
-                UserError::failed(format!("the hub wants to know who asks for {what} (401)")).hint(fix)
+                UserError::failed(format!("the Hub requires authentication for {what} (401)")).hint(fix)
             }
-            HubError::Forbidden { what, page } => UserError::failed(format!("the hub refuses {what} (403)"))
-                .hint(format!(
-                    "accept the licence at {page} and set HF_TOKEN to a token of that account that \
-                     may read it"
-                )),
+            HubError::Forbidden { what, page } => {
+                UserError::failed(format!("the Hub denies access to {what} (403)")).hint(format!(
+                    "accept the license at {page} and set HF_TOKEN to a token of that account that \
+                     can read it"
+                ))
+            }
             HubError::NotFound { what, fix } => {
-                UserError::failed(format!("the hub has no {what} (404)")).hint(fix)
+                UserError::failed(format!("the Hub has no {what} (404)")).hint(fix)
             }
             HubError::Unreachable { endpoint, reason, cached } => {
-                UserError::failed(format!("cannot reach the hub at {endpoint} ({reason})"))
+                UserError::failed(format!("cannot reach the Hub at {endpoint} ({reason})"))
                     .hint(format!("check the network and HF_ENDPOINT{cached}"))
             }
-            HubError::Status { status, what, tries } => {
-                UserError::failed(format!("the hub answers {status} for {what} (tried {tries} times)"))
-                    .hint("try again later, or set HF_ENDPOINT to a mirror")
-            }
+            HubError::Status { status, what, tries } => UserError::failed(format!(
+                "the Hub returned status {status} for {what} (tried {tries} times)"
+            ))
+            .hint("try again later, or set HF_ENDPOINT to a mirror"),
             HubError::Broken { what, reason, tries } => UserError::failed(format!(
-                "the connection to the hub broke while fetching {what} ({reason}; tried \
+                "the connection to the Hub broke while downloading {what} ({reason}; tried \
                  {tries} times)"
             ))
-            .hint("run again, what has arrived is kept and resumed"),
+            .hint("run again to resume the download"),
             HubError::Answer { what, problem } => {
-                UserError::failed(format!("the hub's answer for {what} {problem}"))
+                UserError::failed(format!("the Hub's response for {what} {problem}"))
                     .hint("check HF_ENDPOINT, or try again later")
             }
             HubError::WrongBytes { what, problem } => {
-                UserError::failed(format!("{what} arrived with wrong bytes ({problem}) and was discarded"))
-                    .hint("run again, or set HF_ENDPOINT to another mirror if it happens again")
+                UserError::failed(format!("{what} was corrupted in transit ({problem}) and was discarded"))
+                    .hint("run again; if it happens again, set HF_ENDPOINT to another mirror")
             }
             HubError::Cache { path, source } => {
-                UserError::failed(format!("cannot use the hub's cache at {}", path.display()))
-                    .hint("make it writable with room to spare, or set HF_HOME to another folder")
+                UserError::failed(format!("cannot use the Hub cache at {}", path.display()))
+                    .hint("check its permissions and free space, or set HF_HOME to another directory")
                     .because(source)
             }
         };

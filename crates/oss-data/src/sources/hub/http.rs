@@ -1,4 +1,4 @@
-//! Requests to the hub: who asks, which answers are final, and when to ask again.
+//! Requests to the Hub: authentication, final and transient failures, retries.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use super::names::Repository;
 use super::{HubConfig, HubError};
 use crate::sources::Watch;
 
-/// Longest wait that an answer's `Retry-After` may ask for.
+/// Upper limit for a `Retry-After` header.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// What a request is about, for messages.
+/// The subject of a request, for messages.
 pub struct Subject<'a> {
     /// The repository.
     pub repository: &'a Repository,
     /// Branch, tag or commit.
     pub revision: &'a str,
-    /// A file of it.
+    /// A file of the repository.
     pub file: Option<&'a str>,
 }
 
@@ -33,17 +33,17 @@ impl Subject<'_> {
 
 /// Why an attempt failed.
 pub enum Failure {
-    /// Asking again would not help.
+    /// Retrying would not help.
     Final(HubError),
-    /// It may work next time, after this wait if the hub named one.
+    /// It may work next time, after this delay if the Hub gave one.
     Passing { kind: Passing, wait: Option<Duration> },
 }
 
-/// Failures that may pass.
+/// Transient failures.
 pub enum Passing {
-    /// A status.
+    /// An HTTP status.
     Status(u16),
-    /// A broken or silent connection.
+    /// A broken connection or a timeout.
     Broken(String),
 }
 
@@ -62,23 +62,23 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the hub that `config` describes; asks nothing yet.
+    /// A client for the Hub described by `config`; sends nothing yet.
     ///
     /// # Errors
-    /// An endpoint or a token that can be none.
+    /// If the endpoint or the token is invalid.
     pub fn new(config: HubConfig) -> Result<Self, HubError> {
         let host =
             config.endpoint.parse::<Uri>().ok().and_then(|uri| Some((uri.scheme_str()?.to_string(), uri)));
         if !host.is_some_and(|(scheme, _)| scheme == "https" || scheme == "http") {
             return Err(HubError::Config {
-                what: "HF_ENDPOINT is not an address",
-                fix: "set it to one such as https://huggingface.co",
+                what: "HF_ENDPOINT is not a URL",
+                fix: "set it to a URL such as https://huggingface.co",
             });
         }
         if config.endpoint.contains('@') {
             return Err(HubError::Config {
-                what: "HF_ENDPOINT holds a user name or password",
-                fix: "set HF_TOKEN instead and leave it out",
+                what: "HF_ENDPOINT contains a user name or password",
+                fix: "remove it and set HF_TOKEN instead",
             });
         }
         if config
@@ -87,8 +87,8 @@ impl Client {
             .is_some_and(|token| !token.reveal().bytes().all(|byte| byte.is_ascii_graphic()))
         {
             return Err(HubError::Config {
-                what: "HF_TOKEN holds characters that no token has",
-                fix: "set it to the token alone",
+                what: "HF_TOKEN contains invalid characters",
+                fix: "set it to the token only",
             });
         }
         let agent = |redirects: u32| {
@@ -96,7 +96,7 @@ impl Client {
                 .http_status_as_error(false)
                 .max_redirects(redirects)
                 .max_redirects_will_error(false)
-                // The token goes to the hub alone, not to the storage it points to.
+                // The token is sent to the Hub only, not to the storage it redirects to.
                 .redirect_auth_headers(RedirectAuthHeaders::SameHost)
                 .accept_encoding("identity")
                 .user_agent(concat!("oss-run/", env!("CARGO_PKG_VERSION")))
@@ -110,10 +110,10 @@ impl Client {
         Ok(Self { config, following, staying })
     }
 
-    /// Sends a GET, for the bytes of `range` if given, following redirects if `follow`.
+    /// Sends a GET request, for the bytes of `range` if given, following redirects if `follow`.
     ///
     /// # Errors
-    /// [`Failure::Final`] if there is no connection to be had, [`Failure::Passing`] if it broke.
+    /// [`Failure::Final`] if no connection is possible, [`Failure::Passing`] if it broke.
     pub fn get(&self, url: &str, range: Option<&str>, follow: bool) -> Result<Response<Body>, Failure> {
         let agent = if follow { &self.following } else { &self.staying };
         let mut request = agent.get(url);
@@ -137,11 +137,11 @@ impl Client {
             ureq::Error::HostNotFound => "host not found".to_string(),
             ureq::Error::ConnectionFailed => "no connection".to_string(),
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => "no answer".to_string(),
-            ureq::Error::Timeout(_) => return passing("no answer in time".into()),
+            ureq::Error::Timeout(_) => return passing("timed out".into()),
             ureq::Error::Protocol(_) => return passing("broken HTTP".into()),
-            // Their texts may quote an address, which may carry a signature.
+            // The text of these errors may contain an address with a signature.
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
-                "it redirects to something that is no address".to_string()
+                "it redirects to an invalid address".to_string()
             }
             other => other.to_string(),
         };
@@ -149,7 +149,7 @@ impl Client {
         HubError::Unreachable { endpoint, reason, cached: String::new() }.into()
     }
 
-    /// Turns a bad status into a failure; a good one is passed through.
+    /// Turns an error status into a failure, and passes through a success.
     ///
     /// # Errors
     /// [`Failure::Passing`] for 408, 429 and 5xx, [`Failure::Final`] for the rest.
@@ -182,11 +182,11 @@ impl Client {
             (401, _) => HubError::Unauthorized {
                 what,
                 fix: if self.config.token.is_some() {
-                    "the token of HF_TOKEN is not accepted: set HF_TOKEN to a valid token that may read it, and check \
+                    "the token in HF_TOKEN is not accepted: set HF_TOKEN to a valid token with access, and check \
                      the name"
                 } else {
-                    "check the name, and if the repository is private or gated set HF_TOKEN to a \
-                     token that may read it"
+                    "check the name; if the repository is private or gated, set HF_TOKEN to a \
+                     token with access"
                 },
             },
             (404, Some("RevisionNotFound")) => HubError::NotFound {
@@ -212,11 +212,11 @@ impl Client {
         }
     }
 
-    /// Runs `attempt` until it succeeds, fails for good, or has failed once more than the retries allow. `attempt`
-    /// sets its argument when it gained ground, which starts the count anew.
+    /// Runs `attempt` until it succeeds, fails permanently, or has used up its retries. `attempt` sets its argument
+    /// when it made progress, which restarts the count.
     ///
     /// # Errors
-    /// The final failure; the passing one that came last; an error of `watch.keep_going` while waiting.
+    /// The permanent failure; the last transient failure; an error of `watch.keep_going` while waiting.
     pub fn persist<T>(
         &self,
         subject: &Subject<'_>,
@@ -246,17 +246,17 @@ impl Client {
     }
 }
 
-/// A failure of the connection that may pass.
+/// A transient failure of the connection.
 pub fn passing(reason: String) -> Failure {
     Failure::Passing { kind: Passing::Broken(reason), wait: None }
 }
 
-/// An early return where `watch` says that the work shall end.
+/// Returns early if `watch` says that the work should stop.
 pub fn go_on(watch: Watch<'_>) -> Result<(), HubError> {
     (watch.keep_going)().map_err(HubError::Interrupted)
 }
 
-/// Sleeps in slices, so that a request to stop is heard.
+/// Sleeps in short intervals, so that a stop request is noticed.
 pub fn pause(wait: Duration, watch: Watch<'_>) -> Result<(), HubError> {
     let end = Instant::now() + wait;
     loop {
@@ -269,7 +269,7 @@ pub fn pause(wait: Duration, watch: Watch<'_>) -> Result<(), HubError> {
     }
 }
 
-/// A header's value, where it is plain text.
+/// The value of a header, if it is plain text.
 pub fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }

@@ -1,4 +1,4 @@
-//! What the hub announces of a file before it sends it: the commit, the size and the digest.
+//! What the Hub announces about a file before it sends it: the commit, the size and the digest.
 
 use ureq::http::{HeaderMap, StatusCode};
 
@@ -7,28 +7,28 @@ use super::http::{Client, Subject, header};
 use super::names::{Repository, encode_path};
 use crate::sources::Watch;
 
-/// What the hub announces of a file.
+/// What the Hub announces about a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// Commit that the revision stands for.
+    /// Commit that the revision refers to.
     pub commit: Option<String>,
-    /// Entity tag: the SHA-256 of a large file, git's blob id of a small one; the name of its blob in the cache.
+    /// Entity tag: the SHA-256 of a large file, or the git blob ID of a small one. It names the blob in the cache.
     pub etag: String,
-    /// Size.
+    /// Size in bytes.
     pub bytes: Option<u64>,
 }
 
-/// Address of a file.
+/// URL of a file.
 pub fn address(client: &Client, repository: &Repository, revision: &str, file: &str) -> String {
     let repo = repository.at(revision);
     format!("{}/{}/resolve/{}/{}", client.config.endpoint, repo.url(), repo.url_revision(), encode_path(file))
 }
 
-/// Asks for one byte of the file and reads the answer's headers. Redirects within the hub are followed; one to another
-/// host, where large files lie, is not, because the hub's own answer carries what is needed.
+/// Requests one byte of the file and reads the response headers. Redirects within the Hub are followed. One to another
+/// host, where large files are stored, is not, because the Hub's own response has all the information.
 ///
 /// # Errors
-/// A file that is not there or not ours to see; an answer without an entity tag; as [`Client::persist`].
+/// If the file does not exist or is not accessible, or the response has no entity tag; see also [`Client::persist`].
 pub fn ask(
     client: &Client,
     repository: &Repository,
@@ -43,24 +43,24 @@ pub fn ask(
         let mut found = Announced::default();
         for _ in 0..10 {
             let response = client.get(&url, Some("bytes=0-0"), false)?;
-            // The one byte of an empty file cannot be had.
+            // An empty file does not have that byte.
             let empty = response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
             let response = if empty { response } else { client.accept(response, &subject)? };
             found.read(response.headers(), response.status());
             if !response.status().is_redirection() {
-                return found.finish().ok_or_else(|| wrong("names no digest (ETag)").into());
+                return found.finish().ok_or_else(|| wrong("has no digest (ETag)").into());
             }
             let location = header(response.headers(), "location").unwrap_or_default();
             match same_host(&url, location) {
                 Some(next) if found.linked_etag.is_none() => url = next,
-                _ => return found.finish().ok_or_else(|| wrong("names no digest (ETag)").into()),
+                _ => return found.finish().ok_or_else(|| wrong("has no digest (ETag)").into()),
             }
         }
-        Err(wrong("redirects without end").into())
+        Err(wrong("has too many redirects").into())
     })
 }
 
-/// Where `location` leads, if that is the host of `url`.
+/// The target of `location`, if it has the same host as `url`.
 fn same_host(url: &str, location: &str) -> Option<String> {
     let start = url.find("://")? + 3;
     let host_end = url[start..].find('/').map_or(url.len(), |slash| start + slash);
@@ -71,7 +71,7 @@ fn same_host(url: &str, location: &str) -> Option<String> {
     location.strip_prefix(origin).filter(|rest| rest.starts_with('/')).map(|rest| format!("{origin}{rest}"))
 }
 
-/// Headers gathered along the redirects.
+/// Headers collected along the redirects.
 #[derive(Default)]
 struct Announced {
     commit: Option<String>,
@@ -103,7 +103,7 @@ impl Announced {
     }
 }
 
-/// The tag without its quotes and its mark of weakness, if it can name a file.
+/// The tag without its quotes and weakness prefix, if it is a valid file name.
 fn plain(tag: &str) -> Option<String> {
     let tag = tag.trim().trim_start_matches("W/").trim_matches('"');
     let sound = !tag.is_empty()

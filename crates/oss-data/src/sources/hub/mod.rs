@@ -1,9 +1,9 @@
-//! The Hugging Face hub: a revision pinned to its commit, files downloaded once into the cache that other clients
-//! share, resumed where they broke off, and checked by size and digest.
+//! The Hugging Face Hub: a revision pinned to its commit, and files downloaded once into the cache shared with other
+//! clients, resumed after interruptions, and verified by size and digest.
 //!
-//! Names of addresses and of the cache's folders are hf-hub's. The transport is our own, because hf-hub neither checks
-//! what arrives nor whether a resumed answer goes on where it should, gives up on a lock after five seconds, and
-//! cannot be stopped.
+//! The URLs and the names of cache directories come from hf-hub. The transport is our own, because hf-hub does not
+//! verify what arrives or that a resumed response continues at the right offset, gives up on a lock after five seconds,
+//! and cannot be interrupted.
 
 mod config;
 mod download;
@@ -28,7 +28,7 @@ use super::Watch;
 use http::{Client, Failure, Subject};
 use names::is_commit;
 
-/// The hub, or its cache when offline.
+/// The Hub, or its cache when offline.
 #[derive(Clone, Debug)]
 pub struct Hub {
     client: Client,
@@ -43,7 +43,7 @@ pub struct Pinned {
     commit: String,
 }
 
-/// What the hub tells of a revision.
+/// What the Hub reports about a revision.
 #[derive(Deserialize)]
 struct RevisionInfo {
     sha: String,
@@ -57,22 +57,22 @@ struct Sibling {
 }
 
 impl Hub {
-    /// The hub that `config` describes; asks nothing yet.
+    /// The Hub described by `config`; sends no request yet.
     ///
     /// # Errors
-    /// An endpoint or a token that can be none.
+    /// If the endpoint or the token is invalid.
     pub fn new(config: HubConfig) -> Result<Self, HubError> {
         let cache = Cache::new(config.cache.clone());
         Ok(Self { client: Client::new(config)?, cache })
     }
 
-    /// Finds the commit of the repository's revision: the revision itself if it is a full commit, else as the hub
-    /// says, else (offline) as the cache remembers. `some_file` of the repository is asked for where a mirror does
-    /// not answer questions about revisions.
+    /// Finds the commit of the repository's revision: the revision itself if it is a full commit, else according to the
+    /// Hub, else (offline) according to the cache. `some_file` of the repository is requested if a mirror does not
+    /// support queries about revisions.
     ///
     /// # Errors
-    /// A repository or revision that the hub does not know or does not let us see; no connection; offline and not in
-    /// the cache.
+    /// If the repository or revision does not exist or is not accessible, there is no connection, or the revision is
+    /// not in the cache in offline mode.
     pub fn pin(&self, repository: &Repository, some_file: Option<&str>, watch: Watch<'_>) -> Result<Pinned> {
         let commit = match repository.pinned_commit() {
             Some(commit) => commit,
@@ -125,13 +125,13 @@ impl Hub {
         self.client.persist(&subject, watch, |_| {
             let response = self.client.get(&url, None, true)?;
             let mut response = self.client.accept(response, &subject)?;
-            // A large repository's listing runs to megabytes, well above the reader's own limit.
+            // The listing of a large repository takes megabytes, well above the reader's own limit.
             let info = response.body_mut().with_config().limit(1 << 30).read_json();
             info.map_err(|error| match error {
                 ureq::Error::Io(error) => http::passing(error.to_string()),
-                ureq::Error::Timeout(_) => http::passing("no answer in time".into()),
+                ureq::Error::Timeout(_) => http::passing("timed out".into()),
                 _ => {
-                    let problem = "is not the description of a repository".into();
+                    let problem = "does not describe a repository".into();
                     Failure::from(HubError::Answer { what: subject.label(), problem })
                 }
             })
@@ -184,7 +184,7 @@ impl Pinned {
     /// Names of all the commit's files, sorted; offline, of those in the cache.
     ///
     /// # Errors
-    /// As [`Hub::pin`].
+    /// As for [`Hub::pin`].
     pub fn list(&self, watch: Watch<'_>) -> Result<Vec<String>> {
         let mut names = Vec::new();
         if self.hub.client.config.offline {
@@ -196,18 +196,18 @@ impl Pinned {
         } else {
             let info = self.hub.revision_info(&self.repository, &self.commit, watch)?;
             names.extend(info.siblings.into_iter().map(|sibling| sibling.rfilename));
-            // What the hub says becomes paths here.
+            // The Hub's names become paths here.
             names.retain(|name| check_file_name(name).is_ok());
         }
         names.sort();
         Ok(names)
     }
 
-    /// Replaces the patterns (`*`, `?`, `[...]`; a `*` stays within a folder, `**` does not) among `wanted` by the
-    /// files that match, sorted; other names pass unasked. A name that occurs twice is kept once.
+    /// Replaces the patterns (`*`, `?`, `[...]`; `*` stays within a directory, `**` does not) in `wanted` by the
+    /// matching files, sorted. Other names are passed through unchecked, and duplicates are removed.
     ///
     /// # Errors
-    /// A malformed pattern or one that matches nothing; as [`Self::list`].
+    /// If a pattern is malformed or matches nothing; see also [`Self::list`].
     pub fn expand(&self, wanted: &[String], watch: Watch<'_>) -> Result<Vec<String>> {
         let listed = if wanted.iter().any(|name| is_pattern(name)) { self.list(watch)? } else { Vec::new() };
         let mut files: Vec<String> = Vec::new();
@@ -249,13 +249,13 @@ impl Pinned {
         }
     }
 
-    /// Path of `file` in the cache, downloaded first unless it is there. Processes that want the same file wait for
-    /// one of them to download it; what an interrupted one has left is resumed.
+    /// Path of `file` in the cache, downloaded first if necessary. If several processes want the same file, one
+    /// downloads it and the others wait; an interrupted download is resumed.
     ///
     /// # Errors
-    /// A name that leaves the repository; a file that is not there or not ours to see; bytes that are not those
-    /// announced (discarded); a connection that stays broken (what has arrived is kept); no room; an error of
-    /// `watch.keep_going`, passed on as it is.
+    /// If the name leaves the repository, the file does not exist or is not accessible, the bytes do not match their
+    /// digest (they are discarded), the connection stays broken (the partial download is kept), or the disk is full.
+    /// Errors of `watch.keep_going` are passed through.
     pub fn fetch(&self, file: &str, watch: Watch<'_>) -> Result<PathBuf> {
         check_file_name(file)?;
         let pointer = self.snapshot().join(file);
@@ -271,7 +271,7 @@ impl Pinned {
         Ok(pointer)
     }
 
-    /// Folder of the cache that shows the commit's files under their names.
+    /// Directory of the cache in which the commit's files have their own names.
     pub fn snapshot(&self) -> PathBuf {
         self.hub.cached(&self.repository, &self.commit).pointer_path(&self.commit)
     }

@@ -1,11 +1,11 @@
-//! Names of repositories, revisions and files, checked before anything is asked or written: they become parts of
-//! addresses and of paths in the cache.
+//! Names of repositories, revisions and files, checked before any request or write, because they become parts of URLs
+//! and of paths in the cache.
 
 use hf_hub::{Repo, RepoType};
 
 use super::HubError;
 
-/// A repository at a revision, by names that are safe in addresses and paths.
+/// A repository at a revision, with names that are safe in URLs and paths.
 #[derive(Clone, Debug)]
 pub struct Repository {
     name: String,
@@ -17,7 +17,7 @@ impl Repository {
     /// A dataset repository.
     ///
     /// # Errors
-    /// A name or revision that cannot be one.
+    /// If the name or revision is invalid.
     pub fn dataset(name: &str, revision: &str) -> Result<Self, HubError> {
         Self::new(name, revision, false)
     }
@@ -25,7 +25,7 @@ impl Repository {
     /// A model repository.
     ///
     /// # Errors
-    /// As [`Self::dataset`].
+    /// As for [`Self::dataset`].
     pub fn model(name: &str, revision: &str) -> Result<Self, HubError> {
         Self::new(name, revision, true)
     }
@@ -42,7 +42,7 @@ impl Repository {
                 && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
         if parts.len() > 2 || !parts.iter().all(plain) {
-            return refused("repository", name, "give it as \"owner/name\"");
+            return refused("repository", name, "write it as \"owner/name\"");
         }
         let safe = |part: &str| {
             !part.is_empty()
@@ -51,7 +51,7 @@ impl Repository {
                 && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+@".contains(&byte))
         };
         if !revision.split('/').all(safe) {
-            return refused("revision", revision, "give a branch, a tag or a commit");
+            return refused("revision", revision, "use a branch, tag or commit");
         }
         Ok(Self { name: name.into(), revision: revision.into(), is_model })
     }
@@ -61,12 +61,12 @@ impl Repository {
         &self.name
     }
 
-    /// The revision that was asked for.
+    /// The requested revision.
     pub fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// The commit, where the revision is one in full.
+    /// The commit, if the revision is a full one.
     pub(super) fn pinned_commit(&self) -> Option<String> {
         is_commit(&self.revision).then(|| self.revision.to_ascii_lowercase())
     }
@@ -76,22 +76,22 @@ impl Repository {
         format!("{} {}", if self.is_model { "model" } else { "dataset" }, self.name)
     }
 
-    /// The same repository at `revision`, in the hub client's terms.
+    /// The same repository at `revision`, in the types of the Hub client.
     pub(super) fn at(&self, revision: &str) -> Repo {
         let kind = if self.is_model { RepoType::Model } else { RepoType::Dataset };
         Repo::with_revision(self.name.clone(), kind, revision.into())
     }
 }
 
-/// Whether `text` is a full commit id.
+/// Whether `text` is a full commit ID.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether `name` names a file inside a repository and nothing outside it.
+/// Checks that `name` is a file inside a repository.
 ///
 /// # Errors
-/// An empty or absolute name, one with `.`, `..` or nothing between slashes, a backslash or a control character.
+/// If the name is empty or absolute, has an empty, `.` or `..` component, a backslash or a control character.
 pub fn check_file_name(name: &str) -> Result<(), HubError> {
     let sound = !name.contains('\\')
         && !name.chars().any(char::is_control)
@@ -99,14 +99,14 @@ pub fn check_file_name(name: &str) -> Result<(), HubError> {
     if sound {
         return Ok(());
     }
-    let fix = "give a path inside the repository, without \"..\", a leading \"/\" or control characters";
+    let fix = "use a path inside the repository, without \"..\", a leading \"/\" or control characters";
     Err(HubError::Name { what: "file", name: name.into(), fix })
 }
 
-/// [`check_file_name`] for each of a list that must not be empty.
+/// Applies [`check_file_name`] to each name of a list, which must not be empty.
 ///
 /// # Errors
-/// The first name that is refused, or an empty list.
+/// The first invalid name, or an empty list.
 pub fn check_file_names(names: &[String]) -> Result<(), HubError> {
     if names.is_empty() {
         return Err(HubError::NoFiles);
@@ -114,7 +114,7 @@ pub fn check_file_names(names: &[String]) -> Result<(), HubError> {
     names.iter().try_for_each(|name| check_file_name(name))
 }
 
-/// `name` as a part of an address: everything but letters, digits and `-._~/` percent-encoded.
+/// `name` percent-encoded for a URL, except for letters, digits and `-._~/`.
 pub(super) fn encode_path(name: &str) -> String {
     name.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {

@@ -1,4 +1,4 @@
-//! Plots of helping: an animal, a broken thing, a neighbour who is ill.
+//! Plots of helping: an animal, a broken thing, a neighbor who is ill.
 
 use super::{HABIT, INTRODUCTION, Plot, always, sometimes};
 use crate::stories::cast::Who;

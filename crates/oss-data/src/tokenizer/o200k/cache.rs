@@ -1,15 +1,15 @@
-//! The tokens of the words that were last seen.
+//! A cache of the tokens of recent words.
 
 use super::vocabulary::Key;
 
-/// Words that are remembered, a power of two; 32 bytes each. Text keeps coming back to few of them, which stay in the
-/// core's own caches.
+/// Number of cached words, a power of two, at 32 bytes each. Text consists mostly of few words, so the cache fits into
+/// the core's own caches.
 const NUM_SLOTS: usize = 1 << 16;
 
-/// Most tokens of a word that is remembered.
+/// Maximum number of tokens of a cached word.
 const MAX_TOKENS: usize = 4;
 
-/// Stands where a word has no more tokens.
+/// Marks the end of a word's tokens.
 const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ struct Slot {
     tokens: [u32; MAX_TOKENS],
 }
 
-/// Remembers the last word of each slot.
+/// Stores the last word of each slot.
 pub(super) struct Cache {
     slots: Vec<Slot>,
 }
@@ -28,13 +28,13 @@ impl Cache {
         Self { slots: vec![Slot { key: None, tokens: [NONE; MAX_TOKENS] }; NUM_SLOTS] }
     }
 
-    /// Appends the tokens of the word `key`, which `make` appends if they are not here.
+    /// Appends the tokens of the word `key`; `make` appends them if they are not cached.
     #[inline]
     pub(super) fn extend(&mut self, key: Key, tokens: &mut Vec<u32>, make: impl FnOnce(&mut Vec<u32>)) {
         let slot = &mut self.slots[key.hash() as usize % NUM_SLOTS];
         let before = tokens.len();
         if slot.key == Some(key) {
-            // All at once and the surplus taken back: no loop, and no branch on how many there are.
+            // Appended in one go and then truncated: no loop, and no branch on their number.
             tokens.extend_from_slice(&slot.tokens);
             tokens.truncate(before + slot.tokens.iter().filter(|&&token| token != NONE).count());
             return;

@@ -1,7 +1,7 @@
-//! Byte pairs merged by rank.
+//! Merges byte pairs by rank.
 //!
-//! A piece starts as its bytes. Of all neighbours whose bytes together are a token, those with the lowest id merge first,
-//! the leftmost of several, until no neighbours make a token.
+//! A piece starts as its bytes. Of all neighbors whose bytes together are a token, those with the lowest ID are merged
+//! first, and the leftmost in case of ties, until no neighbors form a token.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use super::vocabulary::Vocabulary;
 
-/// Longest piece whose pairs are searched one after the other: that is quadratic, but without memory to allocate.
+/// Longest piece whose pairs are searched linearly, which is quadratic but allocates no memory.
 const MAX_SEARCHED: usize = 64;
 
-/// No token: ranks below are merges.
+/// Not a token; lower ranks are merges.
 const NONE: u32 = u32::MAX;
 
 /// Appends the tokens of `text[piece]`.
@@ -27,7 +27,7 @@ pub(super) fn merge(vocabulary: &Vocabulary, text: &[u8], piece: Range<usize>, t
 fn searched(vocabulary: &Vocabulary, text: &[u8], piece: Range<usize>, tokens: &mut Vec<u32>) {
     let rank = |from: usize, to: usize| vocabulary.token(text, from, to).unwrap_or(NONE);
     let mut len = piece.len();
-    // Where each part starts, behind the last one where the piece ends; and the rank of a part joined with the next.
+    // The start of each part, followed by the end of the piece; and the rank of each part merged with the next.
     let mut starts = [0; MAX_SEARCHED + 1];
     let mut ranks = [NONE; MAX_SEARCHED + 1];
     for (start, at) in starts.iter_mut().zip(piece.start..=piece.end) {
@@ -50,18 +50,18 @@ fn searched(vocabulary: &Vocabulary, text: &[u8], piece: Range<usize>, tokens: &
     tokens.extend(starts[..=len].windows(2).map(|part| rank(part[0], part[1])));
 }
 
-/// A part of a long piece, at the offset of its first byte.
+/// A part of a long piece, stored at the offset of its first byte.
 #[derive(Clone, Copy)]
 struct Part {
-    /// Offset of the part before; its own for the first.
+    /// Offset of the previous part; its own offset for the first.
     previous: u32,
-    /// Offset behind it, which is that of the next part.
+    /// Offset of its end, which is the start of the next part.
     end: u32,
-    /// Rank of it joined with the next part.
+    /// Rank of it merged with the next part.
     rank: u32,
 }
 
-/// The same through a queue: `n log n` in the length of the piece.
+/// The same with a priority queue: `n log n` in the length of the piece.
 fn queued(vocabulary: &Vocabulary, text: &[u8], piece: Range<usize>, tokens: &mut Vec<u32>) {
     let bytes = &text[piece];
     let rank = |from: u32, to: u32| vocabulary.token(bytes, from as usize, to as usize).unwrap_or(NONE);
@@ -79,7 +79,7 @@ fn queued(vocabulary: &Vocabulary, text: &[u8], piece: Range<usize>, tokens: &mu
         .collect();
     while let Some(Reverse((queued_rank, at))) = queue.pop() {
         let left = parts[at as usize];
-        // Merges change the ranks around them and leave the old ones in the queue.
+        // A merge changes the ranks around it and leaves the old ones in the queue.
         if left.rank != queued_rank {
             continue;
         }

@@ -1,7 +1,7 @@
-//! The `o200k` encodings without a regex engine: the same tokens as `tiktoken-rs` gives, an order of magnitude sooner.
+//! The `o200k` encodings without a regex engine: the same tokens as `tiktoken-rs`, an order of magnitude faster.
 //!
-//! [`Splitter`] cuts text where the published pattern cuts it, [`Vocabulary`] knows the pieces that are tokens as they
-//! are, and [`merge`] puts the others together from pairs. A cache of fixed size, one a thread, remembers both.
+//! [`Splitter`] splits text where the published pattern does, [`Vocabulary`] knows the pieces that are tokens
+//! themselves, and [`merge`] builds the others from pairs. A cache of fixed size per thread stores both.
 
 mod cache;
 mod merge;
@@ -17,18 +17,18 @@ use self::merge::merge;
 use self::split::Splitter;
 use self::vocabulary::{Key, Vocabulary};
 
-/// Splitter and vocabulary that `o200k_base` and `o200k_harmony` share; only their special tokens differ.
+/// The splitter and vocabulary shared by `o200k_base` and `o200k_harmony`, which differ only in their special tokens.
 static ENCODER: LazyLock<Encoder> = LazyLock::new(|| {
     let table = tiktoken_rs::o200k_base_singleton();
     let ordinary = (0..NUM_ORDINARY).filter_map(|id| Some((table.decode_bytes(&[id]).ok()?, id)));
     Encoder { splitter: Splitter::new(), vocabulary: Vocabulary::new(ordinary) }
 });
 
-/// Tokens that stand for text; the ids above are special.
+/// Number of tokens that represent text; higher IDs are special.
 const NUM_ORDINARY: u32 = 199_998;
 
 thread_local! {
-    // All threads cache words of the one vocabulary there is.
+    // All threads cache words of the same vocabulary.
     static CACHE: RefCell<Cache> = RefCell::new(Cache::new());
 }
 
@@ -37,9 +37,9 @@ struct Encoder {
     vocabulary: Vocabulary,
 }
 
-/// Tokens of `text`, whose special-token strings are ordinary text.
+/// The tokens of `text`; strings of special tokens are ordinary text.
 pub(super) fn encode(text: &str) -> Vec<u32> {
-    // English has a token for every four to five bytes.
+    // English has about one token per four to five bytes.
     let mut tokens = Vec::with_capacity(text.len() / 4 + 4);
     CACHE.with_borrow_mut(|cache| ENCODER.encode(text, cache, &mut tokens));
     tokens

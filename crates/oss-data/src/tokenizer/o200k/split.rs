@@ -1,6 +1,6 @@
-//! Where the pattern of `o200k` cuts, found without a regex engine.
+//! Splits text like the `o200k` pattern, without a regex engine.
 //!
-//! The pattern's alternatives, the first that matches taken, as a backtracking engine would:
+//! The alternatives of the pattern, of which the first match is taken, as in a backtracking engine:
 //!
 //! | alternative | here |
 //! |---|---|
@@ -12,7 +12,7 @@
 
 use regex_syntax::hir::{Class, HirKind};
 
-/// What a character may be to the pattern, as bits.
+/// The character classes of the pattern, as bits.
 mod class {
     /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`
     pub(super) const CAPITAL: u8 = 1;
@@ -32,7 +32,7 @@ mod class {
     pub(super) const MARK: u8 = 1 << 7;
 }
 
-/// The classes as the pattern spells them, for the crate whose engine is the reference.
+/// The classes in regex syntax, for the crate whose engine is the reference.
 const CLASSES: [(u8, &str); 8] = [
     (class::CAPITAL, r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"),
     (class::SMALL, r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"),
@@ -65,17 +65,17 @@ impl Splitter {
         Self { classes }
     }
 
-    /// Where the piece ends that starts at the byte `start` of `text`, which is the start of a character.
+    /// The end of the piece that starts at byte `start` of `text`, which must be the start of a character.
     #[inline]
     pub(super) fn piece_end(&self, text: &str, start: usize) -> usize {
         self.plain_word(text.as_bytes(), start).unwrap_or_else(|| self.any_piece(text, start))
     }
 
-    /// Most pieces of most texts: one ASCII character or none in front, one capital or none, small letters, and ASCII
-    /// behind that does not go on with the word. None for all others.
+    /// Handles most pieces of most texts: at most one ASCII character as a prefix, at most one capital, lowercase
+    /// letters, and an ASCII character that does not continue the word. Returns `None` for all others.
     #[inline]
     fn plain_word(&self, text: &[u8], start: usize) -> Option<usize> {
-        // Sums instead of branches, which no processor could foretell.
+        // Sums instead of branches, which would be unpredictable.
         let not_prefix = class::LETTER | class::NUMBER | class::NEWLINE;
         let first = *text.get(start)?;
         let prefixed = usize::from(first.is_ascii() && self.classes[usize::from(first)] & not_prefix == 0);
@@ -105,8 +105,8 @@ impl Splitter {
             let prefixed = if first & class::CAPITAL == 0 {
                 self.word(text, second_at)
             } else {
-                // A combining mark is both a prefix and the start of a word, and a word that ends in a small letter is
-                // preferred to both.
+                // A combining mark is both a prefix and the start of a word, and a word that ends in a lowercase letter
+                // takes precedence over both.
                 self.small(text, second_at).or_else(|_| self.small(text, start)).ok()
             };
             if let Some(end) = prefixed {
@@ -117,7 +117,7 @@ impl Splitter {
         self.marks(text, marks_at).unwrap_or_else(|| self.white_space(text, start))
     }
 
-    /// The class of the character at `at`, and where the next one starts; none at the end.
+    /// The class of the character at `at`, and the start of the next one; `None` at the end.
     #[inline]
     fn class_at(&self, text: &str, at: usize) -> Option<(u8, usize)> {
         let byte = *text.as_bytes().get(at)?;
@@ -127,14 +127,14 @@ impl Splitter {
         self.class_beyond_ascii(text, at)
     }
 
-    // Apart, so that the loops over `class_at` stay short.
+    // In a separate function, so that the loops over `class_at` stay short.
     #[cold]
     fn class_beyond_ascii(&self, text: &str, at: usize) -> Option<(u8, usize)> {
         let character = text[at..].chars().next()?;
         Some((self.classes[character as usize], at + character.len_utf8()))
     }
 
-    /// Where the characters of `class` end that start at `at`.
+    /// The end of the characters of `class` that start at `at`.
     #[inline]
     fn run(&self, text: &str, mut at: usize, class: u8) -> usize {
         while let Some((_, next)) = self.class_at(text, at).filter(|(found, _)| found & class != 0) {
@@ -143,7 +143,8 @@ impl Splitter {
         at
     }
 
-    /// Capitals, then at least one small letter: where they end. Without any, where the capitals end.
+    /// Capitals followed by at least one lowercase letter: returns where they end and, if there are none, where the
+    /// capitals end.
     #[inline]
     fn small(&self, text: &str, start: usize) -> Result<usize, usize> {
         let (mut at, mut last_small) = (start, None);
@@ -159,11 +160,11 @@ impl Splitter {
                 last_small = Some(next);
             }
         }
-        // The engine gives capitals back until one of them can be a small letter: one that is of neither case.
+        // The engine backtracks over capitals until one of them can be a lowercase letter: one that is of neither case.
         last_small.ok_or(at)
     }
 
-    /// Letters, as many as make a word: where they end; none if there are none.
+    /// The end of the letters that form a word, or `None` if there are none.
     #[inline]
     fn word(&self, text: &str, start: usize) -> Option<usize> {
         match self.small(text, start) {
@@ -184,14 +185,14 @@ impl Splitter {
         at
     }
 
-    /// Marks, with the line ends and slashes behind them; none if there are none.
+    /// Punctuation, with the line endings and slashes after it; `None` if there is none.
     fn marks(&self, text: &str, start: usize) -> Option<usize> {
         let end = self.run(text, start, class::MARK);
         (end > start).then(|| self.run(text, end, class::NEWLINE_OR_SLASH))
     }
 
-    /// White space: to its last line end; else all of it before the end of the text; else all but the last character,
-    /// which goes with what follows, unless it is the only one.
+    /// Whitespace: up to its last line ending; else all of it at the end of the text; else all but the last character,
+    /// which belongs to what follows, unless it is the only one.
     fn white_space(&self, text: &str, start: usize) -> usize {
         let (mut at, mut last_at, mut line_end) = (start, start, None);
         while let Some((found, next)) = self.class_at(text, at).filter(|(found, _)| found & class::SPACE != 0)
@@ -206,12 +207,13 @@ impl Splitter {
     }
 }
 
-/// How many small ASCII letters `bytes` start with.
+/// Number of lowercase ASCII letters at the start of `bytes`.
 #[inline]
 fn small_letters(bytes: [u8; 8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     let bytes = u64::from_le_bytes(bytes);
-    // The highest bit of each byte says whether it is ASCII and, as the sums stay below 256 then, from `a` on, beyond `z`.
+    // The high bit of each byte says whether it is ASCII and, as the sums are then below 256, whether it is at least
+    // `a` and beyond `z`.
     let ascii = !bytes;
     let low = bytes & (0x7f * ONES);
     let from_a = low + (0x80 - u64::from(b'a')) * ONES;
@@ -220,7 +222,7 @@ fn small_letters(bytes: [u8; 8]) -> usize {
     ((small ^ (0x80 * ONES)).trailing_zeros() / 8) as usize
 }
 
-/// Where a word ends that may have one of `'s 't 're 've 'm 'll 'd` at `at`, in any case; the long s is one of s.
+/// The end of a word after an optional contraction (`'s 't 're 've 'm 'll 'd`) at `at`, in any case; ſ counts as s.
 #[inline]
 fn contraction_end(text: &str, at: usize) -> usize {
     let bytes = text.as_bytes();

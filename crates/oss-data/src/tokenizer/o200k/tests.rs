@@ -1,4 +1,4 @@
-//! Held to `tiktoken-rs`, whose engine and merging are the reference.
+//! Comparison with `tiktoken-rs`, whose engine and merging are the reference.
 
 use proptest::prelude::*;
 use proptest::string::string_regex;
@@ -15,7 +15,7 @@ fn check(text: &str) {
 
 #[test]
 fn every_character_alone_and_between_others() {
-    // All of Unicode in one text would only show that one piece differs.
+    // All of Unicode in one text would only show that some piece differs.
     for character in ('\0'..=char::MAX).step_by(7).chain('\0'..='\u{24ff}') {
         check(&format!("a{character}A{character}{character} {character}1{character}."));
     }
@@ -23,7 +23,8 @@ fn every_character_alone_and_between_others() {
 
 #[test]
 fn words_of_every_pair_of_classes() {
-    // One of each class: capital, small, title case, modifier, other letter, mark, number, space, line end, slash, others.
+    // One of each class: capital, lowercase, title case, modifier, other letter, mark, number, space, line ending,
+    // slash, others.
     let classes = [
         "A", "b", "ǅ", "ʰ", "漢", "\u{301}", "5", "²", " ", "\t", "\u{a0}", "\n", "\r", "/", "'s", "'", "ſ",
         "!",
@@ -54,7 +55,7 @@ fn contractions_in_every_case() {
 
 #[test]
 fn pieces_of_every_length() {
-    // Fifteen bytes have a key and sixteen do not; to 64 pairs are searched, beyond they are queued.
+    // Fifteen bytes have a key and sixteen do not; up to 64 pairs are searched linearly, more use the queue.
     for len in (1..150).chain([1000, 4096]) {
         for unit in ["a", "A", " ", "=", "é", "漢", "ab", "xyzzy", "\u{301}"] {
             let piece: String = unit.chars().cycle().take(len).collect();
@@ -68,7 +69,7 @@ fn pieces_of_every_length() {
 fn a_million_of_one_character() {
     for unit in ["A", "a", "=", "漢"] {
         let text = unit.repeat(1_000_000);
-        // In quadratic time this would not end.
+        // In quadratic time, this would not finish.
         assert_eq!(encode(&text), reference(&text));
     }
 }

@@ -1,25 +1,25 @@
-//! From the bytes of a token to its id.
+//! Maps the bytes of a token to its ID.
 
 use std::collections::HashMap;
 use std::num::NonZero;
 
-/// Longest run of bytes that is a [`Key`].
+/// Length of the longest byte string that fits into a [`Key`].
 const MAX_KEY_BYTES: usize = 15;
 
-/// Up to 15 bytes as one number: the bytes from the lowest on, zeros, and their count in the highest. Two runs of bytes
-/// are the same if their keys are.
+/// Up to 15 bytes as one number: the bytes from the lowest up, zeros, and their count in the highest. Two byte strings
+/// are equal if and only if their keys are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key(NonZero<u128>);
 
 impl Key {
-    /// The key of `text[start..end]`; none if that is empty or too long for one.
+    /// The key of `text[start..end]`; `None` if that is empty or too long.
     #[inline]
     pub(super) fn of(text: &[u8], start: usize, end: usize) -> Option<Self> {
         let len = end - start;
         if len > MAX_KEY_BYTES {
             return None;
         }
-        // Sixteen bytes at once are one load, so that what follows the run is masked out instead of left out.
+        // Reading sixteen bytes is a single load, so what follows the string is masked out rather than skipped.
         let bytes = match text[start..].first_chunk::<16>() {
             Some(chunk) => u128::from_le_bytes(*chunk) & ((1 << (8 * len)) - 1),
             None => text[start..end].iter().rev().fold(0, |bytes, &byte| bytes << 8 | u128::from(byte)),
@@ -27,11 +27,11 @@ impl Key {
         NonZero::new(bytes | (len as u128) << (8 * MAX_KEY_BYTES)).map(Self)
     }
 
-    /// Both halves multiplied, and the halves of the product folded together.
+    /// Multiplies both halves and folds the two halves of the product together.
     #[inline]
     pub(super) fn hash(self) -> u64 {
         let key = self.0.get();
-        // Odd numbers without a pattern (fractional digits of pi), so that no half of a key is lost in a product by zero.
+        // Arbitrary odd numbers (fractional digits of pi), so that no half of a key is lost in a product with zero.
         let (low, high) = (key as u64 ^ 0x243f_6a88_85a3_08d3, (key >> 64) as u64 ^ 0x1319_8a2e_0370_7345);
         let product = u128::from(low) * u128::from(high);
         product as u64 ^ (product >> 64) as u64
@@ -44,18 +44,18 @@ struct Slot {
     id: u32,
 }
 
-/// The ordinary tokens of an encoding. A token's id is also its rank: of two pairs, the one with the lower merges first.
+/// The ordinary tokens of an encoding. A token's ID is also its rank: the pair with the lower one is merged first.
 pub(super) struct Vocabulary {
-    /// Tokens that have a key, by the hash of it and then the first free place; a power of two of slots.
+    /// Tokens that have a key, in an open-addressing hash table whose number of slots is a power of two.
     slots: Vec<Slot>,
-    /// The others.
+    /// The other tokens.
     long: HashMap<Vec<u8>, u32>,
 }
 
 impl Vocabulary {
     pub(super) fn new(tokens: impl Iterator<Item = (Vec<u8>, u32)>) -> Self {
         let (short, long): (Vec<_>, Vec<_>) = tokens.partition(|(bytes, _)| bytes.len() <= MAX_KEY_BYTES);
-        // Half empty, since most pairs that merging asks for are not there and end at the first empty slot.
+        // Half empty, because most pairs that merging looks up are absent and end at the first empty slot.
         let num_slots = (2 * short.len() + 1).next_power_of_two();
         let mut slots = vec![Slot { key: None, id: 0 }; num_slots];
         for (bytes, id) in short {
@@ -69,7 +69,7 @@ impl Vocabulary {
         Self { slots, long: long.into_iter().collect() }
     }
 
-    /// The token of a key's bytes.
+    /// The token with this key.
     #[inline]
     fn short(&self, key: Key) -> Option<u32> {
         let last = self.slots.len() - 1;
@@ -84,7 +84,7 @@ impl Vocabulary {
         }
     }
 
-    /// The token of bytes that have no key.
+    /// The token with these bytes, which have no key.
     fn long(&self, bytes: &[u8]) -> Option<u32> {
         self.long.get(bytes).copied()
     }

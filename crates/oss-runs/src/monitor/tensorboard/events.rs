@@ -1,4 +1,4 @@
-//! The events that TensorBoard reads: scalars, text, the HParams plugin's three summaries and the restart that
+//! The events that TensorBoard reads: scalars, text, the three summaries of the HParams plugin and the restart that
 //! purges.
 
 use std::collections::BTreeMap;
@@ -42,18 +42,18 @@ pub(super) fn scalar(tag: &str, step: u64, value: f64) -> Event {
 pub(super) fn text(tag: &str, step: u64, text: &str) -> Event {
     let mut tensor = TensorProto::new();
     tensor.set_dtype(DataType::DT_STRING);
-    // A single text: with a dimension, TensorBoard would draw a table around it.
+    // A scalar string: with a dimension, TensorBoard would render a table around it.
     tensor.set_tensor_shape(TensorShapeProto::new());
     tensor.set_string_val(RepeatedField::from_vec(vec![text.as_bytes().to_vec()]));
     let mut summary = tagged(tag);
-    // The text plugin's version 0 encodes to no bytes.
+    // Version 0 of the text plugin encodes to no bytes.
     summary.set_metadata(plugin("text", Vec::new()));
     summary.set_tensor(tensor);
     with_summary(step, summary)
 }
 
-/// Which values and which metrics the HParams tab has columns for. Columns have no domain: TensorBoard takes one
-/// run's columns for all runs, and a domain of this run's values would filter the others out.
+/// The columns of the HParams tab: hyperparameters and metrics. Columns have no domain: TensorBoard uses one run's
+/// columns for all runs, and a domain with this run's values would filter out the others.
 pub(super) fn hparams_experiment(values: &BTreeMap<String, HParam>, metrics: &[&str]) -> Event {
     let columns = values.iter().map(|(name, value)| {
         let mut column = HParamInfo::new();
@@ -81,7 +81,7 @@ pub(super) fn hparams_experiment(values: &BTreeMap<String, HParam>, metrics: &[&
     hparams_event("_hparams_/experiment", &data)
 }
 
-/// The values of this run.
+/// The hyperparameters of this run.
 pub(super) fn hparams_start(values: &BTreeMap<String, HParam>) -> Event {
     let mut start = SessionStartInfo::new();
     start.set_hparams(values.iter().map(|(name, value)| (name.clone(), json_value(value))).collect());
@@ -91,7 +91,7 @@ pub(super) fn hparams_start(values: &BTreeMap<String, HParam>) -> Event {
     hparams_event("_hparams_/session_start_info", &data)
 }
 
-/// This run is complete.
+/// Marks this run as complete.
 pub(super) fn hparams_end() -> Event {
     let mut end = SessionEndInfo::new();
     end.set_status(Status::STATUS_SUCCESS);
@@ -101,13 +101,13 @@ pub(super) fn hparams_end() -> Event {
     hparams_event("_hparams_/session_end_info", &data)
 }
 
-/// The HParams plugin keeps its data in the metadata of a summary whose tensor is empty.
+/// The HParams plugin stores its data in the metadata of a summary with an empty tensor.
 fn hparams_event(tag: &str, data: &HParamsPluginData) -> Event {
     let mut tensor = TensorProto::new();
     tensor.set_dtype(DataType::DT_FLOAT);
     tensor.set_tensor_shape(no_elements());
     let mut summary = tagged(tag);
-    // Every field is set: nothing that could fail to encode is left to be missing.
+    // Every field is set, so encoding cannot fail.
     summary.set_metadata(plugin("hparams", data.write_to_bytes().unwrap_or_default()));
     summary.set_tensor(tensor);
     with_summary(0, summary)

@@ -1,7 +1,7 @@
 //! TensorBoard event files: a view of the metrics, never a reason for a run to fail.
 //!
-//! `tensorboard-rs` frames the records; its own file writer panics on I/O errors, so the file is opened and flushed
-//! here, and the first error is reported once and ends the writing.
+//! `tensorboard-rs` frames the records. Its own file writer panics on I/O errors, so the file is opened and flushed
+//! here; the first error is reported once and ends the writing.
 
 mod events;
 
@@ -15,29 +15,29 @@ use protobuf::Message;
 use tensorboard_proto::event::Event;
 use tensorboard_rs::record_writer::RecordWriter;
 
-/// One value of the experiment, as TensorBoard's HParams tab compares runs by it.
+/// A hyperparameter in TensorBoard's HParams tab.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HParam {
     /// A number.
     Number(f64),
-    /// Text.
+    /// A string.
     Text(String),
-    /// True or false.
+    /// A boolean.
     Flag(bool),
 }
 
-/// The event file of one start of a run.
+/// The event file of one attempt of a run.
 pub struct TensorBoard {
     dir: PathBuf,
-    /// None once writing has failed.
+    /// `None` once writing has failed.
     writer: Option<RecordWriter<BufWriter<File>>>,
 }
 
 impl TensorBoard {
-    /// Starts a new event file in `dir`. With `purge_from`, TensorBoard forgets what earlier files there say about
-    /// that step and later ones.
+    /// Creates a new event file in `dir`. With `purge_from`, TensorBoard discards what earlier files contain about that
+    /// step and later ones.
     ///
-    /// A file that cannot be made is reported as a warning; everything written then goes nowhere.
+    /// If the file cannot be created, a warning is logged and all further writes are dropped.
     pub fn open(dir: &Path, purge_from: Option<u64>) -> Self {
         let mut board = Self { dir: dir.to_owned(), writer: None };
         match create_event_file(dir) {
@@ -54,31 +54,31 @@ impl TensorBoard {
         board
     }
 
-    /// One point of the curve `tag`. TensorBoard keeps 32 bits of it.
+    /// One point of the curve `tag`. TensorBoard stores it in 32 bits.
     pub fn scalar(&mut self, tag: &str, step: u64, value: f64) {
         self.write(events::scalar(tag, step, value));
     }
 
-    /// A text, shown as Markdown.
+    /// A text, rendered as Markdown.
     pub fn text(&mut self, tag: &str, step: u64, text: &str) {
         self.write(events::text(tag, step, text));
     }
 
-    /// The values that tell this run from others, and the tags of the metrics to compare it by. Once a run: repeated
-    /// after a resume, TensorBoard keeps the first.
+    /// The hyperparameters of this run and the tags of the metrics to compare it by. Write them once per run: if they
+    /// are repeated after a resume, TensorBoard keeps the first ones.
     pub fn hparams(&mut self, values: &BTreeMap<String, HParam>, metrics: &[&str]) {
         self.write(events::hparams_experiment(values, metrics));
         self.write(events::hparams_start(values));
         self.flush();
     }
 
-    /// The run is complete; the HParams tab shows it as successful.
+    /// Marks the run as complete; the HParams tab shows it as successful.
     pub fn finish(&mut self) {
         self.write(events::hparams_end());
         self.flush();
     }
 
-    /// Makes everything so far visible to a TensorBoard that watches.
+    /// Flushes the file, so that a running TensorBoard sees everything so far.
     pub fn flush(&mut self) {
         if let Some(writer) = &mut self.writer
             && let Err(error) = writer.flush()
@@ -100,7 +100,7 @@ impl TensorBoard {
     fn give_up(&mut self, error: &io::Error) {
         self.writer = None;
         tracing::warn!(
-            "TensorBoard is no longer written ({}: {error}); the run goes on, and metrics.jsonl has every number",
+            "TensorBoard logging stopped ({}: {error}); the run continues, and metrics.jsonl has all metrics",
             self.dir.display()
         );
     }
@@ -118,10 +118,10 @@ impl Drop for TensorBoard {
     }
 }
 
-/// Opens the next event file of `dir`, and says whether it is the first.
+/// Creates the next event file in `dir`, and returns whether it is the first.
 ///
-/// TensorBoard reads a folder's files in the order of their names, which begin with a time in seconds. A purge must
-/// be read after what it purges, so the new name's time is later than any there, whatever the clocks say.
+/// TensorBoard reads the files of a directory in order of their names, which begin with a time in seconds. A purge must
+/// be read after what it purges, so the new name's time is later than any existing one, whatever the clock says.
 fn create_event_file(dir: &Path) -> io::Result<(File, bool)> {
     const PREFIX: &str = "events.out.tfevents.";
     fs::create_dir_all(dir)?;

@@ -2,7 +2,7 @@ use tensorboard_rs::masked_crc32c::masked_crc32c;
 
 use super::*;
 
-/// The events of every file in `dir`, in the order in which TensorBoard reads them; frames and sums are checked.
+/// The events of all files in `dir`, in the order in which TensorBoard reads them; framing and checksums are verified.
 fn events(dir: &Path) -> Vec<Event> {
     let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();

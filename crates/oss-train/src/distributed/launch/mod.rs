@@ -13,13 +13,13 @@ use signal_hook::low_level::exit;
 use oss_config::error::Status;
 use oss_runs::interrupt;
 
-pub use outcome::{Failure, How, Outcome};
-pub use supervise::{Patience, supervise};
+pub use outcome::{ExitReason, Failure, Outcome};
+pub use supervise::{GracePeriod, supervise};
 
 /// Set for ranks that this program's own launcher started, whose standard input is the launcher's pipe.
 pub(super) const LAUNCHED: &str = "OSS_RUN_LAUNCHER";
 
-/// Set for a process whose standard input is a pipe that ends with whoever started it: [`tie_to_launcher`] reads it.
+/// Set for a process whose standard input is a pipe that ends with whoever started it: [`exit_with_parent`] reads it.
 pub const TIED: &str = "OSS_RUN_TIED";
 
 /// What is written to a process that shall stop after its step, on a line for those that read lines.
@@ -72,13 +72,13 @@ pub(super) fn prefix(restart: u64) -> String {
 }
 
 /// Lets the launcher stop this process ([`interrupt::request`]), and ends it when the launcher ends, however that comes
-/// about. For ranks of our own launcher ([`Placement::launched`](crate::distributed::Placement::launched)) and the trials of a sweep
+/// about. For ranks of our own launcher ([`RankEnv::launched`](crate::distributed::RankEnv::launched)) and the trials of a sweep
 /// ([`TIED`]) alone: nobody else gives a pipe as standard input that stays open as long as they live. To be called from the main thread, whose end is that
 /// of the process.
 ///
 /// # Errors
 /// The system refuses a thread or the parent-death signal.
-pub fn tie_to_launcher() -> io::Result<()> {
+pub fn exit_with_parent() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The signal misses a launcher that ended before it was asked for; the end of the pipe does not.
     thread::Builder::new().name("launcher".into()).spawn(|| {
@@ -102,7 +102,7 @@ pub fn tie_to_launcher() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distributed::Placement;
+    use crate::distributed::RankEnv;
 
     #[test]
     fn a_rank_reads_what_the_launcher_set() {
@@ -110,8 +110,8 @@ mod tests {
         let variables = launch.environment(2);
         let value =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
-        let placement = Placement::of(&value);
-        let expected = Placement {
+        let placement = RankEnv::of(&value);
+        let expected = RankEnv {
             rank: 2,
             world_size: 3,
             local_rank: 2,

@@ -27,14 +27,14 @@ pub struct Failure {
     /// Its number.
     pub rank: usize,
     /// How it ended.
-    pub how: How,
+    pub how: ExitReason,
     /// The last that it wrote to stderr; nothing of rank 0, whose words have been on the screen already.
     pub last_lines: Vec<String>,
 }
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum ExitReason {
     /// By this signal.
     Signal(i32),
     /// By itself, with this status.
@@ -51,7 +51,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl How {
+impl ExitReason {
     /// What the process said by its exit status, if it ended by itself and as this program does.
     pub fn status(self) -> Option<Status> {
         match self {
@@ -61,7 +61,7 @@ impl How {
     }
 }
 
-impl fmt::Display for How {
+impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Signal(SIGKILL) => write!(f, "was killed by SIGKILL (out of memory? see dmesg)"),
@@ -74,7 +74,7 @@ impl fmt::Display for How {
     }
 }
 
-impl From<ExitStatus> for How {
+impl From<ExitStatus> for ExitReason {
     fn from(status: ExitStatus) -> Self {
         // A process that has ended has one of the two.
         match status.signal() {
@@ -87,7 +87,7 @@ impl From<ExitStatus> for How {
 /// The end of one rank.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
-    pub how: How,
+    pub how: ExitReason,
     /// The launcher's look at the ranks that found it ended, counted from 0; ranks of one look ended together.
     pub look: u64,
     /// Whether the launcher had begun to end the group, which makes this a consequence.
@@ -103,7 +103,7 @@ impl Ended {
     /// Ended by something outside the ranks, such as the system short of memory. An abort is not: native code calls
     /// it also where it only finds that a peer has vanished.
     fn is_violent(&self) -> bool {
-        matches!(self.how, How::Signal(signal) if signal != SIGABRT)
+        matches!(self.how, ExitReason::Signal(signal) if signal != SIGABRT)
     }
 }
 
@@ -126,7 +126,7 @@ pub(super) fn judge(ended: &[Ended]) -> Verdict {
     if let Some((rank, _)) = failures().find(|(_, end)| end.how.status() == Some(Status::Wrong)) {
         return Verdict::Wrong(rank);
     }
-    let by_status = |end: &Ended| matches!(end.how, How::Status(_));
+    let by_status = |end: &Ended| matches!(end.how, ExitReason::Status(_));
     if let Some((rank, _)) = failures().min_by_key(|(_, end)| (end.look, by_status(end))) {
         return Verdict::Failed(rank);
     }
@@ -138,14 +138,14 @@ pub(super) fn judge(ended: &[Ended]) -> Verdict {
 mod tests {
     use super::*;
 
-    const FINE: Ended = Ended { how: How::Status(0), look: 9, late: false };
+    const FINE: Ended = Ended { how: ExitReason::Status(0), look: 9, late: false };
 
     fn status(status: i32, look: u64) -> Ended {
-        Ended { how: How::Status(status), look, late: false }
+        Ended { how: ExitReason::Status(status), look, late: false }
     }
 
     fn signal(signal: i32, look: u64) -> Ended {
-        Ended { how: How::Signal(signal), look, late: false }
+        Ended { how: ExitReason::Signal(signal), look, late: false }
     }
 
     #[test]
@@ -184,13 +184,13 @@ mod tests {
     #[test]
     fn a_failure_reads_as_a_sentence() {
         let last_lines = vec!["step 7".to_owned(), "step 8".to_owned()];
-        insta::assert_snapshot!(Failure { rank: 2, how: How::Signal(SIGKILL), last_lines }, @r"
+        insta::assert_snapshot!(Failure { rank: 2, how: ExitReason::Signal(SIGKILL), last_lines }, @r"
         rank 2 was killed by SIGKILL (out of memory? see dmesg); its last lines:
           | step 7
           | step 8
         ");
-        insta::assert_snapshot!(How::Signal(11), @"was killed by SIGSEGV");
-        insta::assert_snapshot!(How::Signal(60), @"was killed by signal 60");
-        insta::assert_snapshot!(How::Status(1), @"ended with status 1");
+        insta::assert_snapshot!(ExitReason::Signal(11), @"was killed by SIGSEGV");
+        insta::assert_snapshot!(ExitReason::Signal(60), @"was killed by signal 60");
+        insta::assert_snapshot!(ExitReason::Status(1), @"ended with status 1");
     }
 }

@@ -19,19 +19,19 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::STOP;
-use super::outcome::{Ended, Failure, How, Outcome, Verdict, judge};
+use super::outcome::{Ended, ExitReason, Failure, Outcome, Verdict, judge};
 use super::tail::Tail;
 
 /// How long the launcher waits once a rank has failed.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct GracePeriod {
     /// For the ends of other ranks, since the first end that is seen need not be the cause.
     pub cause: Duration,
     /// After that for ranks to end in order, before they are killed.
     pub order: Duration,
 }
 
-impl Default for Patience {
+impl Default for GracePeriod {
     fn default() -> Self {
         Self { cause: Duration::from_secs(1), order: Duration::from_secs(5) }
     }
@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// asked again and again; once it is so, the ranks are told through their input to stop after the current step.
 ///
 /// Rank 0 writes where the launcher does; of the others, stdout goes nowhere and the last lines of stderr are kept. The
-/// standard input of a rank is a pipe that ends with the launcher ([`super::tie_to_launcher`] reads it). To be called
+/// standard input of a rank is a pipe that ends with the launcher ([`super::exit_with_parent`] reads it). To be called
 /// from the main thread: the parent-death signal that a rank may ask for comes with the end of the thread that started
 /// it.
 ///
@@ -52,7 +52,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A process cannot be started or waited for; those that were started are then ended.
 pub fn supervise(
     commands: Vec<Command>,
-    patience: Patience,
+    patience: GracePeriod,
     stop_requested: impl Fn() -> bool,
 ) -> io::Result<Outcome> {
     let mut ranks = Ranks::start(commands)?;
@@ -108,7 +108,7 @@ impl Ranks {
     fn look(&mut self, look: u64, late: bool) -> io::Result<bool> {
         for rank in self.alive() {
             if let Some(status) = rank.child.try_wait()? {
-                rank.ended = Some(Ended { how: How::from(status), look, late });
+                rank.ended = Some(Ended { how: ExitReason::from(status), look, late });
             }
         }
         Ok(self.alive().next().is_none())

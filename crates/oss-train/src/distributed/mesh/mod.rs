@@ -75,7 +75,7 @@ impl Mesh {
     ///
     /// # Errors
     /// Ranks that hsdp's replicas do not divide.
-    pub fn pretended(sharding: &Sharding, rank: usize, device: Device) -> Result<Self> {
+    pub fn simulated(sharding: &Sharding, rank: usize, device: Device) -> Result<Self> {
         let ranks = sharding.ranks as usize;
         let wiring = Wiring {
             transport: Transport::Fake,
@@ -217,12 +217,12 @@ fn shape(sharding: &Sharding, ranks: usize, ranks_here: usize) -> Result<(usize,
     let shards = match sharding.strategy {
         Strategy::None | Strategy::Ddp => 1,
         Strategy::Fsdp => ranks,
-        Strategy::Hsdp => sharding.ranks_per_replica.map_or(ranks_here, |replica| replica as usize),
+        Strategy::Hsdp => sharding.shard_degree.map_or(ranks_here, |replica| replica as usize),
     };
     ensure!(
         ranks.is_multiple_of(shards),
         UserError::failed(format!("{ranks} ranks cannot be cut into replicas of {shards}"))
-            .hint(format!("set sharding.ranks_per_replica to a divisor of {ranks}"))
+            .hint(format!("set sharding.shard_degree to a divisor of {ranks}"))
     );
     Ok((ranks / shards, shards))
 }
@@ -241,18 +241,14 @@ mod tests {
 
     #[test]
     fn rows_are_copies_and_columns_are_slices() {
-        let sharding = |strategy, ranks_per_replica| Sharding {
-            strategy,
-            ranks: 8,
-            ranks_per_replica,
-            ..Sharding::default()
-        };
+        let sharding =
+            |strategy, shard_degree| Sharding { strategy, ranks: 8, shard_degree, ..Sharding::default() };
         assert_eq!(shape(&sharding(Strategy::Fsdp, None), 8, 4).unwrap(), (1, 8));
         assert_eq!(shape(&sharding(Strategy::Ddp, None), 8, 4).unwrap(), (8, 1));
         assert_eq!(shape(&sharding(Strategy::Hsdp, None), 8, 4).unwrap(), (2, 4));
         assert_eq!(shape(&sharding(Strategy::Hsdp, Some(2)), 8, 8).unwrap(), (4, 2));
         assert!(shape(&sharding(Strategy::Hsdp, Some(3)), 8, 8).is_err());
-        let mesh = Mesh::pretended(&sharding(Strategy::Hsdp, Some(2)), 5, Device::Cpu).unwrap();
+        let mesh = Mesh::simulated(&sharding(Strategy::Hsdp, Some(2)), 5, Device::Cpu).unwrap();
         assert_eq!((mesh.replica, mesh.shard, mesh.rank(), mesh.ranks()), (2, 1, 5, 8));
     }
 }

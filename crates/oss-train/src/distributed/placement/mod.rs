@@ -14,7 +14,7 @@ use oss_config::error::{UserError, user_errors};
 
 /// A rank's place among the ranks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placement {
+pub struct RankEnv {
     /// This rank, of `0..world_size`.
     pub rank: usize,
     /// How many ranks there are.
@@ -39,7 +39,7 @@ pub struct Placement {
 
 /// Variables that do not say where the rank stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PlacementError {
+pub enum RankEnvError {
     /// Some of the variables, and not all.
     Partial {
         /// Those that are set.
@@ -65,26 +65,26 @@ pub enum PlacementError {
     },
 }
 
-impl From<PlacementError> for UserError {
-    fn from(error: PlacementError) -> Self {
+impl From<RankEnvError> for UserError {
+    fn from(error: RankEnvError) -> Self {
         match error {
-            PlacementError::Partial { set, missing } => {
+            RankEnvError::Partial { set, missing } => {
                 Self::wrong(format!("{} set, {} not", are(&set), are(&missing))).hint(format!(
                     "set what is missing, or unset {} to run alone",
                     if set.len() == 1 { "it" } else { "them all" }
                 ))
             }
-            PlacementError::Missing { variable, because } => {
+            RankEnvError::Missing { variable, because } => {
                 Self::wrong(format!("{variable} is not set, though {because}")).hint("set it")
             }
-            PlacementError::Invalid { variable, value, wanted } => {
+            RankEnvError::Invalid { variable, value, wanted } => {
                 Self::wrong(format!("{variable} is {value:?}")).hint(format!("set it to {wanted}"))
             }
         }
     }
 }
 
-user_errors!(PlacementError);
+user_errors!(RankEnvError);
 
 /// `RANK and WORLD_SIZE are`.
 fn are(variables: &[&str]) -> String {
@@ -98,7 +98,7 @@ fn are(variables: &[&str]) -> String {
 /// All of these, or none.
 const REQUIRED: [&str; 5] = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"];
 
-impl Placement {
+impl RankEnv {
     /// The place that the variables give; none for a process that is alone.
     ///
     /// - `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT` go together. `LOCAL_WORLD_SIZE` may be
@@ -109,7 +109,7 @@ impl Placement {
     ///
     /// # Errors
     /// Only some of the variables are set, or a value cannot be.
-    pub fn of(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, PlacementError> {
+    pub fn of(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, RankEnvError> {
         let (set, missing): (Vec<_>, Vec<_>) =
             REQUIRED.into_iter().partition(|variable| env(variable).is_some());
         let says_no_rank = set.iter().all(|variable| variable.starts_with("MASTER"));
@@ -120,7 +120,7 @@ impl Placement {
             return Ok(None);
         }
         if !missing.is_empty() {
-            return Err(PlacementError::Partial { set, missing });
+            return Err(RankEnvError::Partial { set, missing });
         }
         let (host, port) = (host(env)?.unwrap_or_default(), port(env)?.unwrap_or_default());
         let world_size = required(env, "WORLD_SIZE", "RANK is")?;
@@ -135,7 +135,7 @@ impl Placement {
                 None if local_rank == 0 => 1,
                 None => {
                     let because = format!("LOCAL_RANK is {local_rank} and the ranks meet on {host}");
-                    return Err(PlacementError::Missing { variable: "LOCAL_WORLD_SIZE", because });
+                    return Err(RankEnvError::Missing { variable: "LOCAL_WORLD_SIZE", because });
                 }
             },
             hosted: flag(env, "TORCHELASTIC_USE_AGENT_STORE")?,
@@ -156,9 +156,9 @@ impl Placement {
     }
 
     /// Whether the numbers go together.
-    pub(super) fn possible(&self, names: &Names) -> Result<(), PlacementError> {
+    pub(super) fn possible(&self, names: &Names) -> Result<(), RankEnvError> {
         let invalid = |variable, value: usize, wanted: String| {
-            Err(PlacementError::Invalid { variable, value: value.to_string(), wanted })
+            Err(RankEnvError::Invalid { variable, value: value.to_string(), wanted })
         };
         let (rank, size) = (self.rank, self.world_size);
         if size == 0 {
@@ -193,21 +193,21 @@ pub(super) struct Names {
 }
 
 /// `MASTER_ADDR`, if set.
-pub(super) fn host(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, PlacementError> {
+pub(super) fn host(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, RankEnvError> {
     let Some(value) = env("MASTER_ADDR") else { return Ok(None) };
     let host = value.trim();
     if host.is_empty() || host.contains(char::is_whitespace) {
         let wanted = "the name or address of the machine of rank 0".to_owned();
-        return Err(PlacementError::Invalid { variable: "MASTER_ADDR", value, wanted });
+        return Err(RankEnvError::Invalid { variable: "MASTER_ADDR", value, wanted });
     }
     Ok(Some(host.to_owned()))
 }
 
 /// `MASTER_PORT`, if set.
-pub(super) fn port(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<u16>, PlacementError> {
+pub(super) fn port(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<u16>, RankEnvError> {
     let wanted = "a port from 1 to 65535";
     match number(env, "MASTER_PORT", wanted)? {
-        Some(0) => Err(PlacementError::Invalid {
+        Some(0) => Err(RankEnvError::Invalid {
             variable: "MASTER_PORT",
             value: "0".to_owned(),
             wanted: wanted.to_owned(),
@@ -221,11 +221,11 @@ pub(super) fn number<T: FromStr>(
     env: &dyn Fn(&str) -> Option<String>,
     variable: &'static str,
     wanted: &str,
-) -> Result<Option<T>, PlacementError> {
+) -> Result<Option<T>, RankEnvError> {
     let Some(value) = env(variable) else { return Ok(None) };
     match value.trim().parse() {
         Ok(number) => Ok(Some(number)),
-        Err(_) => Err(PlacementError::Invalid { variable, value, wanted: wanted.to_owned() }),
+        Err(_) => Err(RankEnvError::Invalid { variable, value, wanted: wanted.to_owned() }),
     }
 }
 
@@ -234,18 +234,18 @@ pub(super) fn required<T: FromStr>(
     env: &dyn Fn(&str) -> Option<String>,
     variable: &'static str,
     because: impl Display,
-) -> Result<T, PlacementError> {
+) -> Result<T, RankEnvError> {
     number(env, variable, "a whole number from 0 on")?
-        .ok_or_else(|| PlacementError::Missing { variable, because: because.to_string() })
+        .ok_or_else(|| RankEnvError::Missing { variable, because: because.to_string() })
 }
 
 /// PyTorch writes its truths as Python does.
-fn flag(env: &dyn Fn(&str) -> Option<String>, variable: &'static str) -> Result<bool, PlacementError> {
+fn flag(env: &dyn Fn(&str) -> Option<String>, variable: &'static str) -> Result<bool, RankEnvError> {
     let Some(value) = env(variable) else { return Ok(false) };
     match value.trim() {
         "True" | "true" | "1" => Ok(true),
         "False" | "false" | "0" | "" => Ok(false),
-        _ => Err(PlacementError::Invalid { variable, value, wanted: "True or False".to_owned() }),
+        _ => Err(RankEnvError::Invalid { variable, value, wanted: "True or False".to_owned() }),
     }
 }
 
@@ -261,8 +261,8 @@ mod tests {
     use crate::distributed::launch::LAUNCHED;
     use oss_config::error::ErrorReport;
 
-    fn of(variables: &[(&str, &str)]) -> Result<Option<Placement>, PlacementError> {
-        Placement::of(&|name| {
+    fn of(variables: &[(&str, &str)]) -> Result<Option<RankEnv>, RankEnvError> {
+        RankEnv::of(&|name| {
             variables.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
@@ -276,7 +276,7 @@ mod tests {
         ("MASTER_PORT", "29500"),
     ];
 
-    fn torchrun<'a>(more: &[(&'a str, &'a str)]) -> Result<Option<Placement>, PlacementError> {
+    fn torchrun<'a>(more: &[(&'a str, &'a str)]) -> Result<Option<RankEnv>, RankEnvError> {
         of(&[TORCHRUN.as_slice(), more].concat())
     }
 
@@ -293,7 +293,7 @@ mod tests {
             ("TORCHELASTIC_RESTART_COUNT", "2"),
             ("TORCHELASTIC_RUN_ID", "abc"),
         ]);
-        let expected = Placement {
+        let expected = RankEnv {
             rank: 5,
             world_size: 8,
             local_rank: 1,
@@ -307,7 +307,7 @@ mod tests {
         };
         assert_eq!(placement, Ok(Some(expected.clone())));
         let bare =
-            Placement { hosted: false, restart: 0, id: "node1:29500".into(), launched: true, ..expected };
+            RankEnv { hosted: false, restart: 0, id: "node1:29500".into(), launched: true, ..expected };
         assert_eq!(torchrun(&[(LAUNCHED, "1"), ("TORCHELASTIC_USE_AGENT_STORE", "False")]), Ok(Some(bare)));
     }
 
@@ -357,7 +357,7 @@ mod tests {
             ("TORCHELASTIC_RESTART_COUNT", "often", "a number of restarts"),
         ] {
             let expected =
-                PlacementError::Invalid { variable, value: value.to_owned(), wanted: wanted.to_owned() };
+                RankEnvError::Invalid { variable, value: value.to_owned(), wanted: wanted.to_owned() };
             assert_eq!(torchrun(&[(variable, value)]), Err(expected), "{variable}={value}");
         }
         insta::assert_snapshot!(ErrorReport::of(torchrun(&[("RANK", "8")]).unwrap_err()), @r#"
@@ -390,7 +390,7 @@ mod tests {
                 .filter(|(at, _)| mask & (1 << at) != 0)
                 .map(|(_, name)| (*name, "1"))
                 .collect();
-            let Err(PlacementError::Partial { set, missing }) = of(&chosen) else {
+            let Err(RankEnvError::Partial { set, missing }) = of(&chosen) else {
                 return Err(TestCaseError::fail("accepted"));
             };
             prop_assert_eq!(set.len(), chosen.len());

@@ -4,7 +4,7 @@
 //! first machine of the step, at a port made from the job's number, so that every task finds the same one without
 //! asking.
 
-use super::{Names, Placement, PlacementError, host, number, port, required};
+use super::{Names, RankEnv, RankEnvError, host, number, port, required};
 
 /// From here up, step numbers name what is no `srun` step: the batch script, an interactive shell, the prologue.
 const FIRST_SPECIAL_STEP: u64 = 0xffff_fff0;
@@ -28,7 +28,7 @@ const NAMES: Names = Names {
 ///
 /// # Errors
 /// A variable is missing or cannot be.
-pub(super) fn placement(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Placement>, PlacementError> {
+pub(super) fn placement(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<RankEnv>, RankEnvError> {
     // Names instead of numbers ("batch") are special steps too.
     let step = env("SLURM_STEP_ID").and_then(|step| step.trim().parse().ok());
     let Some(step) = step.filter(|step| *step < FIRST_SPECIAL_STEP) else { return Ok(None) };
@@ -42,7 +42,7 @@ pub(super) fn placement(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<P
     let because = format!("this is a task of SLURM step {step}");
     let job: u64 = required(env, "SLURM_JOB_ID", &because)?;
     let node = number(env, "SLURM_NODEID", "the number of this node")?.unwrap_or(0);
-    let placement = Placement {
+    let placement = RankEnv {
         rank: required(env, NAMES.rank, &because)?,
         world_size: tasks,
         local_rank: required(env, NAMES.local_rank, &because)?,
@@ -69,15 +69,15 @@ fn meeting_port(job: u64, step: u64) -> u16 {
 }
 
 /// The first machine of the step; task 0 runs there unless tasks were placed by hand.
-fn first_host(env: &dyn Fn(&str) -> Option<String>, because: &str) -> Result<String, PlacementError> {
+fn first_host(env: &dyn Fn(&str) -> Option<String>, because: &str) -> Result<String, RankEnvError> {
     let found = ["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"]
         .into_iter()
         .find_map(|variable| Some((variable, env(variable)?)));
     let Some((variable, list)) = found else {
         let because = because.to_owned();
-        return Err(PlacementError::Missing { variable: "SLURM_STEP_NODELIST", because });
+        return Err(RankEnvError::Missing { variable: "SLURM_STEP_NODELIST", because });
     };
-    first_of(list.trim()).ok_or_else(|| PlacementError::Invalid {
+    first_of(list.trim()).ok_or_else(|| RankEnvError::Invalid {
         variable,
         value: list,
         wanted: "a list of nodes such as node[01-04,7],login1, or set MASTER_ADDR".to_owned(),
@@ -117,12 +117,12 @@ fn tasks_of_node(
     env: &dyn Fn(&str) -> Option<String>,
     node: usize,
     because: &str,
-) -> Result<usize, PlacementError> {
+) -> Result<usize, RankEnvError> {
     let variable = NAMES.local_size;
     let Some(value) = env(variable) else {
-        return Err(PlacementError::Missing { variable, because: because.to_owned() });
+        return Err(RankEnvError::Missing { variable, because: because.to_owned() });
     };
-    nth_count(value.trim(), node).ok_or_else(|| PlacementError::Invalid {
+    nth_count(value.trim(), node).ok_or_else(|| RankEnvError::Invalid {
         variable,
         value,
         wanted: format!("the tasks of each node, such as 4(x2),3, up to that of node {node} (SLURM_NODEID)"),
@@ -164,16 +164,16 @@ mod tests {
         ("SLURM_STEP_TASKS_PER_NODE", "4,3"),
     ];
 
-    fn of<'a>(more: &[(&'a str, &'a str)], without: &[&str]) -> Result<Option<Placement>, PlacementError> {
+    fn of<'a>(more: &[(&'a str, &'a str)], without: &[&str]) -> Result<Option<RankEnv>, RankEnvError> {
         let variables = [TASK.as_slice(), more].concat();
-        Placement::of(&|name| {
+        RankEnv::of(&|name| {
             let found = variables.iter().rev().find(|(key, _)| *key == name && !without.contains(key));
             found.map(|(_, value)| (*value).to_owned())
         })
     }
 
-    fn task() -> Placement {
-        Placement {
+    fn task() -> RankEnv {
+        RankEnv {
             rank: 5,
             world_size: 7,
             local_rank: 1,
@@ -200,10 +200,10 @@ mod tests {
     #[test]
     fn a_meeting_point_that_is_given_wins() {
         let given = of(&[("MASTER_ADDR", "head"), ("MASTER_PORT", "29501")], &[]);
-        assert_eq!(given, Ok(Some(Placement { host: "head".into(), port: 29501, ..task() })));
+        assert_eq!(given, Ok(Some(RankEnv { host: "head".into(), port: 29501, ..task() })));
         let host_only = of(&[("MASTER_ADDR", "head")], &[]);
-        assert_eq!(host_only, Ok(Some(Placement { host: "head".into(), ..task() })));
-        assert!(matches!(of(&[("RANK", "1")], &[]), Err(PlacementError::Partial { .. })));
+        assert_eq!(host_only, Ok(Some(RankEnv { host: "head".into(), ..task() })));
+        assert!(matches!(of(&[("RANK", "1")], &[]), Err(RankEnvError::Partial { .. })));
     }
 
     #[test]

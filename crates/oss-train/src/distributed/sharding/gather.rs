@@ -48,7 +48,7 @@ impl Gatherer {
     ///
     /// # Errors
     /// Another rank is gone.
-    pub fn expect(&mut self, mesh: &Mesh, unit: usize, local: impl FnOnce() -> Local) -> Result<()> {
+    pub fn prefetch(&mut self, mesh: &Mesh, unit: usize, local: impl FnOnce() -> Local) -> Result<()> {
         if mesh.shards == 1 || self.holding(unit).is_some() {
             return Ok(());
         }
@@ -97,7 +97,7 @@ impl Gatherer {
             let Local { matrices, rest } = local();
             return Ok(self.layouts[unit].cut(&matrices, &rest));
         }
-        self.expect(mesh, unit, local)?;
+        self.prefetch(mesh, unit, local)?;
         let place = self.holding(unit).unwrap_or_else(|| unreachable!("it was expected above"));
         self.in_use = place;
         let Some(buffer) = &mut self.buffers[place] else { unreachable!("it holds the unit") };

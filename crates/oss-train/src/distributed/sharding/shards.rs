@@ -99,7 +99,7 @@ impl Weights for Shards<'_> {
         let tensors = gatherer.take(self.mesh, index, || local(index))?;
         // Whoever walks the chain comes to the next unit next, and begins again after the last.
         let next = (index + 1) % units.len();
-        gatherer.expect(self.mesh, next, || local(next))?;
+        gatherer.prefetch(self.mesh, next, || local(next))?;
         Ok(tensors)
     }
 

@@ -4,7 +4,7 @@
 //! ranks send and receive in the same order, so a turn's number names a message.
 
 mod error;
-mod hello;
+mod handshake;
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
@@ -18,14 +18,14 @@ use tch::Device;
 
 use super::launch::prefix;
 use super::mesh::{Mesh, Wiring, transport};
-use super::placement::Placement;
-use hello::{Hello, judge};
+use super::placement::RankEnv;
+use handshake::{Hello, judge};
 use oss_config::Sharding;
 use oss_config::error::{ErrorReport, Hint, UserError};
 use oss_torch::Store;
 
 pub use error::WorldError;
-pub use hello::Fingerprint;
+pub use handshake::Fingerprint;
 
 /// How long a rank that waits for a message sleeps at first, and at most.
 const NAP: Duration = Duration::from_millis(1);
@@ -71,7 +71,7 @@ impl World {
     /// # Errors
     /// [`WorldError`]: an address that is taken or does not answer, ranks that do not come, that come twice, or that
     /// differ.
-    pub fn join(placement: &Placement, fingerprint: &Fingerprint, timeout: Duration) -> Result<Self> {
+    pub fn join(placement: &RankEnv, fingerprint: &Fingerprint, timeout: Duration) -> Result<Self> {
         let store = open_store(placement, timeout)?.prefixed(&prefix(placement.restart))?;
         let world = Self {
             rank: placement.rank,
@@ -93,10 +93,10 @@ impl World {
         }
     }
 
-    fn introduce(&self, placement: &Placement, fingerprint: &Fingerprint) -> Result<()> {
+    fn introduce(&self, placement: &RankEnv, fingerprint: &Fingerprint) -> Result<()> {
         let Some(store) = &self.store else { return Ok(()) };
         if store.add(&format!("present/{}", self.rank), 1)? > 1 {
-            let Placement { rank, host, port, .. } = placement.clone();
+            let RankEnv { rank, host, port, .. } = placement.clone();
             return Err(WorldError::Twice { rank, host, port }.into());
         }
         let hello = Hello {
@@ -107,7 +107,7 @@ impl World {
         };
         let hellos = self.gather_within(&hello, Some(self.timeout))?;
         let verdict = hellos.map(|hellos| judge(&hellos));
-        match self.share_within(verdict, Some(self.timeout))? {
+        match self.broadcast_within(verdict, Some(self.timeout))? {
             None => Ok(()),
             Some((rank, what)) => Err(what.error(rank).into()),
         }
@@ -164,11 +164,11 @@ impl World {
     ///
     /// # Errors
     /// The leader failed, or the store is gone.
-    pub fn share<T: Serialize + DeserializeOwned>(&self, mine: Option<T>) -> Result<T> {
-        self.share_within(mine, None)
+    pub fn broadcast<T: Serialize + DeserializeOwned>(&self, mine: Option<T>) -> Result<T> {
+        self.broadcast_within(mine, None)
     }
 
-    fn share_within<T: Serialize + DeserializeOwned>(
+    fn broadcast_within<T: Serialize + DeserializeOwned>(
         &self,
         mine: Option<T>,
         limit: Option<Duration>,
@@ -227,14 +227,14 @@ impl World {
     /// As [`Self::gather`].
     pub fn all<T: Serialize + DeserializeOwned>(&self, mine: &T) -> Result<Vec<T>> {
         let all = self.gather(mine)?;
-        self.share_within(all, Some(self.timeout))
+        self.broadcast_within(all, Some(self.timeout))
     }
 
     /// This rank's value when every rank has one; else the error of the first that has none, on every rank.
     ///
     /// # Errors
     /// A rank's error, with its number.
-    pub fn agree<T>(&self, mine: Result<T>) -> Result<T> {
+    pub fn all_ok<T>(&self, mine: Result<T>) -> Result<T> {
         if self.size == 1 {
             return mine;
         }
@@ -329,8 +329,8 @@ impl World {
 /// Where a rank that gives up says so.
 const FAILED: &str = "failed";
 
-fn open_store(placement: &Placement, timeout: Duration) -> Result<Store> {
-    let Placement { rank, host, port, .. } = placement;
+fn open_store(placement: &RankEnv, timeout: Duration) -> Result<Store> {
+    let RankEnv { rank, host, port, .. } = placement;
     if *rank == 0 && !placement.hosted {
         // On one machine nothing listens beyond it.
         let one_machine = placement.local_world_size == placement.world_size;

@@ -12,8 +12,8 @@ fn free_port() -> u16 {
 }
 
 /// A rank of `size` on this machine, whose first rank serves the store at `port`.
-fn placement(rank: usize, size: usize, port: u16) -> Placement {
-    Placement {
+fn placement(rank: usize, size: usize, port: u16) -> RankEnv {
+    RankEnv {
         rank,
         world_size: size,
         local_rank: rank,
@@ -52,7 +52,7 @@ fn messages_reach_whom_they_are_for() {
             let world = world.unwrap();
             let mut heard = Vec::new();
             for round in 0..5 {
-                let told = world.share(world.is_leader().then(|| format!("round {round}"))).unwrap();
+                let told = world.broadcast(world.is_leader().then(|| format!("round {round}"))).unwrap();
                 let gathered = world.gather(&(world.rank() * 10 + round)).unwrap();
                 assert_eq!(gathered.is_some(), world.is_leader());
                 let all = world.all(&(world.rank() + round)).unwrap();
@@ -77,9 +77,9 @@ fn one_rank_s_failure_is_everyone_s() {
         |_| "same",
         |world| {
             let world = world.unwrap();
-            assert_eq!(world.agree(Ok(world.rank())).unwrap(), world.rank());
+            assert_eq!(world.all_ok(Ok(world.rank())).unwrap(), world.rank());
             let mine = if world.rank() == 1 { Err(anyhow!("no room").hint("free some")) } else { Ok(()) };
-            let error = ErrorReport::of(world.agree(mine).unwrap_err());
+            let error = ErrorReport::of(world.all_ok(mine).unwrap_err());
             world.leave();
             assert_eq!(error.hints, ["free some"], "hints travel with what they are for");
             error.summary()
@@ -101,7 +101,7 @@ fn a_rank_that_gives_up_is_not_waited_for() {
                 world.leave();
                 return String::new();
             }
-            let error = ErrorReport::of(world.share::<u32>(None).unwrap_err()).summary();
+            let error = ErrorReport::of(world.broadcast::<u32>(None).unwrap_err()).summary();
             world.leave();
             error
         },

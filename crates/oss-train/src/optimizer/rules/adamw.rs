@@ -153,7 +153,7 @@ fn rms_ratio_by_tensors(region: &Region, gradient: &Tensor, param: &ParamSlice, 
     for (offset, len, _) in param.pieces() {
         let square = (gradient.narrow(0, offset, len) / &step.divisor).square_();
         let moments =
-            region.moments.narrow(offset, len).map(|tensor| oss_torch::send(tensor, square.device()));
+            region.moments.narrow(offset, len).map(|tensor| oss_torch::to_device(tensor, square.device()));
         let expected = (moments.wide_one(1) * beta + &square * (1.0 - beta)) / correction;
         sum += (square / expected.clamp_min(eps * eps)).sum(Kind::Double);
     }

@@ -133,7 +133,7 @@ fn orthogonal_step(region: &mut Region, param: &ParamSlice, stack: &Tensor, step
 mod tests {
     use super::*;
     use crate::optimizer::storage::StorageConfig;
-    use oss_config::{Optimizer, OptimizerKind, StatePrecision, StoredWeights};
+    use oss_config::{Optimizer, OptimizerKind, ParamDtype, StateDtype};
 
     const LR: f64 = 1e-2;
     const STEPS: u64 = 4;
@@ -163,8 +163,8 @@ mod tests {
         noise
     }
 
-    fn region(from: i64, to: i64, weights: Kind, state: StatePrecision) -> Region {
-        let weights = if weights == Kind::Float { StoredWeights::F32 } else { StoredWeights::Bf16 };
+    fn region(from: i64, to: i64, weights: Kind, state: StateDtype) -> Region {
+        let weights = if weights == Kind::Float { ParamDtype::F32 } else { ParamDtype::Bf16 };
         let wide = StorageConfig::f32(Kind::Float);
         let storage = StorageConfig { weights, optimizer: OptimizerKind::Muon, state, ..wide };
         let region = Region::zeros(to - from, ParamGroup::BlockMatrices, &storage, Device::Cpu);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     /// Some steps of slices of the region that begin at `starts`, as ranks take them.
-    fn stepped(starts: &[i64], weights: Kind, state: StatePrecision) -> Vec<Region> {
+    fn stepped(starts: &[i64], weights: Kind, state: StateDtype) -> Vec<Region> {
         let ends = starts[1..].iter().copied().chain([LEN]);
         let bounds: Vec<(i64, i64)> = starts.iter().copied().zip(ends).collect();
         let mut slices: Vec<Region> =
@@ -234,12 +234,12 @@ mod tests {
         weights
     }
 
-    const WAYS: [(Kind, StatePrecision, f64); 5] = [
-        (Kind::Float, StatePrecision::F32, 1e-4),
-        (Kind::Float, StatePrecision::Bf16, 2e-2),
-        (Kind::Float, StatePrecision::EightBit, 6e-2),
-        (Kind::BFloat16, StatePrecision::F32, 0.1),
-        (Kind::BFloat16, StatePrecision::EightBit, 0.1),
+    const WAYS: [(Kind, StateDtype, f64); 5] = [
+        (Kind::Float, StateDtype::F32, 1e-4),
+        (Kind::Float, StateDtype::Bf16, 2e-2),
+        (Kind::Float, StateDtype::EightBit, 6e-2),
+        (Kind::BFloat16, StateDtype::F32, 0.1),
+        (Kind::BFloat16, StateDtype::EightBit, 0.1),
     ];
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn one_moment_is_kept() {
-        let region = region(0, LEN, Kind::Float, StatePrecision::F32);
+        let region = region(0, LEN, Kind::Float, StateDtype::F32);
         let names: Vec<String> = region.state().iter().map(|stored| stored.name("w")).collect();
         assert_eq!(names, ["optimizer.exp_avg/w"]);
     }

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::distributed::tie_to_launcher;
+use crate::distributed::exit_with_parent;
 use oss_runs::interrupt;
 
 /// Waits short enough for a test.
-const PATIENCE: Patience = Patience { cause: Duration::from_millis(300), order: Duration::from_millis(300) };
+const PATIENCE: GracePeriod =
+    GracePeriod { cause: Duration::from_millis(300), order: Duration::from_millis(300) };
 
 /// Names the part that this program plays for a test.
 const ROLE: &str = "OSS_RUN_TEST_ROLE";
@@ -57,12 +58,12 @@ fn plays_a_role() {
             supervise(commands, PATIENCE, || false).unwrap();
         }
         "rank" => {
-            tie_to_launcher().unwrap();
+            exit_with_parent().unwrap();
             fs::write(place.join("rank"), std::process::id().to_string()).unwrap();
             thread::sleep(Duration::from_secs(60));
         }
         "stopping rank" => {
-            tie_to_launcher().unwrap();
+            exit_with_parent().unwrap();
             while !interrupt::requested() {
                 thread::sleep(PAUSE);
             }
@@ -105,7 +106,7 @@ fn statuses_become_outcomes() {
     assert_eq!(outcome(&["exit 0", "exit 0", "sleep 0.1"]), Outcome::Done);
     assert_eq!(outcome(&["exit 75", "sleep 0.1; exit 75"]), Outcome::Stopped);
     assert_eq!(outcome(&["exit 0", "sleep 0.3; exit 75"]), Outcome::Stopped);
-    let wrong = Failure { rank: 1, how: How::Status(2), last_lines: vec!["no such key".into()] };
+    let wrong = Failure { rank: 1, how: ExitReason::Status(2), last_lines: vec!["no such key".into()] };
     assert_eq!(outcome(&["sleep 60", "echo no such key >&2; exit 2"]), Outcome::Wrong(wrong));
 }
 
@@ -122,7 +123,7 @@ fn the_first_failure_is_told_with_its_last_lines() {
     let first =
         format!("for line in $(seq 30); do echo line $line >&2; done; echo $$ > {}; exit 3", file.display());
     let failure = failed(outcome(&[&second, &first, "sleep 60"]));
-    assert_eq!((failure.rank, failure.how), (1, How::Status(3)));
+    assert_eq!((failure.rank, failure.how), (1, ExitReason::Status(3)));
     let expected: Vec<String> = (11..=30).map(|line| format!("line {line}")).collect();
     assert_eq!(failure.last_lines, expected);
 }
@@ -134,7 +135,7 @@ fn a_killed_rank_is_the_cause_though_others_complain_first() {
     let complains = format!("echo x > {}; exit 1", file.display());
     let dies = format!("{}; kill -9 $$", wait_for(&file));
     let failure = failed(outcome(&[&complains, "exit 0", &dies]));
-    assert_eq!((failure.rank, failure.how), (2, How::Signal(9)));
+    assert_eq!((failure.rank, failure.how), (2, ExitReason::Signal(9)));
 }
 
 #[test]
@@ -144,7 +145,7 @@ fn a_stubborn_rank_goes_with_what_it_started() {
     let stubborn = format!("trap '' TERM; sleep 60 & echo $! > {}; wait; sleep 60", inner.display());
     let start = Instant::now();
     let failure = failed(outcome(&[&format!("{}; exit 1", wait_for(&inner)), &stubborn]));
-    assert_eq!((failure.rank, failure.how), (0, How::Status(1)));
+    assert_eq!((failure.rank, failure.how), (0, ExitReason::Status(1)));
     assert!(start.elapsed() < Duration::from_secs(10));
     assert!(ends_within(told(&inner), Duration::from_secs(2)));
 }

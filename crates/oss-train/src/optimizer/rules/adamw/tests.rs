@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::*;
 use crate::optimizer::StorageConfig;
 use crate::optimizer::clip::clipped_lrs;
-use oss_config::{Optimizer, StatePrecision, StoredWeights};
+use oss_config::{Optimizer, ParamDtype, StateDtype};
 
 const STEPS: u64 = 12;
 const LR: f64 = 3e-3;
@@ -43,13 +43,13 @@ fn optimizer() -> Optimizer {
     Optimizer { betas: [0.8, 0.9], weight_decay: 0.3, ..Optimizer::default() }
 }
 
-fn zeros(len: i64, weights: Kind, state: StatePrecision) -> Region {
-    let weights = if weights == Kind::Float { StoredWeights::F32 } else { StoredWeights::Bf16 };
+fn zeros(len: i64, weights: Kind, state: StateDtype) -> Region {
+    let weights = if weights == Kind::Float { ParamDtype::F32 } else { ParamDtype::Bf16 };
     let storage = StorageConfig { weights, state, ..StorageConfig::f32(Kind::Float) };
     Region::zeros(len, ParamGroup::BlockMatrices, &storage, Device::Cpu)
 }
 
-fn region(weights: Kind, state: StatePrecision) -> Region {
+fn region(weights: Kind, state: StateDtype) -> Region {
     let region = zeros(LEN, weights, state);
     region.weights.shallow_clone().copy_(&flat(|i| 0.02 * (i as f64 * 0.7).sin()));
     region
@@ -136,7 +136,7 @@ fn slices_and_tensors_step_alike() {
 fn slices_and_tensors_give_the_same_codes_and_bits() {
     tch::manual_seed(4);
     let draws = Draws::new(1, 2, "w");
-    for state in [StatePrecision::Bf16, StatePrecision::EightBit] {
+    for state in [StateDtype::Bf16, StateDtype::EightBit] {
         let moments = || Moments::zeros(AdamW.moments(), state, LEN, Device::Cpu);
         let (mut by_tensors, mut by_slices) = (moments(), moments());
         let noise = Tensor::randn([LEN], (Kind::Float, Device::Cpu)).exp();
@@ -158,7 +158,7 @@ fn slices_and_tensors_give_the_same_codes_and_bits() {
 fn weights_are_not_their_own_gradient() {
     let gradient = Tensor::zeros([LEN], (Kind::Float, Device::Cpu));
     let mut weights = gradient.view_dtype(Kind::BFloat16).narrow(0, LEN, LEN);
-    let mut moments = Moments::zeros(AdamW.moments(), StatePrecision::Bf16, LEN, Device::Cpu);
+    let mut moments = Moments::zeros(AdamW.moments(), StateDtype::Bf16, LEN, Device::Cpu);
     let draws = Draws::new(1, 1, "w");
     adamw_cpu::step(&mut weights, &gradient, &mut moments, (draws, 0), 1e-3, false, &nth_step(0, 1.0));
 }
@@ -183,7 +183,7 @@ fn slices_and_tensors_find_the_same_rms_ratios() {
 }
 
 /// The error after some steps, with gradients that are multiplied by `size(step)` and divided by `divisor`.
-fn error(weights: Kind, state: StatePrecision, clip: bool, size: impl Fn(u64) -> f64) -> f64 {
+fn error(weights: Kind, state: StateDtype, clip: bool, size: impl Fn(u64) -> f64) -> f64 {
     let mut region = region(weights, state);
     let (mut reference, start) = (Reference::new(&region), numbers(&region.weights));
     let divisor = 2.5;
@@ -201,12 +201,12 @@ fn error(weights: Kind, state: StatePrecision, clip: bool, size: impl Fn(u64) ->
     reference.error(&region, &start)
 }
 
-const WAYS: [(Kind, StatePrecision, f64); 5] = [
-    (Kind::Float, StatePrecision::F32, 1e-5),
-    (Kind::Float, StatePrecision::Bf16, 1e-2),
-    (Kind::Float, StatePrecision::EightBit, 6e-2),
-    (Kind::BFloat16, StatePrecision::F32, 2e-2),
-    (Kind::BFloat16, StatePrecision::EightBit, 6e-2),
+const WAYS: [(Kind, StateDtype, f64); 5] = [
+    (Kind::Float, StateDtype::F32, 1e-5),
+    (Kind::Float, StateDtype::Bf16, 1e-2),
+    (Kind::Float, StateDtype::EightBit, 6e-2),
+    (Kind::BFloat16, StateDtype::F32, 2e-2),
+    (Kind::BFloat16, StateDtype::EightBit, 6e-2),
 ];
 
 #[test]
@@ -225,7 +225,7 @@ fn gradients_that_grow_shorten_their_steps() {
         assert!(error < bound, "{weights:?} weights, {state:?} state: {error:e}");
     }
     // The test would pass without clipping if nothing were to clip.
-    let mut region = region(Kind::Float, StatePrecision::F32);
+    let mut region = region(Kind::Float, StateDtype::F32);
     let sums = Tensor::zeros([2], (Kind::Double, Device::Cpu));
     update(&mut region, &gradient(0), &parts(), &nth_step(0, 1.0), None).unwrap();
     AdamW.add_rms_ratios(&region, &(gradient(0) * 1.5), &parts(), &nth_step(1, 1.0), &sums);
@@ -279,7 +279,7 @@ fn a_slice_is_stepped_as_that_part_of_the_whole() {
 
 #[test]
 fn bf16_weights_follow_steps_too_small_for_them() {
-    let mut region = region(Kind::BFloat16, StatePrecision::F32);
+    let mut region = region(Kind::BFloat16, StateDtype::F32);
     let _ = region.weights.fill_(1.0);
     for count in 0..100 {
         // 1e-4 a step, where bf16 has steps of 4e-3 below 1.

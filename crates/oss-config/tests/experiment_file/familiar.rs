@@ -1,0 +1,46 @@
+//! Names from other trainers, and those of earlier versions, lead to the key that was meant.
+
+use crate::listed;
+
+/// The one problem of a file with `line` in `[section]`.
+fn problem(section: &str, line: &str) -> String {
+    let problems = listed(&format!("[dataset]\nbuiltin = \"stories\"\n[{section}]\n{line}\n"), &[]);
+    let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+    problem.clone()
+}
+
+#[test]
+fn names_from_elsewhere_lead_to_ours() {
+    for (section, line, meant) in [
+        ("train", "batch_size = 8", "did you mean `global_batch_size` or `micro_batch_size`?"),
+        ("train", "learning_rate = 1e-3", "did you mean `optimizer.lr`?"),
+        ("optimizer", "type = \"adamw\"", "did you mean `kind`?"),
+        ("model", "n_layers = 4", "did you mean `num_hidden_layers`?"),
+        ("train", "gpus = 2", "did you mean `sharding.ranks`?"),
+        ("train", "epochs = 3", "set `train.steps`; `oss-run plan` shows how many epochs that makes"),
+        ("training", "steps = 3", "did you mean `train`?"),
+    ] {
+        assert!(problem(section, line).ends_with(meant), "{}", problem(section, line));
+    }
+}
+
+#[test]
+fn names_of_earlier_versions_lead_to_those_of_today() {
+    for (section, line, meant) in [
+        ("train", "weights = \"bf16\"", "did you mean `param_dtype`?"),
+        ("train", "recompute = true", "did you mean `activation_checkpointing`?"),
+        ("train", "balance_loss = 0.1", "did you mean `router_aux_loss_coef`?"),
+        ("optimizer", "state = \"8bit\"", "did you mean `state_dtype`?"),
+        ("dataset.validation", "share = 0.1", "did you mean `fraction`?"),
+        ("sharding", "ranks_per_replica = 2", "did you mean `shard_degree`?"),
+        ("sharding", "offload_optimizer = true", "did you mean `optimizer_cpu_offload`?"),
+    ] {
+        assert!(problem(section, line).ends_with(meant), "{}", problem(section, line));
+    }
+}
+
+#[test]
+fn words_from_elsewhere_lead_to_ours() {
+    let problem = problem("train", "precision = \"bfloat16\"");
+    assert!(problem.contains("did you mean \"bf16\"?"), "{problem}");
+}
