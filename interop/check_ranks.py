@@ -42,7 +42,7 @@ def check(program, report):
     )
     report.same("torchrun without its agent's store: same steps and losses as self-launched", numbers(run), numbers(own))
 
-    hybrid = program.run("ranks_hybrid", **VALUES, **HYBRID, sharding__ranks_per_replica=2)
+    hybrid = program.run("ranks_hybrid", **VALUES, **HYBRID, sharding__shard_degree=2)
     meeting = ["--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=interop"]
     nodes = [[*meeting, f"--node-rank={node}"] for node in range(2)]
     run = torchrun(program, "ranks_nodes", HYBRID, nodes)
