@@ -71,6 +71,8 @@ impl Plan {
                 self.publish(&mut memory)?;
                 looked = None;
             }
+            // A failure that has just been seen starts no other trial.
+            let stopping = stopping || failure.is_some();
             let is_time = looked.is_none_or(|looked| looked.elapsed() >= PATIENCE);
             if !stopping && is_time && workers.len() < self.shares.len() {
                 looked = Some(Instant::now());
