@@ -46,9 +46,8 @@ use oss_train::distributed::RankEnv;
 pub fn dispatch(cli: Cli) -> Result<()> {
     let Cli { command, common } = cli;
     // Only rank 0 prints. Invalid rank variables are reported later, where they are used.
-    let placement = RankEnv::of(&|name| std::env::var(name).ok()).ok().flatten();
-    let verbosity =
-        if placement.is_some_and(|placement| placement.rank > 0) { -1 } else { common.verbosity() };
+    let rank_env = RankEnv::from_env(&|name| std::env::var(name).ok()).ok().flatten();
+    let verbosity = if rank_env.is_some_and(|rank_env| rank_env.rank > 0) { -1 } else { common.verbosity() };
     monitor::init_logging(verbosity, None).context("cannot initialize logging")?;
     interrupt::install().context("cannot install signal handlers")?;
     let runs = common.runs();

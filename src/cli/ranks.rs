@@ -35,8 +35,8 @@ pub struct Task<'a> {
 /// # Errors
 /// Those of `work`; the ranks cannot connect; a rank failed.
 pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Result<()> {
-    match placement()? {
-        Some(placement) => as_rank(task, &placement, work),
+    match rank_env()? {
+        Some(rank_env) => as_rank(task, &rank_env, work),
         None if task.experiment.sharding.ranks == 1 => work(&World::alone()),
         None => start(task),
     }
@@ -54,7 +54,7 @@ pub fn led<P, T>(
     has_work: impl FnOnce(&P) -> bool,
     lead: impl FnOnce(P, &World) -> Result<T>,
 ) -> Result<Option<T>> {
-    let Some(placement) = placement()? else {
+    let Some(rank_env) = rank_env()? else {
         let planned = plan()?;
         if task.experiment.sharding.ranks == 1 || !has_work(&planned) {
             return lead(planned, &World::alone()).map(Some);
@@ -62,14 +62,14 @@ pub fn led<P, T>(
         drop(planned);
         return start(task).map(|()| None);
     };
-    as_rank(task, &placement, |world| match world.is_leader() {
+    as_rank(task, &rank_env, |world| match world.is_leader() {
         true => runner::dismiss(plan().and_then(|planned| lead(planned, world)), world).map(Some),
         false => runner::follow(world).map(|()| None),
     })
 }
 
-fn placement() -> Result<Option<RankEnv>> {
-    Ok(RankEnv::of(&|name| std::env::var(name).ok())?)
+fn rank_env() -> Result<Option<RankEnv>> {
+    Ok(RankEnv::from_env(&|name| std::env::var(name).ok())?)
 }
 
 /// Starts all ranks and monitors them.
@@ -79,25 +79,25 @@ fn start(task: &Task<'_>) -> Result<()> {
 }
 
 /// Runs `work` as this process's rank.
-fn as_rank<T>(task: &Task<'_>, placement: &RankEnv, work: impl FnOnce(&World) -> Result<T>) -> Result<T> {
+fn as_rank<T>(task: &Task<'_>, rank_env: &RankEnv, work: impl FnOnce(&World) -> Result<T>) -> Result<T> {
     let sharding = &task.experiment.sharding;
-    if placement.launched {
+    if rank_env.launched {
         exit_with_parent().context("cannot make this rank exit with its launcher")?;
     }
-    if placement.world_size as u64 != sharding.ranks {
+    if rank_env.world_size as u64 != sharding.ranks {
         return Err(UserError::wrong(format!(
             "{} ranks were started, but sharding.ranks is {}",
-            placement.world_size, sharding.ranks
+            rank_env.world_size, sharding.ranks
         ))
         .hint(format!(
             "start as many ranks as the experiment has, or pass --set sharding.ranks={}",
-            placement.world_size
+            rank_env.world_size
         ))
         .into());
     }
     let timeout = Duration::from_secs(sharding.timeout_seconds);
     let fingerprint = fingerprint(task.experiment, task.arguments)?;
-    let world = World::join(placement, &fingerprint, timeout)?;
+    let world = World::join(rank_env, &fingerprint, timeout)?;
     let outcome = work(&world);
     if let Err(error) = &outcome {
         world.give_up(error);

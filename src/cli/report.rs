@@ -48,7 +48,7 @@ pub fn report(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     if let (Some(sweep), []) = (&sweep, shown.as_slice()) {
         shown = best_runs(sweep, runs, BEST_RUNS);
     }
-    let page = Report::of(&shown, sweep, Utc::now())?.to_html();
+    let page = Report::load(&shown, sweep, Utc::now())?.to_html();
     write_atomic(&out, |file| file.write_all(page.as_bytes()))
         .with_context(|| format!("cannot write {}", out.display()))
         .hint("choose another file with --out")?;

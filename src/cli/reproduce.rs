@@ -31,7 +31,7 @@ pub struct Arguments {
 pub fn reproduce(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let run = runs.resolve(&arguments.run)?;
     let extent = Extent { steps: arguments.steps, new: arguments.new };
-    let reproduction = Reproduction::of(&run, extent)?;
+    let reproduction = Reproduction::load(&run, extent)?;
     // The launcher reports for all ranks.
     let is_told = is_launched(&|name| env::var(name).ok());
     for difference in reproduction.differences().into_iter().filter(|_| !is_told) {

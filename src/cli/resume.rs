@@ -33,7 +33,7 @@ pub fn resume(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let run = runs.resolve(&arguments.run)?;
     let choices = Choices { until: arguments.until, ..Choices::default() };
     let options = Options { choices, stop_at_step: arguments.stop_at_step };
-    let resuming = Resuming::of(&run, &arguments.set)?;
+    let resuming = Resuming::load(&run, &arguments.set)?;
     let experiment = resuming.experiment().clone();
     // `last` may resolve to another run by the time another rank looks.
     let same = (arguments, run.root());

@@ -25,7 +25,7 @@ pub struct Arguments {
 
 /// Prints the details of a run. Read-only; the run may be in progress.
 pub fn show(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
-    let details = Details::of(&runs.resolve(&arguments.run)?)?;
+    let details = Details::load(&runs.resolve(&arguments.run)?)?;
     if arguments.json { print_json(&details) } else { print(&describe(&details)) }
 }
 

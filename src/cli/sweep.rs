@@ -62,7 +62,7 @@ pub fn start(
     let Some(mut sweep) = resolved.sweep.clone() else {
         return Err(SweepError::NoSweep { file: resolved.file.clone() }.into());
     };
-    if RankEnv::of(&|name| env::var(name).ok())?.is_some() {
+    if RankEnv::from_env(&|name| env::var(name).ok())?.is_some() {
         return Err(SweepError::Launched.into());
     }
     sweep.parallel = choices.parallel.or(sweep.parallel);

@@ -45,7 +45,7 @@ impl Report {
     ///
     /// # Errors
     /// A manifest or metrics file is corrupted; the error names it.
-    pub fn of(runs: &[RunDir], sweep: Option<Results>, written: DateTime<Utc>) -> Result<Self> {
+    pub fn load(runs: &[RunDir], sweep: Option<Results>, written: DateTime<Utc>) -> Result<Self> {
         let share = |of: usize| of / runs.len().max(1);
         let limits =
             Limits { columns: share(MAP_COLUMNS).clamp(16, COLUMNS), sample_bytes: share(SAMPLE_BYTES) };

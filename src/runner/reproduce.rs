@@ -63,7 +63,7 @@ impl Reproduction {
     ///
     /// # Errors
     /// The run has not taken a step, or its manifest is corrupted.
-    pub fn of(run: &RunDir, extent: Extent) -> Result<Self> {
+    pub fn load(run: &RunDir, extent: Extent) -> Result<Self> {
         let manifest = Manifest::load(run)?;
         let then = graph_of(run)?;
         let experiment = then.experiment;

@@ -28,7 +28,7 @@ impl Resuming {
     ///
     /// # Errors
     /// `set` contains a key of the trajectory, or the manifest is corrupted.
-    pub fn of(run: &RunDir, set: &[String]) -> Result<Self> {
+    pub fn load(run: &RunDir, set: &[String]) -> Result<Self> {
         for argument in set {
             let key = argument.split_once('=').map_or(argument.as_str(), |(key, _)| key).trim();
             if table::in_trajectory(key) && table::role(key).is_some() {

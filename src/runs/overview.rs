@@ -34,7 +34,7 @@ pub struct Overview {
 impl Overview {
     /// Reads `run` and the last value of each of `metrics`. What cannot be read is left out; for the manifest, the
     /// error is stored.
-    pub fn of(run: RunDir, metrics: &[&str]) -> Self {
+    pub fn load(run: RunDir, metrics: &[&str]) -> Self {
         let manifest = Manifest::load(&run).map_err(anyhow::Error::from);
         let tail = MetricsTail::read(&run.metrics(), metrics).unwrap_or_else(|error| {
             tracing::warn!("cannot read {}: {error}", run.metrics().display());
@@ -53,7 +53,7 @@ impl Overview {
     /// The runs directory cannot be read.
     pub fn all(runs: &RunsDir, metrics: &[&str]) -> Result<Vec<Self>> {
         let listed = listed(runs)?;
-        let mut all: Vec<Self> = listed.into_par_iter().map(|run| Self::of(run, metrics)).collect();
+        let mut all: Vec<Self> = listed.into_par_iter().map(|run| Self::load(run, metrics)).collect();
         all.sort_by_key(Self::started);
         Ok(all)
     }

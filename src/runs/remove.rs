@@ -88,7 +88,7 @@ pub struct Removable {
 pub fn removable(targets: &[RunDir], even_if_used: bool) -> Result<Vec<Removable>> {
     let mut removable = Vec::new();
     for run in targets {
-        let Overview { status, step, .. } = Overview::of(run.clone(), &[]);
+        let Overview { status, step, .. } = Overview::load(run.clone(), &[]);
         let lock = run.lock_for_writing().map_err(|error| match error {
             LockError::InUse { run, holder } => anyhow::Error::from(Refused::InUse {
                 run,

@@ -130,8 +130,8 @@ impl Details {
     ///
     /// # Errors
     /// Its manifest cannot be read. Unreadable metrics or checkpoints are reported and left out.
-    pub fn of(run: &RunDir) -> Result<Self> {
-        let overview = Overview::of(run.clone(), &[]);
+    pub fn load(run: &RunDir) -> Result<Self> {
+        let overview = Overview::load(run.clone(), &[]);
         let (status, step, steps) = (overview.status, overview.step, overview.steps());
         let is_running = status == RunStatus::Running;
         let seconds = overview.duration().map(|time| time.as_seconds_f64());

@@ -30,7 +30,7 @@ impl Needs {
     ///
     /// # Errors
     /// Its manifest cannot be read, so it might need anything.
-    pub fn of(run: &RunDir, runs: &RunsDir) -> Result<Self> {
+    pub fn load(run: &RunDir, runs: &RunsDir) -> Result<Self> {
         let manifest = Manifest::load(run)?;
         let unreadable =
             || format!("{} was written by another version of this program", run.manifest().display());
@@ -69,7 +69,7 @@ impl Needs {
 /// The runs directory cannot be read.
 pub fn all(runs: &RunsDir) -> Result<Vec<(RunDir, Result<Needs>)>> {
     let needs = |run: RunDir| {
-        let needs = Needs::of(&run, runs);
+        let needs = Needs::load(&run, runs);
         (run, needs)
     };
     let all = listed(runs)?.into_iter().chain(listed(&runs.reproductions())?).collect::<Vec<_>>();

@@ -39,14 +39,18 @@ impl RunStatus {
         }
     }
 
-    /// The status of `run`; damaged if its manifest cannot be read.
+    /// The status of `run`, whose manifest has just been loaded; damaged if it cannot be read.
     ///
-    /// Load the manifest first: a run that ends in the meantime writes its manifest before it releases its lock.
+    /// A run that ends after that has released its lock although `manifest` still says that it is being written. It wrote
+    /// how it ended before it released the lock, so the manifest is read once more.
     pub fn of(run: &RunDir, manifest: Option<&Manifest>) -> Self {
-        match manifest {
+        let Some(manifest) = manifest else {
+            return if run.in_use() { Self::Running } else { Self::Damaged };
+        };
+        match Self::of_idle(manifest) {
             _ if run.in_use() => Self::Running,
-            Some(manifest) => Self::of_idle(manifest),
-            None => Self::Damaged,
+            Self::Interrupted => Manifest::load(run).map_or(Self::Damaged, |latest| Self::of_idle(&latest)),
+            status => status,
         }
     }
 
@@ -155,6 +159,17 @@ mod tests {
         }
         let unstarted = Manifest { segments: Vec::new(), ..manifest(None, None) };
         assert_eq!(RunStatus::of_idle(&unstarted), RunStatus::Untrained);
+    }
+
+    #[test]
+    fn a_run_that_ends_while_it_is_looked_at_has_ended_as_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::new(dir.path());
+        let running = manifest(None, None);
+        manifest(Some(Exit::Done), Some((StageState::Done, 6))).save(&run).unwrap();
+        assert_eq!(RunStatus::of(&run, Some(&running)), RunStatus::Done);
+        running.save(&run).unwrap();
+        assert_eq!(RunStatus::of(&run, Some(&running)), RunStatus::Interrupted);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 mod launch;
 mod mesh;
-mod placement;
+mod rank_env;
 mod sharding;
 mod world;
 
@@ -15,6 +15,6 @@ pub use launch::{
     ExitReason, Failure, GracePeriod, Launch, Outcome, STOP, TIED, exit_with_parent, is_launched, supervise,
 };
 pub use mesh::{Group, Mesh, Pending};
-pub use placement::{RankEnv, RankEnvError};
+pub use rank_env::{RankEnv, RankEnvError};
 pub use sharding::{Gatherer, Layout, Local, Piece, Reducer, Shards, Slot, fill};
 pub use world::{Fingerprint, World, WorldError};

@@ -110,7 +110,7 @@ mod tests {
         let variables = launch.environment(2);
         let value =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
-        let placement = RankEnv::of(&value);
+        let rank_env = RankEnv::from_env(&value);
         let expected = RankEnv {
             rank: 2,
             world_size: 3,
@@ -123,6 +123,6 @@ mod tests {
             id: "7f".into(),
             launched: true,
         };
-        assert_eq!(placement, Ok(Some(expected)));
+        assert_eq!(rank_env, Ok(Some(expected)));
     }
 }

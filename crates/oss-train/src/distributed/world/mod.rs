@@ -18,7 +18,7 @@ use tch::Device;
 
 use super::launch::prefix;
 use super::mesh::{Mesh, Wiring, transport};
-use super::placement::RankEnv;
+use super::rank_env::RankEnv;
 use handshake::{Hello, judge};
 use oss_config::Sharding;
 use oss_config::error::{ErrorReport, Hint, UserError};
@@ -71,20 +71,20 @@ impl World {
     /// # Errors
     /// [`WorldError`]: an address that is taken or does not answer, ranks that do not come, that come twice, or that
     /// differ.
-    pub fn join(placement: &RankEnv, fingerprint: &Fingerprint, timeout: Duration) -> Result<Self> {
-        let store = open_store(placement, timeout)?.prefixed(&prefix(placement.restart))?;
+    pub fn join(rank_env: &RankEnv, fingerprint: &Fingerprint, timeout: Duration) -> Result<Self> {
+        let store = open_store(rank_env, timeout)?.prefixed(&prefix(rank_env.restart))?;
         let world = Self {
-            rank: placement.rank,
-            size: placement.world_size,
-            local_rank: placement.local_rank,
-            local_size: placement.local_world_size,
+            rank: rank_env.rank,
+            size: rank_env.world_size,
+            local_rank: rank_env.local_rank,
+            local_size: rank_env.local_world_size,
             timeout,
             store: Some(store),
-            serves: placement.rank == 0 && !placement.hosted,
+            serves: rank_env.rank == 0 && !rank_env.hosted,
             turn: Cell::new(0),
             unread: RefCell::default(),
         };
-        match world.introduce(placement, fingerprint) {
+        match world.introduce(rank_env, fingerprint) {
             Ok(()) => Ok(world),
             Err(error) => {
                 world.leave();
@@ -93,14 +93,14 @@ impl World {
         }
     }
 
-    fn introduce(&self, placement: &RankEnv, fingerprint: &Fingerprint) -> Result<()> {
+    fn introduce(&self, rank_env: &RankEnv, fingerprint: &Fingerprint) -> Result<()> {
         let Some(store) = &self.store else { return Ok(()) };
         if store.add(&format!("present/{}", self.rank), 1)? > 1 {
-            let RankEnv { rank, host, port, .. } = placement.clone();
+            let RankEnv { rank, host, port, .. } = rank_env.clone();
             return Err(WorldError::Twice { rank, host, port }.into());
         }
         let hello = Hello {
-            launch: placement.id.clone(),
+            launch: rank_env.id.clone(),
             host: sysinfo::System::host_name().unwrap_or_default(),
             pid: std::process::id(),
             fingerprint: fingerprint.clone(),
@@ -329,11 +329,11 @@ impl World {
 /// Where a rank that gives up says so.
 const FAILED: &str = "failed";
 
-fn open_store(placement: &RankEnv, timeout: Duration) -> Result<Store> {
-    let RankEnv { rank, host, port, .. } = placement;
-    if *rank == 0 && !placement.hosted {
+fn open_store(rank_env: &RankEnv, timeout: Duration) -> Result<Store> {
+    let RankEnv { rank, host, port, .. } = rank_env;
+    if *rank == 0 && !rank_env.hosted {
         // On one machine nothing listens beyond it.
-        let one_machine = placement.local_world_size == placement.world_size;
+        let one_machine = rank_env.local_world_size == rank_env.world_size;
         let address = if one_machine { "127.0.0.1" } else { "0.0.0.0" };
         let listener = TcpListener::bind((address, *port)).map_err(|cause| WorldError::PortInUse {
             host: address.to_owned(),

@@ -12,7 +12,7 @@ fn free_port() -> u16 {
 }
 
 /// A rank of `size` on this machine, whose first rank serves the store at `port`.
-fn placement(rank: usize, size: usize, port: u16) -> RankEnv {
+fn rank_env(rank: usize, size: usize, port: u16) -> RankEnv {
     RankEnv {
         rank,
         world_size: size,
@@ -36,7 +36,7 @@ fn world<T: Send + 'static>(
 ) -> Vec<T> {
     let port = free_port();
     let join = move |rank| {
-        World::join(&placement(rank, size, port), &fingerprint(task(rank)), Duration::from_secs(seconds))
+        World::join(&rank_env(rank, size, port), &fingerprint(task(rank)), Duration::from_secs(seconds))
     };
     let ranks: Vec<_> = (0..size).map(|rank| thread::spawn(move || member(join(rank)))).collect();
     ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
@@ -119,7 +119,7 @@ fn ranks_that_differ_or_do_not_come_are_named() {
     );
     assert!(errors.iter().all(|error| error.starts_with("rank 2 (process ")), "{errors:?}");
     let alone =
-        World::join(&placement(0, 3, free_port()), &fingerprint("same"), Duration::from_secs(1)).unwrap_err();
+        World::join(&rank_env(0, 3, free_port()), &fingerprint("same"), Duration::from_secs(1)).unwrap_err();
     insta::assert_snapshot!(ErrorReport::of(alone), @r"
     rank 0 waited 1 s for ranks 1, 2
     hint: look at the logs of those, or raise sharding.timeout_seconds

@@ -109,12 +109,12 @@ impl RankEnv {
     ///
     /// # Errors
     /// Only some of the variables are set, or a value cannot be.
-    pub fn of(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, RankEnvError> {
+    pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, RankEnvError> {
         let (set, missing): (Vec<_>, Vec<_>) =
             REQUIRED.into_iter().partition(|variable| env(variable).is_some());
         let says_no_rank = set.iter().all(|variable| variable.starts_with("MASTER"));
-        if says_no_rank && let Some(placement) = slurm::placement(env)? {
-            return Ok(Some(placement));
+        if says_no_rank && let Some(rank_env) = slurm::rank_env(env)? {
+            return Ok(Some(rank_env));
         }
         if set.is_empty() {
             return Ok(None);
@@ -125,7 +125,7 @@ impl RankEnv {
         let (host, port) = (host(env)?.unwrap_or_default(), port(env)?.unwrap_or_default());
         let world_size = required(env, "WORLD_SIZE", "RANK is")?;
         let local_rank = required(env, "LOCAL_RANK", "RANK is")?;
-        let placement = Self {
+        let rank_env = Self {
             rank: required(env, "RANK", "WORLD_SIZE is")?,
             world_size,
             local_rank,
@@ -151,8 +151,8 @@ impl RankEnv {
             local_rank: "LOCAL_RANK",
             local_size: "LOCAL_WORLD_SIZE",
         };
-        placement.possible(&names)?;
-        Ok(Some(placement))
+        rank_env.possible(&names)?;
+        Ok(Some(rank_env))
     }
 
     /// Whether the numbers go together.
@@ -184,7 +184,7 @@ impl RankEnv {
     }
 }
 
-/// What the variables are called that give a placement's numbers.
+/// Names of the variables that hold the numbers.
 pub(super) struct Names {
     pub rank: &'static str,
     pub size: &'static str,
@@ -262,7 +262,7 @@ mod tests {
     use oss_config::error::ErrorReport;
 
     fn of(variables: &[(&str, &str)]) -> Result<Option<RankEnv>, RankEnvError> {
-        RankEnv::of(&|name| {
+        RankEnv::from_env(&|name| {
             variables.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn torchrun_places_a_rank() {
-        let placement = torchrun(&[
+        let rank_env = torchrun(&[
             ("TORCHELASTIC_USE_AGENT_STORE", "True"),
             ("TORCHELASTIC_RESTART_COUNT", "2"),
             ("TORCHELASTIC_RUN_ID", "abc"),
@@ -305,7 +305,7 @@ mod tests {
             id: "abc".into(),
             launched: false,
         };
-        assert_eq!(placement, Ok(Some(expected.clone())));
+        assert_eq!(rank_env, Ok(Some(expected.clone())));
         let bare =
             RankEnv { hosted: false, restart: 0, id: "node1:29500".into(), launched: true, ..expected };
         assert_eq!(torchrun(&[(LAUNCHED, "1"), ("TORCHELASTIC_USE_AGENT_STORE", "False")]), Ok(Some(bare)));
@@ -367,11 +367,11 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the numbers, an accepted placement is one that can be.
+        /// Whatever the numbers, what is accepted is possible.
         #[test]
         fn accepted_numbers_go_together(numbers in proptest::array::uniform4(0usize..6)) {
             let [rank, size, local_rank, local_size] = numbers.map(|number| number.to_string());
-            let placement = torchrun(&[
+            let rank_env = torchrun(&[
                 ("RANK", rank.as_str()),
                 ("WORLD_SIZE", size.as_str()),
                 ("LOCAL_RANK", local_rank.as_str()),
@@ -379,7 +379,7 @@ mod tests {
             ]);
             let [rank, size, local_rank, local_size] = numbers;
             let fits = rank < size && local_rank < local_size && local_size <= size;
-            prop_assert_eq!(placement.is_ok(), fits);
+            prop_assert_eq!(rank_env.is_ok(), fits);
         }
 
         #[test]

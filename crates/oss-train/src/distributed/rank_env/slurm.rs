@@ -1,4 +1,4 @@
-//! SLURM's variables, told as a placement.
+//! The ranks that SLURM started, from its variables.
 //!
 //! `srun` starts one process a task and says in each which of how many it is, but not where they meet: that is the
 //! first machine of the step, at a port made from the job's number, so that every task finds the same one without
@@ -15,7 +15,7 @@ const FIRST_PORT: u64 = 15_000;
 /// How many there are.
 const PORTS: u64 = 17_000;
 
-/// What SLURM calls a placement's numbers.
+/// Names of the numbers in SLURM's variables.
 const NAMES: Names = Names {
     rank: "SLURM_PROCID",
     size: "SLURM_STEP_NUM_TASKS",
@@ -28,7 +28,7 @@ const NAMES: Names = Names {
 ///
 /// # Errors
 /// A variable is missing or cannot be.
-pub(super) fn placement(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<RankEnv>, RankEnvError> {
+pub(super) fn rank_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<RankEnv>, RankEnvError> {
     // Names instead of numbers ("batch") are special steps too.
     let step = env("SLURM_STEP_ID").and_then(|step| step.trim().parse().ok());
     let Some(step) = step.filter(|step| *step < FIRST_SPECIAL_STEP) else { return Ok(None) };
@@ -42,7 +42,7 @@ pub(super) fn placement(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<R
     let because = format!("this is a task of SLURM step {step}");
     let job: u64 = required(env, "SLURM_JOB_ID", &because)?;
     let node = number(env, "SLURM_NODEID", "the number of this node")?.unwrap_or(0);
-    let placement = RankEnv {
+    let rank_env = RankEnv {
         rank: required(env, NAMES.rank, &because)?,
         world_size: tasks,
         local_rank: required(env, NAMES.local_rank, &because)?,
@@ -57,8 +57,8 @@ pub(super) fn placement(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<R
         id: format!("slurm-{job}.{step}"),
         launched: false,
     };
-    placement.possible(&NAMES)?;
-    Ok(Some(placement))
+    rank_env.possible(&NAMES)?;
+    Ok(Some(rank_env))
 }
 
 /// Steps of one job and jobs that follow each other meet at different ports, since they may share a machine.
@@ -166,7 +166,7 @@ mod tests {
 
     fn of<'a>(more: &[(&'a str, &'a str)], without: &[&str]) -> Result<Option<RankEnv>, RankEnvError> {
         let variables = [TASK.as_slice(), more].concat();
-        RankEnv::of(&|name| {
+        RankEnv::from_env(&|name| {
             let found = variables.iter().rev().find(|(key, _)| *key == name && !without.contains(key));
             found.map(|(_, value)| (*value).to_owned())
         })
