@@ -63,8 +63,7 @@ mod tests {
     use anyhow::{Context, anyhow};
 
     use super::*;
-    use oss_config::error::Hint;
-    use oss_config::error::Stopped;
+    use oss_config::error::{Hint, Stopped};
 
     #[test]
     fn a_failure_ends_with_its_hint() {

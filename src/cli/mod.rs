@@ -35,8 +35,7 @@ pub use failure::guarded;
 use anyhow::{Context, Result};
 
 use arguments::Command;
-use oss_runs::interrupt;
-use oss_runs::monitor;
+use oss_runs::{interrupt, monitor};
 use oss_train::distributed::RankEnv;
 
 /// Runs the requested command.

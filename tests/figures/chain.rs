@@ -89,7 +89,12 @@ fn traced(experiment: &Experiment) -> (Vec<Happened>, Vec<f64>) {
         }
     };
     let batch: Vec<MicroBatch> = (0..MICRO_BATCHES).map(micro_batch).collect();
-    let options = PassOptions { kind: Kind::Float, recompute: true, balance_loss: 0.0, loss_scale: 1.0 };
+    let options = PassOptions {
+        kind: Kind::Float,
+        activation_checkpointing: true,
+        router_aux_loss_coef: 0.0,
+        loss_scale: 1.0,
+    };
     let recorder = Recorder::default();
     let subscriber = tracing_subscriber::registry().with(recorder.clone());
     let _no_grad = tch::no_grad_guard();

@@ -76,7 +76,12 @@ fn pass(
 }
 
 fn options() -> PassOptions {
-    PassOptions { kind: Kind::Float, recompute: false, balance_loss: 0.0, loss_scale: 1.0 }
+    PassOptions {
+        kind: Kind::Float,
+        activation_checkpointing: false,
+        router_aux_loss_coef: 0.0,
+        loss_scale: 1.0,
+    }
 }
 
 /// Holds every gradient to `expected`, by Hugging Face name. Where the true gradient is zero, ours must be tiny.
@@ -121,7 +126,7 @@ fn loss_and_every_gradient_are_transformers() {
         for name in CASES {
             for (micro_batch_size, recompute) in [(8, false), (1, true)] {
                 let mut golden = Golden::open(name);
-                let options = PassOptions { recompute, ..options() };
+                let options = PassOptions { activation_checkpointing: recompute, ..options() };
                 let (sharded, result) = pass(&mut golden, device, micro_batch_size, options);
                 let label = format!("{name} on {device:?}, {micro_batch_size} at once");
                 let expected = golden.scalar("loss");
@@ -141,7 +146,7 @@ fn the_balancing_loss_and_its_gradients_are_transformers() {
     for device in devices() {
         for name in CASES {
             let mut golden = Golden::open(name);
-            let options = PassOptions { balance_loss: weight, ..options() };
+            let options = PassOptions { router_aux_loss_coef: weight, ..options() };
             let (sharded, result) = pass(&mut golden, device, 1, options);
             let expected = Vec::<f64>::try_from(golden.tensor("balance").to_kind(Kind::Double)).unwrap();
             for (layer, (load, expected)) in result.loads.iter().zip(&expected).enumerate() {

@@ -2,9 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::Folder;
-use crate::listed;
-use crate::rendered;
+use crate::{Folder, listed, rendered};
 
 const STORIES: &str = "[dataset]\nbuiltin = \"stories\"\n";
 

@@ -16,8 +16,7 @@ use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
-use crate::options;
-use crate::read;
+use crate::{options, read};
 
 const STORIES: [&str; 3] = ["One day, a fox ran.\nIt was fast.", "Zwölf Eulen \"riefen\".", "The end?"];
 

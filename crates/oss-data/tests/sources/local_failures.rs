@@ -9,8 +9,7 @@ use oss_config::Origin;
 use oss_data::sources::{ReadOptions, SourceFiles, Watch};
 
 use crate::local::write_parquet;
-use crate::options;
-use crate::read;
+use crate::{options, read};
 
 /// Writes `bytes` to `name`, reads it with options changed by `change`, and checks that the message has all `parts`.
 fn check_with(name: &str, bytes: &[u8], parts: &[&str], change: impl Fn(&mut ReadOptions)) {

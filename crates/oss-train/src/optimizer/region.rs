@@ -67,9 +67,9 @@ pub struct Region {
 impl Region {
     /// `len` weights of `group` on `device` and their moments, all zero.
     pub fn zeros(len: i64, group: ParamGroup, storage: &StorageConfig, device: Device) -> Self {
-        let (rule, state) = (storage.rule(group), storage.state_precision(group));
+        let (rule, state) = (storage.rule(group), storage.state_dtype(group));
         let moments = match device {
-            Device::Cuda(_) if storage.offload_moments => {
+            Device::Cuda(_) if storage.optimizer_cpu_offload => {
                 Moments::zeros(rule.moments(), state, len, Device::Cpu)
                     .map(|tensor| tensor.pin_memory(device))
             }

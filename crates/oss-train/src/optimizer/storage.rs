@@ -14,23 +14,23 @@ pub struct StorageConfig {
     /// Kind of the matrix products.
     pub kind: Kind,
     /// Numbers in which matrices are kept.
-    pub weights: ParamDtype,
+    pub param_dtype: ParamDtype,
     /// The optimizer.
     pub optimizer: OptimizerKind,
     /// Numbers in which the matrices' moments are kept.
-    pub state: StateDtype,
+    pub state_dtype: StateDtype,
     /// When weights are updated.
     pub update: Update,
     /// Whether the moments stay in host memory.
-    pub offload_moments: bool,
+    pub optimizer_cpu_offload: bool,
 }
 
 impl StorageConfig {
     /// Everything f32 and updated by AdamW, with matrix products in `kind`.
     pub fn f32(kind: Kind) -> Self {
-        let (weights, state) = (ParamDtype::F32, StateDtype::F32);
+        let (param_dtype, state_dtype) = (ParamDtype::F32, StateDtype::F32);
         let (optimizer, update) = (OptimizerKind::Adamw, Update::Step);
-        Self { kind, weights, optimizer, state, update, offload_moments: false }
+        Self { kind, param_dtype, optimizer, state_dtype, update, optimizer_cpu_offload: false }
     }
 
     /// As the experiment says.
@@ -38,11 +38,11 @@ impl StorageConfig {
         let Experiment { optimizer, train, sharding, .. } = experiment;
         Self {
             kind: matmul_kind(train.precision),
-            weights: train.param_dtype,
+            param_dtype: train.param_dtype,
             optimizer: optimizer.kind,
-            state: optimizer.state_dtype,
+            state_dtype: optimizer.state_dtype,
             update: optimizer.update,
-            offload_moments: sharding.optimizer_cpu_offload,
+            optimizer_cpu_offload: sharding.optimizer_cpu_offload,
         }
     }
 
@@ -53,22 +53,22 @@ impl StorageConfig {
 
     /// The kind in which weights of `group` are kept.
     pub fn weights_kind(&self, group: ParamGroup) -> Kind {
-        if group.is_matrices() { storage_kind(self.weights) } else { Kind::Float }
+        if group.is_matrices() { storage_kind(self.param_dtype) } else { Kind::Float }
     }
 
     /// Numbers in which the moments of `group` are kept.
-    pub fn state_precision(&self, group: ParamGroup) -> StateDtype {
-        if group.is_matrices() { self.state } else { StateDtype::F32 }
+    pub fn state_dtype(&self, group: ParamGroup) -> StateDtype {
+        if group.is_matrices() { self.state_dtype } else { StateDtype::F32 }
     }
 
     /// Whether weights and moments of `group` are kept in f32.
     pub fn is_wide(&self, group: ParamGroup) -> bool {
-        self.weights_kind(group) == Kind::Float && self.state_precision(group) == StateDtype::F32
+        self.weights_kind(group) == Kind::Float && self.state_dtype(group) == StateDtype::F32
     }
 
     /// Bytes of the moments of `elements` weights of `group`.
     pub fn state_bytes(&self, group: ParamGroup, elements: u64) -> u64 {
-        let precision = self.state_precision(group);
+        let precision = self.state_dtype(group);
         self.rule(group).moments().iter().map(|_| moment_bytes(precision, elements)).sum()
     }
 }

@@ -32,9 +32,9 @@ pub struct PassOptions {
     /// Kind of the matrix products.
     pub kind: Kind,
     /// Keep inputs only and compute activations again in the backward.
-    pub recompute: bool,
+    pub activation_checkpointing: bool,
     /// Weight of the balancing loss, averaged over the layers.
-    pub balance_loss: f64,
+    pub router_aux_loss_coef: f64,
     /// Multiplies every gradient (f16's loss scale).
     pub loss_scale: f64,
 }
@@ -98,7 +98,7 @@ pub fn forward_backward(
             tracing::trace!(unit = first + layer, micro_batch = index, "forward");
             let (y, activations) = block(layer, micro).forward(x, &weights, None)?;
             load.add(activations.routing());
-            layer_kept.push((std::mem::replace(x, y), activations.keep(options.recompute)));
+            layer_kept.push((std::mem::replace(x, y), activations.keep(options.activation_checkpointing)));
         }
         kept.push(layer_kept);
         loads.push(load);
@@ -136,7 +136,7 @@ pub fn forward_backward(
     }
     sharded.end_gradients(head)?;
 
-    let balance_weight = options.loss_scale * options.balance_loss / layers as f64;
+    let balance_weight = options.loss_scale * options.router_aux_loss_coef / layers as f64;
     for (layer, layer_kept) in kept.into_iter().enumerate().rev() {
         let weights = BlockWeights::new(&sharded.weights(first + layer)?);
         let mut grads = BlockWeights::new(&sharded.begin_gradients(first + layer, None)?);
@@ -211,7 +211,12 @@ mod tests {
             inputs: Sequences { tokens: tokens.narrow(1, 0, 64).contiguous(), documents: None },
             targets: tokens.narrow(1, 1, 64).flatten(0, -1),
         }];
-        let options = PassOptions { kind: Kind::Float, recompute: false, balance_loss: 0.0, loss_scale: 1.0 };
+        let options = PassOptions {
+            kind: Kind::Float,
+            activation_checkpointing: false,
+            router_aux_loss_coef: 0.0,
+            loss_scale: 1.0,
+        };
         let _no_grad = tch::no_grad_guard();
         let seen = forward_backward(&model, &mut sharded, &batch, options).unwrap().loss.double_value(&[]);
         let expected = 2003f64.ln() + 2880.0 * 0.02f64.powi(2) / 2.0;

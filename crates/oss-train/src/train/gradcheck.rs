@@ -175,7 +175,12 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
             }
         })
         .collect();
-    let options = PassOptions { kind, recompute, balance_loss: balance_weight, loss_scale: 1.0 };
+    let options = PassOptions {
+        kind,
+        activation_checkpointing: recompute,
+        router_aux_loss_coef: balance_weight,
+        loss_scale: 1.0,
+    };
     let result = forward_backward(&model, &mut sharded, &batch, options).unwrap();
     let [seen, expected] = [&result.loss, &loss].map(|loss| loss.double_value(&[]));
     assert!((seen - expected).abs() < tolerance, "loss {seen} against {expected}");

@@ -51,7 +51,7 @@ pub struct Trainer<'a> {
     model: ShardedModel<'a>,
     /// How far it is.
     pub progress: Progress,
-    balance_loss: f64,
+    router_aux_loss_coef: f64,
 }
 
 impl<'a> Trainer<'a> {
@@ -71,8 +71,8 @@ impl<'a> Trainer<'a> {
             due: Due::default(),
             target_steps: experiment.train.steps,
         };
-        let balance_loss = experiment.train.router_aux_loss_coef(from_scratch);
-        Ok(Self { experiment, model: sharded, progress, balance_loss })
+        let router_aux_loss_coef = experiment.train.router_aux_loss_coef(from_scratch);
+        Ok(Self { experiment, model: sharded, progress, router_aux_loss_coef })
     }
 
     /// The state that `checkpoint` holds, whatever the ranks that wrote it.
@@ -127,8 +127,8 @@ impl<'a> Trainer<'a> {
         let loss_scale = self.progress.loss_scale.scale;
         let options = PassOptions {
             kind: self.kind(),
-            recompute: train.activation_checkpointing,
-            balance_loss: self.balance_loss,
+            activation_checkpointing: train.activation_checkpointing,
+            router_aux_loss_coef: self.router_aux_loss_coef,
             loss_scale,
         };
         let lr = optimizer.lr * lr_multiplier(&self.experiment.schedule, train.steps, self.progress.step);

@@ -166,7 +166,12 @@ mod tests {
     fn region(from: i64, to: i64, weights: Kind, state: StateDtype) -> Region {
         let weights = if weights == Kind::Float { ParamDtype::F32 } else { ParamDtype::Bf16 };
         let wide = StorageConfig::f32(Kind::Float);
-        let storage = StorageConfig { weights, optimizer: OptimizerKind::Muon, state, ..wide };
+        let storage = StorageConfig {
+            param_dtype: weights,
+            optimizer: OptimizerKind::Muon,
+            state_dtype: state,
+            ..wide
+        };
         let region = Region::zeros(to - from, ParamGroup::BlockMatrices, &storage, Device::Cpu);
         region.weights.shallow_clone().copy_(&(noise(0, "weights") * 0.1).narrow(0, from, to - from));
         region

@@ -45,7 +45,8 @@ fn optimizer() -> Optimizer {
 
 fn zeros(len: i64, weights: Kind, state: StateDtype) -> Region {
     let weights = if weights == Kind::Float { ParamDtype::F32 } else { ParamDtype::Bf16 };
-    let storage = StorageConfig { weights, state, ..StorageConfig::f32(Kind::Float) };
+    let storage =
+        StorageConfig { param_dtype: weights, state_dtype: state, ..StorageConfig::f32(Kind::Float) };
     Region::zeros(len, ParamGroup::BlockMatrices, &storage, Device::Cpu)
 }
 
