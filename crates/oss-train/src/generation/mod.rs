@@ -106,8 +106,8 @@ impl<'a, 'b> Decoder<'a, 'b> {
         Ok(Self { chain, caches, positions: Tensor::from_slice(&lengths).to_device(device) })
     }
 
-    /// Fills the caches from the prompts, batching those of equal length. Returns the logits after each prompt, `[B,
-    /// V]`.
+    /// Fills the caches from the prompts, batching those of equal length. Returns the logits after each prompt,
+    /// `[B, V]`.
     fn prefill(&mut self, prompts: &[Prompt]) -> Result<Tensor> {
         let device = self.positions.device();
         let mut order: Vec<usize> = (0..prompts.len()).collect();

@@ -20,7 +20,7 @@ const WARMUP_STEPS: u64 = 2;
 const LEAST_STEPS: u64 = 3;
 
 /// Measures training throughput in tokens per second over all ranks, from the median step time of one simulated rank.
-/// Takes about `budget` in total, and at least one step beyond the warm-up. Communication between ranks is simulated
+/// Runs for about `budget` in total, with at least one step beyond the warm-up. Communication between ranks is simulated
 /// and takes no time, as in a dry run.
 ///
 /// # Errors

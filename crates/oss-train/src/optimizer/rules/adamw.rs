@@ -44,7 +44,7 @@ impl UpdateRule for AdamW {
         region.widened_bytes()
     }
 
-    /// The fit of DeepSeek LLM (arXiv:2401.02954, section 3.1), made between 1e17 and 2e19 FLOPs.
+    /// The fit of DeepSeek LLM (arXiv:2401.02954, section 3.1), valid from 1e17 to 2e19 FLOPs.
     fn usual_lr(&self, flops: f64) -> Option<f64> {
         Some(0.3118 * flops.powf(-0.125))
     }
