@@ -139,7 +139,7 @@ fn one_rank_of_many_is_played_alone() {
     assert!(left.iter().all(|path| !path.to_string_lossy().contains("dry-run")), "{left:?}");
     assert!(project.runs().is_empty());
     let ended = project.oss_run(&format!("plan tiny.toml {} --dry-run --rank 3", on("fsdp", 3))).ends_with(1);
-    assert!(ended.stderr.contains("name one of 0..=2"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("pass a rank in 0..=2"), "{}", ended.stderr);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Validation loss: the mean negative log-likelihood of every predicted token, the same whatever the batch or ranks.
+//! Validation loss: the mean negative log-likelihood over all predicted tokens, independent of the batch size and the
+//! number of ranks.
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -8,42 +9,42 @@ use crate::distributed::Mesh;
 use crate::model::{Chain, ExpertLoad, Routing, Sequences};
 use oss_config::error::UserError;
 
-/// Tokens that pass through the model at once. Fixed, because the grouping of rows decides the last bits of the sum.
+/// Tokens per forward pass. Fixed, because the grouping of rows affects the last bits of the sum.
 const TOKENS_AT_ONCE: usize = 4096;
 
-/// How a text is scored.
+/// Evaluation settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Predictions of one window.
+    /// Predictions per window.
     pub sequence_length: usize,
-    /// Tokens to score at most.
+    /// Maximum number of tokens to score.
     pub max_tokens: Option<u64>,
-    /// The end-of-text token, where documents do not see each other.
+    /// The end-of-text token, if tokens attend only within their own document.
     pub end_of_text: Option<i64>,
 }
 
-/// What an evaluation found.
+/// The results of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Mean negative log-likelihood, nats a token.
+    /// Mean negative log-likelihood, in nats per token.
     pub loss: f64,
     /// `exp(loss)`.
     pub perplexity: f64,
     /// Tokens predicted.
     pub tokens: u64,
-    /// Share of each layer's choices that each expert got: `[layer][expert]`, rows sum to 1.
+    /// Fraction of each layer's routing choices that went to each expert: `[layer][expert]`; rows sum to 1.
     pub expert_load: Vec<Vec<f64>>,
-    /// Experts, over all layers, that no token chose.
+    /// Number of experts, over all layers, that received no tokens.
     pub dead_experts: u64,
-    /// The busiest expert's share of its layer over the uniform share.
+    /// The busiest expert's load relative to the uniform load of its layer.
     pub max_load: f64,
 }
 
-/// One window: inputs, and as many targets.
+/// One window: the inputs and their targets, of equal length.
 type Window<'a> = (&'a [u32], &'a [u32]);
 
-/// Consecutive windows of `length` predictions; each input starts at the token before its window's first prediction,
-/// and the last window may be short.
+/// Consecutive windows of `length` predictions. Each input starts at the token before its window's first prediction,
+/// and the last window may be shorter.
 fn windows(tokens: &[u32], length: usize) -> impl Iterator<Item = Window<'_>> {
     let predictions = tokens.len().saturating_sub(1);
     (0..predictions).step_by(length).map(move |start| {
@@ -52,11 +53,12 @@ fn windows(tokens: &[u32], length: usize) -> impl Iterator<Item = Window<'_>> {
     })
 }
 
-/// Scores `tokens`; `progress` is told the predictions done so far and may stop the evaluation with an error, on all ranks
-/// alike. The ranks of `mesh` share the windows, and all get the result, which does not depend on their number.
+/// Computes the loss of `tokens`. `progress` receives the number of predictions so far and may abort the evaluation
+/// with an error, which it must do on all ranks alike. The windows are divided among the ranks of `mesh`. All ranks
+/// return the result, which does not depend on their number.
 ///
 /// # Errors
-/// A text of fewer than two tokens; `progress`'s own; another rank is gone.
+/// Fails if the text has fewer than two tokens, if `progress` fails, or if another rank has exited.
 pub fn evaluate(
     chain: &Chain<'_>,
     mesh: &Mesh,
@@ -66,21 +68,21 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     ensure!(
         tokens.len() > 1,
-        UserError::failed(format!("there is nothing to predict in a text of {} tokens", tokens.len()))
-            .hint("give a longer one")
+        UserError::failed(format!("cannot evaluate a text of {} tokens", tokens.len()))
+            .hint("provide at least two tokens")
     );
     let limit = options.max_tokens.map_or(tokens.len(), |max| tokens.len().min(max as usize + 1));
     let _no_grad = tch::no_grad_guard();
     let at_once = (TOKENS_AT_ONCE / options.sequence_length).max(1);
     let all: Vec<Window<'_>> = windows(&tokens[..limit], options.sequence_length).collect();
-    // Windows of one length go together; only the last can be shorter, and goes alone.
+    // Windows of equal length are grouped. Only the last one can be shorter, and forms its own group.
     let groups: Vec<&[Window<'_>]> =
         all.chunk_by(|a, b| a.0.len() == b.0.len()).flat_map(|same| same.chunks(at_once)).collect();
     let longest = at_once * options.sequence_length;
     let mut loads: Vec<ExpertLoad> = Vec::new();
     let (mut sum, mut count) = (0.0, 0u64);
     for round in groups.chunks(mesh.ranks()) {
-        // A rank that the last round leaves without a group takes part in gathering the weights all the same.
+        // A rank without a group in the last round still takes part in gathering the weights.
         let own = round.get(mesh.rank());
         let group = own.unwrap_or(&round[0]);
         let losses = score(chain, group, options.end_of_text, |layer, routing| {
@@ -122,7 +124,7 @@ pub fn evaluate(
     })
 }
 
-/// Negative log-likelihoods of a group's targets, in order; `seen` is shown each layer's routing.
+/// Negative log-likelihoods of a group's targets, in order. `seen` is called with each layer's routing.
 fn score(
     chain: &Chain<'_>,
     group: &[Window<'_>],

@@ -1,24 +1,24 @@
-//! Keys and values of the tokens so far, layer by layer: a ring, so that a sliding layer keeps only its window.
+//! The key/value cache, per layer: a ring buffer, so that a sliding-window layer stores only its window.
 //!
-//! B batch, H query heads, K key/value heads, C head dim, S slots of the ring.
+//! B: batch size, H: query heads, K: key/value heads, C: head dimension, S: slots of the ring buffer.
 
 use tch::{Device, Kind, Tensor};
 
 use oss_config::{LayerType, Model};
 
-/// One layer's cache. Position p lies in slot `p % S`.
+/// The cache of one layer. Position p is stored in slot `p % S`.
 #[derive(Debug)]
 pub struct LayerCache {
-    /// Rotated keys `[B, K, S, C]`.
+    /// Keys after rotary embedding, `[B, K, S, C]`.
     keys: Tensor,
-    /// `[B, K, S, C]`.
+    /// Values, `[B, K, S, C]`.
     values: Tensor,
-    /// Position of the token in each slot, i64 `[B, S]`; empty slots hold a position that no query reaches.
+    /// Position of the token in each slot, i64 `[B, S]`, or [`EMPTY`].
     held: Tensor,
     slots: i64,
 }
 
-/// The position of an empty slot: after every query.
+/// The position of an empty slot: later than any query, so it is always masked.
 const EMPTY: i64 = i64::MAX;
 
 impl LayerCache {
@@ -33,7 +33,7 @@ impl LayerCache {
         Self { keys: zeros(), values: zeros(), held, slots }
     }
 
-    /// A whole prompt of sequence `row`: keys and values `[T, K, C]`.
+    /// Stores the whole prompt of sequence `row`: keys and values `[T, K, C]`.
     pub fn fill(&mut self, row: i64, keys: &Tensor, values: &Tensor) {
         let length = keys.size()[0];
         let kept = length.min(self.slots);
@@ -45,7 +45,7 @@ impl LayerCache {
         let _ = self.held.get(row).index_copy_(0, &slots, &positions);
     }
 
-    /// One token of every sequence, at `positions [B]`: keys and values `[B, K, C]`.
+    /// Stores one token for every sequence, at `positions [B]`: keys and values `[B, K, C]`.
     pub fn append(&mut self, positions: &Tensor, keys: &Tensor, values: &Tensor) {
         if oss_kernels::supports(keys) {
             let cache = (&mut self.keys, &mut self.values, &mut self.held);
@@ -59,9 +59,9 @@ impl LayerCache {
         let _ = self.held.scatter_(1, &slots, &positions.unsqueeze(1));
     }
 
-    /// Attention with sinks of rotated queries `[B, H, C]` at `positions [B]` over what is held: `[B, H*C]`.
+    /// Attention with sinks of rotated queries `[B, H, C]` at `positions [B]` over the cached tokens: `[B, H*C]`.
     ///
-    /// A ring of at most the window's slots holds exactly what a sliding layer sees.
+    /// A ring no larger than the window holds exactly the tokens that a sliding-window layer attends to.
     pub fn attend(&self, q: &Tensor, sinks: &Tensor, positions: &Tensor) -> Tensor {
         if oss_kernels::supports(q) {
             return oss_kernels::decode_attention(
@@ -75,7 +75,7 @@ impl LayerCache {
         let (b, h, c) = q.size3().unwrap_or_else(|_| unreachable!("queries have three axes"));
         let k = self.keys.size()[1];
         let wide = sinks.kind();
-        let grouped = q.view([b, k, h / k, c]); // heads of one group share a key head
+        let grouped = q.view([b, k, h / k, c]); // heads of a group share a key/value head
         let scores = grouped.matmul(&self.keys.transpose(-2, -1)).to_kind(wide) * (c as f64).powf(-0.5); // [B, K, G, S]
         let hidden = self.held.gt_tensor(&positions.unsqueeze(1)).view([b, 1, 1, self.slots]);
         let scores = scores.masked_fill(&hidden, f64::NEG_INFINITY);
@@ -84,7 +84,7 @@ impl LayerCache {
         shares.to_kind(q.kind()).matmul(&self.values).reshape([b, h * c])
     }
 
-    /// Keeps only these sequences, i64 `[B']`.
+    /// Keeps only the sequences `rows`, i64 `[B']`.
     pub fn keep(&mut self, rows: &Tensor) {
         for tensor in [&mut self.keys, &mut self.values, &mut self.held] {
             *tensor = tensor.index_select(0, rows);

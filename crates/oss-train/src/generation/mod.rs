@@ -1,4 +1,4 @@
-//! Decoding with a key/value cache: batched, seeded, each sequence with a random stream of its own.
+//! Decoding with a key/value cache: batched and seeded, with a separate random stream per sequence.
 
 mod cache;
 mod sample;
@@ -20,20 +20,21 @@ use oss_config::error::UserError;
 use oss_torch::OwnedTensor;
 use sampler::Sampler;
 
-/// A text to continue.
+/// A tokenized prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
-    /// Its tokens; at least one.
+    /// The tokens; at least one.
     pub tokens: Vec<i64>,
-    /// Number of its random stream; equal streams of one seed draw alike.
+    /// Index of the prompt's random stream. Under the same seed, equal indices yield the same draws.
     pub stream: u64,
 }
 
-/// Continues each prompt by at most `decoding.max_new_tokens` tokens. A sequence ends after a token of
-/// `decoding.end_tokens` (which is kept) or when `stop` says so of the tokens added so far.
+/// Generates up to `decoding.max_new_tokens` tokens for each prompt. A sequence ends after a token of
+/// `decoding.end_tokens`, which is included, or when `stop` returns true for its generated tokens.
 ///
-/// `progress` is told the tokens added a sequence so far and may end the decoding with an error, on all ranks alike. The
-/// ranks of `mesh` all decode the whole batch, so that the tokens do not depend on their number.
+/// `progress` receives the number of tokens generated per sequence so far and may abort decoding with an error, which
+/// it must do on all ranks alike. All ranks of `mesh` decode the whole batch, so the tokens do not depend on their
+/// number.
 pub fn generate(
     chain: &Chain<'_>,
     mesh: &Mesh,
@@ -44,7 +45,7 @@ pub fn generate(
 ) -> Result<Vec<Vec<i64>>> {
     ensure!(
         prompts.iter().all(|prompt| !prompt.tokens.is_empty()),
-        UserError::failed("a prompt has no token").hint("give it a word")
+        UserError::failed("a prompt has no tokens").hint("pass a non-empty prompt")
     );
     let _no_grad = tch::no_grad_guard();
     let device = chain.device();
@@ -63,7 +64,7 @@ pub fn generate(
         let chosen = choices.collect::<Result<_>>()?;
         let mut still = Vec::new();
         let mut next = Vec::new();
-        // Ranks on unlike devices could choose differently, and would then wait for each other for ever.
+        // Different devices could choose different tokens; the ranks would then deadlock.
         for (row, (&index, token)) in live.iter().zip(mesh.of_first(chosen)?).enumerate() {
             added[index].push(token);
             if !decoding.end_tokens.contains(&token) && !stop(index, &added[index]) {
@@ -84,11 +85,11 @@ pub fn generate(
     Ok(added)
 }
 
-/// The model with its caches: one row a live sequence.
+/// The model with its caches: one row per live sequence.
 struct Decoder<'a, 'b> {
     chain: &'a Chain<'b>,
     caches: Vec<LayerCache>,
-    /// Position of each sequence's next token, i64 `[B]`.
+    /// Position of the next token of each sequence, i64 `[B]`.
     positions: Tensor,
 }
 
@@ -105,7 +106,8 @@ impl<'a, 'b> Decoder<'a, 'b> {
         Ok(Self { chain, caches, positions: Tensor::from_slice(&lengths).to_device(device) })
     }
 
-    /// Fills the caches from the prompts, those of one length together; logits after each prompt, `[B, V]`.
+    /// Fills the caches from the prompts, batching those of equal length. Returns the logits after each prompt,
+    /// `[B, V]`.
     fn prefill(&mut self, prompts: &[Prompt]) -> Result<Tensor> {
         let device = self.positions.device();
         let mut order: Vec<usize> = (0..prompts.len()).collect();
@@ -133,7 +135,7 @@ impl<'a, 'b> Decoder<'a, 'b> {
         self.chain.head(&Tensor::cat(&last, 0))
     }
 
-    /// One more token of every live sequence, i64 `[B]`; logits after it, `[B, V]`.
+    /// Processes one token of every live sequence, i64 `[B]`. Returns the logits after it, `[B, V]`.
     fn step(&mut self, tokens: &Tensor) -> Result<Tensor> {
         let Chain { model, weights, kind } = self.chain;
         let embedding = &weights.unit(EMBEDDING_UNIT)?[Parameter::Embedding.index()];
@@ -150,7 +152,7 @@ impl<'a, 'b> Decoder<'a, 'b> {
         self.chain.head(&x)
     }
 
-    /// Drops the rows of sequences that ended.
+    /// Keeps only the sequences `rows`.
     fn keep(&mut self, rows: &[i64]) {
         let rows = Tensor::from_slice(rows).to_device(self.positions.device());
         self.positions = self.positions.index_select(0, &rows);
@@ -246,7 +248,7 @@ mod tests {
         });
     }
 
-    /// The logits after a prompt and a token from the cache, as relative root mean square off those of f32.
+    /// Compares the logits after a prompt and one cached token with those of f32, by relative root mean square error.
     #[test]
     fn weights_in_8_bits_are_near_those_they_stand_for() {
         let (model, mesh) = (model(), Mesh::alone(Device::Cpu));

@@ -1,4 +1,4 @@
-//! Samples of an experiment's prompts, as text.
+//! Samples text from an experiment's prompts.
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -10,23 +10,23 @@ use oss_config::Sample;
 use oss_config::error::UserError;
 use oss_data::Tokenizer;
 
-/// One continued prompt.
+/// A sampled continuation of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampledText {
     /// The prompt.
     pub prompt: String,
-    /// Its tokens.
+    /// The tokens of the prompt.
     pub prompt_tokens: Vec<i64>,
-    /// The tokens added; a closing end-of-text is among them.
+    /// The generated tokens, including a final end-of-text.
     pub tokens: Vec<i64>,
-    /// Their text, without end tokens and cut before a `stop` text.
+    /// The generated text without end tokens, truncated before the first `stop` string.
     pub text: String,
 }
 
-/// Continues every prompt of `sample` `num_samples` times; an empty prompt starts from end-of-text.
+/// Continues each prompt of `sample` `num_samples` times. An empty prompt starts from end-of-text.
 ///
-/// `progress` is told the tokens added a sequence so far and may end the sampling with an error, on all ranks
-/// of `mesh` alike.
+/// `progress` receives the number of tokens generated per sequence so far and may abort sampling with an error, which
+/// it must do on all ranks of `mesh` alike.
 pub fn sample(
     chain: &Chain<'_>,
     mesh: &Mesh,
@@ -46,8 +46,8 @@ pub fn sample(
         }
         ensure!(
             tokens.iter().all(|&token| token < vocab),
-            UserError::failed(format!("the prompt {text:?} has tokens beyond model.vocab_size = {vocab}"))
-                .hint("use the tokenizer of the training data")
+            UserError::failed(format!("prompt {text:?} has token IDs beyond model.vocab_size = {vocab}"))
+                .hint("use the tokenizer that the model was trained with")
         );
         for _ in 0..sample.num_samples {
             prompts.push(Prompt { tokens: tokens.clone(), stream: prompts.len() as u64 });

@@ -1,4 +1,4 @@
-//! From logits to the next token.
+//! Sampling: chooses the next token from logits.
 
 use anyhow::{Result, ensure};
 use rand_chacha::ChaCha8Rng;
@@ -6,41 +6,41 @@ use rand_core::{RngCore, SeedableRng};
 
 use oss_config::error::UserError;
 
-/// How tokens are chosen.
+/// Sampling parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoding {
-    /// Tokens to add at most.
+    /// Maximum number of tokens to generate.
     pub max_new_tokens: u64,
-    /// Divides the logits; 0 takes the likeliest token.
+    /// Divides the logits; 0 selects greedy decoding.
     pub temperature: f64,
-    /// Draw among the k likeliest only.
+    /// Sample only from the k most likely tokens.
     pub top_k: Option<u64>,
-    /// Draw among the likeliest that make up this share (arXiv:1904.09751).
+    /// Sample only from the most likely tokens whose cumulative probability reaches this value (arXiv:1904.09751).
     pub top_p: Option<f64>,
-    /// Seed of the draws.
+    /// Random seed.
     pub seed: u64,
     /// Tokens that end a sequence.
     pub end_tokens: Vec<i64>,
 }
 
-/// One sequence's random stream.
+/// The random stream of one sequence.
 #[derive(Debug)]
 pub struct Sampler {
     rng: ChaCha8Rng,
 }
 
 impl Sampler {
-    /// Stream `stream` of the decoding's seed.
+    /// Stream `stream` of the seed in `decoding`.
     pub fn new(decoding: &Decoding, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(decoding.seed);
         rng.set_stream(stream);
         Self { rng }
     }
 
-    /// The next token after `logits [V]`. Each call draws one number, greedy ones none.
+    /// Chooses the token that follows `logits [V]`. Each call consumes one random number; greedy calls consume none.
     ///
     /// # Errors
-    /// Logits that are not finite.
+    /// Fails if the logits are not finite.
     pub fn choose(&mut self, logits: &[f32], decoding: &Decoding) -> Result<i64> {
         let max = oss_kernels::max(logits);
         ensure!(
@@ -54,7 +54,7 @@ impl Sampler {
         let mut likelihoods = vec![0.0; logits.len()];
         let temperature = (decoding.temperature as f32).max(f32::MIN_POSITIVE);
         oss_kernels::likelihoods(logits, max, temperature, &mut likelihoods);
-        // A number in [0, 1) of 53 bits.
+        // A 53-bit number in [0, 1).
         let drawn = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let token = match (decoding.top_k, decoding.top_p) {
             (None, None) => draw(&likelihoods, drawn),
@@ -68,14 +68,14 @@ impl Sampler {
     }
 }
 
-/// Likelihoods that are added up together.
+/// Number of likelihoods summed per block.
 const BLOCK: usize = 1024;
 
 fn sum(likelihoods: &[f32]) -> f64 {
     likelihoods.iter().map(|&likelihood| f64::from(likelihood)).sum()
 }
 
-/// The place where `likelihoods`, added up from the first, reach the share `drawn` of their sum.
+/// The index at which the cumulative sum of `likelihoods` exceeds the fraction `drawn` of their total.
 fn draw(likelihoods: &[f32], drawn: f64) -> usize {
     let blocks: Vec<f64> = likelihoods.chunks(BLOCK).map(sum).collect();
     let mut left = drawn * blocks.iter().sum::<f64>();
@@ -91,16 +91,16 @@ fn draw(likelihoods: &[f32], drawn: f64) -> usize {
         }
         left -= total;
     }
-    // Rounding can leave a crumb after the last.
+    // Rounding can leave a small remainder after the last one.
     likelihoods.len() - 1
 }
 
-/// The `top_k` likeliest tokens, and of these the likeliest that make up the share `top_p`, likeliest first. Ties fall to the lower
-/// token, so that the order never depends on the sort.
+/// The `top_k` most likely tokens, reduced to the most likely ones that make up the fraction `top_p` of their total, in
+/// descending order. Ties go to the lower token ID, so the order does not depend on the sorting algorithm.
 fn likeliest(likelihoods: &[f32], top_k: Option<u64>, top_p: Option<f64>) -> Vec<usize> {
     let count = top_k.map_or(0, |k| (k as usize).clamp(1, likelihoods.len()));
     let needed = if top_k.is_none() { top_p.unwrap_or(1.0) * sum(likelihoods) } else { 0.0 };
-    // Few tokens are likely, so few need be sorted: those above a bound that goes down until they are enough.
+    // Few tokens are likely, so few need sorting: lower a threshold until enough tokens exceed it.
     let mut least: f32 = 0.5;
     let mut tokens: Vec<usize> = loop {
         let likely = (0..likelihoods.len()).filter(|&token| likelihoods[token] >= least);
@@ -150,7 +150,7 @@ mod tests {
         Decoding { max_new_tokens: 1, temperature, top_k: None, top_p: None, seed: 1, end_tokens: vec![] }
     }
 
-    /// Logarithms of 0.1, 0.5, 0.4.
+    /// The logarithms of 0.1, 0.5 and 0.4.
     fn logits() -> Vec<f32> {
         [0.1f32, 0.5, 0.4].map(f32::ln).to_vec()
     }
@@ -177,7 +177,7 @@ mod tests {
         assert!(wider[0] == 0 && wider[2] > 0, "{wider:?}");
     }
 
-    /// As a full sort would have it.
+    /// Reference implementation by a full sort.
     fn likeliest_by_sorting(likelihoods: &[f32], top_k: Option<u64>, top_p: Option<f64>) -> Vec<usize> {
         let mut order: Vec<usize> = (0..likelihoods.len()).collect();
         order.sort_by(|&a, &b| likelihoods[b].total_cmp(&likelihoods[a]).then(a.cmp(&b)));
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_likeliest_are_those_of_a_full_sort() {
-        // Steep, flat, and with many ties; multiples of 1/64, so that sums are exact in any order.
+        // Steep, flat, and with many ties. Multiples of 1/64 keep sums exact in any order.
         let steep: Vec<f32> =
             (0..500).map(|i| 64.0 / (1 + i * 37 % 500 / 8) as f32).map(f32::floor).collect();
         let flat: Vec<f32> = (0..500).map(|i| (40 + i * 37 % 25) as f32).collect();

@@ -1,28 +1,29 @@
-//! Moments in 8 bits: blocks of 256 elements, each with one f32 scale (arXiv:2110.02861).
+//! 8-bit moments, quantized in blocks of 256 elements with one f32 scale per block (arXiv:2110.02861).
 //!
-//! A code c stands for (c / c_max)^2 of its block's largest number, with the sign of c: fine near zero, where most of a
-//! block lies, and made by a square root instead of a search. The second moment is coded by its own square root, whose
-//! range is half as many decades; its codes are 0..=255, those of the first moment -127..=127.
+//! A code c represents (c / c_max)^2 times the block's absolute maximum, with the sign of c. The quadratic map is
+//! fine-grained near zero, where most of a block lies, and encoding takes a square root rather than a search. The
+//! second moment is encoded through its square root, which spans half as many decades. Its codes are 0..=255; those of
+//! the first moment are -127..=127.
 //!
-//! Rounding is at random, so that the mean is right. A moment is an average over many steps: rounded to the nearest code
-//! it stops moving once a step changes it by less than half a code, and rounded upwards it only ever grows, towards the
-//! largest gradient seen, and shortens every update after. Only what is not zero never becomes code 0 of the second
-//! moment, since an update is divided by it.
+//! Rounding is stochastic, so that it is unbiased. A moment is an average over many steps. With round-to-nearest, it
+//! stops moving once a step changes it by less than half a code. With rounding up, it only ever grows toward the
+//! largest gradient seen, and shortens every later update. There is one exception: a nonzero second moment never rounds
+//! to code 0, since updates are divided by it.
 
 use tch::{Device, Kind, Tensor};
 
-/// Elements of a block.
+/// Elements per block.
 pub const BLOCK: i64 = 256;
 
-/// Below this a block's largest number counts as this much: far less than any eps, and no division by zero.
+/// Lower bound on a block's absolute maximum: far below any eps, and prevents division by zero.
 pub const LEAST_SCALE: f64 = 1e-30;
 
-/// Which moment is coded.
+/// Which moment is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    /// Signed numbers.
+    /// The first moment: signed values.
     First,
-    /// The squares of what is coded.
+    /// The second moment: squares of the encoded values.
     Second,
 }
 
@@ -36,31 +37,31 @@ impl Coding {
     }
 }
 
-/// A moment of whole blocks in 8 bits.
+/// An 8-bit moment consisting of whole blocks.
 #[derive(Debug)]
 pub struct Codes {
-    /// Of which moment.
+    /// Which moment it is.
     pub coding: Coding,
-    /// i8 or u8 `[n]`.
+    /// The codes, i8 or u8 `[n]`.
     pub codes: Tensor,
-    /// The largest number of each block, or its root: f32 `[n / 256]`.
+    /// The absolute maximum of each block, or its square root: f32 `[n / 256]`.
     pub scales: Tensor,
 }
 
 impl Codes {
-    /// Zeros of `len` elements, whole blocks.
+    /// All zeros; `len` must be a multiple of the block size.
     pub fn zeros(coding: Coding, len: i64, device: Device) -> Self {
         let kind = if coding == Coding::First { Kind::Int8 } else { Kind::Uint8 };
         let codes = Tensor::zeros([len], (kind, device));
         Self { coding, codes, scales: Tensor::zeros([len / BLOCK], (Kind::Float, device)) }
     }
 
-    /// The same with each tensor replaced.
+    /// Applies `change` to each tensor.
     pub fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Self {
         Self { coding: self.coding, codes: change(&self.codes), scales: change(&self.scales) }
     }
 
-    /// A view of elements `offset..offset + len`, whole blocks.
+    /// A view of elements `offset..offset + len`, on block boundaries.
     pub fn narrow(&self, offset: i64, len: i64) -> Self {
         Self {
             coding: self.coding,
@@ -69,7 +70,7 @@ impl Codes {
         }
     }
 
-    /// The moment, f32 `[n]`.
+    /// Dequantizes the moment to f32 `[n]`.
     pub fn decode(&self) -> Tensor {
         let codes = self.codes.to_kind(Kind::Float).view([-1, BLOCK]);
         let squares = match self.coding {
@@ -84,7 +85,7 @@ impl Codes {
         .view(-1)
     }
 
-    /// Codes `moment`, f32 `[n]`, rounded by `noise`, u8 `[n]`.
+    /// Quantizes `moment`, f32 `[n]`, rounding stochastically by `noise`, u8 `[n]`.
     pub fn encode(&mut self, moment: &Tensor, noise: &Tensor) {
         let magnitude = match self.coding {
             Coding::First => moment.abs(),
@@ -93,7 +94,7 @@ impl Codes {
         .view([-1, BLOCK]);
         let scales = magnitude.amax([1i64].as_slice(), true);
         self.scales.copy_(&scales.squeeze_dim(1));
-        // A square between those of two codes becomes the upper one with the chance that keeps its mean.
+        // A square between those of two codes rounds up with the probability that keeps the mean.
         let mut square = magnitude / scales.clamp_min(LEAST_SCALE);
         let square = square.g_mul_scalar_(self.coding.top_squared());
         let lower = square.sqrt().floor_();
@@ -123,7 +124,7 @@ mod tests {
         codes
     }
 
-    /// What a code stands for, straight from the definition, in f64.
+    /// The value that a code represents, written directly from the definition, in f64.
     fn value(coding: Coding, code: f64, scale: f64) -> f64 {
         match coding {
             Coding::First => code.signum() * (code / 127.0).powi(2) * scale,
@@ -167,12 +168,13 @@ mod tests {
             });
             let exact = root(moment.shallow_clone());
             let scale = exact.view([-1, BLOCK]).abs().amax([1i64].as_slice(), true);
-            // The widest gap between codes is 2 / c_max of the scale; code 0 of the second moment is left out.
+            // The widest gap between codes is 2 / c_max of the scale. For the second moment, allow for code 0 never
+            // being used.
             let top = coding.top_squared().sqrt();
             let bound = 5.0 * 0.5 * (2.0 / top) / f64::from(steps as u32).sqrt() + 2.0 / top / 512.0;
             let error =
                 ((sum / steps as f64 - exact).view([-1, BLOCK]) / scale).abs().max().double_value(&[]);
-            assert!(error < bound, "{coding:?}: {error:e} against {bound:e}");
+            assert!(error < bound, "{coding:?}: {error:e}, expected below {bound:e}");
         }
     }
 
@@ -189,19 +191,19 @@ mod tests {
         }
     }
 
-    /// An average with a decay so slow that no step moves it by half a code follows its input all the same.
+    /// An average that decays so slowly that no step moves it by half a code must still track its input.
     #[test]
     fn a_slow_average_keeps_moving() {
         let mut v = Tensor::full([BLOCK], 0.01, CPU);
         let _ = v.get(0).fill_(1.0);
         for step in 0..1000 {
-            // The first element's input stays 1, so that the scale does; the others' falls from 0.01 to 0.0001.
+            // The first element's input stays at 1 to fix the scale; the other inputs drop from 0.01 to 0.0001.
             let input = Tensor::full([BLOCK], 1e-4, CPU);
             let _ = input.get(0).fill_(1.0);
             v = coded(Coding::Second, &(v * 0.995 + input * 0.005), step).decode();
         }
         let expected = 1e-4 + (0.01 - 1e-4) * 0.995f64.powi(1000);
         let seen = v.narrow(0, 1, BLOCK - 1).mean(Kind::Double).double_value(&[]);
-        assert!((seen / expected - 1.0).abs() < 0.1, "{seen:e}, not {expected:e}");
+        assert!((seen / expected - 1.0).abs() < 0.1, "{seen:e}, expected {expected:e}");
     }
 }

@@ -1,16 +1,16 @@
-//! How large gradients are, and the learning rates of updates that are clipped by them.
+//! Gradient norms, and learning rates clipped by the RMS of an update.
 
 use tch::{Device, Kind, Tensor};
 
 use super::step::Step;
 
-/// The longest piece whose norm is taken at once: BLAS counts in 32 bits.
+/// Maximum length of a single dot product: BLAS uses 32-bit sizes.
 const PIECE: i64 = 1 << 30;
 
-/// An RMS so little above 1 is 1 but for rounding, as after the first step, where v = g^2.
+/// Tolerance for rounding: an RMS this close to 1 counts as 1, as after the first step, where v = g^2.
 const ROUNDING: f64 = 1e-6;
 
-/// The sum of the squares of a flat gradient, f64 `[]`, where the gradient is.
+/// The sum of the squares of a flat gradient, f64 `[]`, on the gradient's device.
 pub fn sum_of_squares(gradient: &Tensor) -> Tensor {
     if oss_kernels::supports(gradient) {
         return Tensor::from(oss_kernels::sum_of_squares(gradient));
@@ -24,11 +24,11 @@ pub fn sum_of_squares(gradient: &Tensor) -> Tensor {
     Tensor::stack(&squares, 0).sum(Kind::Double)
 }
 
-/// The learning rate of each parameter of a unit: the step's divided by max(1, RMS), where RMS^2 is the mean of g^2 / v
-/// (StableAdamW, arXiv:2304.13013, section 3.2). `sums` are the sums of g^2 / v and `counts` their elements, both f64, of
-/// whole tensors on any number of ranks.
+/// The learning rate of each parameter of a unit: that of the step divided by max(1, RMS), where RMS^2 is the mean of
+/// g^2 / v (StableAdamW, arXiv:2304.13013, section 3.2). `sums` are the sums of g^2 / v and `counts` the numbers of
+/// elements, both f64 and for whole parameters, regardless of sharding.
 ///
-/// On a GPU the rates stay there, f32 as its fused step wants them, so that nothing waits for it.
+/// On a GPU, the rates stay on the device, in f32 as the fused step expects, so that nothing synchronizes.
 pub fn clipped_lrs(step: &Step, sums: &Tensor, counts: &Tensor) -> Tensor {
     let rms = (sums / counts).sqrt();
     let ones = rms.ones_like();

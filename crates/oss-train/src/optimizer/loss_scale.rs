@@ -1,15 +1,15 @@
-//! f16's loss scale.
+//! Dynamic loss scaling for f16.
 
 use serde::{Deserialize, Serialize};
 
 use oss_config::Precision;
 
-/// What f16 gradients are multiplied by, so that they do not vanish (arXiv:1710.03740); 1 in other precisions.
+/// The factor applied to f16 gradients to prevent underflow (arXiv:1710.03740); 1 in other precisions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
-    /// The factor.
+    /// The current scale.
     pub scale: f64,
-    /// Steps since it last changed.
+    /// Steps since the last change.
     good_steps: u64,
     dynamic: bool,
 }
@@ -19,14 +19,14 @@ impl LossScale {
     const LEAST: f64 = 1.0;
     const GROW_AFTER_STEPS: u64 = 2000;
 
-    /// The first scale of a run.
+    /// The initial scale of a run.
     pub fn new(precision: Precision) -> Self {
         let dynamic = precision == Precision::F16;
         Self { scale: if dynamic { Self::START } else { 1.0 }, good_steps: 0, dynamic }
     }
 
-    /// After a step: overflow halves the scale, a long time without doubles it. Whether an overflow is the scale's fault
-    /// and the step is only to be left out.
+    /// Updates the scale after a step: an overflow halves it, and a long run of steps without one doubles it. Returns
+    /// whether the scale explains an overflow, so that the step should only be skipped.
     pub fn update(&mut self, overflow: bool) -> bool {
         if !self.dynamic {
             return false;

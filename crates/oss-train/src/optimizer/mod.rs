@@ -1,11 +1,11 @@
-//! Optimizers: AdamW (arXiv:1711.05101), Muon, and what they share.
+//! Optimizers: AdamW (arXiv:1711.05101), Muon, and their shared components.
 //!
-//! * [`UpdateRule`] is what an optimizer is: what it keeps, communicates and needs, and its step. Each has a file of its own in
-//!   `rules`, where the kind that an experiment names becomes one.
-//! * A [`Region`] is what a rule steps: flat buffers of weights and moments (`moments`) in the precisions of a
+//! * [`UpdateRule`] is the interface of an optimizer: its state, its communication, its scratch memory and its step.
+//!   Each optimizer has its own file in `rules`, where an experiment's optimizer kind is mapped to its rule.
+//! * A [`Region`] is what a rule steps: flat buffers of weights and moments (`moments`), in the dtypes of a
 //!   [`StorageConfig`].
-//! * What is kept in fewer bits than f32 is widened, stepped, and rounded stochastically (`stochastic`, `blockwise`).
-//! * [`schedule`] gives the learning rate of each step, [`LossScale`] the factor of f16's gradients.
+//! * State stored in less than f32 is widened, stepped, and stochastically rounded (`stochastic`, `blockwise`).
+//! * [`schedule`] gives the learning rate of each step, [`LossScale`] the scale of f16 gradients.
 
 mod blockwise;
 mod clip;

@@ -1,4 +1,4 @@
-//! What an optimizer keeps of each element of a flat buffer, in the precision that the experiment names.
+//! Per-element optimizer state of a flat buffer, in the configured dtype.
 
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
@@ -10,19 +10,19 @@ use crate::checkpoint::OPTIMIZER_PREFIX;
 use oss_config::StateDtype;
 use oss_torch::{Slices, copy_async};
 
-/// One moment that an optimizer keeps.
+/// A moment that an optimizer maintains.
 #[derive(Clone, Copy, Debug)]
 pub struct MomentSpec {
-    /// Its name, as in PyTorch's optimizer state.
+    /// Name of the moment, as in PyTorch's optimizer state.
     pub name: &'static str,
-    /// How it is coded in 8 bits.
+    /// How it is encoded in 8 bits.
     pub coding: Coding,
 }
 
-/// What rounds each moment of an element.
+/// The source of stochastic rounding for each moment of an element.
 const NOISES: [Noise; 2] = [Noise::FirstMoment, Noise::SecondMoment];
 
-/// The numbers of one moment.
+/// The values of one moment.
 #[derive(Debug)]
 enum Numbers {
     /// f32 or bf16 `[n]`.
@@ -38,23 +38,23 @@ struct Moment {
     numbers: Numbers,
 }
 
-/// The moments of `n` elements, in the order of the rule that keeps them.
+/// The moments of `n` elements, in the order that their rule declares.
 #[derive(Debug)]
 pub struct Moments(Vec<Moment>);
 
-/// A tensor of the optimizer's state as checkpoints keep it.
+/// A tensor of optimizer state, as stored in checkpoints.
 #[derive(Debug)]
 pub struct StateTensor<'a> {
-    /// What it is of a parameter, before the slash in its name.
+    /// Which state of a parameter it holds: the name's prefix before the slash.
     what: String,
-    /// The tensor of the whole buffer.
+    /// The tensor for the whole buffer.
     pub tensor: &'a Tensor,
-    /// Elements of the buffer that one of its numbers belongs to.
+    /// Buffer elements per element of the tensor.
     pub per: i64,
 }
 
 impl StateTensor<'_> {
-    /// Its name for a parameter.
+    /// The tensor's name in a checkpoint for a parameter.
     pub fn name(&self, parameter: &str) -> String {
         format!("{OPTIMIZER_PREFIX}{}/{parameter}", self.what)
     }
@@ -65,7 +65,7 @@ pub fn moment_bytes(precision: StateDtype, elements: u64) -> u64 {
     match precision {
         StateDtype::F32 => 4 * elements,
         StateDtype::Bf16 => 2 * elements,
-        // A code for each element and a scale, f32, for each block.
+        // One code per element, and one f32 scale per block.
         StateDtype::EightBit => elements + 4 * elements.div_ceil(BLOCK.unsigned_abs()),
     }
 }
@@ -129,7 +129,7 @@ impl Moment {
         match &self.numbers {
             Numbers::Floats(tensor) => vec![StateTensor { what: name.to_owned(), tensor, per: 1 }],
             Numbers::Codes(Codes { coding, codes, scales }) => {
-                // Of a second moment, the root is coded.
+                // For a second moment, the square root is encoded.
                 let of = if *coding == Coding::Second { "_root" } else { "" };
                 vec![
                     StateTensor { what: format!("{name}{of}_codes"), tensor: codes, per: 1 },
@@ -141,7 +141,7 @@ impl Moment {
 }
 
 impl Moments {
-    /// Zeros for `len` elements; in 8 bits these are whole blocks.
+    /// Zeros for `len` elements; in 8 bits, `len` must be a multiple of the block size.
     pub fn zeros(specs: &[MomentSpec], precision: StateDtype, len: i64, device: Device) -> Self {
         let moment = |(spec, noise): (&MomentSpec, Noise)| Moment {
             name: spec.name,
@@ -151,51 +151,52 @@ impl Moments {
         Self(specs.iter().zip(NOISES).map(moment).collect())
     }
 
-    /// The same with each tensor replaced, such as by a copy elsewhere.
+    /// Applies `change` to each tensor, such as a copy to another device.
     pub fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Self {
         Self(self.0.iter().map(|moment| moment.with(moment.numbers.map(&change))).collect())
     }
 
-    /// Views of elements `offset..offset + len`; in 8 bits these are whole blocks.
+    /// Views of elements `offset..offset + len`; in 8 bits, on block boundaries.
     pub fn narrow(&self, offset: i64, len: i64) -> Self {
         Self(self.0.iter().map(|moment| moment.with(moment.numbers.narrow(offset, len))).collect())
     }
 
-    /// Whether they are kept in f32.
+    /// Whether they are stored in f32.
     pub fn are_wide(&self) -> bool {
         let is_wide = |moment: &Moment| matches!(&moment.numbers, Numbers::Floats(floats) if floats.kind() == Kind::Float);
         self.0.iter().all(is_wide)
     }
 
-    /// The first `N` in f32 `[n]`: themselves where they are kept so, else copies.
+    /// The first `N` moments in f32 `[n]`: the tensors themselves if stored in f32, otherwise copies.
     pub fn wide<const N: usize>(&self) -> [Tensor; N] {
         std::array::from_fn(|index| self.wide_one(index))
     }
 
-    /// The one at `index` in f32 `[n]`, as in [`Self::wide`].
+    /// The moment at `index` in f32 `[n]`, as in [`Self::wide`].
     pub fn wide_one(&self, index: usize) -> Tensor {
         self.0[index].numbers.wide()
     }
 
-    /// Keeps what became of [`Self::wide`], rounded by `draws`, i32 `[n]`, where that takes rounding.
+    /// Stores the updated values of [`Self::wide`], stochastically rounded by `draws`, i32 `[n]`, if they are stored in
+    /// less than f32.
     pub fn store<const N: usize>(&mut self, wide: &[Tensor; N], draws: &Tensor) {
         for (moment, wide) in self.0.iter_mut().zip(wide) {
             moment.numbers.store(wide, draws, moment.noise);
         }
     }
 
-    /// All `N` as slices, on the CPU.
+    /// All `N` moments as slices, on the CPU.
     pub fn slices<'a, const N: usize>(&'a mut self, memory: &'a Slices) -> [StoredSlice<'a>; N] {
         let mut slices = self.0.iter_mut().map(|moment| moment.numbers.slice(memory));
-        std::array::from_fn(|_| slices.next().unwrap_or_else(|| unreachable!("the rule keeps {N} moments")))
+        std::array::from_fn(|_| slices.next().unwrap_or_else(|| unreachable!("the rule has {N} moments")))
     }
 
-    /// The tensors that checkpoints keep.
+    /// The state tensors to store in a checkpoint.
     pub fn state(&self) -> Vec<StateTensor<'_>> {
         self.0.iter().flat_map(Moment::state).collect()
     }
 
-    /// Takes over the numbers of `other`, of the same size and precision, from a GPU without waiting for it.
+    /// Copies the values of `other`, of the same size and dtype, without synchronizing with a GPU.
     pub fn copy_from(&mut self, other: &Self) -> Result<()> {
         for (mine, theirs) in self.state().into_iter().zip(other.state()) {
             copy_async(mine.tensor, theirs.tensor)?;

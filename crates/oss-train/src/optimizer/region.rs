@@ -1,4 +1,4 @@
-//! One region of a rank's slice of a unit, its matrices or the rest: weights, moments, and what updates them.
+//! One region of a rank's slice of a unit (its matrices or the rest): weights, moments, and their update rule.
 
 use std::ops::Range;
 
@@ -11,42 +11,43 @@ use super::step::Step;
 use super::storage::StorageConfig;
 use super::update_rule::{ParamGroup, RegionShape, UnitStep, UpdateRule};
 
-/// Elements that are widened at once where weights or moments are not f32.
+/// Maximum number of elements widened at a time, if weights or moments are not f32.
 pub(super) const SCRATCH: i64 = 1 << 24;
 
-/// Bytes in use for each of them while a moment is coded: weights, moments, draws, and eight steps of the coding.
+/// Scratch bytes per element while a moment is encoded: weights, moments, draws, and eight intermediates of the
+/// encoding.
 const SCRATCH_BYTES: u64 = (4 + 8) * 4;
 
-/// Elements of one parameter in a region.
+/// The elements of one parameter in a region.
 #[derive(Clone, Debug)]
 pub struct ParamSlice {
     /// Name of the parameter.
     pub name: String,
-    /// Which parameter of the unit.
+    /// The parameter's index in the unit.
     pub slot: usize,
-    /// First element in the region, at the start of a block.
+    /// Offset of the first element in the region, on a block boundary.
     pub offset: i64,
-    /// Number of elements; up to the end of the last block, the region is empty.
+    /// Number of elements. The rest of the last block is padding.
     pub len: i64,
-    /// The parameter's element that comes first.
+    /// Index of the first element within the parameter.
     pub first: i64,
-    /// Whether weights decay.
+    /// Whether weight decay applies.
     pub decays: bool,
 }
 
 impl ParamSlice {
-    /// Its range of a tensor of the parameter with one number for each `per` elements.
+    /// The corresponding range of a tensor with one value per `per` elements of the parameter.
     pub fn range_by(&self, per: i64) -> Range<i64> {
         self.first / per..(self.first + self.len + per - 1) / per
     }
 
-    /// Its elements and what is empty up to the end of the last block.
+    /// The number of elements, rounded up to whole blocks.
     pub(super) fn whole_blocks(&self) -> i64 {
         (self.len + BLOCK - 1) / BLOCK * BLOCK
     }
 
-    /// Its elements, whole blocks, in pieces that are worked on at once: (offset in the region, elements, first element of
-    /// the parameter).
+    /// Splits the slice, rounded up to whole blocks, into pieces that are processed one at a time: (offset in the
+    /// region, number of elements, index of the first element within the parameter).
     pub(super) fn pieces(&self) -> impl Iterator<Item = (i64, i64, i64)> {
         let len = self.whole_blocks();
         (0..len)
@@ -55,7 +56,7 @@ impl ParamSlice {
     }
 }
 
-/// Flat buffers of one length, whole blocks: weights in f32 or bf16, and their moments.
+/// Flat buffers of equal length, in whole blocks: weights in f32 or bf16, and their moments.
 #[derive(Debug)]
 pub struct Region {
     /// The weights.
@@ -65,7 +66,7 @@ pub struct Region {
 }
 
 impl Region {
-    /// `len` weights of `group` on `device` and their moments, all zero.
+    /// A zeroed region of `len` weights of `group` on `device`.
     pub fn zeros(len: i64, group: ParamGroup, storage: &StorageConfig, device: Device) -> Self {
         let (rule, state) = (storage.rule(group), storage.state_dtype(group));
         let moments = match device {
@@ -78,36 +79,36 @@ impl Region {
         Self { weights: Tensor::zeros([len], (storage.weights_kind(group), device)), moments, rule }
     }
 
-    /// The moments' tensors.
+    /// The state tensors of the moments.
     pub fn state(&self) -> Vec<StateTensor<'_>> {
         self.moments.state()
     }
 
-    /// Whether weights and moments are kept in f32.
+    /// Whether weights and moments are stored in f32.
     pub(super) fn is_wide(&self) -> bool {
         self.weights.kind() == Kind::Float && self.moments.are_wide()
     }
 
-    /// As [`UpdateRule::add_rms_ratios`].
+    /// See [`UpdateRule::add_rms_ratios`].
     pub fn add_rms_ratios(&self, gradient: &Tensor, params: &[ParamSlice], step: &Step, sums: &Tensor) {
         self.rule.add_rms_ratios(self, gradient, params, step, sums);
     }
 
-    /// As [`UpdateRule::step`].
+    /// See [`UpdateRule::step`].
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Fails if another rank has exited.
     pub fn step(&mut self, gradient: &Tensor, params: &[ParamSlice], unit: UnitStep<'_>) -> Result<()> {
         self.rule.step(self, gradient, params, unit)
     }
 
-    /// The moments on the weights' device: themselves, or copies of what lives on the host.
+    /// The moments on the weights' device; copies if they are offloaded to the host.
     pub(super) fn moments_there(&self) -> Moments {
         let device = self.weights.device();
         self.moments.map(|tensor| oss_torch::to_device(tensor, device))
     }
 
-    /// Keeps `moments`, which visited the weights' device where they live elsewhere.
+    /// Copies `moments` back to the host if they are offloaded.
     pub(super) fn bring_home(&mut self, moments: &Moments) -> Result<()> {
         let device = self.weights.device();
         if self.moments.state().iter().any(|home| home.tensor.device() != device) {
@@ -118,7 +119,7 @@ impl Region {
 }
 
 impl RegionShape {
-    /// Bytes of the f32 copies that a step makes of a rank's weights and moments where they are kept in fewer bits.
+    /// Bytes of the f32 copies that a step makes of a rank's weights and moments, if these are stored in less than f32.
     pub(super) fn widened_bytes(&self) -> u64 {
         if self.storage.is_wide(self.group) {
             return 0;

@@ -1,4 +1,4 @@
-//! The optimizers, each in a file of its own.
+//! The optimizers, one per file.
 
 mod adamw;
 mod adamw_cpu;
@@ -12,7 +12,7 @@ use oss_config::OptimizerKind;
 
 pub use adamw_cpu::StoredSlice;
 
-/// What updates the parameters of `group` where the experiment names `kind`.
+/// The rule that updates the parameters of `group` under optimizer `kind`.
 pub fn update_rule(kind: OptimizerKind, group: ParamGroup) -> &'static dyn UpdateRule {
     let rule: &dyn UpdateRule = match kind {
         OptimizerKind::Adamw => &AdamW,

@@ -2,10 +2,10 @@
 
 use oss_config::{Schedule, ScheduleKind};
 
-/// The learning rate of `step` (0 is the first) as a fraction of the peak, in a run of `steps` steps.
+/// The learning rate of `step` (0-based) as a fraction of the peak, in a run of `steps` steps.
 ///
 /// Warm-up is linear and reaches the peak after `warmup_steps`. cosine (arXiv:1608.03983, without restarts) and linear
-/// end at `decay_steps`; wsd (arXiv:2404.06395) decays linearly over the last `decay_steps`.
+/// decay end at `decay_steps`; wsd (arXiv:2404.06395) decays linearly over the last `decay_steps`.
 pub fn lr_multiplier(schedule: &Schedule, steps: u64, step: u64) -> f64 {
     let warmup = schedule.warmup_steps;
     if step < warmup {
@@ -26,12 +26,12 @@ pub fn lr_multiplier(schedule: &Schedule, steps: u64, step: u64) -> f64 {
     }
 }
 
-/// The step at which cosine and linear end.
+/// The step at which the decay of cosine and linear ends.
 fn decay_end(schedule: &Schedule, steps: u64) -> u64 {
     schedule.decay_steps.unwrap_or(steps)
 }
 
-/// The step at which wsd leaves the peak: the last one whose checkpoint a longer run can go on from.
+/// The step at which wsd starts to decay: the last one whose checkpoint a longer run can resume from.
 pub fn decay_start(schedule: &Schedule, steps: u64) -> u64 {
     steps.saturating_sub(schedule.decay_steps.unwrap_or(steps / 5))
 }
@@ -45,7 +45,7 @@ mod tests {
     }
 
     fn close(a: f64, b: f64) {
-        assert!((a - b).abs() < 1e-12, "{a} is not {b}");
+        assert!((a - b).abs() < 1e-12, "{a}, expected {b}");
     }
 
     #[test]

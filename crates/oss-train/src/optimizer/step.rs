@@ -1,29 +1,29 @@
-//! What one optimizer step is for every parameter.
+//! The settings of one optimizer step, shared by all parameters.
 
 use tch::{Device, Kind, Tensor};
 
 use oss_config::Optimizer;
 use oss_torch::AdamWOptions;
 
-/// What one optimizer step is for every parameter.
+/// The settings of one optimizer step, shared by all parameters.
 #[derive(Debug)]
 pub struct Step {
     /// The hyperparameters.
     pub(super) optimizer: Optimizer,
     /// Learning rate, f64 on the CPU.
     pub(super) lr: Tensor,
-    /// t: 1 for the first step.
+    /// The step number t, starting at 1.
     pub(super) count: u64,
-    /// The same, f32 on the weights' device.
+    /// The step number as f32 on the weights' device.
     pub(super) count_there: Tensor,
     /// Divides every gradient, f32 on the weights' device.
     pub(super) divisor: Tensor,
-    /// Of the stochastic rounding.
+    /// Seed of the stochastic rounding.
     pub(super) seed: u64,
 }
 
 impl Step {
-    /// The step after `applied` others, with gradients divided by `divisor`, for weights on `device`.
+    /// The step that follows `applied` earlier ones, with gradients divided by `divisor`, for weights on `device`.
     pub fn new(
         optimizer: &Optimizer,
         lr: f64,
@@ -33,7 +33,7 @@ impl Step {
         device: Device,
     ) -> Self {
         let count = applied + 1;
-        // Filled there: a copy from here would wait for the device.
+        // Filled on the device: a copy from the host would synchronize.
         let there = |number: f32| Tensor::full([], f64::from(number), (Kind::Float, device));
         Self {
             optimizer: optimizer.clone(),
@@ -45,7 +45,7 @@ impl Step {
         }
     }
 
-    /// AdamW's hyperparameters for a parameter whose weights decay, or do not.
+    /// AdamW's hyperparameters, with or without weight decay.
     pub(super) fn hyper(&self, decays: bool) -> AdamWOptions {
         let Optimizer { betas, weight_decay, eps, .. } = self.optimizer;
         AdamWOptions { betas, weight_decay: if decays { weight_decay } else { 0.0 }, eps }

@@ -1,14 +1,14 @@
-//! Rounding at random: up or down, with the chances that make the mean right.
+//! Stochastic rounding: up or down, with probabilities that make the expected value exact.
 //!
-//! Each element of each parameter has one draw of 32 bits a step, a pure function of (seed, step, name, element index),
-//! whatever the ranks, the device or the order of work. The upper half rounds the weight to bf16, the two lower bytes
-//! round the first and the second moment.
+//! Each element of each parameter has one 32-bit draw per step, a pure function of (seed, step, name, element index),
+//! independent of the ranks, the device and the order of execution. The upper half rounds the weight to bf16; the two
+//! lower bytes round the first and the second moment.
 //!
-//! The function is two rounds of a multiply and xor-shift hash of the index, with a key of 64 bits: half of it before the
-//! first round, half between them, so that the streams of two keys are no shifts of each other. The constants are those of
-//! Wellons' search for the least biased hash of that form (github.com/skeeto/hash-prospector). A cipher such as ChaCha, as
-//! for the first weights, or Philox, would cost a GPU five times the passes over memory, where the hash is a
-//! dozen operations on 32-bit integers; nobody who rounds weights has an adversary.
+//! The function applies two rounds of a multiply and xor-shift hash to the index. Half of a 64-bit key enters before
+//! the first round and half between the rounds, so that streams of different keys are not shifted copies of each other.
+//! The constants come from Wellons' search for the least biased hash of this form (github.com/skeeto/hash-prospector).
+//! A cipher such as ChaCha, which generates the initial weights, or Philox would cost a GPU five times the passes over
+//! memory; the hash is a dozen operations on 32-bit integers. Rounding needs no protection against an adversary.
 
 use tch::{Device, Kind, Tensor};
 
@@ -32,7 +32,7 @@ impl Draws {
         Self { key: [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])] }
     }
 
-    /// The draw of element `index`. Elements 2^32 apart share one: no tensor of these models is half that long.
+    /// The draw of element `index`. Elements 2^32 apart share a draw; no tensor of these models is half that long.
     #[inline(always)]
     fn of(self, index: u32) -> u32 {
         let mut x = index ^ self.key[0];
@@ -49,14 +49,14 @@ impl Draws {
         }
     }
 
-    /// By a loop over a slice.
+    /// Generates the draws in a loop over a slice.
     fn filled(self, first: i64, len: i64) -> Tensor {
         let mut draws = OwnedTensor::empty(&[len], Kind::Int);
         self.fill(first as u32, bytemuck::cast_slice_mut(draws.bytes_mut()));
         draws.into_tensor()
     }
 
-    /// The draws of elements from `first` on.
+    /// Writes the draws of the elements starting at `first` to `out`.
     #[inline(always)]
     pub fn fill(self, first: u32, out: &mut [u32]) {
         for (i, draw) in (0u32..).zip(out) {
@@ -64,7 +64,7 @@ impl Draws {
         }
     }
 
-    /// By operations of libtorch, whose 32-bit integers wrap around and shift with their sign.
+    /// Generates the draws with libtorch operations, whose 32-bit integers wrap around and shift arithmetically.
     fn computed(self, first: i64, len: i64, device: Device) -> Tensor {
         let signed = |number: u32| i64::from(number as i32);
         let xor_shifted = |mut x: Tensor, by: u32| {
@@ -82,19 +82,19 @@ impl Draws {
 
 const MULTIPLIERS: [u32; 2] = [0x21f0_aaad, 0x735a_2d97];
 
-/// Which bits of a draw.
+/// Which bits of a draw to use.
 #[derive(Clone, Copy, Debug)]
 pub enum Noise {
-    /// The upper 16.
+    /// The upper 16 bits.
     Weight,
-    /// The lowest 8.
+    /// The lowest 8 bits.
     FirstMoment,
-    /// The 8 above them.
+    /// The second-lowest 8 bits.
     SecondMoment,
 }
 
 impl Noise {
-    /// Uniform numbers of 0..65536, i32 `[n]`, for rounding bf16's lower half.
+    /// Uniform integers in 0..65536, i32 `[n]`, for rounding to bf16.
     fn for_bf16(self, draws: &Tensor) -> Tensor {
         match self {
             Self::Weight => {
@@ -105,7 +105,7 @@ impl Noise {
         }
     }
 
-    /// The same number of one draw.
+    /// The same integer for a single draw.
     #[inline(always)]
     pub fn of_draw_for_bf16(self, draw: u32) -> u32 {
         match self {
@@ -114,7 +114,7 @@ impl Noise {
         }
     }
 
-    /// The byte of a moment's draw.
+    /// The byte of one draw that rounds this moment.
     #[inline(always)]
     pub fn byte_of(self, draw: u32) -> u32 {
         match self {
@@ -124,7 +124,7 @@ impl Noise {
         }
     }
 
-    /// The byte of a moment's draws, u8 `[n]`.
+    /// The bytes of the draws that round this moment, u8 `[n]`.
     pub fn byte(self, draws: &Tensor) -> Tensor {
         let place = match self {
             Self::FirstMoment => 0,
@@ -135,9 +135,11 @@ impl Noise {
     }
 }
 
-/// Rounds f32 `source` to bf16 `target`, both `[n]`: to one of the two neighbours, so that the mean is `source`.
+/// Rounds f32 `source` to bf16 `target`, both `[n]`: to one of the two neighboring values, such that the expected value
+/// is `source`.
 ///
-/// A bf16 is the upper half of an f32: adding a uniform number to the lower half carries with the chance that it stands for.
+/// A bf16 is the upper half of an f32. Adding a uniform integer to the lower half carries into the upper half with a
+/// probability equal to the fraction that the lower half represents.
 pub fn round_to_bf16(source: &Tensor, draws: &Tensor, noise: Noise, target: &mut Tensor) {
     let sum = noise.for_bf16(draws).g_add_(&source.view_dtype(Kind::Int));
     target.copy_(&sum.view_dtype(Kind::BFloat16).view([-1, 2]).select(1, 1));
@@ -164,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_draws_never_change() {
-        // Written down once: another generator would break every run's resumption bit for bit.
+        // Golden values: a different generator would break bit-for-bit resumption of every run.
         let draws = Draws::new(0, 1, "lm_head.weight");
         assert_eq!([0, 1, 2].map(|i| draws.of(i)), [966_626_265, 1_904_559_000, 2_774_652_916]);
     }
@@ -191,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Rounds `n` copies of a number.
+    /// Rounds `n` copies of a value.
     fn rounded(value: f32, n: i64, noise: Noise) -> Tensor {
         let mut target = Tensor::zeros([n], (Kind::BFloat16, Device::Cpu));
         let draws = Draws::new(3, 9, "w").tensor(0, n, Device::Cpu);
@@ -203,7 +205,7 @@ mod tests {
     fn the_mean_of_rounded_numbers_is_the_number() {
         let n = 1 << 18;
         for value in [1.0 + 1.0 / 512.0, -1.003, 3.3e-5, 1.0 + 1.0 / 4096.0, 1e-20] {
-            // One step of bf16, at most.
+            // At most one ulp of bf16.
             let step = f64::from(value).abs() * 2f64.powi(-7);
             for (noise, resolution) in [(Noise::Weight, 2f64.powi(-16)), (Noise::SecondMoment, 2f64.powi(-9))]
             {

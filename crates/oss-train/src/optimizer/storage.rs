@@ -1,4 +1,4 @@
-//! In which numbers, and where, training keeps a model.
+//! The dtypes and devices in which training stores a model.
 
 use tch::Kind;
 
@@ -8,32 +8,32 @@ use super::update_rule::{ParamGroup, UpdateRule};
 use crate::model::{matmul_kind, storage_kind};
 use oss_config::{Experiment, OptimizerKind, ParamDtype, StateDtype, Update};
 
-/// In which numbers, and where, training keeps a model.
+/// The dtypes and devices in which training stores a model.
 #[derive(Clone, Copy, Debug)]
 pub struct StorageConfig {
-    /// Kind of the matrix products.
+    /// Dtype of the matrix products.
     pub kind: Kind,
-    /// Numbers in which matrices are kept.
+    /// Storage dtype of the matrices.
     pub param_dtype: ParamDtype,
     /// The optimizer.
     pub optimizer: OptimizerKind,
-    /// Numbers in which the matrices' moments are kept.
+    /// Storage dtype of the matrices' moments.
     pub state_dtype: StateDtype,
     /// When weights are updated.
     pub update: Update,
-    /// Whether the moments stay in host memory.
+    /// Whether moments are offloaded to host memory.
     pub optimizer_cpu_offload: bool,
 }
 
 impl StorageConfig {
-    /// Everything f32 and updated by AdamW, with matrix products in `kind`.
+    /// Everything in f32 and updated by AdamW, with matrix products in `kind`.
     pub fn f32(kind: Kind) -> Self {
         let (param_dtype, state_dtype) = (ParamDtype::F32, StateDtype::F32);
         let (optimizer, update) = (OptimizerKind::Adamw, Update::Step);
         Self { kind, param_dtype, optimizer, state_dtype, update, optimizer_cpu_offload: false }
     }
 
-    /// As the experiment says.
+    /// The configuration that `experiment` specifies.
     pub fn new(experiment: &Experiment) -> Self {
         let Experiment { optimizer, train, sharding, .. } = experiment;
         Self {
@@ -46,22 +46,22 @@ impl StorageConfig {
         }
     }
 
-    /// What updates the parameters of `group`.
+    /// The rule that updates the parameters of `group`.
     pub fn rule(&self, group: ParamGroup) -> &'static dyn UpdateRule {
         update_rule(self.optimizer, group)
     }
 
-    /// The kind in which weights of `group` are kept.
+    /// The storage dtype of the weights of `group`.
     pub fn weights_kind(&self, group: ParamGroup) -> Kind {
         if group.is_matrices() { storage_kind(self.param_dtype) } else { Kind::Float }
     }
 
-    /// Numbers in which the moments of `group` are kept.
+    /// The storage dtype of the moments of `group`.
     pub fn state_dtype(&self, group: ParamGroup) -> StateDtype {
         if group.is_matrices() { self.state_dtype } else { StateDtype::F32 }
     }
 
-    /// Whether weights and moments of `group` are kept in f32.
+    /// Whether weights and moments of `group` are stored in f32.
     pub fn is_wide(&self, group: ParamGroup) -> bool {
         self.weights_kind(group) == Kind::Float && self.state_dtype(group) == StateDtype::F32
     }

@@ -1,4 +1,4 @@
-//! What an optimizer is, to those who train and to those who plan.
+//! The interface of an optimizer, for training and for planning.
 
 use std::fmt::Debug;
 
@@ -11,7 +11,7 @@ use super::step::Step;
 use super::storage::StorageConfig;
 use crate::distributed::{Group, Layout};
 
-/// Parameters that one rule updates, as a unit keeps them together.
+/// A group of parameters that one rule updates and that a unit stores together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamGroup {
     /// The matrices of a block: projections and experts.
@@ -23,75 +23,75 @@ pub enum ParamGroup {
 }
 
 impl ParamGroup {
-    /// The group of the matrices of the unit that `layout` describes.
+    /// The group of the matrices in the unit described by `layout`.
     pub fn of_matrices(layout: &Layout) -> Self {
         if layout.matrices_of_blocks() > 0 { Self::BlockMatrices } else { Self::VocabularyMatrices }
     }
 
-    /// Whether matrices are in it.
+    /// Whether the group consists of matrices.
     pub fn is_matrices(self) -> bool {
         self != Self::Rest
     }
 }
 
-/// One region of a unit, for those who plan its memory.
+/// The shape of one region of a unit, for planning memory.
 #[derive(Clone, Copy, Debug)]
 pub struct RegionShape {
-    /// What lies in it.
+    /// The group of its parameters.
     pub group: ParamGroup,
     /// Elements of the whole unit's region.
     pub elements: u64,
-    /// Ranks that share it.
+    /// Number of ranks that it is sharded over.
     pub shards: u64,
-    /// Where it is stepped.
+    /// The device on which it is stepped.
     pub device: Device,
-    /// How it is kept.
+    /// How it is stored.
     pub storage: StorageConfig,
 }
 
-/// One step of a unit, as the rules of its regions see it.
+/// One step of a unit, as passed to the rules of its regions.
 #[derive(Clone, Copy, Debug)]
 pub struct UnitStep<'a> {
     /// The step.
     pub step: &'a Step,
-    /// The learning rate of each parameter of the unit, `[P]`, where they are not all that of the step.
+    /// The learning rate of each parameter of the unit, `[P]`, if they differ from that of the step.
     pub lrs: Option<&'a Tensor>,
-    /// Where the parameters lie in the whole unit.
+    /// The offsets of the parameters in the whole unit.
     pub layout: &'a Layout,
-    /// Which slice of it this rank holds.
+    /// Which slice of the unit this rank holds.
     pub shard: usize,
     /// The ranks that share the unit.
     pub row: &'a Group,
 }
 
-/// An optimizer: what it keeps of each parameter, what it moves between ranks, what it needs at once, and its step.
+/// An optimizer: its state, its communication between ranks, its scratch memory, and its step.
 pub trait UpdateRule: Debug + Sync {
-    /// Its name, for messages.
+    /// The name to use in messages.
     fn name(&self) -> &'static str;
 
-    /// Whether it updates the parameters of `group`; AdamW updates what another rule does not.
+    /// Whether it updates the parameters of `group`. AdamW updates the groups that a rule declines.
     fn updates(&self, group: ParamGroup) -> bool;
 
-    /// The moments that are kept of each element: two at most, the draws of the rounding have bits for no more.
+    /// The moments stored per element. At most two, since a draw has rounding bits for no more.
     fn moments(&self) -> &'static [MomentSpec];
 
-    /// The kind in which the ranks of a unit gather one number an element in each step, on `device`; none where each rank
-    /// steps its slice by itself.
+    /// The dtype in which the ranks of a unit gather one value per element in each step on `device`; `None` if each
+    /// rank steps its slice independently.
     fn gathered_kind(&self, _device: Device) -> Option<Kind> {
         None
     }
 
-    /// Bytes in use at once in a step of `region`, beside weights, gradients and moments.
+    /// Peak bytes that a step of `region` needs besides weights, gradients and moments.
     fn scratch_bytes(&self, region: &RegionShape) -> u64;
 
-    /// The peak learning rate that is usual where a model is pretrained with `flops` FLOPs; none where no fit is known.
+    /// The usual peak learning rate for pretraining with `flops` FLOPs; `None` if no fit is known.
     fn usual_lr(&self, _flops: f64) -> Option<f64> {
         None
     }
 
-    /// Adds to `sums`, f64 with one number for each parameter of the unit, what [`super::clipped_lrs`] takes: the sum over
-    /// each parameter's elements of g^2 / v, with g the gradient and v its expected square. Nothing where the length of a step
-    /// does not depend on the gradient's.
+    /// Adds the sums that [`super::clipped_lrs`] expects to `sums`, f64 with one value per parameter of the unit: over
+    /// each parameter's elements, the sum of g^2 / v, with g the gradient and v its expected square. Adds nothing if
+    /// the length of an update does not depend on the gradient's.
     fn add_rms_ratios(
         &self,
         _region: &Region,
@@ -102,10 +102,10 @@ pub trait UpdateRule: Debug + Sync {
     ) {
     }
 
-    /// One step of the `params` that lie in `region`, by their gradient, f32 and flat like the region, which is used up.
+    /// Steps the `params` in `region` by their gradient, f32 and flat like the region, which is consumed.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Fails if another rank has exited.
     fn step(
         &self,
         region: &mut Region,

@@ -1,4 +1,4 @@
-//! The global batch of a step, dealt out to the ranks and cut into micro-batches.
+//! The global batch of a step, partitioned across ranks and split into micro-batches.
 
 use anyhow::Result;
 use tch::{Device, Tensor};
@@ -9,27 +9,27 @@ use oss_config::Train;
 use oss_data::Batches;
 use oss_torch::{pin_memory, to_device};
 
-/// The tokens of one step, or a rank's share of them: together a pure function of (seed, step), whatever the micro-batch
-/// and the number of ranks.
+/// The tokens of one step, or one rank's slice of them. The global batch is a pure function of (seed, step),
+/// independent of the micro-batch size and the number of ranks.
 #[derive(Debug)]
 pub struct GlobalBatch {
     rows: Vec<Vec<i64>>,
 }
 
 impl GlobalBatch {
-    /// The samples of `step` (0 is the first), each of T + 1 tokens.
+    /// The samples of `step` (0-based), each of T + 1 tokens.
     pub fn of_step(batches: &Batches, train: &Train, step: u64) -> Self {
         Self::rank_slice(batches, train, step, (0, 1))
     }
 
-    /// The part of the samples of `step` that rank `rank` of `ranks` passes through the model: neighbours in the batch.
+    /// The contiguous slice of the samples of `step` that rank `rank` of `ranks` processes.
     pub fn rank_slice(batches: &Batches, train: &Train, step: u64, (rank, ranks): (usize, usize)) -> Self {
         let count = train.global_batch_size as u64 / ranks as u64;
         let first = step * train.global_batch_size as u64 + rank as u64 * count;
         Self { rows: (first..first + count).map(|index| batches.sample(index)).collect() }
     }
 
-    /// A batch of these samples, each of T + 1 tokens.
+    /// A batch of the given samples, each of T + 1 tokens.
     pub fn from_rows(rows: Vec<Vec<i64>>) -> Self {
         Self { rows }
     }
@@ -48,10 +48,11 @@ impl GlobalBatch {
         hasher.finalize().to_hex()[..16].to_owned()
     }
 
-    /// The batch as a model on `device` takes it; with `end_of_text`, tokens see only their own document.
+    /// Splits the batch into micro-batches in host memory, ready to be copied to `device`. With `end_of_text`, tokens
+    /// attend only within their own document.
     ///
     /// # Errors
-    /// No host memory that can be locked for the copy to a GPU.
+    /// Fails if host memory cannot be pinned for the copy to a GPU.
     pub fn staged(self, train: &Train, end_of_text: Option<i64>, device: Device) -> Result<StagedBatch> {
         let length = train.sequence_length as usize;
         let micro_batches = self
@@ -71,7 +72,7 @@ impl GlobalBatch {
     }
 }
 
-/// A batch that waits in host memory for its step; for a GPU, in page-locked memory.
+/// A batch staged in host memory, pinned if it is for a GPU.
 #[derive(Debug)]
 pub struct StagedBatch {
     batch: GlobalBatch,
@@ -80,7 +81,7 @@ pub struct StagedBatch {
 }
 
 impl StagedBatch {
-    /// The micro-batches on the device. A GPU's copies are queued on the current stream, and not waited for.
+    /// The micro-batches on the device. Copies to a GPU are queued on the current stream without synchronizing.
     pub fn micro_batches(&self) -> Vec<MicroBatch> {
         let sent =
             |MicroBatch { inputs: Sequences { tokens, documents }, targets }: &MicroBatch| MicroBatch {

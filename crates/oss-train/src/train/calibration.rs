@@ -1,4 +1,4 @@
-//! How fast this device trains an experiment, measured in a few steps on made-up tokens.
+//! Measures how fast this device trains an experiment, in a few steps on random tokens.
 
 use std::time::{Duration, Instant};
 
@@ -13,24 +13,25 @@ use crate::model::Initial;
 use oss_config::{Experiment, NonFinite};
 use oss_runs::interrupt;
 
-/// Steps that are not counted: memory is taken, and kernels are chosen.
+/// Untimed steps, in which memory is allocated and kernels are selected.
 const WARMUP_STEPS: u64 = 2;
 
-/// Counted steps at least, unless time is up.
+/// Minimum number of timed steps, unless time runs out.
 const LEAST_STEPS: u64 = 3;
 
-/// Tokens a second of all ranks in the median of some steps of one of them, which together take about `budget`; at least
-/// one step beyond the warm-up is taken. What ranks would send each other takes no time: it is made up, as in a dry run.
+/// Measures training throughput in tokens per second over all ranks, from the median step time of one simulated rank.
+/// Runs for about `budget` in total, with at least one step beyond the warm-up. Communication between ranks is simulated
+/// and takes no time, as in a dry run.
 ///
 /// # Errors
-/// A device that is not there; a stop on request.
+/// Fails if the device does not exist or a stop is requested.
 pub fn calibrate(experiment: &Experiment, budget: Duration) -> Result<f64> {
     let mut experiment = experiment.clone();
-    // Made-up tokens give made-up losses, and some of these are not finite.
+    // Random tokens and simulated collectives make losses meaningless, and some are not finite.
     experiment.train.non_finite = NonFinite::Skip;
     let experiment = &experiment;
     let device = device(&experiment.train, 0)?;
-    // The others, which are not played, would have their share of the cores.
+    // The ranks that are not simulated would use their own portion of the cores.
     let ranks_here = if device == Device::Cpu { experiment.sharding.ranks as usize } else { 1 };
     configure_torch(&experiment.train, experiment.run.deterministic, ranks_here)?;
     let mesh = Mesh::simulated(&experiment.sharding, 0, device)?;

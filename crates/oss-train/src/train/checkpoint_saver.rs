@@ -1,4 +1,4 @@
-//! Checkpoints of a run in training: every rank its file, at once or while training goes on.
+//! Saves checkpoints during training: each rank writes its own file, synchronously or in the background.
 
 use std::path::{Path, PathBuf};
 
@@ -9,34 +9,34 @@ use crate::checkpoint::{Background, Entry, RankFile, Writer, bytes_needed, write
 use crate::distributed::{Mesh, World};
 use oss_config::error::ErrorReport;
 
-/// One rank's part in writing checkpoints.
+/// One rank's side of writing checkpoints.
 pub struct CheckpointSaver<'a> {
     world: &'a World,
     mesh: &'a Mesh,
-    /// The run's checkpoints.
+    /// The directory of the run's checkpoints.
     dir: &'a Path,
     begun: Option<Begun>,
 }
 
-/// A checkpoint that is being written.
+/// A checkpoint that is being written in the background.
 struct Begun {
-    /// On the leader.
+    /// Only on the leader.
     writer: Option<Writer>,
     state: Value,
-    /// This rank's file; none on ranks that write none.
+    /// This rank's file, if it writes one.
     file: Option<Background>,
 }
 
 impl<'a> CheckpointSaver<'a> {
-    /// Nothing written yet.
+    /// A saver for the directory `dir`, with no checkpoint in progress.
     pub fn new(world: &'a World, mesh: &'a Mesh, dir: &'a Path) -> Self {
         Self { world, mesh, dir, begun: None }
     }
 
-    /// Writes this rank's `entries` and makes the checkpoint of `step` appear, on all ranks together.
+    /// Writes this rank's `entries` and commits the checkpoint of `step`. Collective: all ranks must call it.
     ///
     /// # Errors
-    /// Any rank cannot write: on all ranks, with that rank's number.
+    /// Fails on all ranks if any rank cannot write; the error names that rank.
     pub fn save(&mut self, step: u64, entries: &[Entry], state: Value) -> Result<()> {
         self.complete()?;
         let (writer, folder) = self.begin(step, entries)?;
@@ -44,10 +44,11 @@ impl<'a> CheckpointSaver<'a> {
         self.commit(writer, file.map(|file| file.map_err(|error| ErrorReport::of(error).summary())), &state)
     }
 
-    /// Copies this rank's `entries` and writes them while training goes on; [`Self::complete`] ends it.
+    /// Copies this rank's `entries` and writes them while training continues. [`Self::complete`] commits the
+    /// checkpoint.
     ///
     /// # Errors
-    /// As [`Self::save`], as far as it is known at once.
+    /// As [`Self::save`], as far as the failure is already known.
     pub fn save_in_background(&mut self, step: u64, entries: &[Entry], state: Value) -> Result<()> {
         self.complete()?;
         let (writer, folder) = self.begin(step, entries)?;
@@ -57,17 +58,17 @@ impl<'a> CheckpointSaver<'a> {
         Ok(())
     }
 
-    /// Whether a checkpoint was begun and is not complete.
+    /// Whether a checkpoint is in progress and not yet committed.
     pub fn is_begun(&self) -> bool {
         self.begun.is_some()
     }
 
-    /// Whether this rank's file is still on its way.
+    /// Whether this rank's file is still being written.
     pub fn is_writing(&self) -> bool {
         self.begun.iter().any(|begun| begun.file.as_ref().is_some_and(|file| !file.is_finished()))
     }
 
-    /// Waits for the checkpoint that was begun, if there is one, and makes it appear.
+    /// Waits for the checkpoint in progress, if any, and commits it.
     ///
     /// # Errors
     /// As [`Self::save`].
@@ -77,7 +78,7 @@ impl<'a> CheckpointSaver<'a> {
         self.commit(writer, file, &state)
     }
 
-    /// Replicas hold the same: the first one writes.
+    /// Replicas hold identical state: only the first one writes.
     fn writes(&self) -> bool {
         self.mesh.replica == 0
     }

@@ -1,4 +1,4 @@
-//! The device that an experiment names, and how libtorch computes on it.
+//! Selects the device that an experiment requests, and configures libtorch.
 
 use anyhow::{Result, bail};
 use tch::{Cuda, Device};
@@ -6,11 +6,11 @@ use tch::{Cuda, Device};
 use oss_config::Train;
 use oss_config::error::UserError;
 
-/// The device of `train.device` for the `local_rank`-th rank of this machine: `auto` and `cuda` give each rank a GPU of its
-/// own; `cpu` and `cuda:N` are what they say, on every rank.
+/// The device of `train.device` for local rank `local_rank`. `auto` and `cuda` assign each rank a separate GPU; `cpu`
+/// and `cuda:N` apply to every rank.
 ///
 /// # Errors
-/// When CUDA is asked for and this build, or this machine, has none, or not enough.
+/// Fails if CUDA is requested but this build does not support it, or this machine has too few GPUs.
 pub fn device(train: &Train, local_rank: usize) -> Result<Device> {
     let index = match train.device.as_str() {
         "auto" if Cuda::is_available() => local_rank,
@@ -20,7 +20,7 @@ pub fn device(train: &Train, local_rank: usize) -> Result<Device> {
             Some(index) => index,
             None => {
                 bail!(
-                    UserError::failed(format!("train.device = {name:?} is no device"))
+                    UserError::failed(format!("invalid train.device {name:?}"))
                         .hint("use \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"")
                 )
             }
@@ -51,9 +51,9 @@ pub fn device(train: &Train, local_rank: usize) -> Result<Device> {
     Ok(Device::Cuda(index))
 }
 
-/// Sets threads and, for `deterministic`, kernels that repeat bit for bit. The `ranks_here` ranks of this machine share its
-/// cores where neither the experiment nor `OMP_NUM_THREADS` says how many threads each has: ranks that took all of them
-/// would wait for each other.
+/// Sets the number of threads and, if `deterministic`, selects bitwise-reproducible kernels. If neither the experiment
+/// nor `OMP_NUM_THREADS` sets the number of threads, the `ranks_here` ranks on this machine divide its cores evenly,
+/// since oversubscribed cores would make the ranks wait for each other.
 pub fn configure_torch(train: &Train, deterministic: bool, ranks_here: usize) -> Result<()> {
     match train.threads {
         Some(threads) => tch::set_num_threads(threads as i32),

@@ -1,4 +1,4 @@
-//! One rank of many that do not exist: what it holds and writes, measured.
+//! A dry run of a single rank of a simulated world: measures its memory and writes its checkpoint file.
 
 use std::path::Path;
 use std::time::Instant;
@@ -17,45 +17,46 @@ use oss_config::{Experiment, NonFinite};
 use oss_runs::monitor::{forget_resident_peak, resident_bytes, resident_peak_bytes};
 use oss_torch::cuda_peak_bytes;
 
-/// What a dry run measured. On the CPU, memory is the process's above what there was before, and each peak begins where the
-/// one before was read; on a GPU it is the most that libtorch has held on the device so far.
+/// The measurements of a dry run. On the CPU, memory is the process's resident memory above the starting point, and
+/// each peak is measured since the previous reading. On a GPU, it is the most that libtorch has allocated on the device
+/// so far.
 #[derive(Clone, Debug, Serialize)]
 pub struct DryRun {
-    /// The rank that was played.
+    /// The simulated rank.
     pub rank: u64,
-    /// Of so many.
+    /// The number of ranks.
     pub ranks: u64,
-    /// Bytes held once weights, gradients and moments are there.
+    /// Bytes held after initializing weights, gradients and moments.
     pub initialised_bytes: u64,
-    /// Most bytes held on the way there.
+    /// Peak bytes during initialization.
     pub initialising_peak_bytes: u64,
-    /// Most bytes held in training steps; none when none were taken.
+    /// Peak bytes during training steps; `None` if there were none.
     pub training_peak_bytes: Option<u64>,
-    /// Most bytes held while the rank's file of a checkpoint was written.
+    /// Peak bytes while writing the rank's checkpoint file.
     pub saving_peak_bytes: u64,
-    /// Bytes of that file; 0 where another replica's rank writes it.
+    /// Size of that file in bytes; 0 if a rank of another replica writes it.
     pub file_bytes: u64,
-    /// Seconds to initialise.
+    /// Seconds spent initializing.
     pub initialising_seconds: f64,
-    /// Seconds to write the file.
+    /// Seconds spent writing the file.
     pub saving_seconds: f64,
 }
 
-/// Plays rank `rank` of the experiment's ranks: initialises its slice, takes `steps` training steps on made-up tokens, and
-/// writes its file of a checkpoint under `dir`, which is removed again. What the others would send is made up (c10d's fake
-/// group), so that losses mean nothing.
+/// Simulates rank `rank` of the experiment: initializes its slice, runs `steps` training steps on random tokens, and
+/// writes its checkpoint file under `dir`, then removes it. Communication with the other ranks is simulated by c10d's
+/// fake process group, so losses are meaningless.
 ///
 /// # Errors
-/// No such rank; no room for the file.
+/// Fails if `rank` is out of range or the file does not fit on the disk.
 pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Result<DryRun> {
     let ranks = experiment.sharding.ranks;
     ensure!(
         rank < ranks,
-        UserError::failed(format!("there is no rank {rank} among {ranks}"))
-            .hint(format!("name one of 0..={}", ranks - 1))
+        UserError::failed(format!("rank {rank} is out of range for {ranks} ranks"))
+            .hint(format!("pass a rank in 0..={}", ranks - 1))
     );
     let mut experiment = experiment.clone();
-    // Made-up weights give made-up losses, and some of these are not finite.
+    // Simulated collectives make losses meaningless, and some are not finite.
     experiment.train.non_finite = NonFinite::Skip;
     let experiment = &experiment;
     configure_torch(&experiment.train, experiment.run.deterministic, 1)?;
@@ -75,7 +76,7 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
         let training_peak_bytes = (steps > 0).then(|| memory.take_peak());
 
         let entries = trainer.entries();
-        // The first replica's ranks write; the others hold the same.
+        // Replicas hold identical state: only the first one's ranks write.
         let file_bytes = if mesh.replica == 0 { bytes_needed(&entries)? } else { 0 };
         let writer = Writer::begin(dir, 0, file_bytes)?;
         let start = Instant::now();
@@ -97,7 +98,7 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
     })
 }
 
-/// A rank's share of a batch of random tokens.
+/// A rank's slice of a batch of random tokens.
 pub(super) fn random_batch(experiment: &Experiment, step: u64) -> GlobalBatch {
     let Experiment { model, train, sharding, .. } = experiment;
     let rows = train.global_batch_size / sharding.ranks as i64;
@@ -107,7 +108,7 @@ pub(super) fn random_batch(experiment: &Experiment, step: u64) -> GlobalBatch {
     GlobalBatch::from_rows((0..rows).map(|row| Vec::try_from(tokens.get(row)).unwrap_or_default()).collect())
 }
 
-/// Where memory is counted, from a beginning on.
+/// Measures memory relative to a starting point.
 struct Memory {
     device: Device,
     before: u64,

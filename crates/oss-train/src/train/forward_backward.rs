@@ -1,10 +1,10 @@
-//! The chain driver: one global batch forward through the chain of units, then backward in reverse.
+//! Unit-major execution: one global batch goes forward through the chain of units, then backward in reverse.
 //!
-//! All micro-batches pass through a unit before the next unit starts, so that each unit's weights are needed once a
-//! pass and its gradient is complete when its backward ends. On many ranks a unit is gathered while the one before it
-//! computes, and its gradient is summed while the next one computes, once a pass whatever the accumulation. Kept between
-//! units are the boundary activations, and within a unit what its backward needs (with `recompute`, only the choice of
-//! experts).
+//! All micro-batches pass through a unit before the next unit starts, so each unit's weights are needed once per pass
+//! and its gradient is complete when its backward ends. On multiple ranks, a unit is gathered while the previous one
+//! computes, and its gradient is reduced while the next one computes: once per pass, regardless of gradient
+//! accumulation. Between units, only the boundary activations are stored; within a unit, what its backward needs (with
+//! `recompute`, only the routing decisions).
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
@@ -26,39 +26,39 @@ pub struct MicroBatch {
     pub targets: Tensor,
 }
 
-/// What one pass is asked for.
+/// Options of a forward and backward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct PassOptions {
-    /// Kind of the matrix products.
+    /// Dtype of the matrix products.
     pub kind: Kind,
-    /// Keep inputs only and compute activations again in the backward.
+    /// Store only block inputs and routing decisions, and recompute activations in the backward.
     pub activation_checkpointing: bool,
-    /// Weight of the balancing loss, averaged over the layers.
+    /// Coefficient of the load-balancing loss, which is averaged over the layers.
     pub router_aux_loss_coef: f64,
-    /// Multiplies every gradient (f16's loss scale).
+    /// Multiplies all gradients (the loss scale, used in f16).
     pub loss_scale: f64,
 }
 
-/// What one pass found.
+/// The results of a forward and backward pass.
 #[derive(Debug)]
 pub struct PassResult {
-    /// This rank's part of the mean negative log-likelihood of the global batch's predicted tokens, f64 `[]`: the loss is
-    /// the sum over the ranks.
+    /// This rank's contribution to the mean negative log-likelihood of the global batch, f64 `[]`: the loss is the sum
+    /// over the ranks.
     pub loss: Tensor,
-    /// Each layer's load, over all ranks.
+    /// The expert load of each layer over all ranks.
     pub loads: Vec<ExpertLoad>,
     /// Tokens predicted, over all ranks.
     pub tokens: i64,
-    /// The sum of the squares of this rank's slices of the gradients, f64 `[]`, where these are used up already.
+    /// The sum of the squares of this rank's gradient slices, f64 `[]`, if they have already been consumed.
     pub squares: Option<Tensor>,
 }
 
-/// Loss of the batch; the units' gradients become those of `loss + balance_loss * weight`, over the batches of all ranks, and
-/// are used up where units are updated in the backward pass. Then there is no backward pass after a loss that is not finite.
-/// This look at the loss apart, nothing here waits for a GPU.
+/// Computes the loss of the batch and the gradients of `loss + balance_loss * weight` over the batches of all ranks. If
+/// units are updated in the backward pass, their gradients are consumed there, and the backward pass is skipped if the
+/// loss is not finite. That loss check is the only synchronization with a GPU.
 ///
 /// # Errors
-/// Another rank is gone.
+/// Fails if another rank has exited.
 pub fn forward_backward(
     model: &Model,
     sharded: &mut ShardedModel<'_>,
@@ -108,7 +108,7 @@ pub fn forward_backward(
     let scale = options.loss_scale / tokens as f64;
     let weights = HeadWeights::new(&sharded.weights(head)?);
     let mut grads = HeadGradients::new(&sharded.begin_gradients(head, Some(Parameter::LmHead))?);
-    // The last block's weights are needed again next, and may still be there.
+    // The last block's weights are needed again next, and may still be gathered.
     sharded.prefetch(head - 1)?;
     let mut total = Tensor::zeros([], (Kind::Double, mesh.device()));
     let mut gradients = Vec::with_capacity(batch.len());
@@ -162,7 +162,7 @@ pub fn forward_backward(
     Ok(result)
 }
 
-/// Makes each layer's load that of the batches of all ranks.
+/// Sums each layer's load over all ranks.
 fn sum_loads(mesh: &Mesh, loads: &mut [ExpertLoad]) -> Result<()> {
     if mesh.everyone.is_alone() {
         return Ok(());
@@ -189,8 +189,8 @@ mod tests {
     use oss_config::Preset;
     use tch::Device;
 
-    /// The final norm makes rows of length sqrt(D), so logits have variance D*std^2, and the mean of exp of a normal
-    /// number of that variance is exp(D*std^2 / 2).
+    /// The final norm scales rows to length sqrt(D), so logits have variance D*std^2. The mean of exp(z) for a normal z
+    /// of that variance is exp(D*std^2 / 2).
     #[test]
     fn the_first_loss_is_that_of_random_logits() {
         let model = Model {
@@ -220,6 +220,6 @@ mod tests {
         let _no_grad = tch::no_grad_guard();
         let seen = forward_backward(&model, &mut sharded, &batch, options).unwrap().loss.double_value(&[]);
         let expected = 2003f64.ln() + 2880.0 * 0.02f64.powi(2) / 2.0;
-        assert!((seen / expected - 1.0).abs() < 0.01, "{seen}, not {expected}");
+        assert!((seen / expected - 1.0).abs() < 0.01, "{seen}, expected {expected}");
     }
 }

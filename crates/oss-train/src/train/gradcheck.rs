@@ -1,4 +1,4 @@
-//! The whole model through libtorch's autograd in f64: the oracle of every hand-written backward.
+//! Checks the whole model against libtorch's autograd in f64, the oracle for every hand-written backward.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::model::{ExpertLoad, Parameter, Sequences, WeightSource, parameters};
 use crate::optimizer::StorageConfig;
 use oss_config::{LayerType, Model, Preset};
 
-/// Random weights, large enough that clamps, sinks and biases matter.
+/// Random weights, large enough to exercise clamps, sinks and biases.
 struct Random(std::collections::HashMap<String, Tensor>);
 
 impl Random {
@@ -28,7 +28,7 @@ impl WeightSource for Random {
     }
 }
 
-/// Mean loss and mean balancing loss, straight from the definitions.
+/// Mean loss and mean load-balancing loss, written directly from the definitions.
 fn eager(
     model: &Model,
     weights: &Random,
@@ -128,7 +128,7 @@ fn shape() -> Model {
     }
 }
 
-/// Loss and every gradient of the chain driver in `kind` against autograd in f64.
+/// Compares the loss and every gradient of the unit-major driver in `kind` with autograd in f64.
 fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i64) {
     let tolerance = if kind == Kind::Double { 1e-10 } else { 2e-5 };
     let model = shape();
@@ -152,7 +152,7 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
     let mut sharded =
         ShardedModel::load(&model, &mut weights, &mesh, &StorageConfig::f32(Kind::Float)).unwrap();
     for unit in sharded.units_mut().unwrap() {
-        // Training's buffers are f32; in f64 the formulas show without the rounding.
+        // Training's buffers are f32; in f64 the formulas can be compared without rounding error.
         for flat in [&mut unit.matrices.weights, &mut unit.rest.weights, &mut unit.gradient] {
             *flat = flat.to_kind(kind);
         }
@@ -183,7 +183,7 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
     };
     let result = forward_backward(&model, &mut sharded, &batch, options).unwrap();
     let [seen, expected] = [&result.loss, &loss].map(|loss| loss.double_value(&[]));
-    assert!((seen - expected).abs() < tolerance, "loss {seen} against {expected}");
+    assert!((seen - expected).abs() < tolerance, "loss {seen}, expected {expected}");
     assert!((ExpertLoad::mean_balance_loss(&result.loads) - balance.double_value(&[])).abs() < tolerance);
     let seen: Vec<_> = sharded.views(UnitShard::gradients).collect();
     assert_eq!(seen.len(), specs.len());
@@ -210,7 +210,7 @@ fn documents_are_apart() {
     check(Kind::Double, Some(vec![vec![17], vec![1, 16], vec![8, 9], vec![5, 5, 7]]), false, 2);
 }
 
-/// The CPU's own kernels compute in f32.
+/// The CPU kernels compute in f32.
 #[test]
 fn in_f32_too() {
     check(Kind::Float, None, false, 4);

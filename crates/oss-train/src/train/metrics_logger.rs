@@ -1,4 +1,4 @@
-//! What people see of a training run: metrics, TensorBoard, the progress bar.
+//! User-visible output of a training run: metrics, TensorBoard, the progress bar.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,14 +30,14 @@ pub struct MetricsLogger {
     interval: Interval,
 }
 
-/// Since the last logged step.
+/// Accumulated since the last logged step.
 struct Interval {
     start: Instant,
     tokens: i64,
 }
 
 impl MetricsLogger {
-    /// Opens the logs of `run_dir`, cut back to the step that training goes on from; it computes on `device`.
+    /// Opens the logs of `run_dir`, truncated to the step that training resumes from, for a model on `device`.
     pub fn open(
         run_dir: &RunDir,
         experiment: &Experiment,
@@ -59,7 +59,7 @@ impl MetricsLogger {
         })
     }
 
-    /// A step was done: the bar moves, and every so often a line is written.
+    /// Records a step: advances the progress bar and logs metrics at the configured interval.
     pub fn log_step(&mut self, progress: &Progress, report: &StepReport) -> Result<()> {
         let step = progress.step;
         self.interval.tokens += report.tokens;
@@ -95,7 +95,7 @@ impl MetricsLogger {
         Ok(self.recorder.record(step, &line)?)
     }
 
-    /// An evaluation after `step`.
+    /// Logs the evaluation after `step`.
     pub fn log_evaluation(&mut self, step: u64, evaluation: &Evaluation, bytes_per_token: f64) -> Result<()> {
         let line = fields([
             ("val_loss", json!(evaluation.loss)),
@@ -109,7 +109,7 @@ impl MetricsLogger {
         Ok(())
     }
 
-    /// Samples after `step`.
+    /// Logs the samples after `step`.
     pub fn log_samples(&mut self, step: u64, samples: &[SampledText]) {
         for (index, sample) in samples.iter().enumerate() {
             let text = format!("**{}**{}", sample.prompt, sample.text);
@@ -118,28 +118,28 @@ impl MetricsLogger {
         self.restart_interval();
     }
 
-    /// The run is complete.
+    /// Marks the run as complete.
     pub fn finish(&mut self) {
         self.recorder.tensorboard().finish();
     }
 
-    /// Makes what is written so far survive a power cut, before a checkpoint relies on it.
+    /// Syncs the logs to disk, so that they survive a power failure, before a checkpoint relies on them.
     pub fn sync(&mut self) -> Result<()> {
         Ok(self.recorder.sync()?)
     }
 
-    /// A checkpoint was written.
+    /// Records that a checkpoint was written.
     pub fn log_checkpoint(&mut self) {
         self.restart_interval();
     }
 
-    /// What is no training takes no part in tokens a second.
+    /// Excludes time not spent training from the throughput.
     fn restart_interval(&mut self) {
         self.interval = Interval { start: Instant::now(), tokens: 0 };
     }
 }
 
-/// Removes the samples of steps that are about to be taken again: what they wrote may never be.
+/// Removes the samples of steps that will be rerun: the rerun might not write them again.
 fn remove_samples_after(run_dir: &RunDir, step: u64) -> Result<()> {
     for (_, path) in run_dir.step_samples().into_iter().filter(|(written, _)| *written > step) {
         fs::remove_file(&path)
@@ -153,7 +153,7 @@ fn fields<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The experiment's numbers, words and switches under their dotted names.
+/// The experiment's numbers, strings and booleans under their dotted names.
 fn hparams(experiment: &Experiment) -> Result<BTreeMap<String, HParam>> {
     fn collect(prefix: &str, value: &Value, into: &mut BTreeMap<String, HParam>) {
         match value {
@@ -181,7 +181,7 @@ fn hparams(experiment: &Experiment) -> Result<BTreeMap<String, HParam>> {
 
 struct LayerLoad {
     dead: u64,
-    /// The busiest expert's share over the uniform share.
+    /// The busiest expert's load relative to the uniform load.
     fullest: f64,
 }
 
@@ -196,7 +196,7 @@ impl LayerLoad {
     }
 }
 
-/// Most memory held so far: the device's on CUDA, the process's otherwise.
+/// Peak memory so far: the device's on CUDA, otherwise the process's.
 fn peak_memory_bytes(device: Device) -> u64 {
     match device {
         Device::Cuda(index) => cuda_peak_bytes(index).unwrap_or(0).unsigned_abs(),

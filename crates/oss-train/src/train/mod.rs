@@ -1,5 +1,5 @@
-//! Training: the loop over steps ([`train`]), one step ([`Trainer::step`]), and the pass through the model within it
-//! ([`forward_backward`]).
+//! Training: the loop over steps ([`train`]), a single step ([`Trainer::step`]), and the forward and backward pass
+//! within it ([`forward_backward`]).
 
 mod batch;
 mod calibration;

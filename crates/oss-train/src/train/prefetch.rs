@@ -1,4 +1,4 @@
-//! What the next steps need, prefetched by a thread while this one computes.
+//! Prefetches the inputs of upcoming steps on a background thread.
 
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -9,21 +9,21 @@ use anyhow::{Context, Result};
 use crate::libtorch_error::catch_torch_panic;
 use oss_config::error::Hint;
 
-/// Steps that the thread is ahead.
+/// How many steps the thread runs ahead.
 const DEPTH: usize = 2;
 
-/// The reader's end of a thread that makes one thing a step, in the order of the steps. The thread ends after the last step
-/// or a failure, or soon after this is dropped.
+/// The receiving end of a thread that produces one item per step, in order. The thread ends after the last step, after
+/// a failure, or soon after this is dropped.
 #[derive(Debug)]
 pub struct Prefetcher<T> {
     ready: Receiver<Result<T>>,
 }
 
 impl<T: Send> Prefetcher<T> {
-    /// Starts the thread: `make` is called for each of `steps`.
+    /// Spawns the thread, which calls `make` for each of `steps`.
     ///
     /// # Errors
-    /// No thread to be had.
+    /// Fails if the thread cannot be spawned.
     pub fn spawn<'scope>(
         scope: &'scope Scope<'scope, '_>,
         steps: Range<u64>,
@@ -37,7 +37,7 @@ impl<T: Send> Prefetcher<T> {
             for step in steps {
                 let made = catch_torch_panic(|| make(step));
                 let is_last = made.is_err();
-                // Nobody takes it where training was stopped or failed.
+                // The receiver is gone if training stopped or failed.
                 if sender.send(made).is_err() || is_last {
                     break;
                 }
@@ -45,17 +45,17 @@ impl<T: Send> Prefetcher<T> {
         };
         let thread = Builder::new().name("batches".to_owned()).spawn_scoped(scope, run);
         thread
-            .context("cannot start the thread that reads batches")
+            .context("cannot spawn the thread that prefetches batches")
             .hint("lower the number of processes on this machine")?;
         Ok(Self { ready })
     }
 
-    /// What the next step needs.
+    /// The item for the next step.
     ///
     /// # Errors
-    /// It could not be made; or the steps are over.
+    /// Fails if the item could not be produced, or if no steps remain.
     pub fn next(&self) -> Result<T> {
-        self.ready.recv().context("no batch follows: the thread that reads them has ended")?
+        self.ready.recv().context("no more batches: the prefetch thread has ended")?
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
                 let rows = GlobalBatch::rank_slice(&batches, &train, step, share).into_rows();
                 assert_eq!(staged.digest(), GlobalBatch::from_rows(rows.clone()).digest(), "step {step}");
                 let micro_batches = staged.micro_batches();
-                assert_eq!(micro_batches.len(), 2, "3 rows of a rank, 2 at once");
+                assert_eq!(micro_batches.len(), 2, "3 rows per rank, 2 per micro-batch");
                 let seen: Vec<Vec<i64>> = (micro_batches.iter())
                     .flat_map(|micro| {
                         let inputs = micro.inputs.tokens.split(1, 0).into_iter();
@@ -132,21 +132,21 @@ mod tests {
             let prefetcher = Prefetcher::spawn(scope, 10..u64::MAX, make).unwrap();
             assert_eq!([prefetcher.next().unwrap(), prefetcher.next().unwrap()], [10, 11]);
             for step in 10..12 + DEPTH as u64 {
-                assert_eq!(steps.recv_timeout(PATIENCE), Ok(step), "made before it is asked for");
+                assert_eq!(steps.recv_timeout(PATIENCE), Ok(step), "produced before it is requested");
             }
         });
-        // The scope has waited for the thread, which had begun one more at most.
+        // The scope has joined the thread, which had started at most one more.
         assert!(steps.iter().count() <= 1);
     }
 
     #[test]
     fn a_failure_reaches_the_step_that_it_belongs_to() {
         thread::scope(|scope| {
-            let make = |step| if step == 1 { bail!("a hole in the disk") } else { Ok(step) };
+            let make = |step| if step == 1 { bail!("disk failure") } else { Ok(step) };
             let prefetcher = Prefetcher::spawn(scope, 0..5, make).unwrap();
             assert_eq!(prefetcher.next().unwrap(), 0);
-            assert_eq!(prefetcher.next().unwrap_err().to_string(), "a hole in the disk");
-            assert!(prefetcher.next().unwrap_err().to_string().starts_with("no batch follows"));
+            assert_eq!(prefetcher.next().unwrap_err().to_string(), "disk failure");
+            assert!(prefetcher.next().unwrap_err().to_string().starts_with("no more batches"));
         });
     }
 

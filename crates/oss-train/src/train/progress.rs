@@ -1,40 +1,40 @@
-//! How far training is: what a checkpoint holds beside tensors.
+//! Training progress: the non-tensor state of a checkpoint.
 
 use serde::{Deserialize, Serialize};
 
 use crate::optimizer::LossScale;
 
-/// The checkpoint of the lowest validation loss.
+/// The best evaluation so far, by validation loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// Its step.
+    /// The step it was measured at.
     pub step: u64,
-    /// Its loss, nats a token.
+    /// Validation loss, in nats per token.
     pub val_loss: f64,
 }
 
-/// Work that a step still owes when a checkpoint was written early.
+/// Work still pending for a step whose checkpoint was written early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Due {
-    /// The step's evaluation.
+    /// Whether the step's evaluation is pending.
     pub evaluate: bool,
-    /// The step's samples.
+    /// Whether the step's samples are pending.
     pub sample: bool,
 }
 
-/// What a checkpoint holds beside tensors.
+/// The non-tensor state of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Steps done, which is also the number of batches used.
+    /// Steps completed, which is also the number of batches consumed.
     pub step: u64,
-    /// Optimizer steps among them: those not skipped.
+    /// Optimizer steps applied, not counting skipped ones.
     pub applied: u64,
-    /// f16's loss scale.
+    /// The loss scale, used in f16.
     pub loss_scale: LossScale,
     /// The best evaluation so far.
     pub best: Option<Best>,
-    /// Work that the last step still owes.
+    /// Work still pending for the last step.
     pub due: Due,
-    /// `train.steps` when this was written: a wsd decay belongs to one target.
+    /// `train.steps` at the time of writing: a wsd decay is specific to its target.
     pub target_steps: u64,
 }

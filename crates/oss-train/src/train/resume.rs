@@ -1,4 +1,4 @@
-//! Which checkpoint training goes on from.
+//! Selects the checkpoint to resume from.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,13 @@ use crate::distributed::World;
 use crate::optimizer::schedule;
 use oss_config::{Experiment, ScheduleKind};
 
-/// The newest whole checkpoint that leads to the experiment's target, the same on every rank; each verifies its share.
+/// The latest valid checkpoint from which the experiment's target can be reached, the same on every rank. Each rank
+/// verifies a subset of the files.
 ///
-/// A wsd decay belongs to one target: with another one, training goes on from before the decay.
+/// A wsd decay is specific to its target: with a different target, training resumes from before the decay.
 ///
 /// # Errors
-/// There are checkpoints, and all are damaged.
+/// Fails if there are checkpoints but all of them are corrupted.
 pub fn checkpoint_to_resume(
     world: &World,
     dir: &Path,
@@ -41,13 +42,13 @@ fn newest_whole(world: &World, dir: &Path, candidates: &[PathBuf]) -> Result<Opt
     })
 }
 
-/// Whether training can go on from `checkpoint` to the experiment's target.
+/// Whether training can resume from `checkpoint` and reach the experiment's target.
 ///
 /// # Errors
-/// Its training state cannot be read.
+/// Fails if the training state cannot be read.
 pub fn can_reach_target(checkpoint: &Checkpoint, experiment: &Experiment) -> Result<bool> {
     let progress: Progress = serde_json::from_value(checkpoint.state().clone())
-        .with_context(|| format!("the training state in {}", checkpoint.path().display()))?;
+        .with_context(|| format!("reading the training state in {}", checkpoint.path().display()))?;
     let target = experiment.train.steps;
     Ok(match experiment.schedule.kind {
         ScheduleKind::Wsd if progress.target_steps != target => {

@@ -1,4 +1,4 @@
-//! All units of the chain in training, and their ways between the ranks.
+//! The units of a model in training, and their collectives.
 
 use std::cell::RefCell;
 
@@ -11,7 +11,7 @@ use crate::model::{LossScratch, Parameter, ParameterSpec, WeightSource, Weights,
 use crate::optimizer::{Step, StorageConfig, sum_of_squares};
 use oss_config::{Model, Update};
 
-/// The units in the chain's order, each with this rank's slice.
+/// The units in chain order, each with this rank's slice.
 #[derive(Debug)]
 pub struct ShardedModel<'a> {
     mesh: &'a Mesh,
@@ -19,28 +19,28 @@ pub struct ShardedModel<'a> {
     gatherer: RefCell<Gatherer>,
     reducer: Reducer,
     loss_scratch: LossScratch,
-    /// Kind of the matrix products.
+    /// Dtype of the matrix products.
     kind: Kind,
-    /// The head's matrix in that kind, for those who walk the chain outside of training and where it is kept in another.
+    /// The head's matrix cast to `kind`, for walking the chain outside of training if it is stored in another dtype.
     head_matrix: RefCell<Option<Tensor>>,
     updating: Option<Updating>,
 }
 
-/// An optimizer step that is taken unit by unit in the backward pass.
+/// An optimizer step applied unit by unit during the backward pass.
 #[derive(Debug)]
 struct Updating {
     step: Step,
-    /// The unit whose gradient is on its way between the ranks.
+    /// The unit whose gradient is being reduced.
     in_flight: Option<usize>,
-    /// Squares of this rank's slices of the gradients so far, f64.
+    /// Sum of the squares of this rank's gradient slices so far, f64.
     squares: Tensor,
 }
 
 impl<'a> ShardedModel<'a> {
-    /// This rank's slices of the weights of `source`, with empty optimizer state.
+    /// Loads this rank's slices of the weights from `source`, with zeroed optimizer state.
     ///
     /// # Errors
-    /// Weights that are damaged or of another shape.
+    /// Fails if the weights are corrupted or have the wrong shape.
     pub fn load(
         model: &Model,
         source: &mut dyn WeightSource,
@@ -73,7 +73,7 @@ impl<'a> ShardedModel<'a> {
         })
     }
 
-    /// The ranks that share the units.
+    /// The ranks that the units are sharded over.
     pub fn mesh(&self) -> &'a Mesh {
         self.mesh
     }
@@ -83,62 +83,62 @@ impl<'a> ShardedModel<'a> {
         &self.units
     }
 
-    /// This rank's slices, to be changed: what was gathered of them is forgotten.
+    /// This rank's slices, mutably. Invalidates the units gathered from them.
     ///
     /// # Errors
-    /// Something was still arriving, and another rank is gone.
+    /// Fails if a gather was still in flight and another rank has exited.
     pub fn units_mut(&mut self) -> Result<&mut [UnitShard]> {
         self.gatherer.get_mut().invalidate()?;
         self.head_matrix.take();
         Ok(&mut self.units)
     }
 
-    /// Starts gathering a unit, so that it is there when [`Self::weights`] is called.
+    /// Starts gathering a unit ahead of [`Self::weights`].
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Fails if another rank has exited.
     pub fn prefetch(&self, index: usize) -> Result<()> {
         self.gatherer.borrow_mut().prefetch(self.mesh, index, || self.units[index].local())
     }
 
-    /// The tensors that a unit's passes take in training, in the order of its parameters. They stay valid until the unit
-    /// after the next is prefetched.
+    /// The tensors that a unit's forward and backward use in training, in parameter order. They stay valid until the
+    /// unit after the next is prefetched.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Fails if another rank has exited.
     pub fn weights(&self, index: usize) -> Result<Vec<Tensor>> {
         self.gatherer.borrow_mut().take(self.mesh, index, || self.units[index].local())
     }
 
-    /// Where a unit's backward pass adds its gradients: one view a parameter, all zero but that of the matrix `replaced`,
-    /// which the pass has to overwrite.
+    /// Buffers that a unit's backward pass accumulates its gradients into: one view per parameter. All are zero except
+    /// the matrix `replaced`, which the pass must overwrite.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Fails if another rank has exited.
     pub fn begin_gradients(&mut self, index: usize, replaced: Option<Parameter>) -> Result<Vec<Tensor>> {
-        // Training needs the memory again.
+        // Training needs this memory.
         self.head_matrix.take();
         let UnitShard { layout, gradient, .. } = &self.units[index];
         self.reducer.begin(self.mesh, layout, gradient, replaced)
     }
 
-    /// From now on each unit takes `step` as soon as its gradient is complete, until [`Self::finish_gradients`].
+    /// Until [`Self::finish_gradients`], each unit applies `step` as soon as its gradient is complete.
     pub fn update_in_backward(&mut self, step: Step) {
         let squares = Tensor::zeros([], (Kind::Double, self.mesh.device()));
         self.updating = Some(Updating { step, in_flight: None, squares });
     }
 
-    /// Whether gradients are used up in the backward pass, so that the loss has to be looked at before.
+    /// Whether gradients are consumed in the backward pass, so that the loss must be checked before it.
     pub fn is_updated_in_backward(&self) -> bool {
         self.updating.is_some()
     }
 
-    /// A unit's gradients are complete on this rank: their sum over the ranks is under way.
+    /// Marks a unit's gradients as complete on this rank and starts reducing them.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Fails if another rank has exited.
     pub fn end_gradients(&mut self, index: usize) -> Result<()> {
-        // The sum before this one went on while this unit computed.
+        // The previous reduction overlapped with this unit's computation.
         self.take_step()?;
         let UnitShard { layout, gradient, .. } = &self.units[index];
         self.reducer.end(self.mesh, layout, gradient, index)?;
@@ -147,7 +147,7 @@ impl<'a> ShardedModel<'a> {
         if self.mesh.ranks() == 1 { self.take_step() } else { Ok(()) }
     }
 
-    /// The step of the unit whose gradient was on its way.
+    /// Applies the step of the unit whose gradient was in flight.
     fn take_step(&mut self) -> Result<()> {
         let Some(updating) = &mut self.updating else { return Ok(()) };
         let Some(index) = updating.in_flight.take() else { return Ok(()) };
@@ -157,11 +157,11 @@ impl<'a> ShardedModel<'a> {
         unit.step_clipped(&updating.step, &self.mesh.reduce)
     }
 
-    /// Waits until the gradients of all units are summed, and used where they are used in the backward pass: then the sum of
-    /// their squares, over this rank's slices, is returned.
+    /// Waits until the gradients of all units are reduced. If they were consumed in the backward pass, returns the sum
+    /// of their squares over this rank's slices.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Fails if another rank has exited.
     pub fn finish_gradients(&mut self) -> Result<Option<Tensor>> {
         self.take_step()?;
         self.reducer.finish(self.mesh)?;
@@ -170,21 +170,21 @@ impl<'a> ShardedModel<'a> {
         Ok(Some(squares))
     }
 
-    /// Memory that the head's backward pass uses in every step.
+    /// Scratch memory that the head's backward pass reuses in every step.
     pub fn loss_scratch(&mut self) -> &mut LossScratch {
         &mut self.loss_scratch
     }
 
-    /// Each parameter with its view of what `regions` gives of its unit (matrices and rest, flat), such as the gradients,
-    /// where this rank holds whole units.
+    /// Each parameter with its view into the flat tensors (matrices and rest) that `regions` returns for its unit, such
+    /// as the gradients. Requires whole units.
     ///
     /// # Panics
-    /// On one rank of several that share the units.
+    /// Panics if the units are sharded.
     pub fn views(
         &self,
         regions: fn(&UnitShard) -> [Tensor; 2],
     ) -> impl Iterator<Item = (&ParameterSpec, Tensor)> {
-        assert_eq!(self.mesh.shards, 1, "a slice has no whole parameters");
+        assert_eq!(self.mesh.shards, 1, "a sharded unit has no whole parameters");
         self.units.iter().flat_map(move |unit| {
             let [matrices, rest] = regions(unit);
             let views = unit.layout.cut(&matrices, &rest);
@@ -193,8 +193,8 @@ impl<'a> ShardedModel<'a> {
     }
 }
 
-/// Memory for each unit's gradients: its own, or, where they are used up in the backward pass, one that all units share, or
-/// two that take turns while sums are on their way between ranks.
+/// Allocates the gradient buffers: one per unit, or, if gradients are consumed in the backward pass, one shared by all
+/// units. Multiple ranks alternate between two, so that one can be in flight.
 fn gradients(layouts: &[Layout], mesh: &Mesh, update: Update) -> Vec<Tensor> {
     let zeros = |len: i64| Tensor::zeros([len], (Kind::Float, mesh.device()));
     let lengths = layouts.iter().map(Layout::len_of_shard);
@@ -218,7 +218,7 @@ impl Weights for ShardedModel<'_> {
                 *matrix = cast.get_or_insert_with(|| matrix.to_kind(self.kind)).shallow_clone();
             }
         }
-        // Whoever walks the chain comes to the next unit next, and begins again after the last.
+        // The next unit is needed next; after the last one, the walk starts over.
         self.prefetch((index + 1) % self.units.len())?;
         Ok(tensors)
     }

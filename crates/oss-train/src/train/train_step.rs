@@ -1,4 +1,4 @@
-//! A model in training, and one step of it.
+//! A model in training, and a single training step.
 
 use anyhow::{Context, Result, bail};
 use tch::{Kind, Tensor};
@@ -17,12 +17,12 @@ use oss_config::error::UserError;
 use oss_config::{Experiment, NonFinite, Update};
 use oss_torch::{fetch, synchronize};
 
-/// What one step did.
+/// The outcome of one step.
 #[derive(Debug)]
 pub struct StepReport {
-    /// Mean loss, nats a token, over all ranks.
+    /// Mean loss over all ranks, in nats per token.
     pub loss: f64,
-    /// Each layer's load, over all ranks, in host memory.
+    /// The expert load of each layer over all ranks, in host memory.
     pub loads: Vec<ExpertLoad>,
     /// Tokens predicted, over all ranks.
     pub tokens: i64,
@@ -30,32 +30,32 @@ pub struct StepReport {
     pub lr: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
-    /// The weights were left alone: a loss or gradient was not finite.
+    /// Whether the update was skipped because the loss or a gradient was not finite.
     pub skipped: bool,
-    /// What any rank says of itself at the end of the step.
+    /// The flags raised by any rank at the end of the step.
     pub flags: Flags,
 }
 
-/// What a rank tells the others at the end of a step.
+/// What a rank reports to the others at the end of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// It was asked to stop.
+    /// A stop was requested.
     pub stop: bool,
-    /// It is still writing a checkpoint.
+    /// A checkpoint is still being written.
     pub writing: bool,
 }
 
-/// A model in training.
+/// A model in training, with its optimizer state and progress.
 pub struct Trainer<'a> {
     experiment: &'a Experiment,
     model: ShardedModel<'a>,
-    /// How far it is.
+    /// How far training has progressed.
     pub progress: Progress,
     router_aux_loss_coef: f64,
 }
 
 impl<'a> Trainer<'a> {
-    /// Step 0, with weights from `source`; `from_scratch` turns the balancing loss on where the experiment is silent.
+    /// A trainer at step 0 with weights from `source`. With `from_scratch`, the load-balancing loss is on by default.
     pub fn new(
         experiment: &'a Experiment,
         source: &mut dyn WeightSource,
@@ -75,7 +75,7 @@ impl<'a> Trainer<'a> {
         Ok(Self { experiment, model: sharded, progress, router_aux_loss_coef })
     }
 
-    /// The state that `checkpoint` holds, whatever the ranks that wrote it.
+    /// Restores the state in `checkpoint`, regardless of how many ranks wrote it.
     pub fn resume(
         experiment: &'a Experiment,
         mut checkpoint: Checkpoint,
@@ -85,14 +85,14 @@ impl<'a> Trainer<'a> {
         let mut trainer = Self::new(experiment, &mut checkpoint, from_scratch, mesh)?;
         trainer.model.units_mut()?.iter_mut().try_for_each(|unit| unit.load_moments(&checkpoint))?;
         trainer.progress = serde_json::from_value(checkpoint.state().clone())
-            .with_context(|| format!("the training state in {}", checkpoint.path().display()))?;
+            .with_context(|| format!("reading the training state in {}", checkpoint.path().display()))?;
         Ok(trainer)
     }
 
-    /// This rank's part of what a checkpoint keeps, on whatever device it is. The replicas hold the same: the first one's
-    /// is kept.
+    /// This rank's checkpoint entries, on whichever device they reside. Replicas hold identical state, so only the
+    /// first has any.
     pub fn entries(&self) -> Vec<Entry> {
-        // Moments that live on the host may still be on their way there.
+        // Copies of offloaded moments to the host may still be in flight.
         synchronize(self.model.mesh().device());
         match self.model.mesh().replica {
             0 => self.model.units().iter().flat_map(|unit| unit.entries()).collect(),
@@ -100,25 +100,27 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// The model and what it is now.
+    /// The model with its current weights.
     pub fn model(&self) -> &ShardedModel<'a> {
         &self.model
     }
 
-    /// The kind of the matrix products.
+    /// The dtype of the matrix products.
     pub fn kind(&self) -> Kind {
         matmul_kind(self.experiment.train.precision)
     }
 
-    /// One optimizer step on this rank's share of a batch. `flags` is asked once the backward pass is queued, on a GPU before
-    /// it is done.
+    /// Runs one optimizer step on this rank's slice of a batch. `flags` is called once the backward pass is queued; on
+    /// a GPU that is before it completes.
     ///
-    /// A GPU is waited for once, between the backward pass and the optimizer, for all that the host looks at. While the
-    /// optimizer runs over all weights, the host logs and queues the next step; a wait after it would leave the GPU idle
-    /// meanwhile. (Units that are updated in the backward pass ask for a look at the loss before it.)
+    /// On a GPU, the host synchronizes once per step, between the backward pass and the optimizer, to fetch everything
+    /// it needs. While the optimizer runs, the host logs and queues the next step; a synchronization after the
+    /// optimizer would leave the GPU idle in the meantime. (If units are updated in the backward pass, the loss must
+    /// also be fetched before it.)
     ///
     /// # Errors
-    /// When a loss or gradient is not finite and the experiment does not skip such steps; when another rank is gone.
+    /// Fails if a loss or gradient is not finite and the experiment does not skip such steps, or if another rank has
+    /// exited.
     pub fn step(&mut self, batch: &StagedBatch, flags: impl Fn() -> Flags) -> Result<StepReport> {
         let _no_grad = tch::no_grad_guard();
         let Experiment { model, optimizer, train, .. } = self.experiment;
@@ -157,7 +159,7 @@ impl<'a> Trainer<'a> {
             self.progress.applied += 1;
         } else if is_corrupted || (!overflow && train.non_finite == NonFinite::Stop) {
             let otherwise = match is_corrupted {
-                true => "set optimizer.update = \"step\", which sees the norm before it changes the weights",
+                true => "set optimizer.update = \"step\", which checks the norm before updating the weights",
                 false => "set train.non_finite = \"skip\"",
             };
             bail!(
@@ -167,7 +169,7 @@ impl<'a> Trainer<'a> {
                     self.progress.step + 1,
                     batch.digest()
                 ))
-                .hint(format!("lower optimizer.lr, look at the data, or {otherwise}"))
+                .hint(format!("lower optimizer.lr, inspect the data, or {otherwise}"))
             );
         }
         let flags = Flags { stop: stop > 0.0, writing: writing > 0.0 };
@@ -176,13 +178,13 @@ impl<'a> Trainer<'a> {
         Ok(StepReport { loss, loads, tokens: pass.tokens, lr, grad_norm, skipped: !finite, flags })
     }
 
-    /// What the host looks at in a step, in one copy from the device: the sums over the ranks of loss, squares of the
-    /// gradients, and both flags; and the loads.
+    /// Fetches what the host needs of a step in one copy from the device: the loss, the squared gradient norm and the
+    /// two flags, each summed over the ranks, and the expert loads.
     fn sum_and_fetch(&self, pass: &PassResult, flags: Flags) -> Result<([f64; 4], Vec<ExpertLoad>)> {
         let mesh = self.model.mesh();
         let number = |number: f64| Tensor::full([], number, (Kind::Double, mesh.device()));
         let [stop, writing] = [flags.stop, flags.writing].map(|flag| number(f64::from(u8::from(flag))));
-        // Replicas hold the same gradients: the first one's count.
+        // Replicas hold the same gradients: only the first contributes.
         let squares = if mesh.replica == 0 { self.squares(pass) } else { number(0.0) };
         let sums = Tensor::stack(&[&pass.loss, &squares, &stop, &writing], 0);
         mesh.everyone.all_reduce(&sums, "losses and gradient norms")?.wait()?;
@@ -197,7 +199,7 @@ impl<'a> Trainer<'a> {
         Ok((std::array::from_fn(|i| fetched[0].double_value(&[i as i64])), loads.collect()))
     }
 
-    /// The sum of the squares of this rank's gradients, f64 `[]`; NaN where there was no backward pass.
+    /// The sum of the squares of this rank's gradients, f64 `[]`. NaN if there was no backward pass.
     fn squares(&self, pass: &PassResult) -> Tensor {
         match (&pass.squares, self.experiment.optimizer.update) {
             (Some(squares), _) => squares.shallow_clone(),
@@ -238,7 +240,7 @@ mod tests {
         trainer.entries().into_iter().map(|entry| (entry.name, entry.tensor.copy())).collect()
     }
 
-    /// A good step, then one that `corrupt` prepares: it has to leave weights and moments alone.
+    /// Runs a normal step, then one after `corrupt`, which must leave weights and moments unchanged.
     fn check_skipped(experiment: &Experiment, corrupt: impl Fn(&mut Trainer<'_>)) -> (StepReport, Progress) {
         let mesh = Mesh::alone(Device::Cpu);
         let mut source = Initial::new(&experiment.model, 5);
@@ -255,7 +257,7 @@ mod tests {
         assert!(report.skipped);
         assert_eq!(report.flags, Flags { stop: true, writing: false });
         for ((name, before), (_, after)) in corrupted.iter().zip(&kept(&trainer)) {
-            // NaN where `corrupt` has put it too.
+            // NaN values that `corrupt` wrote count as equal.
             assert!(before.isclose(after, 0.0, 0.0, true).all().int64_value(&[]) == 1, "{name}");
         }
         (report, trainer.progress)

@@ -1,4 +1,4 @@
-//! The training loop: steps, and what happens between them.
+//! The training loop: the steps, and what happens between them.
 
 use std::path::Path;
 use std::thread::{self, Scope};
@@ -27,52 +27,52 @@ use oss_data::{Batches, Tokenizer};
 use oss_runs::interrupt;
 use oss_runs::run_dir::{RunDir, write_json};
 
-/// Text held out from training.
+/// Held-out validation text.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldOut<'a> {
-    /// Its tokens.
+    /// The tokens of the text.
     pub tokens: &'a [u32],
-    /// Bytes of text a token stands for, on average.
+    /// Average bytes of text per token.
     pub bytes_per_token: f64,
 }
 
-/// What training needs.
+/// The inputs of a training run.
 pub struct Inputs<'a> {
     /// The experiment, with `model.vocab_size` set.
     pub experiment: &'a Experiment,
     /// The ranks that train together, this one among them.
     pub world: &'a World,
-    /// Where checkpoints, metrics and samples go; locked by the leader.
+    /// Directory for checkpoints, metrics and samples; locked by the leader.
     pub run_dir: &'a RunDir,
     /// The training data.
     pub batches: &'a Batches,
     /// The validation data.
     pub validation: Option<HeldOut<'a>>,
-    /// For samples, and for the token that ends a document.
+    /// Decodes samples and provides the end-of-text token.
     pub tokenizer: &'a Tokenizer,
-    /// Whether the first weights are random.
+    /// Whether the initial weights are random.
     pub from_scratch: bool,
-    /// Pause after this step, without touching the schedule.
+    /// Pause after this step; the schedule is unaffected.
     pub stop_at_step: Option<u64>,
-    /// Floating-point operations of one token, forward and backward, for TFLOP/s.
+    /// Floating-point operations per token, forward and backward, for TFLOP/s.
     pub flops_per_token: f64,
 }
 
-/// Where training ended.
+/// Where training stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Steps done; a checkpoint of that step is there.
+    /// Steps completed; there is a checkpoint of that step.
     pub step: u64,
-    /// Whether that is all of `train.steps`.
+    /// Whether `train.steps` was reached.
     pub finished: bool,
 }
 
-/// Trains to `train.steps`, or until a stop is asked for, from the newest good checkpoint, or from the weights of
-/// `initial` where there is none.
+/// Trains until `train.steps` or until a stop is requested. Starts from the latest valid checkpoint, or from the
+/// weights of `initial` if there is none.
 ///
 /// # Errors
-/// When a loss is not finite, a checkpoint cannot be written, another rank dies, or libtorch fails; checkpoints written
-/// so far stay.
+/// Fails if a loss is not finite, a checkpoint cannot be written, another rank exits, or libtorch fails. Checkpoints
+/// written so far are kept.
 pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outcome> {
     let Inputs { experiment, world, .. } = inputs;
     let checkpoints = inputs.run_dir.checkpoints();
@@ -121,7 +121,7 @@ struct TrainingLoop<'a> {
     mesh: &'a Mesh,
     checkpoints: &'a Path,
     trainer: Trainer<'a>,
-    /// The leader's; the others keep quiet.
+    /// Only the leader logs.
     logger: Option<MetricsLogger>,
     saver: CheckpointSaver<'a>,
 }
@@ -136,8 +136,8 @@ impl<'a> TrainingLoop<'a> {
         let target = stop_at_step.map_or(train.steps, |step| step.min(train.steps));
         let is_first = world.is_leader().then(|| checkpoint::list(self.checkpoints).is_empty());
         if world.broadcast(is_first)? {
-            // What the run started from, for those who repeat or compare it; and a disk that cannot hold a checkpoint is
-            // found now, not after an hour.
+            // Store the initial weights, so that the run can be reproduced and compared. This also detects a disk that
+            // cannot hold a checkpoint now rather than an hour later.
             self.save()?;
         }
         if self.evaluate_and_sample()?.is_some() {
@@ -168,7 +168,7 @@ impl<'a> TrainingLoop<'a> {
         Ok(outcome)
     }
 
-    /// The batches of the steps that are left, prefetched while the model computes.
+    /// Prefetches the batches of the remaining steps while the model computes.
     fn prefetch<'scope>(
         &self,
         scope: &'scope Scope<'scope, '_>,
@@ -185,7 +185,7 @@ impl<'a> TrainingLoop<'a> {
         })
     }
 
-    /// Logs a step, and evaluates, samples and saves where that follows it; `Some` when a rank was asked to stop.
+    /// Logs a step, then evaluates, samples and saves if due. Returns `Some` if any rank was asked to stop.
     fn after_step(&mut self, report: &StepReport, target: u64) -> Result<Option<Stopped>> {
         let Inputs { experiment, .. } = *self.inputs;
         let step = self.trainer.progress.step;
@@ -223,7 +223,8 @@ impl<'a> TrainingLoop<'a> {
         Outcome { step, finished: step >= self.inputs.experiment.train.steps }
     }
 
-    /// The evaluation and the samples that the last step owes; `Some` when a stop was asked for before they were done.
+    /// Runs the pending evaluation and samples of the last step. Returns `Some` if a stop was requested before they
+    /// were done.
     fn evaluate_and_sample(&mut self) -> Result<Option<Stopped>> {
         match self.try_evaluate_and_sample() {
             Ok(()) => Ok(None),
@@ -296,13 +297,13 @@ impl<'a> TrainingLoop<'a> {
         self.prune()
     }
 
-    /// Makes the checkpoint that was begun in the background appear.
+    /// Completes the checkpoint that is being written in the background.
     fn finish_saving(&mut self) -> Result<()> {
         self.saver.complete()?;
         self.prune()
     }
 
-    /// What a new checkpoint makes superfluous goes.
+    /// Deletes the checkpoints that the latest one supersedes.
     fn prune(&mut self) -> Result<()> {
         let Some(logger) = &mut self.logger else { return Ok(()) };
         logger.log_checkpoint();
@@ -317,7 +318,7 @@ impl<'a> TrainingLoop<'a> {
         Ok(())
     }
 
-    /// Deletes checkpoints of a wsd decay that another target left behind, now that a newer one replaces them.
+    /// Deletes checkpoints of a wsd decay toward a different target, now that a newer checkpoint replaces them.
     fn drop_abandoned_decay(&self) -> Result<()> {
         for (step, path) in checkpoint::list(self.checkpoints) {
             if step > self.trainer.progress.step
@@ -329,7 +330,7 @@ impl<'a> TrainingLoop<'a> {
         Ok(())
     }
 
-    /// Whether this is the last step that a longer wsd run can go on from.
+    /// Whether this is the last step that a longer wsd run can resume from.
     fn is_before_decay(&self) -> bool {
         let experiment = self.inputs.experiment;
         experiment.schedule.kind == ScheduleKind::Wsd

@@ -1,4 +1,4 @@
-//! One unit of the chain as a rank holds it in training: its slice of weights, gradients and optimizer state.
+//! A rank's slice of one unit in training: weights, gradients and optimizer state.
 
 use anyhow::Result;
 use tch::Tensor;
@@ -8,31 +8,32 @@ use crate::distributed::{Group, Layout, Local, Piece, fill};
 use crate::model::{Role, WeightSource};
 use crate::optimizer::{ParamGroup, ParamSlice, Region, Step, StorageConfig, UnitStep, clipped_lrs};
 
-/// A rank's slice of one unit: flat buffers of whole blocks; on one rank, the whole unit.
+/// A rank's slice of one unit, as flat buffers of whole blocks. Unsharded, it is the whole unit.
 #[derive(Debug)]
 pub struct UnitShard {
-    /// Where the parameters lie in the buffers below.
+    /// Maps parameters to offsets in the buffers below.
     pub layout: Layout,
     /// The matrices, `layout.matrices_of_shard()` elements.
     pub matrices: Region,
     /// Everything else, f32, `layout.rest_of_shard()` elements.
     pub rest: Region,
-    /// Gradients of both, one after the other, f32. Another unit's may lie in the same memory.
+    /// Gradients of both regions, concatenated, f32. May share memory with another unit's.
     pub gradient: Tensor,
-    /// The matrices in the compute kind, where they are not kept in it, the unit is whole and wants them so; a slice is cast on
-    /// its way to the others instead.
+    /// The matrices cast to the compute dtype, if they are stored in another one, the unit is whole, and its passes
+    /// need the cast. Slices are cast when gathered instead.
     compute: Option<Tensor>,
-    /// What the two regions hold.
+    /// The parameters that each region contains.
     params: [Vec<ParamSlice>; 2],
-    /// Elements of each parameter, f64, on the device.
+    /// Number of elements of each parameter, f64, on the device.
     counts: Tensor,
-    /// Which slice this is.
+    /// The index of this slice.
     shard: usize,
 }
 
 impl UnitShard {
-    /// Slice `shard` of a unit with weights from `source` and empty optimizer state, on the device of `gradient`, which is
-    /// flat and as long as the slice. With `casts`, the unit's passes take matrices as they are kept.
+    /// Loads slice `shard` of a unit from `source`, with zeroed optimizer state, on the device of `gradient`, a flat
+    /// tensor of the slice's length. With `casts`, the unit's passes read matrices in their storage dtype and cast them
+    /// as needed.
     pub fn new(
         layout: Layout,
         shard: usize,
@@ -58,13 +59,13 @@ impl UnitShard {
         Ok(Self { layout, matrices, rest, gradient, compute, params, counts, shard })
     }
 
-    /// Both regions and what lies in them.
+    /// Both regions, each with the parameters that it contains.
     fn regions(&self) -> [(&Region, &[ParamSlice]); 2] {
         let [of_matrices, of_rest] = &self.params;
         [(&self.matrices, of_matrices), (&self.rest, of_rest)]
     }
 
-    /// Reads the moments from `checkpoint`, by the names that [`Self::entries`] gives them.
+    /// Loads the moments from `checkpoint`, under the names that [`Self::entries`] uses.
     pub fn load_moments(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         for (region, params) in self.regions() {
             for (param, stored) in
@@ -79,7 +80,7 @@ impl UnitShard {
         Ok(())
     }
 
-    /// What a checkpoint keeps of this slice.
+    /// The checkpoint entries of this slice.
     pub fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         for (region, params) in self.regions() {
@@ -103,17 +104,17 @@ impl UnitShard {
         entries
     }
 
-    /// The slice that the forward and backward passes gather, or use as it is where it is the whole.
+    /// The local input of a gather; if the slice is the whole unit, the forward and backward passes use it directly.
     pub fn local(&self) -> Local {
         let matrices = self.compute.as_ref().unwrap_or(&self.matrices.weights).shallow_clone();
         Local { matrices, rest: self.rest.weights.shallow_clone() }
     }
 
-    /// One step by [`Self::gradient`], which is used up, of the ranks of `row`, who share the unit. `lrs` are the learning rates
-    /// of the parameters where they differ.
+    /// Applies one optimizer step using [`Self::gradient`], which is consumed. The ranks of `row` share the unit. `lrs`
+    /// are per-parameter learning rates, if they differ.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Fails if another rank has exited.
     pub fn step(&mut self, step: &Step, lrs: Option<&Tensor>, row: &Group) -> Result<()> {
         let [of_matrices, of_rest] = self.gradients();
         let [matrices, rest] = &self.params;
@@ -126,11 +127,11 @@ impl UnitShard {
         Ok(())
     }
 
-    /// The same with the update of each parameter clipped by its root mean square, as the ranks of `row`, who share the unit,
-    /// find it together.
+    /// As [`Self::step`], with each parameter's update clipped by its root mean square over the ranks of `row`, which
+    /// share the unit.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Fails if another rank has exited.
     pub fn step_clipped(&mut self, step: &Step, row: &Group) -> Result<()> {
         let sums = self.counts.zeros_like();
         for ((region, params), gradient) in self.regions().into_iter().zip(self.gradients()) {
@@ -152,7 +153,7 @@ impl UnitShard {
     }
 }
 
-/// What lies in the two regions of a slice.
+/// The parameters in the two regions of a slice.
 fn params(layout: &Layout, shard: usize) -> [Vec<ParamSlice>; 2] {
     let num_matrices = layout.matrices_of_shard();
     let param = |Piece { slot, range, offset }: Piece| {

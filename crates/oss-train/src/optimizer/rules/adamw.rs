@@ -1,8 +1,8 @@
 //! AdamW (arXiv:1711.05101).
 //!
-//! Where weights and moments are f32, libtorch's fused step works on them in place. Otherwise elements are widened a piece
-//! at a time, stepped in f32, and rounded stochastically back into what is kept: by operations of libtorch on any device, and
-//! in one pass on the CPU ([`adamw_cpu`]).
+//! If weights and moments are f32, libtorch's fused step updates them in place. Otherwise elements are widened to f32 a
+//! piece at a time, stepped, and stochastically rounded back to their storage dtype: with libtorch operations on any
+//! device, and in a single pass on the CPU ([`adamw_cpu`]).
 
 #[cfg(test)]
 mod tests;
@@ -44,12 +44,12 @@ impl UpdateRule for AdamW {
         region.widened_bytes()
     }
 
-    /// DeepSeek LLM (arXiv:2401.02954, section 3.1), fitted between 1e17 and 2e19 FLOPs.
+    /// The fit of DeepSeek LLM (arXiv:2401.02954, section 3.1), valid from 1e17 to 2e19 FLOPs.
     fn usual_lr(&self, flops: f64) -> Option<f64> {
         Some(0.3118 * flops.powf(-0.125))
     }
 
-    /// Of g^2 / v, v is the second moment after the step, its bias corrected.
+    /// In g^2 / v, v is the bias-corrected second moment after the step.
     fn add_rms_ratios(
         &self,
         region: &Region,
@@ -85,8 +85,8 @@ impl UpdateRule for AdamW {
     }
 }
 
-/// One step of `params` by their gradient, f32 and flat like the region, which is used up. `lrs` are the learning rates of the
-/// unit's parameters, where they are not all that of the step.
+/// Steps `params` by their gradient, f32 and flat like the region, which is consumed. `lrs` are the learning rates of
+/// the unit's parameters, if they differ from that of the step.
 fn update(
     region: &mut Region,
     gradient: &Tensor,
@@ -121,7 +121,7 @@ fn update(
     region.bring_home(&moments)
 }
 
-/// The same for one parameter on any device, by copies in f32 that are rounded back.
+/// The same for one parameter on any device, using f32 copies that are rounded back.
 fn step_by_tensors(
     region: &Region,
     gradient: &Tensor,
@@ -160,7 +160,7 @@ fn rms_ratio_by_tensors(region: &Region, gradient: &Tensor, param: &ParamSlice, 
     sum
 }
 
-/// Neighbours of one weight decay as one, with what lies between them.
+/// Merges adjacent parameters with the same weight decay, including the padding between them.
 fn merged(params: &[ParamSlice]) -> Vec<ParamSlice> {
     let mut merged: Vec<ParamSlice> = Vec::new();
     for param in params {
@@ -172,7 +172,7 @@ fn merged(params: &[ParamSlice]) -> Vec<ParamSlice> {
     merged
 }
 
-/// libtorch's fused AdamW in place, all in f32.
+/// libtorch's fused AdamW, in place and entirely in f32.
 fn fused(
     weights: &mut Tensor,
     gradient: &mut Tensor,

@@ -1,9 +1,10 @@
-//! The step of weights and moments in few bits on the CPU: one pass over memory instead of thirty operations of libtorch.
+//! The AdamW step for low-precision weights and moments on the CPU: one pass over memory instead of thirty libtorch
+//! operations.
 //!
-//! A block of 256 elements at a time is widened into the nearest cache, stepped and rounded back. Draws, codes and
-//! roundings are those of [`stochastic`](crate::optimizer::stochastic) and [`blockwise`](crate::optimizer::blockwise), to the bit. Sums have a fixed order, whatever the
-//! threads.
-#![expect(unsafe_code, reason = "a loop over tensors' memory asks for it as kernels do")]
+//! Each block of 256 elements is widened into the L1 cache, stepped and rounded back. Draws, codes and rounding match
+//! [`stochastic`](crate::optimizer::stochastic) and [`blockwise`](crate::optimizer::blockwise) bit for bit. Sums are
+//! accumulated in a fixed order, regardless of the number of threads.
+#![expect(unsafe_code, reason = "loops over tensor memory need it, as in the kernels")]
 
 use half::bf16;
 use multiversion::multiversion;
@@ -17,26 +18,26 @@ use oss_torch::{AdamWOptions, Slices, parallel_each, shares};
 
 const LEN: usize = BLOCK as usize;
 
-/// Blocks that are worth a thread of their own.
+/// Minimum number of blocks per thread.
 const LEAST_SHARE: usize = 64;
 
-/// Numbers that a vector register holds at most; sums have as many parts.
+/// Maximum number of f32 lanes in a vector register; sums use as many accumulators.
 const LANES: usize = 16;
 
 type Block = [f32; LEN];
 
-/// Numbers as they are kept, whole blocks.
+/// Values in their storage dtype, in whole blocks.
 pub enum StoredSlice<'a> {
-    /// In f32.
+    /// f32 values.
     F32(&'a mut [f32]),
-    /// In bf16.
+    /// bf16 values.
     Bf16(&'a mut [bf16]),
-    /// Codes and their scales.
+    /// 8-bit codes and their block scales.
     Codes(Coding, &'a mut [u8], &'a mut [f32]),
 }
 
 impl<'a> StoredSlice<'a> {
-    /// The numbers of a contiguous tensor, f32 or bf16 `[n]`.
+    /// The values of a contiguous tensor, f32 or bf16 `[n]`.
     pub fn floats(memory: &'a Slices, tensor: &'a mut Tensor) -> Self {
         match tensor.kind() {
             Kind::BFloat16 => Self::Bf16(memory.of_mut(tensor)),
@@ -44,7 +45,7 @@ impl<'a> StoredSlice<'a> {
         }
     }
 
-    /// The numbers of contiguous tensors of codes, 8 bits `[n]`, and scales, f32 `[n / 256]`.
+    /// The values of contiguous tensors of codes, 8 bits `[n]`, and scales, f32 `[n / 256]`.
     pub fn codes(memory: &'a Slices, coding: Coding, codes: &'a mut Tensor, scales: &'a mut Tensor) -> Self {
         Self::Codes(coding, memory.bytes_of_mut(codes), memory.of_mut(scales))
     }
@@ -117,7 +118,7 @@ fn decode(coding: Coding, codes: &[u8], scale: f32, into: &mut Block) {
     }
 }
 
-/// Codes a block and gives its scale.
+/// Encodes a block and returns its scale.
 #[inline(always)]
 fn encode(coding: Coding, numbers: &Block, draws: &[u32; LEN], noise: Noise, codes: &mut [u8]) -> f32 {
     let top_squared = coding.top_squared() as f32;
@@ -133,7 +134,7 @@ fn encode(coding: Coding, numbers: &Block, draws: &[u32; LEN], noise: Noise, cod
         *square = *square / divisor * top_squared;
         let lower = square.sqrt().floor();
         let chance = (*square - lower * lower) / (lower * 2.0 + 1.0);
-        // Through i32, which more processors convert.
+        // Converts through i32, which more processors support.
         let goes_up = chance * 256.0 - 0.5 > noise.byte_of(draw) as i32 as f32;
         *rounded = if goes_up { lower + 1.0 } else { lower };
     }
@@ -154,13 +155,13 @@ fn encode(coding: Coding, numbers: &Block, draws: &[u32; LEN], noise: Noise, cod
     scale
 }
 
-/// An integer of 0..256: added to 2^23 it is the last bits of the sum.
+/// Converts an integer in 0..256: after adding 2^23, it is in the low bits of the sum.
 #[inline(always)]
 fn small_integer(x: f32) -> u8 {
     (x + 8_388_608.0).to_bits() as u8
 }
 
-/// The largest of a block; NaN where there is one, which `f32::max` would lose.
+/// The maximum of a block. Propagates NaN, which `f32::max` would drop.
 #[inline(always)]
 fn largest(numbers: &Block) -> f32 {
     let larger = |largest: f32, x: f32| if x <= largest { largest } else { x };
@@ -173,17 +174,17 @@ fn largest(numbers: &Block) -> f32 {
     lanes.into_iter().fold(0.0, larger)
 }
 
-/// The step's numbers in f32.
+/// The scalars of a step in f32.
 #[derive(Clone, Copy)]
 struct Factors {
     beta1: f32,
     beta2: f32,
     divisor: f32,
-    /// What is left of a weight that decays.
+    /// The fraction of a weight that remains after decay.
     kept: f32,
-    /// The learning rate over the first moment's bias correction.
+    /// The learning rate divided by the first moment's bias correction.
     rate: f32,
-    /// The root of the second moment's bias correction.
+    /// The square root of the second moment's bias correction.
     root: f32,
     eps: f32,
 }
@@ -214,13 +215,13 @@ fn adamw(weights: &mut Block, gradient: &[f32], exp_avg: &mut Block, exp_avg_sq:
     }
 }
 
-/// One thread's blocks.
+/// The blocks of one thread.
 struct Task<'a> {
     weights: StoredSlice<'a>,
     gradient: &'a [f32],
     exp_avg: StoredSlice<'a>,
     exp_avg_sq: StoredSlice<'a>,
-    /// The parameter's element that comes first.
+    /// Index of the first element within the parameter.
     first: i64,
 }
 
@@ -260,11 +261,11 @@ fn run(task: Task, draws: Draws, factors: Factors) {
     }
 }
 
-/// One AdamW step of whole blocks, contiguous on the CPU, by their gradient, f32. They are elements of the parameter of
-/// `draws`, from `first` on; `lr` is the learning rate.
+/// Applies one AdamW step to whole blocks, contiguous on the CPU, by their f32 gradient. They are the elements of the
+/// parameter of `draws` starting at `first`. `lr` is the learning rate.
 ///
 /// # Panics
-/// When weights, gradient and moments share memory.
+/// Panics if weights, gradient and moments share memory.
 pub fn step(
     weights: &mut Tensor,
     gradient: &Tensor,
@@ -275,7 +276,7 @@ pub fn step(
     step: &Step,
 ) {
     let factors = Factors::new(step, lr, decays);
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop ends.
     let memory = unsafe { Slices::new() };
     let gradient = memory.of::<f32>(gradient);
     let [exp_avg, exp_avg_sq] = moments.slices(&memory);
@@ -308,10 +309,11 @@ fn rms_ratios(gradient: &[f32], exp_avg_sq: &StoredSlice, f: Factors, into: &mut
     }
 }
 
-/// The sum over whole blocks of g^2 / v, as [`UpdateRule::add_rms_ratios`](crate::optimizer::UpdateRule::add_rms_ratios) defines it.
+/// The sum over whole blocks of g^2 / v, as defined by
+/// [`UpdateRule::add_rms_ratios`](crate::optimizer::UpdateRule::add_rms_ratios).
 pub fn rms_ratio(gradient: &Tensor, moments: &mut Moments, step: &Step) -> f64 {
     let factors = Factors::new(step, 0.0, false);
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop ends.
     let memory = unsafe { Slices::new() };
     let gradient = memory.of::<f32>(gradient);
     let [_, exp_avg_sq] = moments.slices(&memory);
@@ -328,11 +330,11 @@ pub fn rms_ratio(gradient: &Tensor, moments: &mut Moments, step: &Step) -> f64 {
     sums.iter().sum()
 }
 
-/// Rounds f32 moments to what is kept: a part of [`step`], for tests.
+/// Rounds f32 moments to their storage dtype: the last part of [`step`], for tests.
 #[cfg(test)]
 pub fn store(moments: &mut Moments, wide: &[Tensor; 2], (draws, first): (Draws, i64)) {
     let noises = [Noise::FirstMoment, Noise::SecondMoment];
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop ends.
     let memory = unsafe { Slices::new() };
     for ((mut kept, wide), noise) in moments.slices::<2>(&memory).into_iter().zip(wide).zip(noises) {
         for (block, numbers) in memory.of::<f32>(wide).chunks_exact(LEN).enumerate() {
@@ -344,10 +346,10 @@ pub fn store(moments: &mut Moments, wide: &[Tensor; 2], (draws, first): (Draws, 
     }
 }
 
-/// What is kept, in f32: a part of [`step`], for tests.
+/// Widens stored moments to f32: the first part of [`step`], for tests.
 #[cfg(test)]
 pub fn load(moments: &mut Moments) -> [Vec<f32>; 2] {
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop ends.
     let memory = unsafe { Slices::new() };
     moments.slices(&memory).map(|kept| {
         let blocks = match &kept {

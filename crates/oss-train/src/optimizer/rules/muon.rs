@@ -1,12 +1,12 @@
-//! Muon (Keller Jordan, kellerjordan.github.io/posts/muon) for the matrices of blocks: steps along the orthogonal matrix that
-//! is nearest to the momentum, so that all directions of a matrix are learnt at one speed.
+//! Muon (Keller Jordan, kellerjordan.github.io/posts/muon) for the matrices of blocks: steps along the orthogonal
+//! matrix nearest to the momentum, so that all directions of a matrix are trained at the same rate.
 //!
-//! Steps are as long as AdamW's (arXiv:2502.16982, section 2.2): an orthogonal matrix of R x C has a root mean square of
-//! 1 / sqrt(max(R, C)) and is multiplied by 0.2 sqrt(max(R, C)), so that one learning rate and one decoupled weight decay
-//! serve both.
+//! Updates have the same RMS as AdamW's (arXiv:2502.16982, section 2.2): an orthogonal R x C matrix has a root mean
+//! square of 1 / sqrt(max(R, C)) and is scaled by 0.2 sqrt(max(R, C)), so that one learning rate and one decoupled
+//! weight decay suit both optimizers.
 //!
-//! A matrix may lie in several ranks' slices. Every rank adds to its own slice of the momentum; the ranks gather what is to be
-//! made orthogonal, and each does so with the matrices that its slice touches.
+//! A matrix may span the slices of several ranks. Each rank updates its own slice of the momentum. The ranks then
+//! gather the momentum, and each one orthogonalizes the matrices that overlap its slice.
 
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
@@ -20,13 +20,13 @@ use crate::optimizer::stochastic::{Draws, Noise, round_to_bf16};
 use crate::optimizer::update_rule::{ParamGroup, RegionShape, UnitStep, UpdateRule};
 use oss_torch::element_bytes;
 
-/// The root mean square of AdamW's usual updates.
+/// The typical root mean square of AdamW's updates.
 const RMS: f64 = 0.2;
 
-/// Bytes in use for each element that is worked on at once: the momentum before and after, and copies in f32.
+/// Scratch bytes per element processed at a time: the momentum before and after, and f32 copies.
 const SCRATCH_BYTES: u64 = 24;
 
-/// Steps along the nearest orthogonal matrix to the momentum.
+/// The Muon optimizer: steps along the orthogonal matrix nearest to the momentum.
 #[derive(Debug)]
 pub struct Muon;
 
@@ -47,7 +47,7 @@ impl UpdateRule for Muon {
         Some(product_kind(device))
     }
 
-    /// The momentum of the whole region, and of the matrices in it that are made orthogonal at once.
+    /// The gathered momentum of the whole region, plus the matrices that are orthogonalized at a time.
     fn scratch_bytes(&self, region: &RegionShape) -> u64 {
         let momentum = element_bytes(product_kind(region.device)) as u64 * region.elements;
         let at_once = region.elements.min(SCRATCH.unsigned_abs());
@@ -75,8 +75,8 @@ impl UpdateRule for Muon {
     }
 }
 
-/// Averages `gradient`, f32 and flat like the region, into the momentum, and writes the momentum as it will be if the same
-/// gradient follows (Nesterov's) to `ahead`, flat like the region.
+/// Accumulates `gradient`, f32 and flat like the region, into the momentum, and writes the look-ahead momentum
+/// (Nesterov: as if the same gradient followed) to `ahead`, flat like the region.
 fn update_momentum(
     region: &mut Region,
     gradient: &Tensor,
@@ -85,7 +85,7 @@ fn update_momentum(
     ahead: &Tensor,
 ) -> Result<()> {
     let device = region.weights.device();
-    let decay = step.optimizer.momentum().unwrap_or_else(|| unreachable!("Muon has a momentum"));
+    let decay = step.optimizer.momentum().unwrap_or_else(|| unreachable!("Muon has momentum"));
     let moments = region.moments_there();
     for param in params {
         let draws = Draws::new(step.seed, step.count, &param.name);
@@ -103,8 +103,8 @@ fn update_momentum(
     region.bring_home(&moments)
 }
 
-/// Moves the weights of `param` along the nearest orthogonal matrices to those of `stack`, `[N, R, C]`, which is all of the
-/// slice's parameter.
+/// Updates the weights of `param` along the orthogonal matrices nearest to those of `stack`, `[N, R, C]`, which holds
+/// the whole parameter.
 fn orthogonal_step(region: &mut Region, param: &ParamSlice, stack: &Tensor, step: &Step) {
     let [_, rows, columns] = stack.size()[..] else { unreachable!("a stack of matrices") };
     let (area, end) = (rows * columns, param.first + param.len);
@@ -138,12 +138,12 @@ mod tests {
     const LR: f64 = 1e-2;
     const STEPS: u64 = 4;
 
-    /// A stack of three matrices of 16 x 24 at the region's start, and one of 40 x 8 in its last 512 elements.
+    /// A stack of three 16 x 24 matrices at the start of the region, and one 40 x 8 matrix in its last 512 elements.
     const SHAPES: [[i64; 3]; 2] = [[3, 16, 24], [1, 40, 8]];
     const OFFSETS: [i64; 2] = [0, 1280];
     const LEN: i64 = 1792;
 
-    /// What elements `from..to` of the region hold, in a region of their own.
+    /// The slices of the parameters in elements `from..to` of the region, relative to `from`.
     fn parts(from: i64, to: i64) -> Vec<ParamSlice> {
         let part = |slot: usize| {
             let [offset, numel] = [OFFSETS[slot], SHAPES[slot].iter().product()];
@@ -154,7 +154,7 @@ mod tests {
         (0..2).map(part).filter(|part| part.len > 0).collect()
     }
 
-    /// Numbers of -1..1 where parameters are, f32 `[LEN]`.
+    /// Values in -1..1 where there are parameters, f32 `[LEN]`.
     fn noise(step: u64, name: &str) -> Tensor {
         let draws = Draws::new(9, step, name).tensor(0, LEN, Device::Cpu);
         let noise = (draws.to_kind(Kind::Double) / 2f64.powi(31)).to_kind(Kind::Float);
@@ -177,7 +177,7 @@ mod tests {
         region
     }
 
-    /// Some steps of slices of the region that begin at `starts`, as ranks take them.
+    /// Runs several steps on slices of the region starting at `starts`, as separate ranks would.
     fn stepped(starts: &[i64], weights: Kind, state: StateDtype) -> Vec<Region> {
         let ends = starts[1..].iter().copied().chain([LEN]);
         let bounds: Vec<(i64, i64)> = starts.iter().copied().zip(ends).collect();
@@ -208,7 +208,7 @@ mod tests {
         slices
     }
 
-    /// The same in f64, a matrix at a time, with what the quintic does to singular values taken from a decomposition.
+    /// The same in f64, one matrix at a time, applying the quintic to singular values from an SVD.
     fn reference() -> Tensor {
         let weights = (noise(0, "weights") * 0.1).to_kind(Kind::Double);
         for (shape, offset) in SHAPES.into_iter().zip(OFFSETS) {
@@ -265,7 +265,7 @@ mod tests {
                 let slices = stepped(&starts, weights, state);
                 let joined: Vec<&Tensor> = slices.iter().map(|slice| &slice.weights).collect();
                 let apart = (Tensor::cat(&joined, 0) - &whole.weights).to_kind(Kind::Float).abs();
-                // Where the last bits of f32 decide how bf16 is rounded, a number goes up here and down there.
+                // Where the last bits of f32 decide how bf16 is rounded, a few values round the other way.
                 let differ = apart.gt(1e-6).to_kind(Kind::Float).mean(None).double_value(&[]);
                 assert!(differ < 0.01, "{starts:?}, {weights:?} weights, {state:?} state: {differ}");
             }

@@ -1,19 +1,19 @@
-//! The orthogonal matrix nearest to another, roughly, by matrix products alone.
+//! Approximates the nearest orthogonal matrix using matrix products only (Newton-Schulz iteration).
 
 use tch::{Device, Kind, Tensor};
 
-/// Coefficients of s, s^3 and s^5 in what an iteration does to a singular value s (Keller Jordan,
-/// kellerjordan.github.io/posts/muon): as steep at 0 as can be while values from 0 to 1 stay near 1.
+/// Coefficients of s, s^3 and s^5 in one iteration's map of a singular value s (Keller Jordan,
+/// kellerjordan.github.io/posts/muon): as steep as possible at 0 while values from 0 to 1 stay near 1.
 const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 
-/// After so many, values from 0.003 to 1 lie between 0.68 and 1.21.
+/// After this many iterations, values from 0.003 to 1 lie between 0.68 and 1.21.
 const ITERATIONS: usize = 5;
 
-/// Added to norms: zeros stay zeros.
+/// Added to norms, so that zero matrices stay zero.
 const EPS: f64 = 1e-30;
 
-/// The kind of the products on `device`: bf16, whose errors are far smaller than those of the iteration itself, unless the
-/// processor has to emulate it.
+/// The dtype of the products on `device`: bf16, whose errors are far smaller than those of the iteration itself, unless
+/// the processor has to emulate it.
 pub fn product_kind(device: Device) -> Kind {
     if device == Device::Cpu && !multiplies_bf16() { Kind::Float } else { Kind::BFloat16 }
 }
@@ -28,8 +28,9 @@ fn multiplies_bf16() -> bool {
     false
 }
 
-/// For each matrix `U S V^T` of a stack `[N, R, C]` about `U V^T`: singular values of at least 0.003 of the Frobenius norm
-/// become 0.68 to 1.21, smaller ones proportionally less, zeros stay. Products and result are of the stack's kind.
+/// Maps each matrix `U S V^T` of a stack `[N, R, C]` to approximately `U V^T`: singular values of at least 0.003 of the
+/// Frobenius norm become 0.68 to 1.21, smaller ones shrink proportionally, and zeros stay zero. Products and result
+/// have the stack's dtype.
 pub fn orthogonalised(stack: &Tensor) -> Tensor {
     let size = stack.size();
     let is_tall = size[1] > size[2];
@@ -51,13 +52,13 @@ mod tests {
     use super::*;
     use crate::optimizer::stochastic::Draws;
 
-    /// Numbers of -1..1, f64.
+    /// Values in -1..1, f64.
     fn noise(shape: [i64; 3], name: &str) -> Tensor {
         let draws = Draws::new(3, 1, name).tensor(0, shape.iter().product(), Device::Cpu);
         (draws.to_kind(Kind::Double) / 2f64.powi(31)).view(shape)
     }
 
-    /// `U` and `V` with orthonormal columns and `s`, so that the matrix is `U diag(s) V^T`.
+    /// `U` and `V` with orthonormal columns, and `s`, such that the matrix is `U diag(s) V^T`.
     fn with_values(rows: i64, columns: i64, values: &[f64]) -> (Tensor, Tensor, Tensor) {
         let rank = values.len() as i64;
         let orthonormal = |n: i64, name: &str| Tensor::linalg_qr(&noise([1, n, rank], name), "reduced").0;
@@ -66,7 +67,7 @@ mod tests {
         (u, v, matrix)
     }
 
-    /// The iteration on one singular value, in f64.
+    /// Applies the iteration to one singular value, in f64.
     fn iterated(mut s: f64) -> f64 {
         for _ in 0..5 {
             s = 3.4445 * s - 4.7750 * s.powi(3) + 2.0315 * s.powi(5);
@@ -91,7 +92,7 @@ mod tests {
                 let values = u.transpose(1, 2).bmm(&seen).bmm(&v);
                 let error = (values - expected.diag(0)).norm().double_value(&[]);
                 assert!(error < tolerance, "{rows} x {columns} in {kind:?}: {error:e}");
-                // In bf16, roundings grow along the directions that the matrix does not have.
+                // In bf16, rounding errors grow in directions outside the matrix's range.
                 if kind != Kind::BFloat16 {
                     let error = (seen - &ideal).norm().double_value(&[]);
                     assert!(error < tolerance, "{rows} x {columns} in {kind:?}: {error:e}");

@@ -1,4 +1,4 @@
-//! Each way of updating against AdamW written out in f64.
+//! Compares every update path with a reference AdamW in f64.
 
 use tch::{Device, Kind, Tensor};
 
@@ -10,7 +10,8 @@ use oss_config::{Optimizer, ParamDtype, StateDtype};
 const STEPS: u64 = 12;
 const LR: f64 = 3e-3;
 
-/// One parameter of 700 elements whose first is element 256 of it, behind a block of another one that does not decay.
+/// One parameter of 700 elements, sliced from its element 256 on, after a block of another parameter without weight
+/// decay.
 fn parts() -> Vec<ParamSlice> {
     let part = |name: &str, slot, offset, len, first, decays| ParamSlice {
         name: name.to_owned(),
@@ -31,9 +32,9 @@ fn flat(number: impl Fn(i64) -> f64) -> Tensor {
     Tensor::from_slice(&numbers)
 }
 
-/// A gradient with a steady part and a noisy one.
+/// A gradient with a constant and a noisy component.
 fn gradient(step: u64) -> Tensor {
-    // Not libtorch's generator, which other tests seed at the same time.
+    // Does not use libtorch's global generator, which concurrent tests seed.
     let draws = Draws::new(9, step, "gradient").tensor(0, LEN, Device::Cpu);
     let noise = numbers(&(draws.to_kind(Kind::Double) / 2f64.powi(31)));
     flat(|i| 1e-3 * ((i % 17) as f64 - 5.0) + 4e-3 * noise[i as usize])
@@ -64,7 +65,7 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.to_kind(Kind::Double)).unwrap()
 }
 
-/// AdamW with decoupled decay, element by element; `clip` shortens steps by the RMS of g^2 / v.
+/// AdamW with decoupled weight decay, element by element; `clip` shortens steps by the RMS of g^2 / v.
 struct Reference {
     weights: Vec<f64>,
     moments: Vec<[f64; 2]>,
@@ -98,14 +99,14 @@ impl Reference {
         }
     }
 
-    /// How far `region` is from it, over how far it went.
+    /// The distance of `region` from the reference, relative to the distance that the reference moved.
     fn error(&self, region: &Region, start: &[f64]) -> f64 {
         let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
         (square(&numbers(&region.weights), &self.weights) / square(start, &self.weights)).sqrt()
     }
 }
 
-/// One step by the operations that GPUs take.
+/// Runs one step with the operations that are used on GPUs.
 fn step_all_by_tensors(region: &Region, gradient: &Tensor, step: &Step) {
     for part in parts() {
         let mut moments = region.moments.narrow(0, LEN);
@@ -124,7 +125,7 @@ fn slices_and_tensors_step_alike() {
             update(&mut by_slices, &gradient.copy(), &parts(), &step, None).unwrap();
             step_all_by_tensors(&by_tensors, &gradient, &step);
             let apart = (&by_slices.weights - &by_tensors.weights).to_kind(Kind::Float).abs();
-            // Where the last bits of f32 decide, a number goes up here and down there.
+            // Where the last bits of f32 decide, a few values round the other way.
             let differ = apart.gt(1e-6).to_kind(Kind::Float).mean(None).double_value(&[]);
             assert!(differ < 0.02, "{weights:?} weights, {state:?} state, step {count}: {differ}");
         }
@@ -183,7 +184,7 @@ fn slices_and_tensors_find_the_same_rms_ratios() {
     }
 }
 
-/// The error after some steps, with gradients that are multiplied by `size(step)` and divided by `divisor`.
+/// The error after several steps, with gradients multiplied by `size(step)` and divided by `divisor`.
 fn error(weights: Kind, state: StateDtype, clip: bool, size: impl Fn(u64) -> f64) -> f64 {
     let mut region = region(weights, state);
     let (mut reference, start) = (Reference::new(&region), numbers(&region.weights));
@@ -225,7 +226,7 @@ fn gradients_that_grow_shorten_their_steps() {
         let error = error(weights, state, true, growing);
         assert!(error < bound, "{weights:?} weights, {state:?} state: {error:e}");
     }
-    // The test would pass without clipping if nothing were to clip.
+    // Without anything to clip, the test would pass trivially.
     let mut region = region(Kind::Float, StateDtype::F32);
     let sums = Tensor::zeros([2], (Kind::Double, Device::Cpu));
     update(&mut region, &gradient(0), &parts(), &nth_step(0, 1.0), None).unwrap();
@@ -283,7 +284,7 @@ fn bf16_weights_follow_steps_too_small_for_them() {
     let mut region = region(Kind::BFloat16, StateDtype::F32);
     let _ = region.weights.fill_(1.0);
     for count in 0..100 {
-        // 1e-4 a step, where bf16 has steps of 4e-3 below 1.
+        // 1e-4 per step, where the spacing of bf16 just below 1 is 4e-3.
         let step =
             Step::new(&Optimizer { weight_decay: 0.0, ..optimizer() }, 1e-4, count, 1.0, 5, Device::Cpu);
         update(&mut region, &flat(|_| 1.0), &parts(), &step, None).unwrap();
