@@ -2,8 +2,8 @@
 //!
 //! A *rank* is one process with one device. All ranks of a run form a [`World`]; small messages pass through its store,
 //! tensors through the groups of its [`Mesh`]. The model's units are cut into flat slices, one a rank ([`Layout`]),
-//! gathered just before they are needed ([`Gatherer`]), and their gradients are summed slice by slice ([`Reducer`]). One
-//! rank alone is the same code with nothing to exchange.
+//! gathered just before they are needed ([`Gatherer`]), and their gradients are summed slice by slice ([`Reducer`]).
+//! One rank alone is the same code with nothing to exchange.
 
 mod launch;
 mod mesh;

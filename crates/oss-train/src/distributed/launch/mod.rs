@@ -72,9 +72,9 @@ pub(super) fn prefix(restart: u64) -> String {
 }
 
 /// Lets the launcher stop this process ([`interrupt::request`]), and ends it when the launcher ends, however that comes
-/// about. For ranks of our own launcher ([`RankEnv::launched`](crate::distributed::RankEnv::launched)) and the trials of a sweep
-/// ([`TIED`]) alone: nobody else gives a pipe as standard input that stays open as long as they live. To be called from the main thread, whose end is that
-/// of the process.
+/// about. For ranks of our own launcher ([`RankEnv::launched`](crate::distributed::RankEnv::launched)) and the trials
+/// of a sweep ([`TIED`]) alone: nobody else gives a pipe as standard input that stays open as long as they live. To be
+/// called from the main thread, whose end is that of the process.
 ///
 /// # Errors
 /// The system refuses a thread or the parent-death signal.

@@ -17,8 +17,8 @@ use oss_torch::{ProcessGroup, Store, Transport};
 
 pub use group::{Group, Pending};
 
-/// The ranks as a table: a row is one copy of the model (a *replica*), cut into as many *shards* as it has columns. Rank
-/// `replica * shards + shard`, so that the ranks of a row are neighbours.
+/// The ranks as a table: a row is one copy of the model (a *replica*), cut into as many *shards* as it has columns.
+/// Rank `replica * shards + shard`, so that the ranks of a row are neighbours.
 ///
 /// ddp has one column, fsdp one row, hsdp several of both.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! How a unit's parameters lie in flat buffers, and which part of them a rank holds.
 //!
 //! Matrices come first, in a region of their own, because they travel in the precision of the matrix products; the rest
-//! (router, norms, biases, sinks) stays f32. Each tensor and each slice starts at a multiple of 256 elements, and each region
-//! is padded so that it can be cut into equal slices: slices are whole blocks of an optimizer state in 8 bits, and the
-//! same blocks of each tensor on any number of ranks.
+//! (router, norms, biases, sinks) stays f32. Each tensor and each slice starts at a multiple of 256 elements, and each
+//! region is padded so that it can be cut into equal slices: slices are whole blocks of an optimizer state in 8 bits,
+//! and the same blocks of each tensor on any number of ranks.
 
 use std::ops::Range;
 
@@ -76,7 +76,8 @@ impl Layout {
         layout
     }
 
-    /// Elements of the blocks' matrices, padding included: those that Muon steps. A unit's matrices are all of them or none.
+    /// Elements of the blocks' matrices, padding included: those that Muon steps. A unit's matrices are all of them or
+    /// none.
     pub fn matrices_of_blocks(&self) -> i64 {
         let is_block = self.slots.iter().any(|slot| slot.spec.role() == Role::Matrix);
         if is_block { self.matrices } else { 0 }

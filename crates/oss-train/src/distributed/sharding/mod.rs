@@ -1,5 +1,5 @@
-//! A model cut into slices, one a rank: where everything lies ([`Layout`]), how a unit is made whole ([`Gatherer`]), how its
-//! gradients are summed ([`Reducer`]), and weights without training ([`Shards`]).
+//! A model cut into slices, one a rank: where everything lies ([`Layout`]), how a unit is made whole ([`Gatherer`]),
+//! how its gradients are summed ([`Reducer`]), and weights without training ([`Shards`]).
 
 mod gather;
 mod layout;

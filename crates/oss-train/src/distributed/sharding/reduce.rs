@@ -34,8 +34,8 @@ impl Reducer {
         Self { most, device, buffers: [None, None], in_use: 0, replicating: Vec::new() }
     }
 
-    /// Where the backward pass of a unit adds its gradients: a view of each parameter's, all zero but that of the matrix
-    /// `replaced`, which the pass overwrites. `slice` is the rank's part of the unit's gradient, f32, flat.
+    /// Where the backward pass of a unit adds its gradients: a view of each parameter's, all zero but that of the
+    /// matrix `replaced`, which the pass overwrites. `slice` is the rank's part of the unit's gradient, f32, flat.
     ///
     /// # Errors
     /// The buffer's last sum failed: another rank is gone.

@@ -59,8 +59,8 @@ impl<'a> Shards<'a> {
         Ok(Self { mesh, held })
     }
 
-    /// The same with the matrices of blocks and head in 8 bits ([`in_int8`]), unit by unit. The embedding, of which a token reads a
-    /// row, stays as it is.
+    /// The same with the matrices of blocks and head in 8 bits ([`in_int8`]), unit by unit. The embedding, of which a
+    /// token reads a row, stays as it is.
     ///
     /// # Errors
     /// Weights on a GPU, or shared among ranks.
