@@ -1,9 +1,9 @@
 //! safetensors files, written as a stream and read by range.
 //!
-//! The safetensors crate wants all tensors at once, syncs nothing and creates files of mode 0600. Here a file is planned
-//! first (names, kinds and shapes give its header), then filled tensor by tensor in the planned order, and every byte is
-//! hashed on its way out. Reading trusts nothing: the header's size is capped, and its tensors must cover the rest of
-//! the file without holes or overlaps.
+//! The safetensors crate wants all tensors at once, syncs nothing and creates files of mode 0600. Here a file is
+//! planned first (names, kinds and shapes give its header), then filled tensor by tensor in the planned order, and
+//! every byte is hashed on its way out. Reading trusts nothing: the header's size is capped, and its tensors must cover
+//! the rest of the file without holes or overlaps.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -326,8 +326,8 @@ impl TensorFile {
         assert!(range.end * width <= info.data_offsets.1 - info.data_offsets.0);
         assert_eq!(range.len() * width, out.len());
         let mut position = self.data_start + (info.data_offsets.0 + range.start * width) as u64;
-        // What has been read is hashed while the next part is read, whose pieces every core reads at once: the first touch
-        // of fresh memory costs as much as the copy.
+        // What has been read is hashed while the next part is read, whose pieces every core reads at once: the first
+        // touch of fresh memory costs as much as the copy.
         let mut unhashed: &[u8] = &[];
         for part in out.chunks_mut(PART_BYTES) {
             let read = || {

@@ -113,10 +113,10 @@ fn a_port_in_use_and_a_store_that_never_answers_are_named() {
     // Connections to `taken` are accepted by the system, and nobody ever says a word; a free port refuses them.
     for port in [port, free_port()] {
         let ended = Ended::of(&mut rank(&project, &options, (1, 2), port)).ends_with(1);
-        assert!(ended.stderr.contains(&format!("nobody at 127.0.0.1:{port}")), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("could not connect to 127.0.0.1:{port}")), "{}", ended.stderr);
     }
     let ended = Ended::of(&mut rank(&project, &options, (0, 2), free_port())).ends_with(1);
-    assert!(ended.stderr.contains("waited 2 s for rank 1"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("timed out after 2 s waiting for rank 1"), "{}", ended.stderr);
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn ranks_with_different_experiments_are_told_apart() {
     let ends = together(vec![rank(&project, &options, (0, 2), port), rank(&project, &other, (1, 2), port)]);
     for ended in ends {
         let ended = ended.ends_with(1);
-        assert!(ended.stderr.contains("rank 1 (process "), "{}", ended.stderr);
+        assert!(ended.stderr.contains("rank 1 (pid "), "{}", ended.stderr);
         assert!(
-            ended.stderr.contains("has another experiment or command line than rank 0"),
+            ended.stderr.contains("has a different experiment or command line than rank 0"),
             "{}",
             ended.stderr
         );
@@ -150,9 +150,10 @@ fn two_runs_at_one_address_do_not_mix() {
     let ends = together(vec![of_launch(0, "first"), of_launch(1, "second")]);
     for ended in ends {
         let ended = ended.ends_with(1);
-        assert!(ended.stderr.contains("two runs meet at one address"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("two runs use the same address"), "{}", ended.stderr);
     }
     let twice = together(vec![of_launch(0, "first"), of_launch(1, "first"), of_launch(1, "first")]);
-    let complaints = twice.iter().filter(|ended| ended.stderr.contains("two processes are rank 1")).count();
+    let complaints =
+        twice.iter().filter(|ended| ended.stderr.contains("two processes claim to be rank 1")).count();
     assert!(complaints >= 1, "{twice:?}");
 }

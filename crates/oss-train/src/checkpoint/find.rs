@@ -33,8 +33,9 @@ pub fn candidates(dir: &Path) -> Vec<PathBuf> {
 ///
 /// `(rank, ranks)` says who this is. `agree` is called once a candidate with what this rank found wrong with it, and
 /// returns what any rank found wrong, the same on all: a candidate is whole when no rank has a complaint. Every rank
-/// thus opens the same checkpoint, or fails alike. Damaged ones are passed over with a warning that names the damage; it is
-/// an error when all are damaged, so that nobody starts over from nothing by mistake. One rank alone agrees with itself.
+/// thus opens the same checkpoint, or fails alike. Damaged ones are passed over with a warning that names the damage;
+/// it is an error when all are damaged, so that nobody starts over from nothing by mistake. One rank alone agrees with
+/// itself.
 pub fn newest_whole<E: From<Error>>(
     dir: &Path,
     candidates: &[PathBuf],

@@ -52,7 +52,8 @@ pub struct Entry {
     pub name: String,
     /// Shape of the whole tensor.
     pub shape: Vec<i64>,
-    /// Flattened elements of the whole tensor that `tensor` holds; a rank that holds none of it may leave the entry out.
+    /// Flattened elements of the whole tensor that `tensor` holds; a rank that holds none of it may leave the entry
+    /// out.
     pub range: Range<i64>,
     /// The piece: `range.len()` elements in any shape, on any device.
     pub tensor: Tensor,

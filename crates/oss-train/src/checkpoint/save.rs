@@ -71,8 +71,8 @@ impl Writer {
     /// report; `state` is any JSON that resuming needs.
     ///
     /// # Errors
-    /// [`Error::Ranks`] names every rank that failed, and each whose file this process does not see. Whatever the error,
-    /// what is there under the step's name is whole.
+    /// [`Error::Ranks`] names every rank that failed, and each whose file this process does not see. Whatever the
+    /// error, what is there under the step's name is whole.
     pub fn commit(self, reports: Vec<Result<RankFile, String>>, state: &Value) -> Result<PathBuf> {
         let files = self.accept(reports)?;
         let manifest = Manifest::join(self.step, state.clone(), files)?;

@@ -1,9 +1,9 @@
-//! Many ranks: who they are, how they talk, and how they share a model.
+//! Distributed training: ranks, how they communicate, and how they shard a model.
 //!
-//! A *rank* is one process with one device. All ranks of a run form a [`World`]; small messages pass through its store,
-//! tensors through the groups of its [`Mesh`]. The model's units are cut into flat slices, one a rank ([`Layout`]),
-//! gathered just before they are needed ([`Gatherer`]), and their gradients are summed slice by slice ([`Reducer`]). One
-//! rank alone is the same code with nothing to exchange.
+//! A *rank* is one process with one device. All ranks of a run form a [`World`]; control messages pass through its
+//! store, tensors through the groups of its [`Mesh`]. The model's units are split into flat slices, one per rank
+//! ([`Layout`]), which are all-gathered just before they are needed ([`Gatherer`]); gradients are reduce-scattered
+//! ([`Reducer`]). A single rank runs the same code, with no communication.
 
 mod launch;
 mod mesh;

@@ -14,7 +14,8 @@ use super::{
 use crate::tensor_file::kind_of;
 use oss_torch::OwnedTensor;
 
-/// Flattened elements `range` of the parameter of that shape: 1-D, on the CPU, in the stored kind; bf16 for 4-bit blocks.
+/// Flattened elements `range` of the parameter of that shape: 1-D, on the CPU, in the stored kind; bf16 for 4-bit
+/// blocks.
 pub(super) fn read(shards: &Shards, shape: &[i64], recipe: &Recipe, range: Range<i64>) -> Result<Tensor> {
     match recipe {
         Recipe::Plain(stored) => shards.read(&stored.name, range),

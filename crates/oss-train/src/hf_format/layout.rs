@@ -139,8 +139,8 @@ fn openai_name(parameter: Parameter) -> String {
     format!("block.{layer}.{part}")
 }
 
-/// The rows of a parameter in OpenAI's fused projection, which stacks queries, keys and values, and the number of all its
-/// rows.
+/// The rows of a parameter in OpenAI's fused projection, which stacks queries, keys and values, and the number of all
+/// its rows.
 fn fused_rows(parameter: Parameter, model: &Model) -> Option<(Range<i64>, i64)> {
     let queries = model.num_attention_heads * model.head_dim;
     let keys = model.num_key_value_heads * model.head_dim;

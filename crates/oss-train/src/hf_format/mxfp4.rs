@@ -34,7 +34,8 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Dequantises the rows of the blocks `groups` (32 rows each) of the matrix [in, out] into `dense`, which they fill.
+    /// Dequantises the rows of the blocks `groups` (32 rows each) of the matrix [in, out] into `dense`, which they
+    /// fill.
     ///
     /// A value is its code times 2^(scale - 127). bf16 holds that exactly, but for the last two scales, where it can be
     /// infinite. Fails on the scale that means NaN.

@@ -1,4 +1,4 @@
-//! The attention half of a block: norm, query/key/value projections, rotation, attention with sinks, output projection.
+//! The attention half of a block: norm, query/key/value projections, RoPE, attention with sinks, output projection.
 //!
 //! B batch, T time, N = B*T tokens, D hidden, H query heads, K key/value heads, C head dim.
 
@@ -27,7 +27,7 @@ pub struct Weights {
     pub out: Linear,
 }
 
-/// What the backward pass needs beside the input; the normalised rows are cheaply made again.
+/// What the backward pass needs besides the input; the normalized rows are cheap to recompute.
 #[derive(Debug)]
 pub struct Saved {
     norm: norm::Saved,
@@ -44,7 +44,7 @@ impl Saved {
     }
 }
 
-/// Queries `[B, T, H, C]`, keys and values `[B, T, K, C]`, rotated, of normalised rows `[N, D]`.
+/// Projects normalized rows `[N, D]` to rotated queries `[B, T, H, C]`, rotated keys and values `[B, T, K, C]`.
 pub fn project(
     model: &Model,
     normalised: &Tensor,
@@ -57,7 +57,7 @@ pub fn project(
     (rotation.apply(&q), rotation.apply(&k), v)
 }
 
-/// The residual rows `x [N, D]` of `batch` sequences to what the half adds to them.
+/// Maps the residual rows `x [N, D]` of `batch` sequences to the output that is added to them.
 pub fn forward(
     model: &Model,
     x: &Tensor,
@@ -74,7 +74,8 @@ pub fn forward(
     Ok((y, Saved { norm, q, k, v, attention }))
 }
 
-/// The gradient of `x`, through this half and past it; the weights' gradients are added to `grads`.
+/// Returns the gradient of `x`, through this half and through the residual connection; accumulates the weights'
+/// gradients into `grads`.
 pub fn backward(
     grad: &Tensor,
     x: &Tensor,

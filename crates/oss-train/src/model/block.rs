@@ -21,7 +21,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Names a unit's tensors, which come in the order of [`super::unit_parameters`].
+    /// Assigns names to a unit's tensors, which are in the order of [`super::unit_parameters`].
     pub fn new(tensors: &[Tensor]) -> Self {
         use BlockParameter::*;
         let tensor = |parameter: BlockParameter| tensors[parameter.index()].shallow_clone();
@@ -59,34 +59,34 @@ impl Weights {
     }
 }
 
-/// A block's place in the chain, and what all its passes share.
+/// A block's position in the chain, and the context shared by its forward and backward passes.
 #[derive(Debug)]
 pub struct Block<'a> {
     /// The architecture.
     pub model: &'a Model,
-    /// Index of the layer.
+    /// Layer index.
     pub layer: i64,
-    /// Positions of the rows.
+    /// Rotary embedding for the positions of the rows.
     pub rotation: &'a Rotation,
-    /// Document lengths, where tokens see only their own.
+    /// Document lengths, if attention is restricted to each token's own document.
     pub documents: Option<std::sync::Arc<Vec<Vec<i64>>>>,
-    /// B.
+    /// Batch size B.
     pub batch: i64,
 }
 
-/// What the backward pass needs: everything, or the input and the choice of experts alone.
+/// What the backward pass needs: every activation, or only the choice of experts under activation checkpointing.
 #[derive(Debug)]
 pub enum Saved {
     /// Every activation.
     Full(Box<Activations>),
-    /// Enough to compute the activations again.
+    /// Enough to recompute the activations from the block's input.
     Input {
-        /// The choice of experts, i64 `[N, A]`, which is not made again.
+        /// The choice of experts, i64 `[N, A]`, which is reused rather than recomputed.
         experts: Tensor,
     },
 }
 
-/// Activations of one pass.
+/// Activations of one forward pass.
 #[derive(Debug)]
 pub struct Activations {
     attention: attention::Saved,
@@ -97,7 +97,7 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Where the tokens went.
+    /// How the tokens were routed.
     pub fn routing(&self) -> &Routing {
         &self.routing
     }
@@ -107,7 +107,7 @@ impl Activations {
         self.attention.keys_values()
     }
 
-    /// What to keep for the backward pass.
+    /// Selects what to save for the backward pass.
     pub fn keep(self, recompute: bool) -> Saved {
         if recompute { Saved::Input { experts: self.routing.experts } } else { Saved::Full(Box::new(self)) }
     }
@@ -119,7 +119,7 @@ impl Block<'_> {
         Visibility { window: sliding.then_some(self.model.sliding_window), documents: self.documents.clone() }
     }
 
-    /// `x [N, D]` to the next residual rows; `chosen` fixes the experts.
+    /// Maps `x [N, D]` to the next block's residual rows; `chosen` fixes the experts.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -139,8 +139,8 @@ impl Block<'_> {
         Ok((y, Activations { attention, middle, norm, routing, experts }))
     }
 
-    /// The gradient of `x`; the weights' gradients are added to `grads`. `grad_probabilities` (f32 `[E]`) is the
-    /// balancing loss's gradient.
+    /// Returns the gradient of `x` and accumulates the weights' gradients into `grads`. `grad_probabilities` (f32
+    /// `[E]`) is the gradient of the router's auxiliary loss.
     pub fn backward(
         &self,
         grad: &Tensor,
@@ -189,7 +189,7 @@ impl Block<'_> {
     }
 }
 
-/// The second half's results.
+/// Results of a block's second half.
 struct ExpertHalf {
     y: Tensor,
     middle: Tensor,
@@ -212,7 +212,8 @@ fn expert_half(
     Ok(ExpertHalf { y, middle, norm, routing, experts })
 }
 
-/// A block's second half, for decoding: residual rows `x [N, D]` and what attention adds to them to the next block's rows.
+/// A block's second half, for decoding: takes residual rows `x [N, D]` and the attention output, returns the next
+/// block's rows.
 pub fn feed_forward(model: &Model, x: &Tensor, added: &Tensor, weights: &Weights) -> Result<Tensor> {
     Ok(expert_half(model, x, added, weights, None)?.y)
 }

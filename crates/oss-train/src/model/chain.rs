@@ -1,4 +1,4 @@
-//! A forward pass through the whole chain, for evaluation and decoding; training drives the units itself.
+//! The forward pass through the whole chain, for evaluation and decoding; training drives the units itself.
 
 use std::sync::Arc;
 
@@ -11,18 +11,19 @@ use super::{
 };
 use oss_config::Model;
 
-/// Sequences of one length that pass through the chain together.
+/// A batch of sequences of equal length.
 #[derive(Debug)]
 pub struct Sequences {
     /// Input tokens, i64 `[B, T]`.
     pub tokens: Tensor,
-    /// Document lengths of each row, where tokens see only their own.
+    /// Document lengths of each row, if attention is restricted to each token's own document.
     pub documents: Option<Arc<Vec<Vec<i64>>>>,
 }
 
 impl Sequences {
-    /// Rows of one length on `device`. With `end_of_text`, tokens see only their own document, which that token opens:
-    /// it closes the document before it in the data, and is all that the next one's first word is predicted from.
+    /// Builds a batch on `device` from rows of equal length. With `end_of_text`, tokens attend only to their own
+    /// document, and that token starts one: in the data it ends the previous document, and it is the only context from
+    /// which the next document's first token is predicted.
     pub fn new(rows: &[&[i64]], end_of_text: Option<i64>, device: Device) -> Self {
         let length = rows.first().map_or(0, |row| row.len()) as i64;
         let tokens = Tensor::from_slice(&rows.concat()).view([rows.len() as i64, length]).to_device(device);
@@ -39,18 +40,19 @@ fn document_lengths(row: &[i64], end_of_text: i64) -> Vec<i64> {
     edges.windows(2).map(|pair| (pair[1] - pair[0]) as i64).collect()
 }
 
-/// The architecture and where its weights come from.
+/// The architecture and the source of its weights.
 pub struct Chain<'a> {
     /// The architecture.
     pub model: &'a Model,
-    /// The weights, a unit at a time.
+    /// The weights, one unit at a time.
     pub weights: &'a dyn Weights,
-    /// Kind of the matrix products.
+    /// Dtype of the matrix products.
     pub kind: Kind,
 }
 
 impl Chain<'_> {
-    /// Tokens `[B, T]` to the last block's rows `[N, D]`; `seen` is shown each layer's activations.
+    /// Runs tokens `[B, T]` through all blocks and returns the last one's rows `[N, D]`; `seen` is called with each
+    /// layer's activations.
     pub fn hidden(
         &self,
         sequences: &Sequences,
@@ -71,24 +73,24 @@ impl Chain<'_> {
         Ok(x)
     }
 
-    /// Logits `[B, T, V]`, f32: for tests and short texts, since they are held whole.
+    /// Logits `[B, T, V]`, f32: for tests and short texts, since the whole tensor is materialized.
     pub fn logits(&self, sequences: &Sequences) -> Result<Tensor> {
         let (b, t) = sequences.tokens.size2()?;
         let x = self.hidden(sequences, |_, _| Ok(()))?;
         Ok(self.head(&x)?.view([b, t, -1]))
     }
 
-    /// Logits `[N, V]` of the last block's rows.
+    /// Logits `[N, V]` for the last block's rows.
     pub fn head(&self, x: &Tensor) -> Result<Tensor> {
         Ok(head::logits(self.model, x, &self.head_weights()?))
     }
 
-    /// Negative log-likelihood of each target `[N]` after the last block's rows.
+    /// Negative log-likelihood of each target `[N]`, given the last block's rows.
     pub fn losses(&self, x: &Tensor, targets: &Tensor) -> Result<Tensor> {
         Ok(head::losses(self.model, x, targets, &self.head_weights()?))
     }
 
-    /// The device that the weights are on.
+    /// The device of the weights.
     pub fn device(&self) -> Device {
         self.weights.device()
     }
@@ -98,19 +100,20 @@ impl Chain<'_> {
     }
 }
 
-/// Rows `[N, D]` of the embedding matrix `[V, D]`, in `kind`.
+/// Looks up the tokens' rows `[N, D]` in the embedding matrix `[V, D]` and casts them to `kind`.
 pub fn embed(matrix: &Tensor, tokens: &Tensor, kind: Kind) -> Tensor {
     matrix.index_select(0, &tokens.flatten(0, -1)).to_kind(kind)
 }
 
-/// Whether training can give unit `index` its matrices in f32 where the compute kind is another: it casts what it reads, which
-/// are the embedding's rows and, on the CPU, a tile of the head's. Blocks read theirs again and again.
+/// Whether training can hand unit `index` its matrices in f32 when the compute dtype differs, because the unit casts
+/// only what it reads: rows of the embedding or, on the CPU, tiles of the head. Blocks read their matrices repeatedly,
+/// so casting on read does not pay off there.
 pub fn casts_on_read(model: &Model, index: usize, kind: Kind, device: Device) -> bool {
     index == EMBEDDING_UNIT || (index == head_unit(model) && kind == Kind::BFloat16 && device == Device::Cpu)
 }
 
-/// Rotated queries `[B, H, C]`, keys and values `[B, K, C]` of one new row a sequence, for decoding: `x [B, D]` at the rotation's
-/// B positions.
+/// Rotated queries `[B, H, C]`, keys and values `[B, K, C]` of one new row per sequence, for decoding: `x [B, D]` at
+/// the rotation's B positions.
 pub fn project_queries(
     model: &Model,
     x: &Tensor,
@@ -118,7 +121,7 @@ pub fn project_queries(
     rotation: &Rotation,
 ) -> (Tensor, Tensor, Tensor) {
     let (normalised, _) = super::norm::forward(x, &weights.attention.norm, model.rms_norm_eps);
-    // Rows at positions of their own, as those of one sequence are.
+    // Each row has its own position, just like the rows of a single sequence.
     let (q, k, v) = super::attention::project(model, &normalised, &weights.attention, rotation, 1);
     (q.squeeze_dim(0), k.squeeze_dim(0), v.squeeze_dim(0))
 }

@@ -1,15 +1,16 @@
-//! The cross-entropy of a linear layer over the vocabulary, and its gradients, without logits of all tokens.
+//! The cross-entropy of a linear layer over the vocabulary, and its gradients, without materializing all tokens'
+//! logits.
 //!
-//! On the CPU the vocabulary is cut into tiles that stay in the cache. The first pass computes a tile's logits, turns them
-//! into exponentials relative to the largest logit so far, and multiplies these with the tile's rows of the matrix, as flash
-//! attention does (arXiv:2205.14135): the gradient of the rows is there when the normaliser is known. The second pass
-//! multiplies the exponentials, kept from the first, with the rows, scaled by what each tile still lacks. So each logit is
-//! computed and exponentiated once, written once and read once. The targets' own part, `p - 1`, would lose its digits where p
-//! is rounded near 1, and is added apart, in f32.
+//! On the CPU the vocabulary is split into tiles that stay in the cache. The first pass computes a tile's logits,
+//! exponentiates them relative to the largest logit so far, and multiplies the exponentials by the tile's rows of the
+//! matrix, as in FlashAttention (arXiv:2205.14135): once the normalizer is known, so is the gradient of the rows. The
+//! second pass multiplies the saved exponentials by the rows, scaled by each tile's remaining correction. So each logit
+//! is computed and exponentiated once, written once and read once. The targets' contribution, `p - 1`, would lose
+//! precision where p is rounded near 1, so it is added separately, in f32.
 //!
-//! Elsewhere, and in other kinds, chunks of tokens go through operations of libtorch.
+//! On other devices, and for other dtypes, chunks of tokens go through libtorch operations.
 //!
-//! N tokens, n tokens of a chunk, D hidden, V vocabulary, v rows of a tile.
+//! N tokens, n tokens per chunk, D hidden, V vocabulary, v rows per tile.
 
 use half::bf16;
 use tch::{Device, Kind, Tensor};
@@ -18,19 +19,19 @@ use super::linear::{accumulate_product, product_into, wide_product};
 use oss_kernels::{OnlineSoftmax, Scalar};
 use oss_torch::to_vec;
 
-/// Most bytes of logits, or of what takes their place, held at once. Each chunk adds to all of the matrix's gradient, which on
-/// a GPU takes as long as a chunk of 256 MiB itself.
+/// Maximum bytes of logits, or of the exponentials that replace them, held at once. Each chunk adds to the whole
+/// gradient of the matrix, which on a GPU takes as long as processing a 256 MiB chunk.
 pub const fn logits_chunk_bytes(gpu: bool) -> i64 {
     if gpu { 1 << 30 } else { 256 << 20 }
 }
 
-/// Bytes of a tile of logits: some of it may stay in each core's second-level cache, all of it in the third.
+/// Bytes of a tile of logits: part of it may stay in each core's L2 cache, all of it in L3.
 const TILE_BYTES: i64 = 4 << 20;
 
-/// Memory that the loss uses again and again: fresh pages would cost as much as the arithmetic on them.
+/// Scratch memory that the loss reuses: touching fresh pages would cost as much as the arithmetic on them.
 #[derive(Debug, Default)]
 pub struct LossScratch {
-    /// A tile of the matrix in the kind of the rows, flat.
+    /// A tile of the matrix in the dtype of the rows, flat.
     weights: Option<Tensor>,
     /// Logits of a tile, flat.
     logits: Option<Tensor>,
@@ -38,7 +39,7 @@ pub struct LossScratch {
     exponentials: Option<Tensor>,
 }
 
-/// `[rows, columns]` of `kind` on the CPU, with anything in it, in `memory` if that is large enough.
+/// An uninitialized `[rows, columns]` CPU tensor of `kind`, which reuses `memory` if that is large enough.
 fn take(memory: &mut Option<Tensor>, rows: i64, columns: i64, kind: Kind) -> Tensor {
     let len = rows * columns;
     let fits = |tensor: &Tensor| tensor.kind() == kind && tensor.numel() as i64 >= len;
@@ -51,20 +52,20 @@ fn take(memory: &mut Option<Tensor>, rows: i64, columns: i64, kind: Kind) -> Ten
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-/// `len` cut into parts of nearly one size, of at most `most`: (start, length).
+/// Splits `len` into parts of nearly equal size, at most `most` each: (start, length).
 fn parts(len: i64, most: i64) -> impl Iterator<Item = (i64, i64)> {
     let most = most.clamp(1, len.max(1));
-    // Of one size, so that no product is left with a handful of rows.
+    // Nearly equal, so that no product is left with only a few rows.
     let count = (len + most - 1) / most;
     (0..count).map(move |i| (i * len / count, (i + 1) * len / count - i * len / count))
 }
 
-/// Chunks of the rows `x` whose logits, at `bytes` each, take at most [`logits_chunk_bytes`].
+/// Chunks of the rows `x` whose logits, at `bytes` each, fit in [`logits_chunk_bytes`].
 fn chunks(x: &Tensor, vocab: i64, bytes: i64) -> impl Iterator<Item = (i64, i64)> {
     parts(x.size()[0], logits_chunk_bytes(x.device().is_cuda()) / (bytes * vocab))
 }
 
-/// Negative log-likelihood of each of `targets` (i64 `[N]`) after the rows `x [N, D]`, with `matrix [V, D]`: f32 `[N]`.
+/// Negative log-likelihood of each of `targets` (i64 `[N]`), given the rows `x [N, D]` and `matrix [V, D]`: f32 `[N]`.
 pub fn losses(x: &Tensor, targets: &Tensor, matrix: &Tensor) -> Tensor {
     let columns = matrix.transpose(0, 1);
     let parts: Vec<Tensor> = chunks(x, matrix.size()[0], 4)
@@ -77,17 +78,17 @@ pub fn losses(x: &Tensor, targets: &Tensor, matrix: &Tensor) -> Tensor {
     Tensor::cat(&parts, 0)
 }
 
-/// The gradient of the output matrix, which is summed up without zeroing it first.
+/// The gradient accumulator of the output matrix, which need not be zeroed first.
 #[derive(Debug)]
 pub struct MatrixGradient {
     /// `[V, D]`, f32 (f64 for f64).
     pub sum: Tensor,
-    /// Whether `sum` holds something else, which the first gradient replaces.
+    /// Whether `sum` holds stale values, which the first gradient overwrites.
     pub is_stale: bool,
 }
 
-/// The summed loss as an f64 scalar tensor, and the gradient of `x` of that sum times `scale`; the matrix, which may be in f32,
-/// is cast to the kind of `x`, and its gradient added to `grad_matrix`.
+/// Returns the summed loss as an f64 scalar tensor, and the gradient of that sum times `scale` with respect to `x`. The
+/// matrix, which may be f32, is cast to the dtype of `x`; its gradient is accumulated into `grad_matrix`.
 pub fn loss_and_gradient(
     x: &Tensor,
     targets: &Tensor,
@@ -122,7 +123,7 @@ pub fn loss_and_gradient(
     (total, grad)
 }
 
-/// A tile of the matrix in `kind`, in `memory` for tiles of at most `most` rows where it is not.
+/// A tile of the matrix, cast to `kind` if it has another dtype; the cast reuses `memory`, sized for `most` rows.
 fn cast_tile(tile: &Tensor, kind: Kind, most: i64, memory: &mut Option<Tensor>) -> Tensor {
     if tile.kind() == kind {
         return tile.shallow_clone();
@@ -142,7 +143,8 @@ fn by_operations(
     let target = targets.unsqueeze(-1); // [n, 1]
     let log_likelihood = wide_product(rows, &matrix.transpose(0, 1)).log_softmax(-1, None::<Kind>); // [n, V]
     let loss = -log_likelihood.gather(-1, &target, false).sum(Kind::Double);
-    // The gradient of the summed loss by the logits is softmax minus one-hot; `scale` waits for the narrower sides.
+    // The gradient of the summed loss with respect to the logits is softmax minus one-hot; `scale` is applied later, to
+    // narrower tensors.
     let mut grad_logits = { log_likelihood }.exp_();
     let minus_one = Tensor::full(target.size(), -1.0, (grad_logits.kind(), rows.device()));
     let grad_logits = grad_logits.scatter_add_(-1, &target, &minus_one).to_kind(rows.kind());
@@ -174,7 +176,7 @@ fn tiled<T: Scalar>(
         let (mut logits, mut tile) = (logits.narrow(0, 0, len), exponentials.narrow(0, start, len)); // [v, n]
         let weights = cast_tile(&matrix.narrow(0, start, len), rows.kind(), most, &mut scratch.weights); // [v, D]
         product_into(&mut logits, &weights, &columns);
-        // A token's own target is left out of what the products see, but not of the sum.
+        // A token's own target is excluded from the products, but not from the sum.
         let here = target_of.iter().enumerate().filter(|(_, target)| (start..start + len).contains(*target));
         let left_out: Vec<_> = here.map(|(token, &target)| ((target - start) as usize, token)).collect();
         let (factors, logits) = softmax.exponentiate::<T>(&logits, &mut tile, &left_out);
@@ -206,7 +208,7 @@ fn tiled<T: Scalar>(
     };
     let mut scaled = (Vec::new(), Tensor::new());
     for (&(start, len), max) in tiles.iter().zip(maxima) {
-        // Few tiles raise a maximum.
+        // The maxima rarely change from one tile to the next.
         if scaled.0 != max {
             let rows = scaled_by(&max);
             scaled = (max, rows);
@@ -232,14 +234,14 @@ mod tests {
         matrix: Tensor,
     }
 
-    /// Numbers without order, of variance 1, the same ones in every run: libtorch's generator is shared with other tests.
+    /// Pseudorandom numbers of variance 1, the same in every run: libtorch's generator is shared with other tests.
     fn numbers(first: i64, count: i64) -> Tensor {
         let index = Tensor::arange_start(first, first + count, (Kind::Double, Device::Cpu));
         let hashed = (index * 12.9898).sin() * 43_758.5;
         (&hashed - hashed.floor() - 0.5) * 12f64.sqrt()
     }
 
-    /// Logits of some size, so that a few words are likely and some targets nearly certain.
+    /// Logits large enough that a few tokens are likely and some targets nearly certain.
     fn problem(tokens: i64, vocab: i64, kind: Kind) -> Problem {
         let matrix = numbers(0, vocab * 24).view([vocab, 24]);
         let targets = Tensor::arange(tokens, (Kind::Int64, Device::Cpu)) * 7919;
@@ -249,7 +251,7 @@ mod tests {
         Problem { x: x.to_kind(kind), targets, matrix: matrix.to_kind(kind) }
     }
 
-    /// Loss, gradient of the rows and of the matrix by libtorch's autograd in f64, of the same (rounded) numbers.
+    /// Loss and gradients of the rows and the matrix, by libtorch's autograd in f64 on the same (rounded) inputs.
     fn oracle(problem: &Problem, scale: f64) -> (f64, Tensor, Tensor) {
         let leaf = |tensor: &Tensor| tensor.to_kind(Kind::Double).copy().set_requires_grad(true);
         let (x, matrix) = (leaf(&problem.x), leaf(&problem.matrix));
@@ -301,7 +303,7 @@ mod tests {
             hold(Kind::Double, tokens, vocab, 1e-11);
             hold(Kind::Float, tokens, vocab, 5e-5);
         }
-        // One token alone that is nearly certain keeps too few digits.
+        // A single, nearly certain token keeps too few significant digits.
         for (tokens, vocab) in [(37, 1009), (300, 20_011)] {
             hold(Kind::BFloat16, tokens, vocab, 2e-2);
         }

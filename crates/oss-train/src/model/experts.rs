@@ -1,4 +1,5 @@
-//! The experts: tokens sorted by expert, two grouped products around gpt-oss's clamped SwiGLU, and the weighted sum.
+//! The experts: sort tokens by expert, apply two grouped products around gpt-oss's clamped SwiGLU, and combine the
+//! outputs in a weighted sum.
 //!
 //! N tokens, D hidden, E experts, A active experts, F expert width, R = N*A rows sorted by expert.
 
@@ -11,7 +12,7 @@ use super::wide;
 use oss_kernels::SwigluBackward;
 use oss_torch::Group;
 
-/// Slope of the sigmoid in the gate.
+/// Slope of the gate's sigmoid.
 const ALPHA: f64 = 1.702;
 
 /// Weights of a layer's experts, or their gradients.
@@ -27,7 +28,7 @@ pub struct Weights {
     pub down_bias: Tensor,
 }
 
-/// The rows of all tokens' choices, sorted by expert.
+/// The (token, expert) choices of all tokens, sorted by expert.
 #[derive(Debug)]
 struct Groups {
     /// Token of each sorted row, i64 `[R]`.
@@ -39,18 +40,19 @@ struct Groups {
     extent: GroupOffsets,
 }
 
-/// Where each expert's rows lie.
+/// The range of each expert's rows.
 #[derive(Debug)]
 enum GroupOffsets {
-    /// On the host, where the CPU loops over the experts that have rows.
+    /// On the host: the CPU loops over the experts that have rows.
     Host(Vec<Group>),
-    /// On the device, for grouped products: the end of each expert's rows, i32 `[E]`, and the expert of each row, i64 `[R]`.
+    /// On the device, for grouped products: the end offset of each expert's rows, i32 `[E]`, and the expert of each
+    /// row, i64 `[R]`.
     Device { ends: Tensor, expert: Tensor },
 }
 
-/// What the backward pass needs beside the input: the first product, of which the rest is cheaply made again. The outputs are
-/// not needed for the gradients of their weights, as in SonicMoE (arXiv:2512.14080): `<grad, hidden @ down>` is
-/// `<grad @ down^T, hidden>`, and the left one is made anyway.
+/// What the backward pass needs besides the input: the first product, from which the rest is cheap to recompute. As in
+/// SonicMoE (arXiv:2512.14080), the gradients of the routing weights do not need the experts' outputs:
+/// `<grad, hidden @ down>` equals `<grad @ down^T, hidden>`, and `grad @ down^T` is computed anyway.
 #[derive(Debug)]
 pub struct Saved {
     groups: Groups,
@@ -70,7 +72,7 @@ impl Groups {
         let (expert, order) = choices.sort_stable(true, 0, false);
         let token = order.divide_scalar_mode(active, "floor");
         let inverse = order.argsort(0, false);
-        // `bincount` would wait for the device, to see the largest number.
+        // `bincount` would synchronize with the device to find the maximum.
         let experts = Tensor::arange(num_experts, (Kind::Int64, choices.device()));
         let ends = experts.searchsorted::<&Tensor>(&expert, true, true, "right", None); // i32 [E]
         Self { token, order, inverse, extent: GroupOffsets::Device { ends, expert } }
@@ -102,7 +104,7 @@ impl Groups {
         Self { token, order, inverse, extent: GroupOffsets::Host(groups) }
     }
 
-    /// `x [R, in]` times each row's own expert of `weight [E, in, out]`, plus its bias `[E, out]`.
+    /// Multiplies each row of `x [R, in]` by its expert's matrix in `weight [E, in, out]` and adds its bias `[E, out]`.
     fn product(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         match &self.extent {
             GroupOffsets::Device { ends, expert } if groupable(x, weight) => {
@@ -120,7 +122,7 @@ impl Groups {
         }
     }
 
-    /// Adds `x^T @ grad` of each expert's rows to `grad_weight [E, in, out]`.
+    /// Accumulates `x^T @ grad` over each expert's rows into `grad_weight [E, in, out]`.
     fn accumulate(&self, x: &Tensor, grad: &Tensor, grad_weight: &Tensor) {
         if let GroupOffsets::Device { ends, .. } = &self.extent
             && groupable(x, grad)
@@ -135,11 +137,11 @@ impl Groups {
         }
     }
 
-    /// Adds the sums of each expert's rows of `grad` to `grad_bias [E, out]`.
+    /// Accumulates the sum of each expert's rows of `grad` into `grad_bias [E, out]`.
     fn accumulate_sums(&self, grad: &Tensor, grad_bias: &mut Tensor) {
         match &self.extent {
             GroupOffsets::Device { expert, .. } => {
-                // A product with the one-hot choice sums each expert's rows in a fixed order.
+                // A product with the one-hot matrix sums each expert's rows in a fixed order.
                 let one_hot = expert.one_hot(grad_bias.size()[0]).to_kind(grad.kind());
                 let _ = grad_bias.g_add_(&one_hot.transpose(0, 1).matmul(grad));
             }
@@ -167,20 +169,20 @@ impl Groups {
         }
     }
 
-    /// Sorted rows `[R, ..]` of tokens back to each token's A rows: `[N, A, ..]`.
+    /// Regroups sorted rows `[R, ..]` by token: `[N, A, ..]`.
     fn by_token(&self, x: &Tensor, active: i64) -> Tensor {
         let rows = x.index_select(0, &self.inverse);
         rows.view([-1, active, x.size()[1]])
     }
 }
 
-/// Whether the device's grouped product takes these: bf16, and rows of a multiple of 16 bytes.
+/// Whether the device's grouped product supports these: bf16, with rows of a multiple of 16 bytes.
 fn groupable(x: &Tensor, weight: &Tensor) -> bool {
     let width = |tensor: &Tensor| tensor.size().last().copied().unwrap_or(0) * 2 % 16 == 0;
     x.kind() == Kind::BFloat16 && width(x) && width(weight)
 }
 
-/// `base [N, D]` plus the weighted sum of the outputs of each row's experts, whose input is `x [N, D]`.
+/// Returns `base [N, D]` plus the weighted sum of the outputs of each row's experts, whose input is `x [N, D]`.
 pub fn forward(
     base: &Tensor,
     x: &Tensor,
@@ -203,7 +205,8 @@ pub fn forward(
     Ok((y, Saved { groups, gate_up }))
 }
 
-/// Gradients of `x` (through the experts alone) and of the routing weights `[N, A]`; the weights' are added to `grads`.
+/// Returns the gradients of `x` (through the experts only) and of the routing weights `[N, A]`; accumulates the
+/// experts' gradients into `grads`.
 pub fn backward(
     grad: &Tensor,
     x: &Tensor,
@@ -238,8 +241,8 @@ pub fn backward(
     Ok((grad_x, grad_share))
 }
 
-/// What the outputs' bias `[E, D]` adds to the gradients of the routing weights `[N, A]`; its own is added to `grad_bias`. Each
-/// token sees the biases of its experts, so both are products of all tokens with all experts.
+/// Returns what the output bias `[E, D]` contributes to the gradients of the routing weights `[N, A]`; accumulates the
+/// bias's own gradient into `grad_bias`. Both are computed as dense products of all tokens with all experts.
 fn bias_backward(grad: &Tensor, bias: &Tensor, routing: &Routing, grad_bias: &mut Tensor) -> Tensor {
     let grad = wide(grad); // [N, D]
     let share = routing.probabilities.zeros_like().scatter_(-1, &routing.experts, &routing.weights); // [N, E]
@@ -247,7 +250,7 @@ fn bias_backward(grad: &Tensor, bias: &Tensor, routing: &Routing, grad_bias: &mu
     product(&grad, &bias.transpose(0, 1)).gather(-1, &routing.experts, false)
 }
 
-/// `(up + 1) * gate * sigmoid(ALPHA * gate)` with `gate` clamped above and `up` on both sides.
+/// `(up + 1) * gate * sigmoid(ALPHA * gate)`, with `gate` clamped from above and `up` on both sides.
 fn swiglu(gate_up: &Tensor, limit: f64) -> Result<Tensor> {
     if oss_kernels::supports(gate_up) {
         return Ok(oss_kernels::swiglu(gate_up, limit));
@@ -258,7 +261,7 @@ fn swiglu(gate_up: &Tensor, limit: f64) -> Result<Tensor> {
     Ok((up + 1.0) * &gate * (gate * ALPHA).sigmoid())
 }
 
-/// As [`oss_kernels::swiglu_backward`].
+/// Computes the same as [`oss_kernels::swiglu_backward`].
 fn swiglu_backward(grad: &Tensor, gate_up: &Tensor, share: &Tensor, limit: f64) -> Result<SwigluBackward> {
     if oss_kernels::supports(gate_up) {
         return Ok(oss_kernels::swiglu_backward(grad, gate_up, share, limit));
@@ -280,7 +283,7 @@ fn swiglu_backward(grad: &Tensor, gate_up: &Tensor, share: &Tensor, limit: f64) 
     Ok(SwigluBackward { weighted, grad_gate_up, grad_weight })
 }
 
-/// Gate and up of interleaved columns `[R, 2F]`.
+/// Splits interleaved columns `[R, 2F]` into gate and up.
 fn halves(gate_up: &Tensor) -> Result<(Tensor, Tensor)> {
     let (r, width) = gate_up.size2()?;
     let pairs = gate_up.view([r, width / 2, 2]);
@@ -291,10 +294,10 @@ fn halves(gate_up: &Tensor) -> Result<(Tensor, Tensor)> {
 mod tests {
     use super::*;
 
-    /// The device's way of sorting, on the CPU, against the host's.
+    /// Runs the device's sort on the CPU and compares it with the host's.
     #[test]
     fn both_ways_of_sorting_give_the_same_groups() {
-        // Expert 0 has no rows, nor have the last two.
+        // Expert 0 and the last two have no rows.
         let choices = [3i64, 1, 1, 4, 3, 2, 4, 3];
         let device = Groups::on_device(&Tensor::from_slice(&choices), 2, 7);
         let host = Groups::on_host(&choices, 2, 7);

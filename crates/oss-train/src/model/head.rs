@@ -19,7 +19,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Names a unit's tensors, which come in the order of [`super::unit_parameters`].
+    /// Assigns names to a unit's tensors, which are in the order of [`super::unit_parameters`].
     pub fn new(tensors: &[Tensor]) -> Self {
         let tensor = |parameter: Parameter| tensors[parameter.index()].shallow_clone();
         Self { matrix: tensor(Parameter::LmHead), norm: tensor(Parameter::FinalNorm) }
@@ -34,14 +34,15 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// Names a unit's gradients, of which the matrix's are left over from before and the norm's zero.
+    /// Assigns names to a unit's gradients. The matrix's may hold stale values, which are overwritten; the norm's must
+    /// be zero.
     pub fn new(tensors: &[Tensor]) -> Self {
         let Weights { matrix, norm } = Weights::new(tensors);
         Self { matrix: MatrixGradient { sum: matrix, is_stale: true }, norm }
     }
 }
 
-/// Logits `[N, V]` of rows `x [N, D]`, in f32 (f64 for f64).
+/// Logits `[N, V]` for rows `x [N, D]`, in f32 (f64 for f64).
 pub fn logits(model: &Model, x: &Tensor, weights: &Weights) -> Tensor {
     let (normalised, _) = norm::forward(x, &weights.norm, model.rms_norm_eps);
     wide_product(&normalised, &weights.matrix.transpose(0, 1))
@@ -53,8 +54,8 @@ pub fn losses(model: &Model, x: &Tensor, targets: &Tensor, weights: &Weights) ->
     cross_entropy::losses(&normalised, targets, &weights.matrix)
 }
 
-/// The summed loss of `targets` (i64 `[N]`) as an f64 scalar tensor, and the gradient of `x [N, D]` of that sum times
-/// `scale`; the weights' gradients are added to `grads`.
+/// Returns the summed loss of `targets` (i64 `[N]`) as an f64 scalar tensor, and the gradient of that sum times `scale`
+/// with respect to `x [N, D]`; accumulates the weights' gradients into `grads`.
 pub fn loss_and_gradient(
     model: &Model,
     x: &Tensor,

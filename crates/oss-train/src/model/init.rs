@@ -1,8 +1,8 @@
-//! Initial weights: a pure function of (seed, parameter name, element index), whatever the ranks or device.
+//! Initial weights: a pure function of (seed, parameter name, element index), independent of ranks and device.
 //!
-//! Element pair i of a parameter comes from the ChaCha8 block stream keyed by (seed, name) at word 4i, turned into two
-//! normal numbers by Box and Muller's formula in f64. `libm` instead of the system's mathematics keeps the numbers
-//! equal on every machine.
+//! Element pair i of a parameter comes from word 4i of the ChaCha8 stream keyed by (seed, name), turned into two
+//! normally distributed numbers by the Box-Muller transform in f64. `libm` is used instead of the system's math library
+//! so that the numbers are the same on every machine.
 
 use std::ops::Range;
 
@@ -17,20 +17,20 @@ use super::weights::{WeightSource, check_range};
 use oss_config::Model;
 use oss_torch::OwnedTensor;
 
-/// Elements that one task fills; even, so that pairs stay whole.
+/// Elements filled per task; even, so that no pair is split.
 const CHUNK: usize = 1 << 14;
 
-/// Words of the stream that a pair of elements consumes.
+/// Words of the stream consumed per pair of elements.
 const WORDS_PER_PAIR: u128 = 4;
 
-/// Fills `out` with elements `start..` of the parameter; `start` may be any index.
+/// Fills `out` with the parameter's elements from `start`, which may be any index.
 pub fn fill_normal(seed: u64, name: &str, std: f64, start: usize, out: &mut [f32]) {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"oss-run initial weights 1");
     hasher.update(&seed.to_le_bytes());
     hasher.update(name.as_bytes());
     let key = *hasher.finalize().as_bytes();
-    // A start in the middle of a pair drops that pair's first number.
+    // If `start` is in the middle of a pair, that pair's first number is dropped.
     let skip = start % 2;
     out[..].par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
         let first = start + chunk * CHUNK - skip;
@@ -54,7 +54,7 @@ pub fn fill_normal(seed: u64, name: &str, std: f64, start: usize, out: &mut [f32
 /// Two independent standard normal numbers (Box and Muller, 1958).
 fn normal_pair(rng: &mut ChaCha8Rng) -> [f64; 2] {
     const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
-    // The first uniform lies in (0, 1], so that its logarithm is finite.
+    // The first uniform number is in (0, 1], so that its logarithm is finite.
     let radius = ((rng.next_u64() >> 11) + 1) as f64 * UNIT;
     let angle = (rng.next_u64() >> 11) as f64 * UNIT * std::f64::consts::TAU;
     let radius = libm::sqrt(-2.0 * libm::log(radius));
@@ -62,7 +62,7 @@ fn normal_pair(rng: &mut ChaCha8Rng) -> [f64; 2] {
     [radius * cos, radius * sin]
 }
 
-/// The initial weights of a model as a source of tensors.
+/// A weight source that generates a model's initial weights.
 #[derive(Debug)]
 pub struct Initial {
     model: Model,
@@ -70,7 +70,7 @@ pub struct Initial {
 }
 
 impl Initial {
-    /// Initial weights of `model` under `seed`, with the model's `initializer_range`.
+    /// Initial weights of `model` for `seed`, with the model's `initializer_range`.
     pub fn new(model: &Model, seed: u64) -> Self {
         Self { model: model.clone(), seed }
     }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_numbers_never_change() {
-        // Written down once: a change of the generator would silently break every run's reproducibility.
+        // Golden values: a change to the generator would silently break every run's reproducibility.
         let seen: Vec<u32> = normal(0, "lm_head.weight", 0, 3).iter().map(|x| x.to_bits()).collect();
         assert_eq!(seen, [1_018_641_701, 1_023_783_858, 1_007_184_099], "bits of the first three numbers");
     }

@@ -1,18 +1,20 @@
-//! Matrices in 8 bits, for decoding on a CPU: a token then reads a byte for each weight.
+//! int8 weights, for decoding on a CPU: each token then reads one byte per weight.
 //!
-//! Symmetric codes with a scale for each output, as torchao's weight-only int8; activations stay as they are. A matrix
-//! `[out, in]` is i8 `[out, in + 4]`, in which the scale's bytes follow the codes, so that a product reads one stream
-//! (`oss_kernels::int8_product`). Views keep the axes of the matrices in floats: experts' are `[E, in + 4, out]`.
+//! Quantization is symmetric with one scale per output, like torchao's weight-only int8; activations are not quantized.
+//! A matrix `[out, in]` is stored as i8 `[out, in + 4]`: the bytes of the scale follow the quantized values, so that a
+//! product reads a single stream (`oss_kernels::int8_product`). Axes keep the order of the floating-point matrices:
+//! experts' are viewed as `[E, in + 4, out]`.
 
 use tch::{Kind, Tensor};
 
 use super::Role;
 use super::linear::{product_into, product_plus_into};
 
-/// Bytes of a tile of a matrix that is widened for many rows.
+/// Bytes of a dequantized tile, used if there are many rows.
 const TILE_BYTES: i64 = 4 << 20;
 
-/// A unit's tensor in 8 bits if it is a matrix (`[out, in]`, or experts' `[E, in, out]`) of a block or the head.
+/// Quantizes a unit's tensor to int8 if it is a matrix (`[out, in]`, or experts' `[E, in, out]`) of a block or the
+/// head.
 pub fn in_int8(role: Role, tensor: Tensor) -> Tensor {
     if !role.is_matrix() {
         return tensor;
@@ -27,7 +29,7 @@ pub fn in_int8(role: Role, tensor: Tensor) -> Tensor {
     }
 }
 
-/// `into [b, out] = x [b, in] @ columns`, which are i8 `[in + 4, out]`, plus a row of `bias`.
+/// `into [b, out] = x [b, in] @ columns + bias`, where `columns` is i8 `[in + 4, out]` and `bias` one row.
 pub fn int8_product_into(into: &mut Tensor, x: &Tensor, columns: &Tensor, bias: Option<&Tensor>) {
     let matrix = columns.transpose(0, 1);
     let (out, width) = (matrix.size()[0], x.size()[1]);
@@ -46,7 +48,7 @@ pub fn int8_product_into(into: &mut Tensor, x: &Tensor, columns: &Tensor, bias: 
     }
 }
 
-/// Whether a matrix is in 8 bits.
+/// Whether a matrix is int8.
 pub fn is_int8(matrix: &Tensor) -> bool {
     matrix.kind() == Kind::Int8
 }
@@ -60,7 +62,7 @@ mod tests {
 
     const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-    /// Numbers whose codes are exact: multiples of 1/127 up to 1, which each row has.
+    /// Numbers that int8 represents exactly: multiples of 1/127 up to 1, which occurs in each row.
     fn exact(shape: &[i64]) -> Tensor {
         let count: i64 = shape.iter().product();
         let numbers = (Tensor::arange(count, F32) * 37.0).fmod(255.0) - 127.0;
@@ -75,7 +77,7 @@ mod tests {
 
     #[test]
     fn layers_of_few_and_of_many_rows_take_either_matrix() {
-        // The last has more outputs than a tile.
+        // The last shape has more outputs than fit in a tile.
         for (rows, width, out) in [(1, 40, 30), (17, 64, 50), (20, 2048, 700)] {
             let x = exact(&[rows, width]);
             let layers = [out, out + 1]

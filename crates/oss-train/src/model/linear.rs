@@ -1,4 +1,4 @@
-//! Matrix products, and a linear layer whose matrix is in the compute kind, or in 8 bits where no gradient is asked for, and whose
+//! Matrix products, and linear layers whose matrix has the compute dtype (or int8 if no gradient is needed) and whose
 //! bias is f32.
 //!
 //! N tokens.
@@ -18,7 +18,7 @@ pub struct Linear {
     pub bias: Tensor,
 }
 
-/// `x [N, in]` through a layer: `[N, out]`.
+/// Applies the layer to `x [N, in]`, returning `[N, out]`.
 pub fn forward(x: &Tensor, layer: &Linear) -> Tensor {
     let Linear { weight, bias } = layer;
     let mut y = Tensor::empty([x.size()[0], weight.size()[0]], (x.kind(), x.device()));
@@ -26,7 +26,7 @@ pub fn forward(x: &Tensor, layer: &Linear) -> Tensor {
     y
 }
 
-/// [`forward`] through several layers, side by side where the CPU can.
+/// [`forward`] for several layers with the same input, batched where the CPU kernels support it.
 pub fn forward_each<const L: usize>(x: &Tensor, layers: [&Linear; L]) -> [Tensor; L] {
     let is_int8 = layers.iter().any(|layer| is_int8(&layer.weight));
     if is_int8 || !has_gemm(x) || oss_kernels::takes_few_rows(x, x.size()[0]) {
@@ -42,7 +42,7 @@ pub fn forward_each<const L: usize>(x: &Tensor, layers: [&Linear; L]) -> [Tensor
     ys
 }
 
-/// The gradient of the input; those of weight and bias are added to `grads` (f32).
+/// Returns the gradient of the input and accumulates those of weight and bias into `grads` (f32).
 pub fn backward(grad: &Tensor, x: &Tensor, layer: &Linear, grads: &mut Linear) -> Tensor {
     accumulate_product(&mut grads.weight, &grad.transpose(0, 1), x);
     let _ = grads.bias.g_add_(&sum_rows(grad, grads.bias.kind()));
@@ -56,7 +56,7 @@ pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
     y
 }
 
-/// `a @ b` in f32 (f64 for f64), unrounded where the product can be.
+/// `a @ b` in f32 (f64 for f64), without rounding to the factors' dtype where the kernel allows it.
 pub fn wide_product(a: &Tensor, b: &Tensor) -> Tensor {
     let mut y = Tensor::empty([a.size()[0], b.size()[1]], (wide_kind(a.kind()), a.device()));
     product_into(&mut y, a, b);
@@ -78,7 +78,7 @@ pub fn product_into(into: &mut Tensor, a: &Tensor, b: &Tensor) {
     }
 }
 
-/// `into = a @ b` plus a row of `bias`, which is cast to their kind.
+/// `into = a @ b + bias`, where `bias` is one row and is cast to the dtype of the factors.
 pub fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tensor) {
     if is_int8(b) {
         int8_product_into(into, a, b, Some(bias));
@@ -91,8 +91,8 @@ pub fn product_plus_into(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: &Tenso
     }
 }
 
-/// Each group of rows of `x [R, in]` times its own matrix of `weight [E, in, out]`, plus its row of `bias [E, out]`, to its rows of
-/// `into [R, out]`.
+/// Grouped product: multiplies each group of rows of `x [R, in]` by its matrix in `weight [E, in, out]`, adds its row
+/// of `bias [E, out]`, and writes the result to its rows of `into [R, out]`.
 pub fn grouped_product_into(
     into: &mut Tensor,
     x: &Tensor,
@@ -125,7 +125,7 @@ pub fn accumulate_product(into: &mut Tensor, a: &Tensor, b: &Tensor) {
     }
 }
 
-/// The sum over rows, in `kind`.
+/// Sums over rows, in `kind`.
 pub fn sum_rows(x: &Tensor, kind: Kind) -> Tensor {
     x.sum_dim_intlist([0i64].as_slice(), false, kind)
 }

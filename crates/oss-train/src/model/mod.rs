@@ -1,7 +1,7 @@
 //! The gpt-oss architecture as a chain of units: embedding, blocks, head.
 //!
-//! Every unit has a forward and a hand-written backward that takes its weights as arguments and keeps activations
-//! only, so that whoever drives the chain decides when weights are there. libtorch's autograd is the oracle in tests.
+//! Every unit has a forward and a hand-written backward pass. Both take the weights as arguments and save only
+//! activations, so that the caller decides when weights are in memory. Tests compare with libtorch's autograd.
 //!
 //! B batch, T time, N = B*T tokens, D hidden, H query heads, K key/value heads, C head dim, E experts, A active
 //! experts, F expert width, V vocabulary.
@@ -41,7 +41,7 @@ pub use weights::{WeightSource, Weights, check_range};
 use linear::Linear;
 use tch::{Kind, Tensor};
 
-/// The kind that norms, softmaxes and routers compute in: f32, or f64 for f64 (which only tests use).
+/// The dtype that norms, softmaxes and routers compute in: f32, or f64 for f64 (used only in tests).
 fn wide_kind(kind: Kind) -> Kind {
     if kind == Kind::Double { Kind::Double } else { Kind::Float }
 }
@@ -50,7 +50,7 @@ fn wide(x: &Tensor) -> Tensor {
     x.to_kind(wide_kind(x.kind()))
 }
 
-/// The kind of a parameter among weights whose matrices are of `kind`.
+/// The dtype of a parameter with this role in a model whose matrices are of `kind`.
 pub fn compute_kind(role: Role, kind: Kind) -> Kind {
     match (role, kind) {
         (role, kind) if role.is_matrix() => kind,

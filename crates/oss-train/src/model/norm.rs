@@ -6,15 +6,15 @@ use tch::{Kind, Tensor};
 
 use super::wide;
 
-/// What the backward pass needs: the input is kept by the caller.
+/// What the backward pass needs besides the input, which the caller keeps.
 #[derive(Debug)]
 pub struct Saved {
     eps: f64,
-    /// One over the root mean square of each row, f32 `[N, 1]`.
+    /// Reciprocal of each row's root mean square, f32 `[N, 1]`.
     inverse_rms: Tensor,
 }
 
-/// `x [N, D]` in the compute kind to the normalised rows in the same kind.
+/// Normalizes the rows of `x [N, D]`, which has the compute dtype; the result has the same dtype.
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Saved) {
     if oss_kernels::supports(x) {
         let (_, y, inverse_rms) = oss_kernels::rms_norm(x, None, weight, eps);
@@ -26,12 +26,12 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Saved) {
     (y, Saved { eps, inverse_rms })
 }
 
-/// The normalised rows of `x` once more, as [`forward`] made them.
+/// Recomputes the normalized rows of `x` exactly as [`forward`] returned them.
 pub fn recompute(x: &Tensor, weight: &Tensor, saved: &Saved) -> Tensor {
     forward(x, weight, saved.eps).0
 }
 
-/// The sum of `x` and `added`, as well as its normalised rows.
+/// Returns the sum of `x` and `added`, and its normalized rows.
 pub fn add_forward(x: &Tensor, added: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Tensor, Saved) {
     if oss_kernels::supports(x) {
         let (sum, y, inverse_rms) = oss_kernels::rms_norm(x, Some(added), weight, eps);
@@ -42,8 +42,8 @@ pub fn add_forward(x: &Tensor, added: &Tensor, weight: &Tensor, eps: f64) -> (Te
     (sum, y, saved)
 }
 
-/// The gradient of the input, plus `beside`, that of the residual stream, which goes on past the norm; the weight's is added
-/// to `grad_weight`.
+/// Returns the gradient of the input, plus `beside`, the gradient of the residual stream that bypasses the norm;
+/// accumulates the weight's gradient into `grad_weight`.
 pub fn backward(
     grad: &Tensor,
     beside: Option<&Tensor>,

@@ -1,4 +1,4 @@
-//! Every parameter of the architecture: name, shape, initialisation and treatment, unit by unit.
+//! Every parameter of the architecture: name, shape, initialization and role, unit by unit.
 //!
 //! D hidden, H query heads, K key/value heads, C head dim, E experts, F expert width, V vocabulary.
 
@@ -8,47 +8,47 @@ use BlockParameter::*;
 
 use oss_config::Model;
 
-/// How a parameter starts.
+/// How a parameter is initialized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
     /// Normal with mean 0 and the model's `initializer_range`.
     Normal,
-    /// All zero.
+    /// All zeros.
     Zeros,
-    /// All one.
+    /// All ones.
     Ones,
 }
 
-/// How a parameter is treated by the optimizer and in the matrix products.
+/// How the optimizer and the matrix products treat a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// The embedding or the head, a row for each word: treated as matrices are, but for Muon.
+    /// The embedding or the head, one row per token of the vocabulary: like a matrix, except to Muon.
     Vocabulary,
-    /// Decays, and is cast to the training precision for the matrix products.
+    /// Has weight decay; cast to the training precision for the matrix products.
     Matrix,
-    /// The router's matrix: decays, but stays f32.
+    /// The router's matrix: has weight decay, but stays f32.
     Router,
-    /// Norms, biases and sinks: no decay, f32.
+    /// Norms, biases and sinks: no weight decay, f32.
     Vector,
 }
 
 impl Role {
-    /// Whether it decays and is cast to the training precision.
+    /// Whether it has weight decay and is cast to the training precision.
     pub fn is_matrix(self) -> bool {
         matches!(self, Self::Vocabulary | Self::Matrix)
     }
 }
 
-/// A parameter of the architecture: its place in the chain, and its name, shape, initialisation and role.
+/// A parameter of the architecture; determines its position in the chain, name, shape, initialization and role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Parameter {
     /// The input embedding, `[V, D]`.
     Embedding,
     /// A parameter of a block.
     Block {
-        /// Index of the layer.
+        /// Layer index.
         layer: usize,
-        /// Which of its parameters.
+        /// Which of the block's parameters.
         parameter: BlockParameter,
     },
     /// The output matrix, `[V, D]`.
@@ -57,9 +57,9 @@ pub enum Parameter {
     FinalNorm,
 }
 
-/// A parameter that every block has, with its Hugging Face name within the layer.
+/// A parameter of a block, with its Hugging Face name within the layer.
 ///
-/// The order is that of a unit's tensors, roles in order. Checkpoints and the flat buffers of training follow it.
+/// The order is that of a unit's tensors, sorted by role. Checkpoints and the flat buffers used in training follow it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumString, IntoStaticStr, VariantArray,
 )]
@@ -103,7 +103,7 @@ pub enum BlockParameter {
     /// `[D]`.
     #[strum(serialize = "self_attn.o_proj.bias")]
     OBias,
-    /// The norm before router and experts, `[D]`.
+    /// The norm before the router and the experts, `[D]`.
     #[strum(serialize = "post_attention_layernorm.weight")]
     MlpNorm,
     /// `[E]`.
@@ -120,7 +120,7 @@ pub enum BlockParameter {
 /// The unit that holds the embedding.
 pub const EMBEDDING_UNIT: usize = 0;
 
-/// The unit that is block `layer`.
+/// The unit of block `layer`.
 pub fn block_unit(layer: usize) -> usize {
     EMBEDDING_UNIT + 1 + layer
 }
@@ -136,7 +136,7 @@ pub fn num_units(model: &Model) -> usize {
 }
 
 impl Parameter {
-    /// Its Hugging Face name, by which checkpoints and random draws know it too.
+    /// Its Hugging Face name, which checkpoints and random initialization use as well.
     pub fn name(self) -> String {
         match self {
             Self::Embedding => "model.embed_tokens.weight".to_owned(),
@@ -146,18 +146,18 @@ impl Parameter {
         }
     }
 
-    /// The parameter of that Hugging Face name, of a model of any depth.
+    /// The parameter with that Hugging Face name, in a model of any depth.
     pub fn from_name(name: &str) -> Option<Self> {
         let in_block = || {
             let (layer, parameter) = name.strip_prefix("model.layers.")?.split_once('.')?;
             Some(Self::Block { layer: layer.parse().ok()?, parameter: parameter.parse().ok()? })
         };
         let mut found = [Self::Embedding, Self::LmHead, Self::FinalNorm].into_iter().chain(in_block());
-        // A layer's number has other spellings, such as "+1" and "01".
+        // `parse` also accepts other spellings of a layer index, such as "+1" and "01".
         found.find(|parameter| parameter.name() == name)
     }
 
-    /// Its shape in `model`, whose vocabulary is known.
+    /// Its shape in `model`, whose vocabulary size must be set.
     pub fn shape(self, model: &Model) -> Vec<i64> {
         match self {
             Self::Embedding | Self::LmHead => vec![vocab_size(model), model.hidden_size],
@@ -166,7 +166,7 @@ impl Parameter {
         }
     }
 
-    /// How it starts.
+    /// How it is initialized.
     pub fn init(self) -> Init {
         match self {
             Self::Embedding | Self::LmHead => Init::Normal,
@@ -175,7 +175,7 @@ impl Parameter {
         }
     }
 
-    /// How it is treated.
+    /// Its role.
     pub fn role(self) -> Role {
         match self {
             Self::Embedding | Self::LmHead => Role::Vocabulary,
@@ -184,7 +184,7 @@ impl Parameter {
         }
     }
 
-    /// The unit that it belongs to in `model`.
+    /// The unit of `model` that it belongs to.
     pub fn unit(self, model: &Model) -> usize {
         match self {
             Self::Embedding => EMBEDDING_UNIT,
@@ -202,7 +202,7 @@ impl Parameter {
         }
     }
 
-    /// Whether `model` has it: its layer may be beyond the last.
+    /// Whether `model` has it, i.e. its layer index is in range.
     pub fn is_in(self, model: &Model) -> bool {
         match self {
             Self::Block { layer, .. } => layer < model.num_hidden_layers as usize,
@@ -210,7 +210,7 @@ impl Parameter {
         }
     }
 
-    /// Whether it holds a matrix for each expert, `[E, in, out]`.
+    /// Whether it holds one matrix per expert, `[E, in, out]`.
     pub fn is_expert_matrix(self) -> bool {
         matches!(self, Self::Block { parameter: GateUpWeight | DownWeight, .. })
     }
@@ -249,7 +249,7 @@ impl BlockParameter {
         }
     }
 
-    /// How it starts.
+    /// How it is initialized.
     pub fn init(self) -> Init {
         match self {
             QWeight | KWeight | VWeight | OWeight | GateUpWeight | DownWeight => Init::Normal,
@@ -259,7 +259,7 @@ impl BlockParameter {
         }
     }
 
-    /// How it is treated.
+    /// Its role.
     pub fn role(self) -> Role {
         match self {
             QWeight | KWeight | VWeight | OWeight | GateUpWeight | DownWeight => Role::Matrix,
@@ -273,7 +273,7 @@ impl BlockParameter {
 /// A parameter of a particular model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterSpec {
-    /// Which one.
+    /// Which parameter it is.
     pub parameter: Parameter,
     /// Its Hugging Face name.
     pub name: String,
@@ -282,12 +282,12 @@ pub struct ParameterSpec {
 }
 
 impl ParameterSpec {
-    /// `parameter` in `model`, whose vocabulary is known.
+    /// `parameter` in `model`, whose vocabulary size must be set.
     pub fn new(parameter: Parameter, model: &Model) -> Self {
         Self { parameter, name: parameter.name(), shape: parameter.shape(model) }
     }
 
-    /// How it is treated.
+    /// Its role.
     pub fn role(&self) -> Role {
         self.parameter.role()
     }
@@ -298,15 +298,15 @@ impl ParameterSpec {
     }
 }
 
-/// The vocabulary's size, which the runner fills in from the tokenizer.
+/// The vocabulary size, which the runner sets from the tokenizer.
 ///
 /// # Panics
-/// When nobody set it: a bug of the caller.
+/// If it has not been set, which is a bug in the caller.
 pub fn vocab_size(model: &Model) -> i64 {
     model.vocab_size.unwrap_or_else(|| unreachable!("model.vocab_size is resolved before the model is used"))
 }
 
-/// Parameters of the chain's unit `index`, roles in order.
+/// Parameters of unit `index`, sorted by role.
 pub fn unit_parameters(model: &Model, index: usize) -> Vec<ParameterSpec> {
     let parameters = if index == EMBEDDING_UNIT {
         vec![Parameter::Embedding]
@@ -319,7 +319,7 @@ pub fn unit_parameters(model: &Model, index: usize) -> Vec<ParameterSpec> {
     parameters.into_iter().map(|parameter| ParameterSpec::new(parameter, model)).collect()
 }
 
-/// Every parameter in the chain's order.
+/// Every parameter, in the order of the chain.
 pub fn parameters(model: &Model) -> Vec<ParameterSpec> {
     (0..num_units(model)).flat_map(|unit| unit_parameters(model, unit)).collect()
 }
@@ -393,7 +393,7 @@ mod tests {
         }
     }
 
-    /// Initial weights and checkpoints hang on names, order, shapes and kinds of start: they never change.
+    /// Initial weights and checkpoints depend on names, order, shapes and initialization, so these must never change.
     #[test]
     fn the_parameters_of_a_block() {
         use {Init::*, Role::*};

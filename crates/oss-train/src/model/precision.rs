@@ -1,10 +1,10 @@
-//! The kinds of tensors that the experiment's precisions mean.
+//! Maps the experiment's precision settings to libtorch dtypes.
 
 use tch::Kind;
 
 use oss_config::{ParamDtype, Precision};
 
-/// The kind of the matrix products in a precision.
+/// The dtype of the matrix products.
 pub fn matmul_kind(precision: Precision) -> Kind {
     match precision {
         Precision::F32 => Kind::Float,
@@ -13,7 +13,7 @@ pub fn matmul_kind(precision: Precision) -> Kind {
     }
 }
 
-/// The kind in which the matrices are kept between steps.
+/// The dtype in which the matrices are stored between steps.
 pub fn storage_kind(weights: ParamDtype) -> Kind {
     match weights {
         ParamDtype::F32 => Kind::Float,

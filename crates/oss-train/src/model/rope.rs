@@ -1,4 +1,4 @@
-//! Rotary positions (arXiv:2104.09864) with YaRN's stretching (arXiv:2309.00071), as gpt-oss has them.
+//! Rotary position embeddings (RoPE, arXiv:2104.09864) with YaRN context extension (arXiv:2309.00071), as in gpt-oss.
 //!
 //! B batch, T time, H heads (query or key), C head dim.
 
@@ -7,10 +7,10 @@ use tch::{Device, Kind, Tensor};
 
 use oss_config::Model;
 
-/// Angles per position, `i = 0..C/2`, and the factor on cos and sin.
+/// Returns the inverse frequencies (radians per position) for `i = 0..C/2`, and the factor applied to cos and sin.
 ///
-/// Frequencies between `beta_fast` and `beta_slow` rotations over the original context go over from kept to divided by
-/// `factor` along a straight ramp whose ends are not rounded.
+/// High frequencies are unchanged, low ones are divided by `factor`. Between `beta_fast` and `beta_slow` rotations over
+/// the original context, the two are blended by a linear ramp whose ends are not rounded to integers.
 pub fn inverse_frequencies(model: &Model) -> (Vec<f64>, f64) {
     let scaling = &model.rope_scaling;
     let dim = model.head_dim as f64;
@@ -31,20 +31,20 @@ pub fn inverse_frequencies(model: &Model) -> (Vec<f64>, f64) {
     (frequencies, 0.1 * scaling.factor.ln() + 1.0)
 }
 
-/// cos and sin of consecutive positions.
+/// The cos and sin tables for a set of positions.
 #[derive(Debug)]
 pub struct Rotation {
-    /// `[T, 1, C/2]`, scaled, in the kind that is rotated.
+    /// `[T, 1, C/2]`, scaled, in the dtype of the tensors that are rotated.
     cos: Tensor,
-    /// As `cos`.
+    /// Like `cos`.
     sin: Tensor,
 }
 
 impl Rotation {
-    /// For `positions` (i64 `[T]`), computed in f32 (f64 where `kind` is), then cast to `kind`.
+    /// Computes the tables for `positions` (i64 `[T]`) in f32 (f64 if `kind` is f64), then casts them to `kind`.
     ///
     /// # Errors
-    /// No host memory that can be locked for the copy to a GPU.
+    /// If no pinned host memory can be allocated for the copy to a GPU.
     pub fn new(model: &Model, positions: &Tensor, kind: Kind) -> Result<Self> {
         let (frequencies, scale) = inverse_frequencies(model);
         let compute = super::wide_kind(kind);
@@ -62,7 +62,7 @@ impl Rotation {
         Self::new(model, &Tensor::arange(length, (Kind::Int64, device)), kind)
     }
 
-    /// Rotates `x [.., T, heads, C]`: first half with second half.
+    /// Rotates `x [.., T, heads, C]`, pairing the first half of the last axis with the second.
     pub fn apply(&self, x: &Tensor) -> Tensor {
         self.rotate(x, false)
     }

@@ -1,24 +1,24 @@
-//! Which experts each token visits, with which weights, and how evenly.
+//! The router: which experts each token goes to, with which weights, and how evenly the load is spread.
 //!
-//! N tokens, D hidden, E experts, A active experts. The router's numbers stay f32 in every precision.
+//! N tokens, D hidden, E experts, A active experts. The router computes in f32 whatever the training precision.
 
 use tch::{Kind, Tensor};
 
 use super::{Linear, linear, wide, wide_kind};
 
-/// Where the tokens of one layer go.
+/// The routing of one layer's tokens.
 #[derive(Debug)]
 pub struct Routing {
-    /// Experts of each token, likeliest first: i64 `[N, A]`.
+    /// Experts of each token, most probable first: i64 `[N, A]`.
     pub experts: Tensor,
-    /// Their weights, which sum to 1: f32 `[N, A]`.
+    /// Their weights, which sum to 1 for each token: f32 `[N, A]`.
     pub weights: Tensor,
     /// The softmax over all experts: f32 `[N, E]`.
     pub probabilities: Tensor,
 }
 
-/// Rows `x [N, D]` to their routing. `chosen` reuses an earlier choice of experts instead of choosing again, so that
-/// recomputation cannot route differently.
+/// Routes the rows `x [N, D]`. `chosen` reuses an earlier choice of experts, so that recomputation cannot route
+/// differently.
 pub fn forward(x: &Tensor, layer: &Linear, active: i64, chosen: Option<&Tensor>) -> Routing {
     let logits = linear::forward(&wide(x), layer); // [N, E]
     if oss_kernels::supports(&logits) {
@@ -33,8 +33,9 @@ pub fn forward(x: &Tensor, layer: &Linear, active: i64, chosen: Option<&Tensor>)
     Routing { experts, weights, probabilities: logits.softmax(-1, None::<Kind>) }
 }
 
-/// The gradient of `x`, from the gradient of the routing weights `[N, A]` and that of the probabilities `[E]`, which is
-/// the same for every token (the balancing loss is linear in their sum); the layer's are added to `grads`.
+/// Returns the gradient of `x`, given the gradients of the routing weights `[N, A]` and of the probabilities `[E]`; the
+/// latter is the same for every token, since the auxiliary loss is linear in their sum. Accumulates the layer's
+/// gradients into `grads`.
 pub fn backward(
     grad_weights: &Tensor,
     grad_probabilities: Option<&Tensor>,
@@ -44,7 +45,7 @@ pub fn backward(
     grads: &mut Linear,
 ) -> Tensor {
     let chosen = softmax_backward(grad_weights, &routing.weights); // [N, A]
-    // A token's experts differ, so the scatter adds at most one number to a place and its order is free.
+    // A token's experts are distinct, so the scatter writes each element at most once and is deterministic.
     let mut grad_logits = routing.probabilities.zeros_like().scatter_(-1, &routing.experts, &chosen); // [N, E]
     if let Some(grad) = grad_probabilities {
         grad_logits += softmax_backward(&grad.unsqueeze(0), &routing.probabilities);
@@ -58,44 +59,45 @@ fn softmax_backward(grad: &Tensor, output: &Tensor) -> Tensor {
     weighted - output * total
 }
 
-/// How evenly one layer's tokens spread, over a whole batch.
+/// How evenly one layer's tokens are spread over its experts, across a whole batch.
 ///
-/// The balancing loss of a layer is `E * sum_e f_e * P_e` (arXiv:2101.03961, eq. 4, with A choices a token): f is the
-/// share of tokens that chose expert e, P the mean probability. It is A when both are uniform; only P has a gradient.
+/// The load-balancing (auxiliary) loss of a layer is `E * sum_e f_e * P_e` (arXiv:2101.03961, eq. 4, with A choices per
+/// token): `f_e` is the fraction of tokens routed to expert e, `P_e` its mean probability. It equals A when both are
+/// uniform; only P has a gradient.
 #[derive(Debug)]
 pub struct ExpertLoad {
-    /// Choices of each expert, f32 `[E]` (exact up to 2^24 a layer and batch).
+    /// Number of tokens routed to each expert, f32 `[E]` (exact up to 2^24 per layer and batch).
     pub counts: Tensor,
-    /// Sum of each expert's probability over the tokens, f32 `[E]`.
+    /// Each expert's probability summed over the tokens, f32 `[E]`.
     pub probability: Tensor,
-    /// Tokens counted.
+    /// Number of tokens counted.
     pub tokens: i64,
 }
 
 impl ExpertLoad {
-    /// Nothing counted yet.
+    /// An empty count.
     pub fn empty(num_experts: i64, like: &Tensor) -> Self {
         let zeros = || Tensor::zeros([num_experts], (wide_kind(like.kind()), like.device()));
         Self { counts: zeros(), probability: zeros(), tokens: 0 }
     }
 
-    /// Counts a routing.
+    /// Adds a routing to the counts.
     pub fn add(&mut self, routing: &Routing) {
-        // `bincount` would wait for the device, to see the largest number.
+        // `bincount` would synchronize with the device to find the maximum.
         let chosen = routing.probabilities.zeros_like().scatter_value_(-1, &routing.experts, 1.0); // [N, E]
         self.counts += linear::sum_rows(&chosen, self.counts.kind());
         self.probability += linear::sum_rows(&routing.probabilities, self.probability.kind());
         self.tokens += routing.experts.size()[0];
     }
 
-    /// The layer's balancing loss.
+    /// The layer's load-balancing loss.
     pub fn balance_loss(&self) -> f64 {
         let n = self.tokens as f64;
         let product = (&self.counts * &self.probability).sum(Kind::Double);
         self.counts.size()[0] as f64 * product.double_value(&[]) / (n * n)
     }
 
-    /// The balancing loss averaged over layers, not multiplied by its weight; A when uniform.
+    /// The load-balancing loss averaged over layers, before its coefficient is applied; A when uniform.
     pub fn mean_balance_loss(layers: &[Self]) -> f64 {
         layers.iter().map(Self::balance_loss).sum::<f64>() / layers.len() as f64
     }

@@ -1,4 +1,4 @@
-//! Where a unit's weights come from, and where a whole model's do.
+//! Where the weights of a unit, or of a whole model, come from.
 
 use std::ops::Range;
 
@@ -8,34 +8,36 @@ use tch::{Device, Tensor};
 
 use super::{Parameter, ParameterSpec};
 
-/// The weights of the chain, a unit at a time.
+/// The weights of the chain, one unit at a time.
 ///
-/// A unit's tensors come in the order of [`super::unit_parameters`]: matrices in the compute kind (the embedding's
-/// perhaps in f32), the router's matrix and vectors in f32. Whoever holds them sharded gathers in `unit` and may release when
-/// the result is dropped.
+/// A unit's tensors are in the order of [`super::unit_parameters`]: matrices in the compute dtype (the embedding
+/// possibly in f32), the router's matrix and vectors in f32. Sharded implementations gather in `unit` and may release
+/// the memory when the result is dropped.
 pub trait Weights {
-    /// Tensors of unit `index`.
+    /// The tensors of unit `index`.
     fn unit(&self, index: usize) -> Result<Vec<Tensor>>;
 
-    /// The device that they are on.
+    /// The device they are on.
     fn device(&self) -> Device;
 }
 
-/// The parameters of a whole model in storage: a checkpoint, a Hugging Face directory, or an initialisation.
+/// The parameters of a whole model: in a checkpoint or a Hugging Face directory, or freshly initialized.
 ///
-/// Only [`WeightSource::load`] makes a whole tensor. Where the others are derived from it, as for a source that holds its
-/// tensors in memory anyway, they cost as much; sources in storage read no more than they are asked for.
+/// Only [`WeightSource::load`] needs to produce a whole tensor. The default implementations of the other methods call
+/// it and cost as much, which suits sources whose tensors are in memory anyway; sources on disk read no more than is
+/// requested.
 pub trait WeightSource {
-    /// A parameter, whole, on the CPU, in whatever float kind it is stored.
+    /// A whole parameter on the CPU, in the floating-point dtype it is stored in.
     ///
     /// # Errors
-    /// A parameter that is not there; storage that is damaged or cannot be read.
+    /// If the parameter is missing, or if storage is damaged or cannot be read.
     fn load(&mut self, parameter: Parameter) -> Result<Tensor>;
 
-    /// Flattened elements `range` of a parameter: 1-D, on the CPU, in the stored kind; bit for bit those of the whole.
+    /// Elements `range` of the flattened parameter: 1-D, on the CPU, in the stored dtype, bit-identical to those of
+    /// [`WeightSource::load`].
     ///
     /// # Errors
-    /// As for the whole, and a range that leaves the tensor.
+    /// As for [`WeightSource::load`], and if the range is out of bounds.
     fn read(&mut self, parameter: Parameter, range: Range<i64>) -> Result<Tensor> {
         let whole = self.load(parameter)?;
         check_range(parameter, &whole.size(), &range)?;
@@ -45,12 +47,12 @@ pub trait WeightSource {
     /// The shape of a parameter.
     ///
     /// # Errors
-    /// A parameter that is not there.
+    /// If the parameter is missing.
     fn shape(&mut self, parameter: Parameter) -> Result<Vec<i64>> {
         Ok(self.load(parameter)?.size())
     }
 
-    /// Refuses a parameter that is stored in another shape than `[model]` gives it.
+    /// Fails if the parameter is stored in a shape other than that given by `[model]`.
     fn check_shape(&mut self, spec: &ParameterSpec) -> Result<()> {
         let found = self.shape(spec.parameter)?;
         ensure!(
@@ -59,22 +61,22 @@ pub trait WeightSource {
                 "{} has shape {found:?}, but [model] says {:?}",
                 spec.name, spec.shape
             ))
-            .hint("make [model] match the weights")
+            .hint("change [model] to match the weights")
         );
         Ok(())
     }
 }
 
-/// Refuses a range of flattened elements that a tensor of `shape` does not have.
+/// Fails if `range` is out of bounds for the flattened elements of a tensor of `shape`.
 pub fn check_range(parameter: Parameter, shape: &[i64], range: &Range<i64>) -> Result<()> {
     let numel: i64 = shape.iter().product();
     ensure!(
         0 <= range.start && range.start <= range.end && range.end <= numel,
         UserError::failed(format!(
-            "elements {range:?} of {} were asked for, which has shape {shape:?}",
+            "cannot read elements {range:?} of {}, which has shape {shape:?}",
             parameter.name()
         ))
-        .hint(format!("ask for no more than {numel}"))
+        .hint(format!("the tensor has {numel} elements"))
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the launcher and the ranks that it starts agree on: the variables, and that no rank outlives it.
+//! The protocol between the launcher and the ranks it starts: environment variables, and that no rank outlives it.
 
 mod outcome;
 mod supervise;
@@ -16,16 +16,16 @@ use oss_runs::interrupt;
 pub use outcome::{ExitReason, Failure, Outcome};
 pub use supervise::{GracePeriod, supervise};
 
-/// Set for ranks that this program's own launcher started, whose standard input is the launcher's pipe.
+/// Set for ranks started by this program's own launcher, whose standard input is a pipe from the launcher.
 pub(super) const LAUNCHED: &str = "OSS_RUN_LAUNCHER";
 
-/// Set for a process whose standard input is a pipe that ends with whoever started it: [`exit_with_parent`] reads it.
+/// Set for a process whose standard input is a pipe that closes when its parent exits: [`exit_with_parent`] reads it.
 pub const TIED: &str = "OSS_RUN_TIED";
 
-/// What is written to a process that shall stop after its step, on a line for those that read lines.
+/// What is written to a process to make it stop after its step; a line, for readers that read line by line.
 pub const STOP: &[u8] = b"stop\n";
 
-/// Whether our own launcher has started this process.
+/// Whether our own launcher started this process.
 pub fn is_launched(env: &dyn Fn(&str) -> Option<String>) -> bool {
     env(LAUNCHED).is_some()
 }
@@ -33,23 +33,23 @@ pub fn is_launched(env: &dyn Fn(&str) -> Option<String>) -> bool {
 /// One start of a group of ranks on this machine.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// How many ranks.
+    /// Number of ranks.
     pub ranks: usize,
     /// Port of the store that the launcher hosts on 127.0.0.1.
     pub port: u16,
-    /// How often the group was started before.
+    /// How often the group has been restarted.
     pub restart: u64,
-    /// Of all starts of this launcher together.
+    /// Id of the launch, the same for all restarts.
     pub id: String,
 }
 
 impl Launch {
-    /// What stands before the ranks' keys in the store.
+    /// The prefix of the ranks' keys in the store.
     pub fn prefix(&self) -> String {
         prefix(self.restart)
     }
 
-    /// The variables of one rank.
+    /// The environment variables of one rank.
     pub fn environment(&self, rank: usize) -> Vec<(&'static str, String)> {
         vec![
             ("RANK", rank.to_string()),
@@ -66,34 +66,34 @@ impl Launch {
     }
 }
 
-/// What stands before the keys of a group's ranks, so that one that is started again reads nothing of the one before.
+/// The prefix of a group's keys, so that a restarted group reads none of its predecessor's.
 pub(super) fn prefix(restart: u64) -> String {
     format!("oss-run/{restart}")
 }
 
-/// Lets the launcher stop this process ([`interrupt::request`]), and ends it when the launcher ends, however that comes
-/// about. For ranks of our own launcher ([`RankEnv::launched`](crate::distributed::RankEnv::launched)) and the trials of a sweep
-/// ([`TIED`]) alone: nobody else gives a pipe as standard input that stays open as long as they live. To be called from the main thread, whose end is that
-/// of the process.
+/// Lets the launcher stop this process ([`interrupt::request`]), and exits when the launcher exits, for whatever
+/// reason. Only for ranks of our own launcher ([`RankEnv::launched`](crate::distributed::RankEnv::launched)) and for
+/// the trials of a sweep ([`TIED`]): no other parent provides a pipe as standard input that stays open as long as it
+/// lives. Must be called from the main thread, which lives as long as the process.
 ///
 /// # Errors
-/// The system refuses a thread or the parent-death signal.
+/// If the system refuses a thread or the parent-death signal.
 pub fn exit_with_parent() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The signal misses a launcher that ended before it was asked for; the end of the pipe does not.
+    // The signal is never sent if the launcher exited before the call above; the pipe closes in any case.
     thread::Builder::new().name("launcher".into()).spawn(|| {
         let mut input = io::stdin().lock();
         let mut words = [0; STOP.len()];
         loop {
             match input.read(&mut words) {
                 Ok(0) => break,
-                // There is but one thing to say.
+                // There is only one possible message.
                 Ok(_) => interrupt::request(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
-        // At once: destructors might wait for ranks that are gone as well.
+        // Immediately: destructors might wait for ranks that are gone as well.
         exit(Status::Failed.code());
     })?;
     Ok(())

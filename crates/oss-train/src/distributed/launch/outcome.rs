@@ -1,4 +1,4 @@
-//! How a group of ranks ended, and which of them began it.
+//! How a group of ranks ended, and which rank caused it.
 
 use oss_config::error::Status;
 use std::fmt;
@@ -11,11 +11,11 @@ use signal_hook::low_level::signal_name;
 /// How a group of ranks ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every rank did all of its work.
+    /// Every rank completed its work.
     Done,
-    /// The ranks stopped on request and can go on from where they are.
+    /// The ranks stopped on request and can resume.
     Stopped,
-    /// A rank finds the experiment or the command line wrong; starting again gives the same.
+    /// A rank rejected the experiment or the command line; a restart would not help.
     Wrong(Failure),
     /// A rank failed and took the others with it.
     Failed(Failure),
@@ -28,16 +28,16 @@ pub struct Failure {
     pub rank: usize,
     /// How it ended.
     pub how: ExitReason,
-    /// The last that it wrote to stderr; nothing of rank 0, whose words have been on the screen already.
+    /// The last lines it wrote to stderr; empty for rank 0, whose stderr is the launcher's.
     pub last_lines: Vec<String>,
 }
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitReason {
-    /// By this signal.
+    /// Killed by this signal.
     Signal(i32),
-    /// By itself, with this status.
+    /// Exited with this status.
     Status(i32),
 }
 
@@ -45,14 +45,14 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rank {} {}", self.rank, self.how)?;
         if !self.last_lines.is_empty() {
-            write!(f, "; its last lines:")?;
+            write!(f, "; its last output:")?;
         }
         self.last_lines.iter().try_for_each(|line| write!(f, "\n  | {line}"))
     }
 }
 
 impl ExitReason {
-    /// What the process said by its exit status, if it ended by itself and as this program does.
+    /// The meaning of the exit status, if the process exited by itself with a status that this program uses.
     pub fn status(self) -> Option<Status> {
         match self {
             Self::Signal(_) => None,
@@ -69,14 +69,14 @@ impl fmt::Display for ExitReason {
                 Some(name) => write!(f, "was killed by {name}"),
                 None => write!(f, "was killed by signal {signal}"),
             },
-            Self::Status(status) => write!(f, "ended with status {status}"),
+            Self::Status(status) => write!(f, "exited with status {status}"),
         }
     }
 }
 
 impl From<ExitStatus> for ExitReason {
     fn from(status: ExitStatus) -> Self {
-        // A process that has ended has one of the two.
+        // A process that has ended has either a signal or a status.
         match status.signal() {
             Some(signal) => Self::Signal(signal),
             None => Self::Status(status.code().unwrap_or(Status::Failed.code())),
@@ -84,24 +84,24 @@ impl From<ExitStatus> for ExitReason {
     }
 }
 
-/// The end of one rank.
+/// How one rank ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
     pub how: ExitReason,
-    /// The launcher's look at the ranks that found it ended, counted from 0; ranks of one look ended together.
+    /// Index of the launcher's poll that found it ended; ranks found by the same poll count as simultaneous.
     pub look: u64,
-    /// Whether the launcher had begun to end the group, which makes this a consequence.
+    /// Whether the launcher had already begun to end the group, which makes this a consequence.
     pub late: bool,
 }
 
 impl Ended {
-    /// Whether the other ranks can go on to their own end.
+    /// Whether the other ranks may keep running.
     pub fn is_fine(&self) -> bool {
         matches!(self.how.status(), Some(Status::Done | Status::Stopped))
     }
 
-    /// Ended by something outside the ranks, such as the system short of memory. An abort is not: native code calls
-    /// it also where it only finds that a peer has vanished.
+    /// Whether it was killed from outside, for example because the system ran out of memory. An abort does not count:
+    /// native code also aborts when it merely finds that a peer has vanished.
     fn is_violent(&self) -> bool {
         matches!(self.how, ExitReason::Signal(signal) if signal != SIGABRT)
     }
@@ -116,7 +116,7 @@ pub(super) enum Verdict {
     Failed(usize),
 }
 
-/// Judges the ends of all ranks, by rank.
+/// Determines the verdict from how each rank ended; `ended` is indexed by rank.
 pub(super) fn judge(ended: &[Ended]) -> Verdict {
     let failures = || ended.iter().enumerate().filter(|(_, end)| !end.is_fine() && !end.late);
     let violent = failures().filter(|(_, end)| end.is_violent()).min_by_key(|(_, end)| end.look);
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_death_explains_the_complaints_of_others() {
         assert_eq!(judge(&[status(1, 4), status(2, 4), signal(SIGKILL, 5)]), Verdict::Failed(2));
-        // Both aborted, but the first had no peer to miss.
+        // The abort came later than the error exit.
         assert_eq!(judge(&[signal(SIGABRT, 5), status(1, 4)]), Verdict::Failed(1));
         assert_eq!(judge(&[status(1, 4), signal(SIGABRT, 4)]), Verdict::Failed(1));
     }
@@ -185,12 +185,12 @@ mod tests {
     fn a_failure_reads_as_a_sentence() {
         let last_lines = vec!["step 7".to_owned(), "step 8".to_owned()];
         insta::assert_snapshot!(Failure { rank: 2, how: ExitReason::Signal(SIGKILL), last_lines }, @r"
-        rank 2 was killed by SIGKILL (out of memory? see dmesg); its last lines:
+        rank 2 was killed by SIGKILL (out of memory? see dmesg); its last output:
           | step 7
           | step 8
         ");
         insta::assert_snapshot!(ExitReason::Signal(11), @"was killed by SIGSEGV");
         insta::assert_snapshot!(ExitReason::Signal(60), @"was killed by signal 60");
-        insta::assert_snapshot!(ExitReason::Status(1), @"ended with status 1");
+        insta::assert_snapshot!(ExitReason::Status(1), @"exited with status 1");
     }
 }

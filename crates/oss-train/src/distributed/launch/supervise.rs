@@ -1,11 +1,12 @@
-//! The launcher's watch over its ranks.
+//! The launcher's supervision of its ranks.
 //!
-//! A rank cannot go on without the others, so the end of one decides for all; and a rank must not outlive the launcher,
-//! which alone is known to whoever started it. Each rank leads a process group of its own: a terminal's Ctrl-C then
-//! reaches the launcher alone, and a rank can be ended together with what it has started.
+//! A rank cannot continue without the others, so the failure of one ends all; and no rank may outlive the launcher,
+//! which is the only process that its caller knows. Each rank leads its own process group: a terminal's Ctrl-C then
+//! reaches only the launcher, and a rank can be killed together with its children.
 //!
-//! A request to stop is passed on through the rank's standard input and not as a signal. Batch systems and service
-//! managers signal the launcher and the ranks alike, and a rank takes a second signal for leave to end without saving.
+//! A stop request is forwarded through the rank's standard input and not as a signal. Batch systems and service
+//! managers signal the launcher as well as the ranks, and a rank treats a second signal as a request to exit without
+//! saving.
 
 #[cfg(test)]
 mod tests;
@@ -22,12 +23,12 @@ use super::STOP;
 use super::outcome::{Ended, ExitReason, Failure, Outcome, Verdict, judge};
 use super::tail::Tail;
 
-/// How long the launcher waits once a rank has failed.
+/// How long the launcher waits after a rank has failed.
 #[derive(Clone, Copy, Debug)]
 pub struct GracePeriod {
-    /// For the ends of other ranks, since the first end that is seen need not be the cause.
+    /// For other ranks to end by themselves, since the first failure that is seen need not be the cause.
     pub cause: Duration,
-    /// After that for ranks to end in order, before they are killed.
+    /// After that, for ranks to shut down cleanly before they are killed.
     pub order: Duration,
 }
 
@@ -37,19 +38,19 @@ impl Default for GracePeriod {
     }
 }
 
-/// Time between two looks at the ranks.
+/// Interval at which the ranks are polled.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Starts one process for each command, rank 0 first, and watches over them until all have ended. `stop_requested` is
-/// asked again and again; once it is so, the ranks are told through their input to stop after the current step.
+/// Starts one process per command, rank 0 first, and supervises them until all have ended. `stop_requested` is polled;
+/// once it returns true, the ranks are told through standard input to stop after the current step.
 ///
-/// Rank 0 writes where the launcher does; of the others, stdout goes nowhere and the last lines of stderr are kept. The
-/// standard input of a rank is a pipe that ends with the launcher ([`super::exit_with_parent`] reads it). To be called
-/// from the main thread: the parent-death signal that a rank may ask for comes with the end of the thread that started
-/// it.
+/// Rank 0 inherits the launcher's stdout and stderr; for the others, stdout is discarded and the last lines of stderr
+/// are kept. A rank's standard input is a pipe that closes when the launcher exits ([`super::exit_with_parent`] reads
+/// it). Must be called from the main thread: a rank that has requested a parent-death signal gets it when the thread
+/// that started the rank exits.
 ///
 /// # Errors
-/// A process cannot be started or waited for; those that were started are then ended.
+/// If a process cannot be started or waited for; those already started are killed.
 pub fn supervise(
     commands: Vec<Command>,
     patience: GracePeriod,
@@ -76,11 +77,11 @@ pub fn supervise(
     Ok(ranks.outcome())
 }
 
-/// The ranks, which end with this value at the latest.
+/// The ranks, which are killed when this is dropped.
 struct Ranks(Vec<Rank>);
 
 struct Rank {
-    /// Holds the writing end of the rank's standard input.
+    /// Owns the write end of the rank's standard input.
     child: Child,
     tail: Option<Tail>,
     asked_to_stop: bool,
@@ -98,13 +99,14 @@ impl Ranks {
             let mut child = command.spawn()?;
             let stderr = child.stderr.take();
             ranks.0.push(Rank { child, tail: None, asked_to_stop: false, ended: None });
-            // Only now, so that a thread that is refused leaves no process behind.
+            // Only now, so that no process is left behind if the thread cannot be started.
             ranks.0[rank].tail = stderr.map(Tail::of).transpose()?;
         }
         Ok(ranks)
     }
 
-    /// Finds who has ended since the last look, `late` if that blames nobody any more; true if nobody is left.
+    /// Polls for ranks that have ended; `late` means that they can no longer be the cause. Returns true if none is
+    /// left.
     fn look(&mut self, look: u64, late: bool) -> io::Result<bool> {
         for rank in self.alive() {
             if let Some(status) = rank.child.try_wait()? {
@@ -118,21 +120,22 @@ impl Ranks {
         self.0.iter().filter_map(|rank| rank.ended)
     }
 
-    /// Tells each rank, once, to stop. One that has lost another and is between two exchanges tidies up, too.
+    /// Tells each rank, once, to stop. After a failure, the remaining ranks that are not inside a collective shut down
+    /// cleanly as well.
     fn ask_to_stop(&mut self) {
         for rank in self.alive().filter(|rank| !rank.asked_to_stop) {
             rank.asked_to_stop = true;
             if let Some(input) = &mut rank.child.stdin {
-                // A rank that does not read any more is about to end.
+                // A rank that no longer reads is about to exit.
                 let _ = input.write_all(STOP);
             }
         }
     }
 
-    /// Ends ranks with all that they have started.
+    /// Kills the ranks and their children.
     fn kill(&mut self) {
         for rank in self.alive() {
-            // It has not been waited for, so the number is still its own; there is nothing to do about an error.
+            // It has not been waited for, so the pid is still valid; an error cannot be handled.
             let _ = kill_process_group(Pid::from_child(&rank.child), Signal::KILL);
         }
     }
@@ -141,7 +144,7 @@ impl Ranks {
         self.0.iter_mut().filter(|rank| rank.ended.is_none())
     }
 
-    /// What the ends of all ranks come to.
+    /// The outcome of the group, given how all ranks ended.
     fn outcome(&self) -> Outcome {
         let ended: Vec<Ended> = self.ended().collect();
         let failure = |rank: usize| Failure {
@@ -162,7 +165,7 @@ impl Drop for Ranks {
     fn drop(&mut self) {
         self.kill();
         for rank in self.alive() {
-            // Killed above; whoever cannot be waited for is gone.
+            // Killed above; a process that cannot be waited for is gone.
             let _ = rank.child.wait();
         }
     }

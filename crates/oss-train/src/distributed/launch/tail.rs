@@ -1,4 +1,4 @@
-//! The last lines of a stream, kept for when something goes wrong.
+//! Keeps the last lines of a stream, for error messages.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
@@ -6,32 +6,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How many lines are kept.
+/// Number of lines kept.
 const KEPT: usize = 20;
-/// Bytes of a longer line are counted as several.
+/// Maximum bytes per line; a longer line counts as several.
 const LONGEST_LINE: u64 = 4096;
-/// How long the end of the stream is waited for. It comes with the end of its writer, unless a process that the
-/// writer has left behind holds it open.
+/// How long to wait for the end of the stream. It ends when its writer exits, unless a child that the writer left
+/// behind holds it open.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A thread that reads a stream to its end and remembers its last lines.
+/// A thread that reads a stream to its end and keeps its last lines.
 pub(super) struct Tail {
     lines: Arc<Mutex<VecDeque<String>>>,
     reader: JoinHandle<()>,
 }
 
 impl Tail {
-    /// Begins to read.
+    /// Starts reading.
     ///
     /// # Errors
-    /// The system refuses a thread.
+    /// If the system refuses a thread.
     pub fn of(stream: impl Read + Send + 'static) -> io::Result<Self> {
         let lines = Arc::<Mutex<VecDeque<String>>>::default();
         let kept = Arc::clone(&lines);
         let reader = thread::Builder::new().name("last lines".into()).spawn(move || {
             let mut stream = BufReader::new(stream);
             let mut line = Vec::new();
-            // An error ends the stream as well.
+            // An error is treated as the end of the stream.
             while let Ok(1..) = stream.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
                 let mut kept = locked(&kept);
                 if kept.len() == KEPT {

@@ -1,4 +1,4 @@
-//! Ranks that exchange tensors, with errors that say what was exchanged, where and when.
+//! Groups of ranks that run collectives, with errors that say which collective failed, on which rank and at which step.
 
 use std::cell::Cell;
 use std::fmt::Display;
@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use oss_torch::{ProcessGroup, Work};
 
-/// Who speaks and how far training is, for messages.
+/// The rank and its current step, for messages.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place {
     pub rank: usize,
@@ -20,23 +20,23 @@ impl Place {
     fn failed(&self, what: &str) -> String {
         let Self { rank, step } = self;
         format!(
-            "rank {rank}, step {}: the {what} failed; another rank died or hangs: look at the logs of the others, or \
+            "rank {rank}, step {}: the {what} failed; another rank died or hangs: check the other ranks' logs, or \
              raise sharding.timeout_seconds",
             step.get()
         )
     }
 }
 
-/// Ranks that exchange tensors, or this rank alone, for which every exchange is done before it begins.
+/// A process group, or this rank alone, for which every collective is a no-op.
 #[derive(Debug, Default)]
 pub struct Group {
     members: Option<ProcessGroup>,
     place: Place,
 }
 
-/// An exchange under way.
+/// A collective in flight.
 #[derive(Debug)]
-#[must_use = "the result is there only after `wait`"]
+#[must_use = "the result is available only after `wait`"]
 pub struct Pending {
     work: Option<Work>,
     what: String,
@@ -48,7 +48,7 @@ impl Group {
         Self { members: Some(members), place }
     }
 
-    /// Whether there is nobody else.
+    /// Whether this rank is the only member.
     pub fn is_alone(&self) -> bool {
         self.members.is_none()
     }
@@ -59,13 +59,13 @@ impl Group {
         Ok(Pending { work, what, place })
     }
 
-    /// Joins the members' parts of `output` in it; this member's own part is there already. `of` is for messages.
+    /// Gathers every member's part of `output`; this member's own part must already be in place. `of` is for messages.
     pub fn all_gather(&self, output: &Tensor, of: impl Display) -> Result<Pending> {
         self.start(format!("all-gather of {of}"), |group| group.all_gather(output))
     }
 
-    /// Sums the members' `input` and leaves this member's part of the sum in `output`; `input` is used up. Nothing
-    /// happens to a member alone: it has its sum already.
+    /// Sums the members' `input` and stores this member's part of the sum in `output`; `input` is clobbered. A no-op
+    /// for a single member, which already has the sum.
     pub fn reduce_scatter(&self, output: &Tensor, input: &Tensor, of: impl Display) -> Result<Pending> {
         self.start(format!("reduce-scatter of {of}"), |group| group.reduce_scatter(output, input))
     }
@@ -75,17 +75,17 @@ impl Group {
         self.start(format!("all-reduce of {of}"), |group| group.all_reduce(tensor))
     }
 
-    /// Gives every member the `tensor` of the first.
+    /// Copies the first member's `tensor` to every member.
     pub fn broadcast(&self, tensor: &Tensor, of: impl Display) -> Result<Pending> {
         self.start(format!("broadcast of {of}"), |group| group.broadcast(tensor, 0))
     }
 }
 
 impl Pending {
-    /// Waits for the result: on the CPU the thread does, on a GPU the current stream.
+    /// Waits for the result: on the CPU this blocks the thread, on a GPU the current stream.
     ///
     /// # Errors
-    /// Another rank is gone, or did not take part in time.
+    /// If another rank is gone, or did not join the collective in time.
     pub fn wait(self) -> Result<()> {
         let Self { work, what, place } = self;
         work.map_or(Ok(()), Work::wait).with_context(|| place.failed(&what))

@@ -1,4 +1,4 @@
-//! Which ranks share one copy of the model, and which hold the same slice of it.
+//! The device mesh: which ranks shard one replica of the model, and which hold the same shard of it.
 
 mod group;
 
@@ -17,44 +17,45 @@ use oss_torch::{ProcessGroup, Store, Transport};
 
 pub use group::{Group, Pending};
 
-/// The ranks as a table: a row is one copy of the model (a *replica*), cut into as many *shards* as it has columns. Rank
-/// `replica * shards + shard`, so that the ranks of a row are neighbours.
+/// The ranks as a table: each row is one copy of the model (a *replica*), split into as many *shards* as there are
+/// columns. A rank's number is `replica * shards + shard`, so that the ranks of a row are consecutive.
 ///
-/// ddp has one column, fsdp one row, hsdp several of both.
+/// ddp has one column, fsdp has one row, hsdp has several of both.
 #[derive(Debug)]
 pub struct Mesh {
-    /// Number of slices that a unit is cut into.
+    /// Number of shards that a unit is split into.
     pub shards: usize,
-    /// The slice that this rank holds.
+    /// The shard that this rank holds.
     pub shard: usize,
-    /// Number of copies of the model.
+    /// Number of replicas of the model.
     pub replicas: usize,
-    /// The copy that this rank belongs to.
+    /// The replica that this rank belongs to.
     pub replica: usize,
-    /// Moves weights along a row. Apart from `reduce`, because the exchanges of one group wait for each other.
+    /// Gathers weights within a row. Separate from `reduce`, because the collectives of one group run one after
+    /// another.
     pub gather: Group,
-    /// Sums gradients along a row, and gathers what steps along them.
+    /// Sums gradients within a row, and gathers the optimizer's updates.
     pub reduce: Group,
-    /// Sums gradients along a column.
+    /// Sums gradients within a column.
     pub replicate: Group,
     /// All ranks.
     pub everyone: Group,
-    /// Where exchanged tensors have to be.
+    /// The device that tensors must be on for collectives.
     device: Device,
     step: Rc<Cell<u64>>,
 }
 
-/// How the ranks of a mesh reach each other.
+/// How the ranks of a mesh connect to each other.
 pub(super) struct Wiring<'a> {
     pub transport: Transport,
     pub store: Option<&'a Store>,
     pub timeout: Duration,
-    /// The network interface of a mesh that lies on one machine, so that nothing listens beyond it.
+    /// The network interface to use if all ranks are on one machine, so that nothing listens on other interfaces.
     pub interface: Option<&'a str>,
 }
 
 impl Mesh {
-    /// One rank.
+    /// The mesh of a single rank.
     pub fn alone(device: Device) -> Self {
         Self {
             shards: 1,
@@ -70,11 +71,11 @@ impl Mesh {
         }
     }
 
-    /// Rank `rank` of `ranks` among ranks that do not exist: weights and gradients of the others are made up. For dry
-    /// runs.
+    /// The mesh of rank `rank` with no other ranks present: collectives are simulated, and the other ranks' data is
+    /// arbitrary. For dry runs.
     ///
     /// # Errors
-    /// Ranks that hsdp's replicas do not divide.
+    /// If the number of ranks is not a multiple of hsdp's shard degree.
     pub fn simulated(sharding: &Sharding, rank: usize, device: Device) -> Result<Self> {
         let ranks = sharding.ranks as usize;
         let wiring = Wiring {
@@ -86,7 +87,7 @@ impl Mesh {
         Self::open(sharding, (rank, ranks, ranks), device, &wiring)
     }
 
-    /// Joins the others; returns when all have. `ranks_here` of the `ranks` are on this machine.
+    /// Connects to the other ranks; returns when all have joined. `ranks_here` of the `ranks` are on this machine.
     pub(super) fn open(
         sharding: &Sharding,
         (rank, ranks, ranks_here): (usize, usize, usize),
@@ -139,15 +140,15 @@ impl Mesh {
         self.device
     }
 
-    /// Notes the step that the next exchanges belong to, for messages.
+    /// Sets the current step, which messages about the following collectives report.
     pub fn at_step(&self, step: u64) {
         self.step.set(step);
     }
 
-    /// The sum of everyone's numbers, the same bits on every rank.
+    /// Sums each number over all ranks; the result is bit-identical on every rank.
     ///
     /// # Errors
-    /// Another rank is gone, or did not take part in time.
+    /// If another rank is gone, or did not join the collective in time.
     pub fn sum<const N: usize>(&self, numbers: [f64; N], of: &str) -> Result<[f64; N]> {
         if self.everyone.is_alone() {
             return Ok(numbers);
@@ -158,10 +159,10 @@ impl Mesh {
         Ok(std::array::from_fn(|i| sums[i]))
     }
 
-    /// An early return for work that all ranks do together, once one of them was asked to stop.
+    /// Returns early from work that all ranks do together if any of them has been requested to stop.
     ///
     /// # Errors
-    /// [`Stopped`](oss_config::error::Stopped), on all ranks alike; another rank is gone.
+    /// [`Stopped`](oss_config::error::Stopped), on all ranks; or if another rank is gone.
     pub fn check_interrupt(&self) -> Result<()> {
         if self.any(interrupt::requested(), "requests to stop")? {
             interrupt::request();
@@ -170,7 +171,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Everyone's numbers one after another, by rank, each filled up with zeros to `longest`.
+    /// Concatenates all ranks' numbers in rank order, each padded with zeros to `longest`.
     ///
     /// # Errors
     /// As [`Self::sum`].
@@ -187,7 +188,7 @@ impl Mesh {
         Ok(Vec::try_from(all)?)
     }
 
-    /// The numbers of rank 0, on every rank.
+    /// Broadcasts the numbers of rank 0 to every rank.
     ///
     /// # Errors
     /// As [`Self::sum`].
@@ -200,7 +201,7 @@ impl Mesh {
         Ok(Vec::try_from(tensor)?)
     }
 
-    /// Whether any rank says so.
+    /// Whether `flag` is set on any rank.
     ///
     /// # Errors
     /// As [`Self::sum`].
@@ -209,10 +210,10 @@ impl Mesh {
     }
 }
 
-/// Replicas and shards of `ranks` ranks, `ranks_here` of which are on this machine.
+/// Numbers of replicas and shards for `ranks` ranks, `ranks_here` of which are on this machine.
 ///
 /// # Errors
-/// Ranks that hsdp's replicas do not divide.
+/// If the number of ranks is not a multiple of hsdp's shard degree.
 fn shape(sharding: &Sharding, ranks: usize, ranks_here: usize) -> Result<(usize, usize)> {
     let shards = match sharding.strategy {
         Strategy::None | Strategy::Ddp => 1,
@@ -221,13 +222,13 @@ fn shape(sharding: &Sharding, ranks: usize, ranks_here: usize) -> Result<(usize,
     };
     ensure!(
         ranks.is_multiple_of(shards),
-        UserError::failed(format!("{ranks} ranks cannot be cut into replicas of {shards}"))
+        UserError::failed(format!("{ranks} ranks cannot be divided into replicas of {shards}"))
             .hint(format!("set sharding.shard_degree to a divisor of {ranks}"))
     );
     Ok((ranks / shards, shards))
 }
 
-/// The library that moves tensors of `device`.
+/// The communication library for tensors on `device`.
 pub(super) fn transport(backend: Backend, device: Device) -> Transport {
     match (backend, device) {
         (Backend::Nccl, _) | (Backend::Auto, Device::Cuda(_)) => Transport::Nccl,

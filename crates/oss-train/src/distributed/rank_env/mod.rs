@@ -1,7 +1,7 @@
-//! Where a rank stands: its number, how many there are, and where they meet.
+//! A rank's environment: its number, the number of ranks, and their rendezvous address.
 //!
-//! torchrun's variables say it, whoever sets them: torchrun, this program's own launcher, or a person. Inside a SLURM
-//! step they are made up from SLURM's. Without either the process is alone.
+//! It comes from torchrun's variables, whether set by torchrun, by this program's own launcher, or by hand. Inside a
+//! SLURM step it is derived from SLURM's variables. Without either the process runs as a single rank.
 
 mod slurm;
 
@@ -12,55 +12,55 @@ use std::str::FromStr;
 use crate::distributed::launch::is_launched;
 use oss_config::error::{UserError, user_errors};
 
-/// A rank's place among the ranks.
+/// A rank's environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RankEnv {
-    /// This rank, of `0..world_size`.
+    /// This rank, in `0..world_size`.
     pub rank: usize,
-    /// How many ranks there are.
+    /// Number of ranks.
     pub world_size: usize,
-    /// This rank among those of its machine, of `0..local_world_size`.
+    /// This rank among those on its machine, in `0..local_world_size`.
     pub local_rank: usize,
-    /// How many ranks this machine has.
+    /// Number of ranks on this machine.
     pub local_world_size: usize,
-    /// The machine where the ranks meet.
+    /// The host of the rendezvous.
     pub host: String,
-    /// The port of the store there.
+    /// The port of the store on that host.
     pub port: u16,
-    /// Whether somebody else hosts the store (torchrun's agent, our launcher), so that every rank is a client of it.
+    /// Whether another process (torchrun's agent or our launcher) hosts the store, so that every rank is a client.
     pub hosted: bool,
-    /// How often the group was started again; keys of an earlier group mean nothing to this one.
+    /// How often the group has been restarted; keys of earlier groups are ignored.
     pub restart: u64,
-    /// Of the launch: torchrun's run id, SLURM's job and step, or else the meeting point.
+    /// Id of the launch: torchrun's run id, SLURM's job and step, or else the rendezvous address.
     pub id: String,
     /// Whether this program's own launcher started the rank.
     pub launched: bool,
 }
 
-/// Variables that do not say where the rank stands.
+/// Environment variables that do not define a rank's environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RankEnvError {
-    /// Some of the variables, and not all.
+    /// Only some of the variables are set.
     Partial {
         /// Those that are set.
         set: Vec<&'static str>,
         /// Those that are missing.
         missing: Vec<&'static str>,
     },
-    /// A variable that must go with those that are set.
+    /// A variable that is required by those that are set.
     Missing {
         /// The variable.
         variable: &'static str,
         /// Why it is needed.
         because: String,
     },
-    /// A value that cannot be.
+    /// An invalid value.
     Invalid {
         /// The variable.
         variable: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// What is valid.
         wanted: String,
     },
 }
@@ -69,13 +69,13 @@ impl From<RankEnvError> for UserError {
     fn from(error: RankEnvError) -> Self {
         match error {
             RankEnvError::Partial { set, missing } => {
-                Self::wrong(format!("{} set, {} not", are(&set), are(&missing))).hint(format!(
-                    "set what is missing, or unset {} to run alone",
+                Self::wrong(format!("{} set, but {} not", are(&set), are(&missing))).hint(format!(
+                    "set the missing variables, or unset {} to run a single rank",
                     if set.len() == 1 { "it" } else { "them all" }
                 ))
             }
             RankEnvError::Missing { variable, because } => {
-                Self::wrong(format!("{variable} is not set, though {because}")).hint("set it")
+                Self::wrong(format!("{variable} is not set, but {because}")).hint("set it")
             }
             RankEnvError::Invalid { variable, value, wanted } => {
                 Self::wrong(format!("{variable} is {value:?}")).hint(format!("set it to {wanted}"))
@@ -95,20 +95,20 @@ fn are(variables: &[&str]) -> String {
     }
 }
 
-/// All of these, or none.
+/// Either all of these must be set, or none.
 const REQUIRED: [&str; 5] = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"];
 
 impl RankEnv {
-    /// The place that the variables give; none for a process that is alone.
+    /// Reads the environment variables; returns `None` for a single process.
     ///
-    /// - `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT` go together. `LOCAL_WORLD_SIZE` may be
-    ///   left out where the ranks meet on a loopback address, since then all are on one machine, and where
+    /// - `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT` must be set together. `LOCAL_WORLD_SIZE`
+    ///   may be omitted if `MASTER_ADDR` is a loopback address, since then all ranks are on one machine, or if
     ///   `LOCAL_RANK` is 0, which then counts as the machine's only rank.
-    /// - A SLURM step of several tasks takes what it lacks from SLURM; `MASTER_ADDR` and `MASTER_PORT` win over the
-    ///   meeting point made from the job.
+    /// - In a SLURM step with several tasks, SLURM's variables are used; `MASTER_ADDR` and `MASTER_PORT` override the
+    ///   rendezvous address derived from the job.
     ///
     /// # Errors
-    /// Only some of the variables are set, or a value cannot be.
+    /// If only some of the variables are set, or a value is invalid.
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, RankEnvError> {
         let (set, missing): (Vec<_>, Vec<_>) =
             REQUIRED.into_iter().partition(|variable| env(variable).is_some());
@@ -155,7 +155,7 @@ impl RankEnv {
         Ok(Some(rank_env))
     }
 
-    /// Whether the numbers go together.
+    /// Checks that the numbers are consistent.
     pub(super) fn possible(&self, names: &Names) -> Result<(), RankEnvError> {
         let invalid = |variable, value: usize, wanted: String| {
             Err(RankEnvError::Invalid { variable, value: value.to_string(), wanted })
@@ -165,7 +165,7 @@ impl RankEnv {
             return invalid(names.size, size, "the number of ranks, at least 1".to_owned());
         }
         if rank >= size {
-            let wanted = format!("a rank from 0 to {}, as {} is {size}", size - 1, names.size);
+            let wanted = format!("a rank from 0 to {}, since {} is {size}", size - 1, names.size);
             return invalid(names.rank, rank, wanted);
         }
         let (rank, local) = (self.local_rank, self.local_world_size);
@@ -173,18 +173,18 @@ impl RankEnv {
             return invalid(
                 names.local_size,
                 local,
-                format!("a number from 1 to {size}, as {} is", names.size),
+                format!("a number from 1 to {size}, the value of {}", names.size),
             );
         }
         if rank >= local {
-            let wanted = format!("a rank from 0 to {}, as this machine has {local}", local - 1);
+            let wanted = format!("a rank from 0 to {}, since this machine has {local}", local - 1);
             return invalid(names.local_rank, rank, wanted);
         }
         Ok(())
     }
 }
 
-/// Names of the variables that hold the numbers.
+/// Names of the variables with the numbers.
 pub(super) struct Names {
     pub rank: &'static str,
     pub size: &'static str,
@@ -197,7 +197,7 @@ pub(super) fn host(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<String
     let Some(value) = env("MASTER_ADDR") else { return Ok(None) };
     let host = value.trim();
     if host.is_empty() || host.contains(char::is_whitespace) {
-        let wanted = "the name or address of the machine of rank 0".to_owned();
+        let wanted = "the name or address of rank 0's machine".to_owned();
         return Err(RankEnvError::Invalid { variable: "MASTER_ADDR", value, wanted });
     }
     Ok(Some(host.to_owned()))
@@ -216,7 +216,7 @@ pub(super) fn port(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<u16>, 
     }
 }
 
-/// The number that a variable holds, if it is set.
+/// Parses a variable as a number, if it is set.
 pub(super) fn number<T: FromStr>(
     env: &dyn Fn(&str) -> Option<String>,
     variable: &'static str,
@@ -229,17 +229,17 @@ pub(super) fn number<T: FromStr>(
     }
 }
 
-/// The number of a variable that must be there; `because` names what asks for it.
+/// Parses a required variable as a number; `because` says why it is required.
 pub(super) fn required<T: FromStr>(
     env: &dyn Fn(&str) -> Option<String>,
     variable: &'static str,
     because: impl Display,
 ) -> Result<T, RankEnvError> {
-    number(env, variable, "a whole number from 0 on")?
+    number(env, variable, "a non-negative integer")?
         .ok_or_else(|| RankEnvError::Missing { variable, because: because.to_string() })
 }
 
-/// PyTorch writes its truths as Python does.
+/// PyTorch writes booleans as Python does.
 fn flag(env: &dyn Fn(&str) -> Option<String>, variable: &'static str) -> Result<bool, RankEnvError> {
     let Some(value) = env(variable) else { return Ok(false) };
     match value.trim() {
@@ -316,7 +316,7 @@ mod tests {
         let mut variables: Vec<_> =
             TORCHRUN.into_iter().filter(|(name, _)| *name != "LOCAL_WORLD_SIZE").collect();
         insta::assert_snapshot!(ErrorReport::of(of(&variables).unwrap_err()), @r"
-        LOCAL_WORLD_SIZE is not set, though LOCAL_RANK is 1 and the ranks meet on node1
+        LOCAL_WORLD_SIZE is not set, but LOCAL_RANK is 1 and the ranks meet on node1
         hint: set it
         ");
         variables.push(("LOCAL_RANK", "0"));
@@ -331,28 +331,28 @@ mod tests {
     fn a_partial_set_lists_both_sides() {
         let error = of(&[("RANK", "0"), ("WORLD_SIZE", "2")]).unwrap_err();
         insta::assert_snapshot!(ErrorReport::of(error), @r"
-        RANK and WORLD_SIZE are set, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are not
-        hint: set what is missing, or unset them all to run alone
+        RANK and WORLD_SIZE are set, but LOCAL_RANK, MASTER_ADDR and MASTER_PORT are not
+        hint: set the missing variables, or unset them all to run a single rank
         ");
         let error = of(&[("MASTER_ADDR", "a")]).unwrap_err();
         insta::assert_snapshot!(ErrorReport::of(error), @r"
-        MASTER_ADDR is set, RANK, WORLD_SIZE, LOCAL_RANK and MASTER_PORT are not
-        hint: set what is missing, or unset it to run alone
+        MASTER_ADDR is set, but RANK, WORLD_SIZE, LOCAL_RANK and MASTER_PORT are not
+        hint: set the missing variables, or unset it to run a single rank
         ");
     }
 
     #[test]
     fn nonsense_names_variable_and_value() {
         for (variable, value, wanted) in [
-            ("RANK", "8", "a rank from 0 to 7, as WORLD_SIZE is 8"),
-            ("RANK", "-1", "a whole number from 0 on"),
-            ("WORLD_SIZE", "two", "a whole number from 0 on"),
+            ("RANK", "8", "a rank from 0 to 7, since WORLD_SIZE is 8"),
+            ("RANK", "-1", "a non-negative integer"),
+            ("WORLD_SIZE", "two", "a non-negative integer"),
             ("WORLD_SIZE", "0", "the number of ranks, at least 1"),
-            ("LOCAL_RANK", "4", "a rank from 0 to 3, as this machine has 4"),
-            ("LOCAL_WORLD_SIZE", "9", "a number from 1 to 8, as WORLD_SIZE is"),
+            ("LOCAL_RANK", "4", "a rank from 0 to 3, since this machine has 4"),
+            ("LOCAL_WORLD_SIZE", "9", "a number from 1 to 8, the value of WORLD_SIZE"),
             ("MASTER_PORT", "0", "a port from 1 to 65535"),
             ("MASTER_PORT", "65536", "a port from 1 to 65535"),
-            ("MASTER_ADDR", "", "the name or address of the machine of rank 0"),
+            ("MASTER_ADDR", "", "the name or address of rank 0's machine"),
             ("TORCHELASTIC_USE_AGENT_STORE", "perhaps", "True or False"),
             ("TORCHELASTIC_RESTART_COUNT", "often", "a number of restarts"),
         ] {
@@ -362,12 +362,12 @@ mod tests {
         }
         insta::assert_snapshot!(ErrorReport::of(torchrun(&[("RANK", "8")]).unwrap_err()), @r#"
         RANK is "8"
-        hint: set it to a rank from 0 to 7, as WORLD_SIZE is 8
+        hint: set it to a rank from 0 to 7, since WORLD_SIZE is 8
         "#);
     }
 
     proptest! {
-        /// Whatever the numbers, what is accepted is possible.
+        /// Exactly the consistent combinations are accepted.
         #[test]
         fn accepted_numbers_go_together(numbers in proptest::array::uniform4(0usize..6)) {
             let [rank, size, local_rank, local_size] = numbers.map(|number| number.to_string());

@@ -1,21 +1,21 @@
-//! The ranks that SLURM started, from its variables.
+//! Ranks started by SLURM, read from its variables.
 //!
-//! `srun` starts one process a task and says in each which of how many it is, but not where they meet: that is the
-//! first machine of the step, at a port made from the job's number, so that every task finds the same one without
-//! asking.
+//! `srun` starts one process per task and gives each its number and their total, but no rendezvous address. We use the
+//! step's first machine and a port derived from the job id, so that every task computes the same address without
+//! communicating.
 
 use super::{Names, RankEnv, RankEnvError, host, number, port, required};
 
-/// From here up, step numbers name what is no `srun` step: the batch script, an interactive shell, the prologue.
+/// Step ids from here on are not `srun` steps: the batch script, an interactive shell, the prologue.
 const FIRST_SPECIAL_STEP: u64 = 0xffff_fff0;
 
-/// Ports for meeting start here. Together with [`PORTS`] they stay below those that Linux hands out to whoever asks
-/// for any (32768 and up), so that one is seldom taken.
+/// First rendezvous port. With [`PORTS`], the range ends below Linux's ephemeral ports (32768 and up), so that a port
+/// is rarely in use.
 const FIRST_PORT: u64 = 15_000;
-/// How many there are.
+/// Number of rendezvous ports.
 const PORTS: u64 = 17_000;
 
-/// Names of the numbers in SLURM's variables.
+/// SLURM's variables with the numbers.
 const NAMES: Names = Names {
     rank: "SLURM_PROCID",
     size: "SLURM_STEP_NUM_TASKS",
@@ -23,13 +23,13 @@ const NAMES: Names = Names {
     local_size: "SLURM_STEP_TASKS_PER_NODE",
 };
 
-/// The place of a task in a step of several; none outside one. The batch script and a step of one task are no ranks:
-/// there the program is alone, and may start ranks of its own.
+/// The environment of a task in a step with several tasks; `None` otherwise. The batch script and a step with one task
+/// are not ranks: there the program is a single process, and may launch ranks itself.
 ///
 /// # Errors
-/// A variable is missing or cannot be.
+/// If a variable is missing or invalid.
 pub(super) fn rank_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<RankEnv>, RankEnvError> {
-    // Names instead of numbers ("batch") are special steps too.
+    // Steps with names instead of numbers ("batch") are special, too.
     let step = env("SLURM_STEP_ID").and_then(|step| step.trim().parse().ok());
     let Some(step) = step.filter(|step| *step < FIRST_SPECIAL_STEP) else { return Ok(None) };
     let tasks = match number(env, NAMES.size, "a number of tasks")? {
@@ -61,14 +61,14 @@ pub(super) fn rank_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Ra
     Ok(Some(rank_env))
 }
 
-/// Steps of one job and jobs that follow each other meet at different ports, since they may share a machine.
+/// The rendezvous port: different for steps of one job and for consecutive jobs, since they may share a machine.
 fn meeting_port(job: u64, step: u64) -> u16 {
     let spread = job.wrapping_add(step.wrapping_mul(4099)) % PORTS;
     // At most FIRST_PORT + PORTS - 1 = 31999.
     (FIRST_PORT + spread) as u16
 }
 
-/// The first machine of the step; task 0 runs there unless tasks were placed by hand.
+/// The step's first machine; task 0 runs there unless tasks were placed by hand.
 fn first_host(env: &dyn Fn(&str) -> Option<String>, because: &str) -> Result<String, RankEnvError> {
     let found = ["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"]
         .into_iter()
@@ -84,7 +84,7 @@ fn first_host(env: &dyn Fn(&str) -> Option<String>, because: &str) -> Result<Str
     })
 }
 
-/// The first name of a list such as `node[03-05,9]-ib,x1`: each bracket gives its first number, leading zeros kept.
+/// The first name in a list such as `node[03-05,9]-ib,x1`: each bracket yields its first number, with leading zeros.
 fn first_of(list: &str) -> Option<String> {
     let mut name = String::new();
     let mut rest = list;
@@ -112,7 +112,7 @@ fn first_of(list: &str) -> Option<String> {
     (!name.is_empty() && !name.contains(char::is_whitespace)).then_some(name)
 }
 
-/// How many tasks of the step run on its node number `node`.
+/// Number of the step's tasks that run on node `node`.
 fn tasks_of_node(
     env: &dyn Fn(&str) -> Option<String>,
     node: usize,
@@ -125,7 +125,7 @@ fn tasks_of_node(
     nth_count(value.trim(), node).ok_or_else(|| RankEnvError::Invalid {
         variable,
         value,
-        wanted: format!("the tasks of each node, such as 4(x2),3, up to that of node {node} (SLURM_NODEID)"),
+        wanted: format!("the tasks per node, such as 4(x2),3, including node {node} (SLURM_NODEID)"),
     })
 }
 
@@ -219,16 +219,16 @@ mod tests {
     #[test]
     fn what_is_missing_or_wrong_is_named() {
         insta::assert_snapshot!(ErrorReport::of(of(&[], &["SLURM_LOCALID"]).unwrap_err()), @r"
-        SLURM_LOCALID is not set, though this is a task of SLURM step 1
+        SLURM_LOCALID is not set, but this is a task of SLURM step 1
         hint: set it
         ");
         insta::assert_snapshot!(ErrorReport::of(of(&[("SLURM_PROCID", "9")], &[]).unwrap_err()), @r#"
         SLURM_PROCID is "9"
-        hint: set it to a rank from 0 to 6, as SLURM_STEP_NUM_TASKS is 7
+        hint: set it to a rank from 0 to 6, since SLURM_STEP_NUM_TASKS is 7
         "#);
         insta::assert_snapshot!(ErrorReport::of(of(&[("SLURM_NODEID", "2")], &[]).unwrap_err()), @r#"
         SLURM_STEP_TASKS_PER_NODE is "4,3"
-        hint: set it to the tasks of each node, such as 4(x2),3, up to that of node 2 (SLURM_NODEID)
+        hint: set it to the tasks per node, such as 4(x2),3, including node 2 (SLURM_NODEID)
         "#);
         insta::assert_snapshot!(ErrorReport::of(of(&[("SLURM_STEP_NODELIST", "gpu[")], &[]).unwrap_err()), @r#"
         SLURM_STEP_NODELIST is "gpu["

@@ -1,4 +1,4 @@
-//! Whole units from everyone's slices, one ahead of the computation.
+//! All-gathers whole units from the ranks' slices, one unit ahead of the computation.
 
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
@@ -6,26 +6,26 @@ use tch::{Device, Kind, Tensor};
 use super::layout::Layout;
 use crate::distributed::mesh::{Mesh, Pending};
 
-/// A rank's slices of one unit, flat, each cast to the kind that it is gathered in if it is of another.
+/// A rank's slices of one unit, flat. A slice of another dtype is cast to the one in which it is gathered.
 #[derive(Debug)]
 pub struct Local {
-    /// Of the matrices.
+    /// The slice of the matrices.
     pub matrices: Tensor,
-    /// Of everything else.
+    /// The slice of everything else.
     pub rest: Tensor,
 }
 
-/// Gathers units into two buffers that take turns: while the computation reads one, the next unit arrives in the other.
+/// Gathers units into two alternating buffers: while the computation reads one, the next unit arrives in the other.
 ///
-/// On a GPU an exchange begins after what was queued on the current stream before it, which orders it after the last
-/// reader of its buffer, and [`Pending::wait`] makes the stream wait, not the host.
+/// On a GPU a collective starts after everything queued earlier on the current stream, and thus after the last reader
+/// of its buffer; [`Pending::wait`] blocks the stream, not the host.
 #[derive(Debug)]
 pub struct Gatherer {
     layouts: Vec<Layout>,
     kind: Kind,
     device: Device,
     buffers: [Option<Buffer>; 2],
-    /// The buffer that was handed out last; the next unit goes to the other.
+    /// The buffer that was handed out last; the next unit is gathered into the other.
     in_use: usize,
 }
 
@@ -33,21 +33,21 @@ pub struct Gatherer {
 struct Buffer {
     matrices: Tensor,
     rest: Tensor,
-    /// The unit in it, or on its way; none when it is out of date.
+    /// The unit that it holds or that is being gathered; `None` if its content is stale.
     unit: Option<usize>,
     arriving: Vec<Pending>,
 }
 
 impl Gatherer {
-    /// For units of these layouts, with matrices gathered in `kind`.
+    /// Creates a gatherer for units with these layouts; matrices are gathered in `kind`.
     pub fn new(layouts: Vec<Layout>, kind: Kind, device: Device) -> Self {
         Self { layouts, kind, device, buffers: [None, None], in_use: 1 }
     }
 
-    /// Starts gathering a unit, unless it is there or on its way.
+    /// Starts gathering a unit, unless it is already gathered or in flight.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// If another rank is gone.
     pub fn prefetch(&mut self, mesh: &Mesh, unit: usize, local: impl FnOnce() -> Local) -> Result<()> {
         if mesh.shards == 1 || self.holding(unit).is_some() {
             return Ok(());
@@ -65,7 +65,7 @@ impl Gatherer {
                 arriving: Vec::new(),
             }
         });
-        // Something that was expected and never asked for.
+        // A unit may have been prefetched and never taken.
         buffer.unit = None;
         for pending in buffer.arriving.drain(..) {
             pending.wait()?;
@@ -88,17 +88,17 @@ impl Gatherer {
         Ok(())
     }
 
-    /// The tensors of a unit, which stay valid until the unit after the next is expected.
+    /// Returns the tensors of a unit, which stay valid until the unit after the next is prefetched.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// If another rank is gone.
     pub fn take(&mut self, mesh: &Mesh, unit: usize, local: impl FnOnce() -> Local) -> Result<Vec<Tensor>> {
         if mesh.shards == 1 {
             let Local { matrices, rest } = local();
             return Ok(self.layouts[unit].cut(&matrices, &rest));
         }
         self.prefetch(mesh, unit, local)?;
-        let place = self.holding(unit).unwrap_or_else(|| unreachable!("it was expected above"));
+        let place = self.holding(unit).unwrap_or_else(|| unreachable!("it was prefetched above"));
         self.in_use = place;
         let Some(buffer) = &mut self.buffers[place] else { unreachable!("it holds the unit") };
         for pending in buffer.arriving.drain(..) {
@@ -108,10 +108,10 @@ impl Gatherer {
         Ok(self.layouts[unit].cut(&buffer.matrices, &buffer.rest))
     }
 
-    /// Forgets what was gathered, because the weights have changed.
+    /// Discards what was gathered, because the weights have changed.
     ///
     /// # Errors
-    /// Something was still arriving, and another rank is gone.
+    /// If a gather was still in flight and another rank is gone.
     pub fn invalidate(&mut self) -> Result<()> {
         for buffer in self.buffers.iter_mut().flatten() {
             buffer.unit = None;
@@ -129,7 +129,7 @@ impl Gatherer {
 
 impl Drop for Gatherer {
     fn drop(&mut self) {
-        // A unit that was expected too much still arrives. Who cannot wait for it has said why already.
+        // A prefetched unit that was never taken may still be arriving. If waiting fails, the cause has been reported.
         for pending in self.buffers.iter_mut().flatten().flat_map(|buffer| buffer.arriving.drain(..)) {
             let _ = pending.wait();
         }

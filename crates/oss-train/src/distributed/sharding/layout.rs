@@ -1,9 +1,9 @@
-//! How a unit's parameters lie in flat buffers, and which part of them a rank holds.
+//! The layout of a unit's parameters in flat buffers, and the part of them that a rank holds.
 //!
-//! Matrices come first, in a region of their own, because they travel in the precision of the matrix products; the rest
-//! (router, norms, biases, sinks) stays f32. Each tensor and each slice starts at a multiple of 256 elements, and each region
-//! is padded so that it can be cut into equal slices: slices are whole blocks of an optimizer state in 8 bits, and the
-//! same blocks of each tensor on any number of ranks.
+//! Matrices come first, in their own region, because they are gathered in the precision of the matrix products; the
+//! rest (router, norms, biases, sinks) stays f32. Each tensor and each slice starts at a multiple of 256 elements, and
+//! each region is padded so that it can be split into equal slices. Slices therefore consist of whole blocks of 8-bit
+//! optimizer state, and each tensor has the same blocks on any number of ranks.
 
 use std::ops::Range;
 
@@ -12,15 +12,15 @@ use tch::Tensor;
 use crate::model::{ParameterSpec, Role, unit_parameters};
 use oss_config::Model;
 
-/// Tensors and slices start at multiples of so many elements.
+/// Tensors and slices start at multiples of this many elements.
 const ALIGNMENT: i64 = 256;
 
-/// Where a parameter lies.
+/// A parameter and its position in the flat buffer.
 #[derive(Clone, Debug)]
 pub struct Slot {
     /// The parameter.
     pub spec: ParameterSpec,
-    /// First element in its region.
+    /// Offset of its first element in its region.
     pub offset: i64,
 }
 
@@ -29,39 +29,39 @@ impl Slot {
         self.spec.role().is_matrix()
     }
 
-    /// The parameter's matrices, `[N, in, out]` or the reverse, as a view of its whole region.
+    /// The parameter's matrices, `[N, in, out]` or `[N, out, in]`, as a view of its whole region.
     pub fn stack_in(&self, region: &Tensor) -> Tensor {
         let [.., rows, columns] = self.spec.shape[..] else { unreachable!("a matrix has two sides") };
         region.narrow(0, self.offset, self.spec.numel()).view([-1, rows, columns])
     }
 }
 
-/// Where every parameter of a unit lies, for a number of shards.
+/// The positions of a unit's parameters, for a given number of shards.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// Parameters in order.
+    /// The parameters, in order.
     pub slots: Vec<Slot>,
-    /// Elements of the region of matrices, padding included.
+    /// Elements of the matrices' region, including padding.
     pub matrices: i64,
-    /// Elements of the region of everything else, padding included.
+    /// Elements of the region of everything else, including padding.
     pub rest: i64,
-    /// Number of slices.
+    /// Number of shards.
     shards: i64,
 }
 
 /// A part of a parameter that a shard holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Which parameter, by its number in the unit.
+    /// Index of the parameter in the unit.
     pub slot: usize,
-    /// Flattened elements of the parameter.
+    /// Range of the parameter's flattened elements.
     pub range: Range<i64>,
-    /// First element in the shard's flat buffer.
+    /// Offset of its first element in the shard's flat buffer.
     pub offset: i64,
 }
 
 impl Layout {
-    /// The layout of unit `index`, cut into `shards` slices.
+    /// The layout of unit `index`, split into `shards` slices.
     pub fn new(model: &Model, index: usize, shards: usize) -> Self {
         let shards = shards as i64;
         let mut layout = Self { slots: Vec::new(), matrices: 0, rest: 0, shards };
@@ -76,7 +76,8 @@ impl Layout {
         layout
     }
 
-    /// Elements of the blocks' matrices, padding included: those that Muon steps. A unit's matrices are all of them or none.
+    /// Elements of matrices that Muon updates, including padding: those of blocks. In any one unit that is either all
+    /// matrices or none.
     pub fn matrices_of_blocks(&self) -> i64 {
         let is_block = self.slots.iter().any(|slot| slot.spec.role() == Role::Matrix);
         if is_block { self.matrices } else { 0 }
@@ -87,7 +88,7 @@ impl Layout {
         self.matrices / self.shards
     }
 
-    /// Elements of a shard's slice of the rest, which follows.
+    /// Elements of a shard's slice of the rest, which follows the matrices.
     pub fn rest_of_shard(&self) -> i64 {
         self.rest / self.shards
     }
@@ -97,7 +98,7 @@ impl Layout {
         self.matrices_of_shard() + self.rest_of_shard()
     }
 
-    /// The parts of parameters in a shard's flat buffer, in order.
+    /// The pieces of parameters in a shard's flat buffer, in order.
     pub fn pieces(&self, shard: usize) -> Vec<Piece> {
         let piece = |(number, slot): (usize, &Slot)| {
             let (slice, base) = match slot.is_matrix() {

@@ -1,5 +1,5 @@
-//! A model cut into slices, one a rank: where everything lies ([`Layout`]), how a unit is made whole ([`Gatherer`]), how its
-//! gradients are summed ([`Reducer`]), and weights without training ([`Shards`]).
+//! A model split into slices, one per rank: the layout ([`Layout`]), all-gather of units ([`Gatherer`]), reduce-scatter
+//! of gradients ([`Reducer`]), and sharded weights for inference ([`Shards`]).
 
 mod gather;
 mod layout;

@@ -1,4 +1,4 @@
-//! Gradients of whole units, summed over the ranks and left slice by slice.
+//! Reduce-scatters the gradients of whole units: sums them over the ranks and leaves each rank its slice.
 
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
@@ -7,14 +7,14 @@ use super::layout::Layout;
 use crate::distributed::mesh::{Mesh, Pending};
 use crate::model::Parameter;
 
-/// Sums gradients while the computation goes on with the next unit, in two f32 buffers that take turns.
+/// Sums gradients while the computation continues with the next unit, in two alternating f32 buffers.
 #[derive(Debug)]
 pub struct Reducer {
     /// Elements of the largest unit.
     most: i64,
     device: Device,
     buffers: [Option<Buffer>; 2],
-    /// The buffer that the unit at work adds to.
+    /// The buffer that the current unit's backward pass accumulates into.
     in_use: usize,
     replicating: Vec<Pending>,
 }
@@ -23,22 +23,22 @@ pub struct Reducer {
 struct Buffer {
     whole: Tensor,
     leaving: Vec<Pending>,
-    /// What it leaves: the slice of a unit's gradient, and the unit's number.
+    /// The destination of the sum: a slice of a unit's gradient, and the unit's index.
     slice: Option<(Tensor, usize)>,
 }
 
 impl Reducer {
-    /// For units of these layouts.
+    /// Creates a reducer for units with these layouts.
     pub fn new(layouts: &[Layout], device: Device) -> Self {
         let most = layouts.iter().map(|layout| layout.matrices + layout.rest).max().unwrap_or(0);
         Self { most, device, buffers: [None, None], in_use: 0, replicating: Vec::new() }
     }
 
-    /// Where the backward pass of a unit adds its gradients: a view of each parameter's, all zero but that of the matrix
-    /// `replaced`, which the pass overwrites. `slice` is the rank's part of the unit's gradient, f32, flat.
+    /// Where the backward pass of a unit adds its gradients: a view of each parameter's, all zero but that of the
+    /// matrix `replaced`, which the pass overwrites. `slice` is the rank's part of the unit's gradient, f32, flat.
     ///
     /// # Errors
-    /// The buffer's last sum failed: another rank is gone.
+    /// If the last reduction in the same buffer failed because another rank is gone.
     pub fn begin(
         &mut self,
         mesh: &Mesh,
@@ -63,10 +63,11 @@ impl Reducer {
         Ok(cut(layout, &whole))
     }
 
-    /// A unit's gradient is complete on this rank: its sum over the ranks ends up in `slice` by [`Self::finish`].
+    /// Starts the reduction of a unit's gradient, which is now complete on this rank. The sum over the ranks is in
+    /// `slice` after [`Self::finish`].
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// If another rank is gone.
     pub fn end(&mut self, mesh: &Mesh, layout: &Layout, slice: &Tensor, unit: usize) -> Result<()> {
         if mesh.shards == 1 {
             return self.replicate(mesh, slice, unit);
@@ -88,18 +89,18 @@ impl Reducer {
         Ok(())
     }
 
-    /// Waits until every sum is there.
+    /// Waits for all reductions.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// If another rank is gone.
     pub fn finish(&mut self, mesh: &Mesh) -> Result<()> {
-        // In the order in which they began, which is the same on every rank.
+        // In the order in which they were started, which is the same on every rank.
         self.settle(mesh, 1 - self.in_use)?;
         self.settle(mesh, self.in_use)?;
         self.replicating.drain(..).try_for_each(Pending::wait)
     }
 
-    /// Waits for the sum over a row of the mesh, and starts the one over the column.
+    /// Waits for the sum over a row of the mesh, and starts the sum over the column.
     fn settle(&mut self, mesh: &Mesh, which: usize) -> Result<()> {
         let Some(buffer) = &mut self.buffers[which] else { return Ok(()) };
         for pending in buffer.leaving.drain(..) {
@@ -123,7 +124,7 @@ impl Reducer {
     }
 }
 
-/// Zeroes a unit's gradients, but for those of the matrix `replaced`.
+/// Zeroes a unit's gradients, except those of the matrix `replaced`.
 fn clear(layout: &Layout, whole: &Tensor, replaced: Option<Parameter>) {
     let kept = replaced.map(|parameter| &layout.slots[parameter.index()]);
     let (start, end) = kept.map_or((0, 0), |slot| (slot.offset, slot.offset + slot.spec.numel()));

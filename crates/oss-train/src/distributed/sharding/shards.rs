@@ -1,4 +1,4 @@
-//! A model's weights for evaluation and decoding, each rank with its slice.
+//! A model's weights for evaluation and decoding, sharded over the ranks.
 
 use std::cell::RefCell;
 
@@ -14,7 +14,7 @@ use crate::model::{
 use oss_config::Model;
 use oss_config::error::UserError;
 
-/// Weights that are read slice by slice and gathered unit by unit; on one rank, simply held.
+/// Weights of which each rank holds a slice and that are gathered unit by unit; a single rank holds them whole.
 #[derive(Debug)]
 pub struct Shards<'a> {
     mesh: &'a Mesh,
@@ -23,7 +23,7 @@ pub struct Shards<'a> {
 
 #[derive(Debug)]
 enum Held {
-    /// The tensors of every unit: a decoder asks for them at every token.
+    /// The tensors of every unit, ready for use: a decoder needs them for every token.
     Whole(Vec<Vec<Tensor>>),
     Slices {
         units: Vec<Local>,
@@ -35,7 +35,7 @@ impl<'a> Shards<'a> {
     /// Reads this rank's slice of every parameter of `model` from `source`, matrices in `kind`.
     ///
     /// # Errors
-    /// Weights that are damaged or of another shape.
+    /// If weights are damaged or have a different shape.
     pub fn load(model: &Model, source: &mut dyn WeightSource, mesh: &'a Mesh, kind: Kind) -> Result<Self> {
         let layouts: Vec<Layout> =
             (0..num_units(model)).map(|unit| Layout::new(model, unit, mesh.shards)).collect();
@@ -59,20 +59,20 @@ impl<'a> Shards<'a> {
         Ok(Self { mesh, held })
     }
 
-    /// The same with the matrices of blocks and head in 8 bits ([`in_int8`]), unit by unit. The embedding, of which a token reads a
-    /// row, stays as it is.
+    /// The same with the matrices of blocks and head in 8 bits ([`in_int8`]), unit by unit. The embedding, of which a
+    /// token reads a row, stays as it is.
     ///
     /// # Errors
-    /// Weights on a GPU, or shared among ranks.
+    /// If the weights are on a GPU or sharded.
     pub fn in_int8(self, model: &Model) -> Result<Self> {
         let Self { mesh, held } = self;
         let Held::Whole(units) = held else {
-            bail!(UserError::failed("weights in 8 bits are held whole").hint("use one rank (--ranks 1)"));
+            bail!(UserError::failed("int8 weights cannot be sharded").hint("use one rank (--ranks 1)"));
         };
         ensure!(
             mesh.device() == Device::Cpu,
-            UserError::failed("weights in 8 bits are for a CPU")
-                .hint("leave out --weights, or train with train.device = \"cpu\"")
+            UserError::failed("int8 weights are supported only on the CPU")
+                .hint("omit --weights, or train with train.device = \"cpu\"")
         );
         let of_unit = |(index, tensors): (usize, Vec<Tensor>)| -> Vec<Tensor> {
             let specs = unit_parameters(model, index);
@@ -97,7 +97,7 @@ impl Weights for Shards<'_> {
             Local { matrices: matrices.shallow_clone(), rest: rest.shallow_clone() }
         };
         let tensors = gatherer.take(self.mesh, index, || local(index))?;
-        // Whoever walks the chain comes to the next unit next, and begins again after the last.
+        // The chain is walked in order, and starts over after the last unit.
         let next = (index + 1) % units.len();
         gatherer.prefetch(self.mesh, next, || local(next))?;
         Ok(tensors)
@@ -108,10 +108,10 @@ impl Weights for Shards<'_> {
     }
 }
 
-/// Reads a shard's part of every parameter of a unit into `place(offset in the shard's flat buffer, elements)`.
+/// Reads a shard's pieces of a unit's parameters into `place(offset in the shard's flat buffer, elements)`.
 ///
 /// # Errors
-/// Weights that are damaged or of another shape.
+/// If weights are damaged or have a different shape.
 pub fn fill(
     layout: &Layout,
     shard: usize,

@@ -1,44 +1,44 @@
-//! What can keep ranks from working together.
+//! Errors in bringing up and coordinating ranks.
 
 use std::io;
 
 use oss_config::error::{ErrorReport, UserError, user_errors};
 
-/// Ranks that cannot work together.
+/// Why ranks cannot work together.
 #[derive(Debug)]
 pub enum WorldError {
-    /// The address is taken.
+    /// The address is in use.
     PortInUse {
         /// The address.
         host: String,
         /// The port.
         port: u16,
-        /// What the system says.
+        /// The operating system's error.
         cause: io::Error,
     },
-    /// Nobody serves the store.
+    /// No store answers at the address.
     NoStore {
-        /// Who asks.
+        /// The rank that tried to connect.
         rank: usize,
         /// The address.
         host: String,
         /// The port.
         port: u16,
-        /// How long it was tried.
+        /// How long it tried, in seconds.
         seconds: u64,
     },
-    /// Some ranks did not come.
+    /// Some ranks did not join or respond in time.
     Absent {
-        /// Who waits.
+        /// The rank that waited.
         rank: usize,
-        /// Whom for.
+        /// The ranks it waited for.
         missing: String,
-        /// How long.
+        /// How long it waited, in seconds.
         seconds: u64,
     },
-    /// A rank's number was taken.
+    /// Two processes have the same rank.
     Twice {
-        /// The number.
+        /// Their rank.
         rank: usize,
         /// The address.
         host: String,
@@ -53,12 +53,12 @@ pub enum WorldError {
         pid: u32,
         /// Its machine.
         host: String,
-        /// What differs.
+        /// What is different.
         what: &'static str,
-        /// What to do.
+        /// How to fix it.
         fix: &'static str,
     },
-    /// A rank gave up.
+    /// A rank failed.
     Failed {
         /// The rank.
         rank: usize,
@@ -72,25 +72,26 @@ impl From<WorldError> for UserError {
         match error {
             WorldError::PortInUse { host, port, cause } => {
                 Self::failed(format!("rank 0 cannot listen on {host}:{port}"))
-                    .hint("another run may use it: set MASTER_PORT to a free port")
+                    .hint("another run may be using it; set MASTER_PORT to a free port")
                     .because(cause)
             }
             WorldError::NoStore { rank, host, port, seconds } => {
-                Self::failed(format!("rank {rank} finds nobody at {host}:{port} within {seconds} s")).hint(
-                    "check that rank 0 is running, and MASTER_ADDR, MASTER_PORT and the firewall, \
+                Self::failed(format!("rank {rank} could not connect to {host}:{port} within {seconds} s"))
+                    .hint(
+                        "check that rank 0 is running, check MASTER_ADDR, MASTER_PORT and the firewall, \
                      or raise sharding.timeout_seconds",
-                )
+                    )
             }
             WorldError::Absent { rank, missing, seconds } => {
-                Self::failed(format!("rank {rank} waited {seconds} s for {missing}"))
-                    .hint("look at the logs of those, or raise sharding.timeout_seconds")
+                Self::failed(format!("rank {rank} timed out after {seconds} s waiting for {missing}"))
+                    .hint("check the logs of the missing ranks, or raise sharding.timeout_seconds")
             }
             WorldError::Twice { rank, host, port } => {
-                Self::failed(format!("two processes are rank {rank} of the run at {host}:{port}"))
-                    .hint("another run uses the same address: set MASTER_PORT to another port")
+                Self::failed(format!("two processes claim to be rank {rank} of the run at {host}:{port}"))
+                    .hint("another run uses the same address; set MASTER_PORT to another port")
             }
             WorldError::Different { rank, pid, host, what, fix } => {
-                Self::failed(format!("rank {rank} (process {pid} on {host}) has another {what} than rank 0"))
+                Self::failed(format!("rank {rank} (pid {pid} on {host}) has a different {what} than rank 0"))
                     .hint(fix)
             }
             WorldError::Failed { rank, report } => report.into_error(format!("rank {rank} failed")),

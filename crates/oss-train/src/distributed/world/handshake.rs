@@ -1,19 +1,19 @@
-//! How ranks introduce themselves, and who does not belong.
+//! The handshake: checks that all ranks belong to the same run.
 
 use serde::{Deserialize, Serialize};
 
 use super::error::WorldError;
 
-/// What all ranks of a run must have in common.
+/// What must be identical on all ranks of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Digest of the program.
     pub program: String,
-    /// Digest of the resolved experiment or of the command line.
+    /// Digest of the resolved experiment or the command line.
     pub task: String,
 }
 
-/// How a rank introduces itself.
+/// What a rank sends to introduce itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Hello {
     pub launch: String,
@@ -42,12 +42,12 @@ impl Difference {
         let Self { part, host, pid } = self;
         let (what, fix) = match part {
             Part::Launch => {
-                ("launch", "two runs meet at one address: set MASTER_PORT to another port for one of them")
+                ("launch", "two runs use the same address; set MASTER_PORT to another port for one of them")
             }
-            Part::Program => ("build of oss-run", "start the same file on every machine"),
+            Part::Program => ("build of oss-run", "run the same executable on every machine"),
             Part::Task => (
                 "experiment or command line",
-                "start every rank with the same file, options and OSS_RUN__ variables",
+                "start every rank with the same experiment file, options and OSS_RUN__ variables",
             ),
         };
         WorldError::Different { rank, pid, host, what, fix }

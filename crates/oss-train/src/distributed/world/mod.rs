@@ -1,7 +1,7 @@
-//! All ranks of a run, and the small messages between them.
+//! All ranks of a run, and the control messages between them.
 //!
-//! Messages pass through a store that one process serves (the launcher, torchrun's agent, or rank 0) and are JSON. All
-//! ranks send and receive in the same order, so a turn's number names a message.
+//! Messages are JSON and pass through a store hosted by one process (the launcher, torchrun's agent, or rank 0). All
+//! ranks send and receive in the same order, so a message is identified by its turn number.
 
 mod error;
 mod handshake;
@@ -27,14 +27,14 @@ use oss_torch::Store;
 pub use error::WorldError;
 pub use handshake::Fingerprint;
 
-/// How long a rank that waits for a message sleeps at first, and at most.
+/// Initial and maximum polling interval of a rank that waits for a message.
 const NAP: Duration = Duration::from_millis(1);
 const LONGEST_NAP: Duration = Duration::from_millis(50);
 
-/// How long the rank that serves the store waits for the others to leave: one that was killed never says so.
+/// How long the rank that hosts the store waits for the others to leave: a killed rank never says that it has left.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// All ranks of a run, as one of them sees it.
+/// All ranks of a run, as seen by one of them.
 #[derive(Debug)]
 pub struct World {
     rank: usize,
@@ -43,15 +43,15 @@ pub struct World {
     local_size: usize,
     timeout: Duration,
     store: Option<Store>,
-    /// Whether the store ends with this process.
+    /// Whether this process hosts the store.
     serves: bool,
     turn: Cell<u64>,
-    /// Messages of the leader that may not have been read by everyone yet.
+    /// The leader's messages that some ranks may not have read yet.
     unread: RefCell<Vec<String>>,
 }
 
 impl World {
-    /// One rank, which is its own leader.
+    /// A world of one rank, which is the leader.
     pub fn alone() -> Self {
         Self {
             rank: 0,
@@ -66,11 +66,10 @@ impl World {
         }
     }
 
-    /// Joins the other ranks, and checks that they are the same program with the same task.
+    /// Joins the other ranks, and checks that they run the same program with the same task.
     ///
     /// # Errors
-    /// [`WorldError`]: an address that is taken or does not answer, ranks that do not come, that come twice, or that
-    /// differ.
+    /// [`WorldError`] if the address is in use or does not answer, or if ranks are missing, duplicated or different.
     pub fn join(rank_env: &RankEnv, fingerprint: &Fingerprint, timeout: Duration) -> Result<Self> {
         let store = open_store(rank_env, timeout)?.prefixed(&prefix(rank_env.restart))?;
         let world = Self {
@@ -123,7 +122,7 @@ impl World {
         self.size
     }
 
-    /// This rank's number among those on this machine: the number of its GPU.
+    /// This rank's number among those on this machine, which is also the index of its GPU.
     pub fn local_rank(&self) -> usize {
         self.local_rank
     }
@@ -133,19 +132,19 @@ impl World {
         self.local_size
     }
 
-    /// Whether this is the rank that decides, writes down and talks to people.
+    /// Whether this is the rank that makes decisions, writes files and prints output.
     pub fn is_leader(&self) -> bool {
         self.rank == 0
     }
 
-    /// The groups that move tensors.
+    /// Creates the process groups.
     ///
     /// # Errors
-    /// Another rank does not come; a device that the backend cannot serve.
+    /// If another rank does not join, or the backend does not support the device.
     pub fn mesh(&self, sharding: &Sharding, device: Device) -> Result<Mesh> {
         let Some(store) = &self.store else { return Ok(Mesh::alone(device)) };
         let transport = transport(sharding.backend, device);
-        // A mesh of its own for each call: keys of an earlier one lie in the same store.
+        // Each call gets its own prefix: the keys of earlier meshes are in the same store.
         let store = store.prefixed(&format!("mesh/{}", self.turn.get()))?;
         self.turn.set(self.turn.get() + 1);
         let wiring = Wiring {
@@ -156,14 +155,14 @@ impl World {
         };
         Mesh::open(sharding, (self.rank, self.size, self.local_size), device, &wiring)
             .context("the ranks cannot connect to each other")
-            .hint("look at the logs of the others")
+            .hint("check the logs of the other ranks")
     }
 
-    /// What the leader says (it gives `Some`). The others wait for it without limit, since the leader may have hours of
-    /// work to do before.
+    /// Broadcasts the leader's value; the leader passes `Some`. The others wait without a timeout, since the leader may
+    /// have hours of work to do first.
     ///
     /// # Errors
-    /// The leader failed, or the store is gone.
+    /// If the leader failed, or the store is gone.
     pub fn broadcast<T: Serialize + DeserializeOwned>(&self, mine: Option<T>) -> Result<T> {
         self.broadcast_within(mine, None)
     }
@@ -186,10 +185,10 @@ impl World {
         }
     }
 
-    /// What everyone says, by rank, for the leader; none for the others.
+    /// Gathers all ranks' values on the leader, in rank order; returns `None` on the others.
     ///
     /// # Errors
-    /// A rank failed, or did not answer within the timeout.
+    /// If a rank failed, or did not respond within the timeout.
     pub fn gather<T: Serialize + DeserializeOwned>(&self, mine: &T) -> Result<Option<Vec<T>>> {
         self.gather_within(mine, Some(self.timeout))
     }
@@ -214,14 +213,14 @@ impl World {
             all.push(self.wait_for(store, &of(rank), limit, absent)?);
             store.delete(&of(rank))?;
         }
-        // Whoever has answered this has read all that came before.
+        // A rank that has answered has read all earlier messages.
         for key in self.unread.borrow_mut().drain(..) {
             store.delete(&key)?;
         }
         Ok(Some(all))
     }
 
-    /// What everyone says, by rank.
+    /// Gathers all ranks' values on every rank, in rank order.
     ///
     /// # Errors
     /// As [`Self::gather`].
@@ -230,10 +229,10 @@ impl World {
         self.broadcast_within(all, Some(self.timeout))
     }
 
-    /// This rank's value when every rank has one; else the error of the first that has none, on every rank.
+    /// Returns this rank's value if all ranks succeeded; otherwise the error of the first that failed, on every rank.
     ///
     /// # Errors
-    /// A rank's error, with its number.
+    /// The error of the first rank that failed, with its number.
     pub fn all_ok<T>(&self, mine: Result<T>) -> Result<T> {
         if self.size == 1 {
             return mine;
@@ -248,20 +247,20 @@ impl World {
         }
     }
 
-    /// Tells the others, who may wait for a message, that this rank gives up.
+    /// Tells the other ranks, which may be waiting for a message, that this one has failed.
     pub fn give_up(&self, error: &anyhow::Error) {
         if let Some(store) = &self.store {
             let told = serde_json::to_vec(&(self.rank, ErrorReport::from(error)));
-            // The store may be gone for the same reason; then nobody waits any more.
+            // The store may be gone for the same reason; then nobody is waiting.
             let _ = told.map_err(anyhow::Error::from).and_then(|told| store.set(FAILED, &told));
         }
     }
 
-    /// Ends this rank's part. The rank that serves the store waits a little until nobody needs it any more.
+    /// Leaves the world. The rank that hosts the store waits briefly until the others no longer need it.
     pub fn leave(self) {
         let Some(store) = &self.store else { return };
         if !self.serves {
-            // Without the store there is nobody to tell.
+            // If the store is gone, there is nobody to tell.
             let _ = store.set(&format!("left/{}", self.rank), b"");
             return;
         }
@@ -272,10 +271,10 @@ impl World {
         }
     }
 
-    /// Tells whoever serves the store, such as the launcher.
+    /// Sets a key for the process that hosts the store, such as the launcher.
     ///
     /// # Errors
-    /// The store is gone.
+    /// If the store is gone.
     pub fn announce(&self, key: &str, value: &str) -> Result<()> {
         self.store.as_ref().map_or(Ok(()), |store| store.set(key, value.as_bytes()))
     }
@@ -286,7 +285,7 @@ impl World {
         format!("turn/{turn}")
     }
 
-    /// Waits until `key` is there; `absent` says whom it waited for in vain.
+    /// Waits until `key` is set; on a timeout, `absent` returns the ranks that did not respond.
     fn wait_for<T: DeserializeOwned>(
         &self,
         store: &Store,
@@ -296,11 +295,11 @@ impl World {
     ) -> Result<T> {
         let start = Instant::now();
         let mut nap = NAP;
-        let look = || store.get(key).context("rank 0, or what serves the ranks' store, is gone");
+        let look = || store.get(key).context("lost connection to rank 0 or the process hosting the store");
         let read = |text: Vec<u8>| {
             serde_json::from_slice(&text)
-                .with_context(|| format!("the message {key} cannot be read"))
-                .hint("start the same program on every rank")
+                .with_context(|| format!("cannot decode message {key}"))
+                .hint("run the same build of oss-run on every rank")
         };
         loop {
             if let Some(text) = look()? {
@@ -310,7 +309,7 @@ impl World {
                 && let Ok((rank, report)) = serde_json::from_slice(&text)
                 && rank != self.rank
             {
-                // What it said before it gave up has come between the two looks, if it said anything.
+                // If it sent the message before it failed, the message may have arrived since the last look.
                 return look()?.map_or_else(|| Err(WorldError::Failed { rank, report }.into()), read);
             }
             if limit.is_some_and(|limit| start.elapsed() >= limit) {
@@ -326,13 +325,13 @@ impl World {
     }
 }
 
-/// Where a rank that gives up says so.
+/// The key under which a failing rank reports its error.
 const FAILED: &str = "failed";
 
 fn open_store(rank_env: &RankEnv, timeout: Duration) -> Result<Store> {
     let RankEnv { rank, host, port, .. } = rank_env;
     if *rank == 0 && !rank_env.hosted {
-        // On one machine nothing listens beyond it.
+        // If all ranks are on one machine, listen only on the loopback interface.
         let one_machine = rank_env.local_world_size == rank_env.world_size;
         let address = if one_machine { "127.0.0.1" } else { "0.0.0.0" };
         let listener = TcpListener::bind((address, *port)).map_err(|cause| WorldError::PortInUse {

@@ -11,7 +11,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A rank of `size` on this machine, whose first rank serves the store at `port`.
+/// A rank of `size` on this machine; rank 0 hosts the store at `port`.
 fn rank_env(rank: usize, size: usize, port: u16) -> RankEnv {
     RankEnv {
         rank,
@@ -27,7 +27,7 @@ fn rank_env(rank: usize, size: usize, port: u16) -> RankEnv {
     }
 }
 
-/// Runs `member` as each rank of a world, on threads; each joins with what `task` says of it.
+/// Runs `member` for each rank of a world, on threads; `task` gives each rank's task fingerprint.
 fn world<T: Send + 'static>(
     size: usize,
     seconds: u64,
@@ -81,7 +81,7 @@ fn one_rank_s_failure_is_everyone_s() {
             let mine = if world.rank() == 1 { Err(anyhow!("no room").hint("free some")) } else { Ok(()) };
             let error = ErrorReport::of(world.all_ok(mine).unwrap_err());
             world.leave();
-            assert_eq!(error.hints, ["free some"], "hints travel with what they are for");
+            assert_eq!(error.hints, ["free some"], "hints travel with their error");
             error.summary()
         },
     );
@@ -117,11 +117,11 @@ fn ranks_that_differ_or_do_not_come_are_named() {
         |rank| if rank == 2 { "other" } else { "same" },
         |world| format!("{:#}", world.unwrap_err()),
     );
-    assert!(errors.iter().all(|error| error.starts_with("rank 2 (process ")), "{errors:?}");
+    assert!(errors.iter().all(|error| error.starts_with("rank 2 (pid ")), "{errors:?}");
     let alone =
         World::join(&rank_env(0, 3, free_port()), &fingerprint("same"), Duration::from_secs(1)).unwrap_err();
     insta::assert_snapshot!(ErrorReport::of(alone), @r"
-    rank 0 waited 1 s for ranks 1, 2
-    hint: look at the logs of those, or raise sharding.timeout_seconds
+    rank 0 timed out after 1 s waiting for ranks 1, 2
+    hint: check the logs of the missing ranks, or raise sharding.timeout_seconds
     ");
 }

@@ -1,4 +1,4 @@
-//! Attention by the flash kernels of libtorch on CUDA, which know windows and documents.
+//! Attention by libtorch's FlashAttention kernels on CUDA, which support sliding windows and packed documents.
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
@@ -10,7 +10,7 @@ pub fn has_flash(q: &Tensor) -> bool {
     q.device().is_cuda() && matches!(q.kind(), Kind::BFloat16 | Kind::Half) && q.size()[3] % 8 == 0
 }
 
-/// One long row of all documents, where there are any.
+/// Packs all documents into one long row, if documents are separated.
 fn pack(q: &Tensor, visibility: &Visibility) -> Result<Option<Packed>> {
     let Some(documents) = &visibility.documents else { return Ok(None) };
     let mut ends = vec![0i32];

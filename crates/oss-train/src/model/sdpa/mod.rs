@@ -1,9 +1,9 @@
-//! Causal scaled dot-product attention with one learned sink logit per head, without materialised scores.
+//! Causal scaled dot-product attention with one learned sink logit per head, without materialized scores.
 //!
-//! On the CPU our own kernel does it all ([`Flash`]); elsewhere libtorch's, which know no sink. A sink joins the softmax and has
-//! no value, so they give it exactly: `lse' = logaddexp(lse, s)` and `o' = o * exp(lse - lse')`. The backward hands (o', lse')
-//! to libtorch's, which then sees the probabilities with the sink in them; the sink's own gradient is
-//! `-sum(exp(s - lse') * rowsum(dO * o'))`.
+//! On the CPU our own kernel ([`Flash`]) does everything; elsewhere we use libtorch's, which do not support sinks. A
+//! sink takes part in the softmax but has no value, so it can be added exactly afterwards: `lse' = logaddexp(lse, s)`
+//! and `o' = o * exp(lse - lse')`. The backward pass hands (o', lse') to libtorch's kernel, which then sees the
+//! probabilities with the sink included; the sink's own gradient is `-sum(exp(s - lse') * rowsum(dO * o'))`.
 //!
 //! B batch, T time, H query heads, K key/value heads, C head dim.
 
@@ -21,23 +21,24 @@ use oss_torch::{FlashForward, Packed};
 /// Which keys the queries of one pass may see.
 #[derive(Clone, Debug)]
 pub struct Visibility {
-    /// The last so many keys, the query's own included; all earlier ones where unset.
+    /// Size of the sliding window: the number of most recent keys, including the query's own; unlimited if unset.
     pub window: Option<i64>,
-    /// Lengths of the documents of each row, in order, where tokens see only their own.
+    /// Document lengths of each row, in order, if attention is restricted to each token's own document.
     pub documents: Option<std::sync::Arc<Vec<Vec<i64>>>>,
 }
 
-/// What the backward pass needs beside query, key and value.
+/// What the backward pass needs besides query, key and value.
 #[derive(Debug)]
 pub struct Saved {
     /// `[B, T, H, C]`.
     pub output: Tensor,
-    /// With the sink in it: f32 `[B, T, H]` (CUDA flash: as its kernel lays it out).
+    /// Includes the sink: f32 `[B, T, H]` (CUDA flash: in its kernel's own layout).
     logsumexp: Tensor,
     flash: Option<(FlashForward, Option<Packed>)>,
 }
 
-/// `[B, T, H, C]` queries, `[B, T, K, C]` keys and values (already rotated) and f32 `[H]` sinks to what `Saved.output` holds.
+/// Attends with queries `[B, T, H, C]`, keys and values `[B, T, K, C]` (already rotated) and sinks, f32 `[H]`; the
+/// result is `Saved.output`.
 pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, sinks: &Tensor, visibility: &Visibility) -> Result<Saved> {
     if Flash::takes(q) {
         let documents = documents(q, visibility);
@@ -51,7 +52,7 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, sinks: &Tensor, visibility: &
     tiles::forward((q, k, v), sinks, visibility, scale(q))
 }
 
-/// Gradients of queries, keys and values; the sinks' is added to `grad_sinks`.
+/// Returns the gradients of queries, keys and values; accumulates the sinks' into `grad_sinks`.
 pub fn backward(
     grad: &Tensor,
     (q, k, v): (&Tensor, &Tensor, &Tensor),
@@ -65,7 +66,7 @@ pub fn backward(
         let flash = Flash { q, k, v, sinks, documents: &documents, window: visibility.window };
         return Ok(flash.backward(grad, (&saved.output, &saved.logsumexp), grad_sinks));
     }
-    // [B, T, H] in the logsumexp's kind.
+    // [B, T, H] in the dtype of the logsumexp.
     let projection =
         (grad * &saved.output).to_kind(sinks.kind()).sum_dim_intlist([-1i64].as_slice(), false, None);
     let lse = match &saved.flash {
@@ -82,12 +83,12 @@ pub fn backward(
     }
 }
 
-/// Of the scores.
+/// The scale of the scores.
 fn scale(q: &Tensor) -> f64 {
     (q.size()[3] as f64).powf(-0.5)
 }
 
-/// What sees each other in `q`'s rows, in order.
+/// The documents in `q`'s rows, in order: tokens attend only within one.
 fn documents(q: &Tensor, visibility: &Visibility) -> Vec<Document> {
     let (rows, length) = (q.size()[0], q.size()[1]);
     let lengths = |row: usize| match &visibility.documents {

@@ -1,4 +1,4 @@
-//! Attention beside the textbook's formula in f64.
+//! Compares attention with the textbook formula in f64.
 
 use super::*;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use tch::{Device, Kind};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
-/// Eager attention with the sink as one more column, through libtorch's autograd: the oracle.
+/// The oracle: eager attention with the sink as an extra column, differentiated by libtorch's autograd.
 fn eager(q: &Tensor, k: &Tensor, v: &Tensor, sinks: &Tensor, visibility: &Visibility) -> Tensor {
     let (b, t, h, c) = q.size4().unwrap();
     let groups = h / k.size()[2];
@@ -32,7 +32,7 @@ fn eager(q: &Tensor, k: &Tensor, v: &Tensor, sinks: &Tensor, visibility: &Visibi
     p.matmul(&v).transpose(1, 2)
 }
 
-/// Beside the oracle: libtorch's operations in f64, the kernels in f32 and bf16.
+/// Compares with the oracle: libtorch's operations in f64, the kernels in f32 and bf16.
 fn check(b: i64, t: i64, heads: (i64, i64), visibility: &Visibility) {
     for (kind, most) in [(Kind::Double, 1e-12), (Kind::Float, 2e-6), (Kind::BFloat16, 2e-2)] {
         let numbers = |shape: &[i64], seed: f64| {

@@ -1,7 +1,7 @@
-//! Attention by libtorch's operations, of the kinds and devices that no kernel takes.
+//! Attention by libtorch operations, for dtypes and devices that no kernel supports.
 //!
-//! The queries are cut into tiles, each with exactly the keys it can see, so that a sliding layer's work grows with T times the
-//! window, and documents cost only their own squares.
+//! The queries are split into tiles, each with exactly the keys it can see, so that a sliding-window layer costs T
+//! times the window, and a document the square of its own length.
 
 use std::collections::HashMap;
 
@@ -11,17 +11,18 @@ use tch::{Device, Kind, Tensor};
 use super::{Document, Saved, Visibility, documents};
 use crate::model::wide_kind;
 
-/// Queries `start..start + len` of some rows, and the keys from `first_key` to the last query.
+/// Queries `start..start + len` of one or all rows, and the keys from `first_key` to the last query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tile {
-    /// All rows, or one.
+    /// One row, or all if unset.
     row: Option<i64>,
     first_key: i64,
     start: i64,
     len: i64,
 }
 
-/// Queries of a tile of a sliding layer; at least the window, so that at most half of the scores are masked.
+/// Minimum number of queries per tile of a sliding-window layer. A tile also has at least as many as the window, so
+/// that at most half of the scores are masked.
 const LEAST_TILE: i64 = 128;
 
 fn tiles(q: &Tensor, visibility: &Visibility) -> Vec<Tile> {
@@ -44,7 +45,7 @@ fn tiles(q: &Tensor, visibility: &Visibility) -> Vec<Tile> {
     tiles
 }
 
-/// Additive masks by (queries, keys, window); `None` where plain causality is all there is.
+/// Additive masks by (queries, keys); `None` if a plain causal mask suffices.
 #[derive(Default)]
 struct Masks(HashMap<(i64, i64), Tensor>);
 

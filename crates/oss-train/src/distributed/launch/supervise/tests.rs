@@ -1,4 +1,4 @@
-//! Ranks here are small shell scripts, or this test program again under another role.
+//! Ranks here are small shell scripts, or this test program re-executed in another role.
 
 use std::env;
 use std::fs;
@@ -9,13 +9,13 @@ use super::*;
 use crate::distributed::exit_with_parent;
 use oss_runs::interrupt;
 
-/// Waits short enough for a test.
+/// Short enough for a test.
 const PATIENCE: GracePeriod =
     GracePeriod { cause: Duration::from_millis(300), order: Duration::from_millis(300) };
 
-/// Names the part that this program plays for a test.
+/// The role that this program plays for a test.
 const ROLE: &str = "OSS_RUN_TEST_ROLE";
-/// Where ranks tell their process numbers.
+/// The directory in which ranks write their pids.
 const PLACE: &str = "OSS_RUN_TEST_PLACE";
 
 fn shell(script: &str) -> Command {
@@ -35,10 +35,10 @@ fn failed(outcome: Outcome) -> Failure {
     }
 }
 
-/// This program again, as `role`.
+/// Re-executes this program as `role`.
 fn as_role(role: &str, place: &Path) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    // A test is called by its path inside the crate.
+    // A test is selected by its path inside the crate.
     let (_, module) = module_path!().split_once("::").unwrap();
     command.args(["--exact", &format!("{module}::plays_a_role"), "--nocapture", "--quiet"]);
     command.env(ROLE, role).env(PLACE, place).stdout(Stdio::null());
@@ -51,7 +51,7 @@ fn plays_a_role() {
     let place = env::var_os(PLACE).unwrap();
     let place = Path::new(&place);
     match role.as_str() {
-        // Ranks that end by the one means or the other, and a rank that is tied by both.
+        // One rank that notices the end of its input, and one that also requests the parent-death signal.
         "launcher" => {
             let watcher = format!("echo $$ > {}/watcher; cat > {0}/input", place.display());
             let commands = vec![shell(&watcher), as_role("rank", place)];
@@ -73,7 +73,7 @@ fn plays_a_role() {
     }
 }
 
-/// The number that a process wrote into `file`, once it has.
+/// Waits for the pid that a process writes to `file`.
 fn told(file: &Path) -> i32 {
     let start = Instant::now();
     loop {
@@ -86,10 +86,10 @@ fn told(file: &Path) -> i32 {
     }
 }
 
-/// Whether a process is there and runs; one that has ended and whom nobody waits for does not.
+/// Whether a process exists and is running; zombies do not count.
 fn runs(process: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name, in brackets, may hold anything.
+    // The process name, in parentheses, may contain anything.
     stat.rsplit_once(')').is_some_and(|(_, after)| !after.trim_start().starts_with(['Z', 'X']))
 }
 
@@ -114,7 +114,7 @@ fn statuses_become_outcomes() {
 fn the_first_failure_is_told_with_its_last_lines() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("number");
-    // Once its end was seen, the first to fail has no process number any more.
+    // Once the launcher has seen that the first one has ended, its pid no longer exists.
     let second = format!(
         "{}; while kill -0 $(cat {}) 2> /dev/null; do :; done; exit 1",
         wait_for(&file),
@@ -167,8 +167,8 @@ fn wait_for(file: &Path) -> String {
 #[test]
 fn a_request_is_passed_on_once_to_each() {
     let place = tempfile::tempdir().unwrap();
-    // It ends only after the launcher has had time to say it again. A shell gives a command in the background no input
-    // unless told so.
+    // It exits only after the launcher has had time to repeat the request. A shell does not connect a background
+    // command to its input unless told to.
     let rank = |name: &str| {
         let heard = place.path().join(name);
         let listen = format!("while read word; do echo $word >> {}; done", heard.display());
@@ -199,7 +199,7 @@ fn a_command_that_cannot_start_ends_those_that_did() {
     let script = format!("echo $$ > {}/first; sleep 60", place.path().display());
     let commands = vec![shell(&script), Command::new("/nowhere/oss-run")];
     assert!(supervise(commands, PATIENCE, || false).is_err());
-    // It may have ended before it could tell its number.
+    // It may have been killed before it wrote its pid.
     if place.path().join("first").exists() {
         assert!(!runs(told(&place.path().join("first"))));
     }
@@ -214,6 +214,6 @@ fn a_killed_launcher_leaves_no_rank_behind() {
     launcher.kill().unwrap();
     launcher.wait().unwrap();
     for rank in ranks {
-        assert!(ends_within(rank, Duration::from_secs(5)), "process {rank} is still there");
+        assert!(ends_within(rank, Duration::from_secs(5)), "process {rank} is still running");
     }
 }
