@@ -1,4 +1,4 @@
-//! What a newcomer meets: `doctor`, `init`, and the first run.
+//! A new user's first commands: `doctor`, `init`, and the first run.
 
 use serde_json::Value;
 
