@@ -40,7 +40,7 @@ fn the_20b_plan_is_quick_and_exact() {
     assert_eq!(plan["run"], Value::Null, "the Hub was not queried");
     let gigabytes = plan["memory"]["state"].as_f64().unwrap() / 1e9;
     assert!((66.0..68.0).contains(&gigabytes), "a fifth of the state is {gigabytes} GB");
-    assert!(plan["fits"][0]["missing"].as_u64().unwrap() > 0, "24 GB are too little");
+    assert!(plan["fits"][0]["missing"].as_u64().unwrap() > 0, "24 GB is not enough");
     assert!(plan["traffic"]["total"].as_u64().unwrap() > 0);
 }
 

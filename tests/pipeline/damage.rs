@@ -100,7 +100,7 @@ fn secrets_reach_no_file_and_no_message() {
     walk(&project.path("runs"), &mut |path| {
         let bytes = fs::read(path).unwrap();
         let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-        assert!(!found, "{} holds the token", path.display());
+        assert!(!found, "{} contains the token", path.display());
         seen += 1;
     });
     assert!(seen > 10);

@@ -77,7 +77,7 @@ fn a_new_run_is_a_copy_with_the_same_bits() {
     assert_eq!(losses(&first), losses(&second));
     let again = project.oss_run("tiny.toml").ends_with(0);
     assert_eq!(again.ran(), [""; 0]);
-    assert!(again.stderr.contains(second.file_name().unwrap().to_str().unwrap()), "the newest is meant");
+    assert!(again.stderr.contains(second.file_name().unwrap().to_str().unwrap()), "`last` is the newest");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn raising_the_steps_of_a_derived_decay_is_refused() {
         assert!(raised.stderr.trim_end().ends_with(REFUSED), "{}", raised.stderr);
         let resumed = project.oss_run("resume last --set train.steps=8").ends_with(2);
         assert!(resumed.stderr.trim_end().ends_with(REFUSED), "{}", resumed.stderr);
-        assert_eq!((project.the_run(), weights(&run)), (run.clone(), before), "nothing happened");
+        assert_eq!((project.the_run(), weights(&run)), (run.clone(), before), "nothing changed");
 
         // The remedy that the message suggests: the same run, continued at its minimum learning rate.
         let set = "--set schedule.decay_steps=4 --set train.steps=6 --until train";
@@ -144,7 +144,7 @@ fn raising_the_steps_of_a_derived_decay_is_refused() {
         assert_eq!(extended.ran(), ["train: train.steps raised 4 -> 6"]);
         assert_eq!(project.the_run(), run);
         project.oss_run("tiny.toml --set train.steps=8 --until train --new").ends_with(0);
-        assert_eq!(project.runs().len(), 2, "asked for by name, another run it is");
+        assert_eq!(project.runs().len(), 2, "requested by name, so it is another run");
     }
 }
 
@@ -189,7 +189,7 @@ fn a_run_starts_from_another_runs_weights() {
         project.oss_run(&format!("tiny.toml --until train {set}")).ends_with(0);
     }
     let tuned = std::fs::read_dir(project.path("runs/tuned")).unwrap().count();
-    assert_eq!(tuned, 2, "the export is rounded, so it is another start");
+    assert_eq!(tuned, 2, "the export is rounded, so the start differs");
 }
 
 #[test]

@@ -218,7 +218,7 @@ impl Started {
         loop {
             let mut line = String::new();
             let read = self.messages.read_line(&mut line).unwrap();
-            assert!(read > 0, "no line holds {words:?}:\n{}", self.seen);
+            assert!(read > 0, "no line contains {words:?}:\n{}", self.seen);
             self.seen.push_str(&line);
             if line.contains(words) {
                 return;

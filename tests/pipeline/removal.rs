@@ -94,7 +94,7 @@ fn prepared_data_goes_with_the_last_run_that_names_it() {
     let_time_pass(&project.path("runs/.prepared"));
     assert!(gc(&project, "").is_empty());
     project.oss_run("rm tiny --yes").ends_with(0);
-    assert!(gc(&project, "").is_empty(), "the other copy names it");
+    assert!(gc(&project, "").is_empty(), "the other copy refers to it");
     let damaged = project.the_run().join("manifest.json");
     let manifest = fs::read(&damaged).unwrap();
     fs::write(&damaged, "{").unwrap();
@@ -106,9 +106,9 @@ fn prepared_data_goes_with_the_last_run_that_names_it() {
     let dirs = prepared(&project);
     assert_eq!(dirs.len(), 2, "tokens and the tokenizer");
     let would = gc(&project, "--dry-run");
-    assert_eq!(prepared(&project), dirs, "only looked");
+    assert_eq!(prepared(&project), dirs, "a dry run removes nothing");
     fs::write(dirs[0].join("young"), "").unwrap();
-    assert_eq!(gc(&project, "--dry-run").len(), would.len() - 1, "somebody may be at work there");
+    assert_eq!(gc(&project, "--dry-run").len(), would.len() - 1, "another process may use it");
     fs::remove_file(dirs[0].join("young")).unwrap();
     let_time_pass(&project.path("runs/.prepared"));
     assert_eq!(gc(&project, ""), would);
@@ -181,7 +181,7 @@ fn what_killed_processes_left_goes() {
     for path in &kept {
         assert!(runs.join(path).exists(), "{path}");
     }
-    assert!(runs.join(".prepared/only/train.bin").exists(), "there is no other version of it");
+    assert!(runs.join(".prepared/only/train.bin").exists(), "it is the only version");
     assert!(gc(&project, "").is_empty());
     assert_eq!(json(&run.join("manifest.json")), before);
     assert_eq!(project.oss_run("tiny.toml").ends_with(0).ran(), [""; 0]);

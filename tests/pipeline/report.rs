@@ -108,7 +108,7 @@ fn a_sweep_brings_its_trials_and_its_best_runs() {
     assert_eq!(ended.stdout, "report.html\n");
     let text = page(&project.path("report.html"));
     assert!(text.contains("3 trials, 1 done, 1 stopped, 1 failed"));
-    assert!(text.contains("The best is trial <b>1</b>"), "one that came to its end");
-    assert!(text.contains(&format!("tiny/{id}")), "its curves are there");
+    assert!(text.contains("The best is trial <b>1</b>"), "the best trial that finished");
+    assert!(text.contains(&format!("tiny/{id}")), "its curves are shown");
     assert!(!text.contains(HOSTILE) && !text.contains("<img"));
 }

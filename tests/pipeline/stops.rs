@@ -149,7 +149,7 @@ fn a_run_killed_at_any_moment_ends_as_if_it_had_not_been() {
             std::thread::sleep(Duration::from_millis(1));
         }
         started.signal("KILL");
-        assert_eq!(started.end().status, -1, "it was still at work");
+        assert_eq!(started.end().status, -1, "it was still running");
     }
     project.oss_run("tiny.toml --until train").ends_with(0);
     let run = project.the_run();

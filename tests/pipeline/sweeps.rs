@@ -70,7 +70,7 @@ fn killed(project: &Project, command: &str, millis: &[u64]) -> Ended {
         thread::sleep(Duration::from_millis(*pause));
         started.signal("KILL");
         let ended = started.end();
-        assert_eq!(ended.status, -1, "it was to be killed at work:\n{}", ended.stderr);
+        assert_eq!(ended.status, -1, "it ended before it was killed:\n{}", ended.stderr);
     }
     project.oss_run(command).ends_with(0)
 }
@@ -157,7 +157,7 @@ fn a_sweep_that_grows_runs_only_what_is_new() {
     let ended = project.oss_run("lr.toml").ends_with(0);
     assert_eq!(ended.stderr.matches("to step").count(), 1, "{}", ended.stderr);
     let after = results(&project, "runs", "lr");
-    assert_eq!(after[..2], before[..], "a value put before the others renumbers nothing");
+    assert_eq!(after[..2], before[..], "inserting a value renumbers nothing");
     assert_eq!(after[2]["values"]["optimizer.lr"], 1e-3);
     // A changed base is another experiment with other trials.
     project.set(&["optimizer.weight_decay = 0.2"]);

@@ -48,7 +48,7 @@ fn the_tutorial_can_be_followed() {
     assert!(commands.len() >= 10, "{commands:?}");
     let mut stopped = 0;
     for line in commands {
-        assert!(line.starts_with("oss-run "), "mark it `{BY_HAND}`, or take it out: {line}");
+        assert!(line.starts_with("oss-run "), "mark it `{BY_HAND}`, or remove it: {line}");
         let mut command = Command::new("sh");
         command.args(["-c", line]).current_dir(project.path("")).env("PATH", &path);
         command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", project.path("hub")).envs(QUICK);

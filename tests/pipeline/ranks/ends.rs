@@ -59,7 +59,7 @@ fn signal(name: &str, pid: u32) {
 fn wait_until(what: &str, happened: impl Fn() -> bool) {
     let start = Instant::now();
     while !happened() {
-        assert!(start.elapsed() < 2 * SOON, "waited in vain for {what}");
+        assert!(start.elapsed() < 2 * SOON, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(3));
     }
 }
@@ -111,9 +111,9 @@ fn a_killed_rank_takes_the_others_along_and_the_run_goes_on() {
             "{phase}: {}",
             ended.stderr
         );
-        assert!(pids.iter().all(|pid| !is_alive(*pid)), "{phase}: a rank stayed behind");
+        assert!(pids.iter().all(|pid| !is_alive(*pid)), "{phase}: a rank is still alive");
         project.oss_run("resume last").ends_with(0);
-        assert!(results(&project) == undisturbed(values, &options), "{phase}: the run took another way");
+        assert!(results(&project) == undisturbed(values, &options), "{phase}: the results differ");
         assert_eq!(unfinished_folders(&project.the_run()), Vec::<String>::new(), "{phase}");
     }
 }
