@@ -1,9 +1,10 @@
-//! Writes and reads a checkpoint, against a plain write and read of as many bytes on the same disk.
+//! Writes and reads a checkpoint, compared with a plain write and read of as many bytes on the same disk.
 //!
 //!     cargo bench --bench checkpoint -- DIRECTORY
 //!
-//! The checkpoint has the tensors of the 110 M shape that hold nearly all its bytes, with AdamW's two moments: 1.3 GB.
-//! Prints one JSON document of seconds, the best of several rounds; reads are once from disk and once from the page cache.
+//! The checkpoint contains the tensors of the 110 M shape that make up nearly all its bytes, with AdamW's two moments:
+//! 1.3 GB. Prints timings in seconds as one JSON document, the best of several rounds; reads are timed once from disk
+//! and once from the page cache.
 
 #![expect(clippy::print_stdout, reason = "its output is data")]
 
@@ -78,7 +79,7 @@ impl Best {
     }
 }
 
-/// Embedding and head `[201088, 256]`, and eight blocks' experts `[4, 512, 256]` and `[4, 256, 256]`.
+/// Embedding and head `[201088, 256]`, and the experts of eight blocks, `[4, 512, 256]` and `[4, 256, 256]`.
 fn entries() -> Vec<Entry> {
     let mut entries = Vec::new();
     for state in ["", "optimizer.first/", "optimizer.second/"] {
@@ -102,7 +103,7 @@ fn save(dir: &Path, step: u64, entries: &[Entry], bytes: u64) -> Result<std::pat
     Ok(writer.commit(vec![Ok(report)], &json!({}))?)
 }
 
-/// As in resuming: loads and verifies every tensor.
+/// As when resuming: loads and verifies every tensor.
 fn load(path: &Path) -> Result<()> {
     let checkpoint = Checkpoint::open(path)?;
     checkpoint.names().try_for_each(|name| checkpoint.load(name).map(drop))?;
@@ -123,13 +124,13 @@ fn write_plainly(path: &Path, entries: &[Entry]) -> Result<()> {
     Ok(file.sync_all()?)
 }
 
-/// Into newly allocated memory, as for weights.
+/// Reads into newly allocated memory, as for weights.
 fn read_plainly(path: &Path) -> Result<()> {
     drop(fs::read(path)?);
     Ok(())
 }
 
-/// Drops a file from the page cache, so that it is read from disk again.
+/// Evicts a file from the page cache, so that the next read comes from disk.
 fn forget(path: &Path) -> Result<()> {
     let file = File::open(path)?;
     file.sync_all()?;

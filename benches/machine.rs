@@ -1,4 +1,4 @@
-//! The machine's rates: matrix product FLOP/s and memory bandwidth, on all cores.
+//! The machine's peak rates on all cores: matrix product FLOP/s and memory bandwidth.
 //!
 //!     cargo bench --bench machine
 //!
@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 /// Rows and columns of each matrix.
 const SIZE: i64 = 2048;
 
-/// Elements of the f32 vectors for measuring memory: far larger than any cache.
+/// Elements of the f32 vectors for measuring memory bandwidth: far larger than any cache.
 const LONG: i64 = 64 << 20;
 
 fn main() {
@@ -45,7 +45,7 @@ fn main() {
                 "bf16": { "libtorch": by_libtorch(Kind::BFloat16), "gemm": by_gemm(Kind::BFloat16) },
             },
             "read_bytes_per_second": bytes / best_seconds(|| _ = long.sum(Kind::Float)),
-            // Both read and written bytes.
+            // Counts bytes read and bytes written.
             "copy_bytes_per_second": 2.0 * bytes / best_seconds(|| copy.copy_(&long)),
         })
     );

@@ -1,4 +1,4 @@
-//! Generates many run directories like those of training, to time commands that read all of them.
+//! Generates many run directories like those of training, to time commands that read them all.
 //!
 //!     cargo bench --bench runs -- DIRECTORY
 //!
@@ -80,7 +80,7 @@ fn manifest(
             state: StageState::Done,
             key: digest.clone(),
             version: 1,
-            // Training has most of them in its key, the other stages only a few.
+            // Training depends on most keys, the other stages on only a few.
             values: layers
                 .keys()
                 .filter(|_| stage == Stage::Train)

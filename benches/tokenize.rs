@@ -21,7 +21,7 @@ const ROUNDS: usize = 5;
 
 type Encode<'a> = dyn Fn(&str) -> Vec<u32> + Sync + 'a;
 
-/// One way to tokenize a document.
+/// An encoder to compare.
 struct Encoder<'a> {
     name: &'static str,
     encode: Box<Encode<'a>>,
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
 
 fn measure(name: &str, documents: &[String]) -> Result<serde_json::Value> {
     let ours = Tokenizer::load(&TokenizerChoice::Named("o200k_harmony".into()))?;
-    // The encoder that the crate returns for a model's encoding.
+    // The encoder that tiktoken-rs returns for a model's encoding.
     let tiktoken = tiktoken_rs::o200k_harmony()?;
     let toktok = toktok::Tokenizer::builtin("o200k_harmony").map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let best_seconds = [f64::INFINITY; 2];

@@ -1,7 +1,8 @@
-//! The layers of the code: each imports only those below it, stages do not know each other, and unsafe code lies where it may.
+//! The layers of the code: each imports only those below it, stages do not import each other, and unsafe code is
+//! confined to an allowlist.
 //!
-//! Which crate may use which is Cargo's to enforce; the layers inside a crate are held here. Source files are read as
-//! tokens, so comments and strings do not count, and code inside macros does.
+//! Cargo enforces which crate may use which; this test enforces the layers inside a crate. Source files are parsed into
+//! tokens, so comments and strings are ignored, and code inside macros is not.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -12,7 +13,7 @@ use std::str::FromStr as _;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// Sources with layers of their own, each from the top down. Layers of one row do not import each other.
+/// Sources that have layers, from the top down. Layers in the same row must not import each other.
 const LAYERS: [(&str, &[&[&str]]); 3] = [
     ("src", &[&["main"], &["cli"], &["report"], &["sweep"], &["runner", "runs"], &["plan"], &["stages"]]),
     (
@@ -29,10 +30,10 @@ const LAYERS: [(&str, &[&[&str]]); 3] = [
     ("crates/oss-runs/src", &[&["monitor"], &["run_dir"], &["storage"], &["interrupt"]]),
 ];
 
-/// Sources without a line of unsafe code.
+/// Sources that must not contain unsafe code.
 const SAFE: [&str; 3] = ["src", "crates/oss-config/src", "crates/oss-runs/src"];
 
-/// What may be unsafe elsewhere: the wrapper of libtorch, loops over tensors, which ask it for slices, and a memory map.
+/// Where unsafe code is allowed: the libtorch wrapper, loops over tensor slices, and a memory map.
 const UNSAFE: [&str; 4] = [
     "crates/oss-torch/src",
     "crates/oss-kernels/src",
@@ -40,7 +41,7 @@ const UNSAFE: [&str; 4] = [
     "crates/oss-data/src/mapped.rs",
 ];
 
-/// How a file names the crate's root: from inside, and from the program.
+/// How a file names the crate's root: within the library, and in the program.
 const CRATE: [&str; 2] = ["crate", "oss_run"];
 
 #[test]
@@ -51,7 +52,7 @@ fn each_layer_imports_only_those_below() {
         for file in source_files(root) {
             let layer = layer_of(&file, root);
             let row =
-                row_of(&layer).unwrap_or_else(|| panic!("{layer} has no place among LAYERS: give it one"));
+                row_of(&layer).unwrap_or_else(|| panic!("{layer} is missing from LAYERS; add it to a row"));
             let mut paths = paths_from(&CRATE, tokens(&file));
             paths.dedup_by(|a, b| a.0 == b.0 && a.1[0] == b.1[0]);
             for (line, path) in paths {
@@ -63,7 +64,7 @@ fn each_layer_imports_only_those_below() {
             }
         }
     }
-    assert!(offences.is_empty(), "a layer may use only those below it:\n{offences}");
+    assert!(offences.is_empty(), "layers may only use the layers below them:\n{offences}");
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn a_stage_does_not_know_its_siblings() {
 fn unsafe_code_lies_where_it_may() {
     for root in SAFE {
         let text = fs::read_to_string(Path::new(root).join("lib.rs")).unwrap();
-        assert!(text.contains("#![forbid(unsafe_code)]"), "{root} may be unsafe");
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{root} does not forbid unsafe code");
     }
     let mut offences = String::new();
     for file in
@@ -102,7 +103,7 @@ fn unsafe_code_lies_where_it_may() {
             }
         });
     }
-    assert!(offences.is_empty(), "unsafe code where it may not be:\n{offences}");
+    assert!(offences.is_empty(), "unsafe code outside the allowlist:\n{offences}");
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn source_files(root: &str) -> Vec<PathBuf> {
     }
     let mut files = Vec::new();
     collect(Path::new(root), &mut files);
-    // The list of modules stands above every layer.
+    // lib.rs declares the modules, so it is above all layers.
     files.retain(|file| *file != Path::new(root).join("lib.rs"));
     files.sort();
     files
@@ -153,7 +154,8 @@ fn tokens(file: &Path) -> TokenStream {
     TokenStream::from_str(&source).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// The paths that start at one of `roots`, without it, with their lines; a braced list gives one for each entry.
+/// The paths that start at one of `roots`, without that root, with their lines; a braced list yields one path per
+/// entry.
 fn paths_from(roots: &[&str], stream: TokenStream) -> Vec<(usize, Vec<String>)> {
     let mut found = Vec::new();
     for sequence in sequences(stream) {
@@ -161,7 +163,7 @@ fn paths_from(roots: &[&str], stream: TokenStream) -> Vec<(usize, Vec<String>)> 
             if matches!(tree, TokenTree::Ident(word) if roots.iter().any(|root| word == root)) {
                 let line = tree.span().start().line;
                 let paths = paths_after(&sequence[at + 1..]);
-                // `pub(crate)` names the root and goes nowhere.
+                // `pub(crate)` names the root without a path.
                 found.extend(paths.into_iter().filter(|path| !path.is_empty()).map(|path| (line, path)));
             }
         }
@@ -169,7 +171,7 @@ fn paths_from(roots: &[&str], stream: TokenStream) -> Vec<(usize, Vec<String>)> 
     found
 }
 
-/// The paths that go on from here: `::a::b` is one, `::{a, b::c}` two.
+/// The paths that continue from here: `::a::b` is one, `::{a, b::c}` two.
 fn paths_after(rest: &[TokenTree]) -> Vec<Vec<String>> {
     let colon =
         |tree: Option<&TokenTree>| matches!(tree, Some(TokenTree::Punct(mark)) if mark.as_char() == ':');
@@ -202,7 +204,7 @@ fn paths_after(rest: &[TokenTree]) -> Vec<Vec<String>> {
     }
 }
 
-/// The stream and the inside of each of its brackets, each as one sequence.
+/// The tokens of the stream and, recursively, of each delimited group, each as one sequence.
 fn sequences(stream: TokenStream) -> Vec<Vec<TokenTree>> {
     let sequence: Vec<TokenTree> = stream.into_iter().collect();
     let inner: Vec<_> = sequence

@@ -1,6 +1,6 @@
-//! What is generated from the types and kept in the repository is current.
+//! Checks that files generated from the types are up to date.
 //!
-//! `OSS_RUN_BLESS=1 cargo test --test pages` writes the files again.
+//! `OSS_RUN_BLESS=1 cargo test --test pages` regenerates them.
 
 use std::{env, fs, path::Path};
 
@@ -9,20 +9,20 @@ use oss_config::{Overrides, Strategy, load, reference, schema};
 fn assert_current(name: &str, generated: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     if env::var_os("OSS_RUN_BLESS").is_some() {
-        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is there");
-        fs::write(&path, generated).expect("the file is written");
+        fs::create_dir_all(path.parent().expect("has a parent")).expect("can be created");
+        fs::write(&path, generated).expect("can be written");
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         kept == generated,
-        "{name} is not what the types give; write it again with \
+        "{name} is out of date; regenerate it with \
          `OSS_RUN_BLESS=1 cargo test --test pages`"
     );
 }
 
 #[test]
 fn the_schema_for_editors_is_current() {
-    let schema = serde_json::to_string_pretty(&schema()).expect("a schema is JSON");
+    let schema = serde_json::to_string_pretty(&schema()).expect("the schema serializes");
     assert_current("experiments/schema.json", &format!("{schema}\n"));
 }
 
@@ -42,15 +42,15 @@ fn every_shipped_experiment_loads_without_warnings() {
     let mut count = 0;
     let listed =
         [("", "schema.json"), ("sweeps", "../schema.json")].into_iter().flat_map(|(inner, schema)| {
-            let entries = fs::read_dir(folder.join(inner)).expect("experiments are shipped");
-            entries.map(move |entry| (entry.expect("an entry").path(), schema))
+            let entries = fs::read_dir(folder.join(inner)).expect("the repository contains experiments");
+            entries.map(move |entry| (entry.expect("a readable entry").path(), schema))
         });
     for (path, schema) in listed {
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
         let text = fs::read_to_string(&path).expect("readable");
-        assert!(text.starts_with(&format!("#:schema {schema}\n")), "{} names no schema", path.display());
+        assert!(text.starts_with(&format!("#:schema {schema}\n")), "{} has no schema", path.display());
         let resolved = load(&path, &Overrides::default()).unwrap_or_else(|errors| panic!("{errors}"));
         assert!(resolved.warnings.is_empty(), "{:?}", resolved.warnings);
         count += 1;

@@ -1,6 +1,6 @@
-//! Compiles the C++ bridge and tells the linker and the loader where libtorch lies.
+//! Compiles the C++ bridge and tells the linker and the loader where libtorch is.
 //!
-//! Every failure is one line that ends with the fix.
+//! Every failure is a one-line message that ends with the fix.
 
 use std::env;
 use std::fs;
@@ -31,12 +31,13 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// The directory that `LIBTORCH` names; `.cargo/config.toml` points it to what the set-up linked.
+/// The directory that `LIBTORCH` names; `.cargo/config.toml` sets it to what `make setup` linked.
 fn find_libtorch() -> Result<PathBuf, String> {
     let named = env::var_os("LIBTORCH")
         .map(PathBuf::from)
         .ok_or("LIBTORCH is not set; build inside the repository, after `make setup`")?;
-    // The link in the repository may be moved or turned to another set; a program keeps the libraries of its build.
+    // The link in the repository may be moved or pointed to another build of libtorch; a program keeps the libraries it
+    // was built with.
     let libtorch = named.canonicalize().unwrap_or_else(|_| named.clone());
     if libtorch.join("lib/libtorch_cpu.so").exists() && libtorch.join("include/ATen").is_dir() {
         Ok(libtorch)
@@ -48,7 +49,7 @@ fn find_libtorch() -> Result<PathBuf, String> {
     }
 }
 
-/// The CUDA headers and runtime that go with a libtorch.
+/// The CUDA headers and runtime that belong to a libtorch build.
 struct Cuda {
     include_dirs: Vec<PathBuf>,
     lib_dir: PathBuf,
@@ -61,7 +62,7 @@ impl Cuda {
     fn find(libtorch: &Path) -> Result<Self, String> {
         if !libtorch.join("lib/libtorch_cuda.so").exists() {
             return Err(format!(
-                "the feature `cuda` needs libtorch's CUDA half and {} is for CPUs only; run `CUDA=1 make setup`",
+                "the feature `cuda` needs a CUDA build of libtorch, but {} is CPU-only; run `CUDA=1 make setup`",
                 libtorch.display()
             ));
         }
@@ -81,11 +82,11 @@ impl Cuda {
                 }
             }
         }
-        Err("the feature `cuda` found no CUDA runtime; run `CUDA=1 make setup`, or set CUDA_HOME to a toolkit".into())
+        Err("no CUDA runtime found for the feature `cuda`; run `CUDA=1 make setup`, or set CUDA_HOME to a toolkit".into())
     }
 }
 
-/// The runtime under the name that carries its major version alone, which is what programs are linked to.
+/// The runtime's file name with only the major version, which is the name that programs link to.
 fn cuda_runtime(lib_dir: &Path) -> Option<String> {
     fs::read_dir(lib_dir)
         .ok()?
@@ -97,18 +98,18 @@ fn cuda_runtime(lib_dir: &Path) -> Option<String> {
 fn compile_bridge(libtorch: &Path, cuda: Option<&Cuda>) -> Result<(), String> {
     let include = libtorch.join("include");
     let mut header_dirs =
-        // What stands in for headers that the wheels lack comes first.
+        // Stubs for headers that the wheels lack come first.
         vec!["src/declarations".into(), include.clone(), include.join("torch/csrc/api/include")];
     let mut bridge = cc::Build::new();
     bridge.cpp(true).std("c++17").define("_GLIBCXX_USE_CXX11_ABI", "1").files(BRIDGE);
-    // libtorch's parallel loops are templates: without this they would be plain loops here.
+    // libtorch's parallel loops are templates: without this they would compile to serial loops here.
     bridge.flag("-fopenmp");
     if let Some(cuda) = cuda {
         bridge.define("OSS_RUN_CUDA", None);
         header_dirs.push("src/declarations/cuda".into());
         header_dirs.extend(cuda.include_dirs.iter().cloned());
     }
-    // As system headers they keep their warnings to themselves, and ours stay visible.
+    // Treated as system headers, so that their warnings are silent and ours stay visible.
     for directory in header_dirs {
         bridge.flag("-isystem").flag(directory);
     }
@@ -121,8 +122,8 @@ fn link(libtorch: &Path, cuda: Option<&Cuda>) {
     println!("cargo::rustc-link-lib=torch_cpu");
     println!("cargo::rustc-link-lib=c10");
     link_openmp(&lib_dir);
-    // An installed program carries its libraries; one in target/ uses those that it was built with. What `make dist`
-    // builds names no path of this machine.
+    // An installed program ships with its libraries; one in target/ uses those that it was built with. A program built
+    // by `make dist` contains no path of this machine.
     let mut arguments = vec![run_path(Path::new("$ORIGIN/../lib/oss-run"))];
     let is_local = env::var_os("OSS_RUN_DIST").is_none();
     arguments.extend(is_local.then(|| run_path(&lib_dir)));
@@ -131,10 +132,10 @@ fn link(libtorch: &Path, cuda: Option<&Cuda>) {
         println!("cargo::rustc-link-lib=c10_cuda");
         println!("cargo::rustc-link-lib=dylib:+verbatim={}", cuda.runtime);
         arguments.extend(is_local.then(|| run_path(&cuda.lib_dir)));
-        // libtorch_cuda registers its kernels when it is loaded, and nothing calls it by name: without this the
-        // linker would drop it as unused.
+        // libtorch_cuda registers its kernels when it is loaded, and nothing references it: without this the linker
+        // would drop it as unused.
         arguments.extend(["-Wl,--no-as-needed", "-ltorch_cuda", "-Wl,--as-needed"].map(str::to_owned));
-        // What libtorch_cuda itself needs (cuBLAS, cuDNN, NCCL) the loader finds by libtorch_cuda's own run path.
+        // The loader finds libtorch_cuda's own dependencies (cuBLAS, cuDNN, NCCL) through libtorch_cuda's run path.
         arguments.push("-Wl,--unresolved-symbols=ignore-in-shared-libs".to_owned());
     }
     for argument in &arguments {
@@ -144,7 +145,7 @@ fn link(libtorch: &Path, cuda: Option<&Cuda>) {
     println!("cargo::metadata=LINK_ARGS={}", arguments.join("\t"));
 }
 
-/// The OpenMP runtime that libtorch brings, so that there is one pool of threads; the compiler's where it brings none.
+/// The OpenMP runtime that ships with libtorch, so that there is one thread pool; the compiler's if there is none.
 fn link_openmp(lib_dir: &Path) {
     let names = fs::read_dir(lib_dir)
         .into_iter()

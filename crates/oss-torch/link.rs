@@ -1,6 +1,8 @@
-//! Build script of every package whose programs or tests load libtorch: passes on to the linker what `oss-torch` found.
+//! Build script of every package whose programs or tests load libtorch: passes the linker arguments that `oss-torch`
+//! found.
 //!
-//! Cargo gives link arguments to the targets of the package that prints them alone, so that each prints them itself.
+//! Cargo applies link arguments only to the targets of the package that prints them, so each package prints them
+//! itself.
 
 #![expect(clippy::print_stdout, reason = "Cargo reads what a build script prints")]
 

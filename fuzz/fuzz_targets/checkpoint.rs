@@ -1,12 +1,12 @@
-//! A checkpoint of one rank: its `manifest.json` (with a recomputed digest), the byte 0xFF, which cannot occur in
-//! JSON, and its tensor file.
+//! A checkpoint of one rank: its `manifest.json` (with a recomputed digest), a 0xFF byte, which cannot occur in JSON,
+//! and its tensor file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use oss_train::checkpoint::Checkpoint;
 use oss_run_fuzz::Scratch;
 
-/// The text before the digest, and after it.
+/// The text before and after the digest.
 const DIGEST_OPEN: &[u8] = b",\"digest\":\"";
 const DIGEST_CLOSE: &[u8] = b"\"}\n";
 

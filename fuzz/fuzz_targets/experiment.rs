@@ -1,5 +1,5 @@
-//! An experiment in layers: the file, the file that it may extend or sweep over, `--set` and `--unset` arguments, one per
-//! line; the layers are separated by lines `#----`.
+//! An experiment in layers: the file, the file that it may extend or sweep over, and `--set` and `--unset` arguments,
+//! one per line; `#----` lines separate the layers.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -30,8 +30,8 @@ fuzz_target!(|data: &[u8]| {
             return;
         }
     };
-    let written = resolved.experiment.to_toml().expect("an experiment can be written");
-    let read = Experiment::from_toml_str("written", &written).expect("a written experiment can be read");
+    let written = resolved.experiment.to_toml().expect("an experiment can be serialized");
+    let read = Experiment::from_toml_str("written", &written).expect("a serialized experiment can be read");
     assert_eq!(read, resolved.experiment);
     let Some(sweep) = resolved.sweep else { return };
     for values in trials(&sweep).unwrap_or_default().iter().take(8) {

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: read whole, read from its end, and opened to resume.
+//! `metrics.jsonl`: read in full, read from the end, and opened to resume.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use oss_runs::run_dir::{Manifest, RunDir};
 use oss_run_fuzz::Scratch;
 
-/// The text before the digest, and after it.
+/// The text before and after the digest.
 const DIGEST_OPEN: &[u8] = b",\n  \"digest\": \"";
 const DIGEST_CLOSE: &[u8] = b"\"\n}\n";
 

@@ -1,4 +1,4 @@
-//! Helpers shared by the targets: files for readers that take a path.
+//! Helpers shared by the fuzz targets: files for readers that take a path.
 
 use std::fs;
 use std::panic;
@@ -8,8 +8,8 @@ use oss_data::sources::{ReadOptions, SourceFiles, Watch};
 use oss_config::{Dataset, Origin};
 use tempfile::TempDir;
 
-/// A directory that lives as long as the target; every input overwrites its files. `scripts/fuzz.sh` points `TMPDIR` to
-/// memory, and cleans up after a crash.
+/// A directory that lives as long as the target; every input overwrites its files. `scripts/fuzz.sh` points `TMPDIR` at
+/// a memory-backed file system, and cleans up after a crash.
 pub struct Scratch(TempDir);
 
 impl Scratch {
@@ -34,9 +34,10 @@ impl Default for Scratch {
     }
 }
 
-/// Longest document that the targets accept: small, so that a compressed kilobyte cannot use up the time limit.
+/// Longest document that the targets accept: small, so that a kilobyte of compressed data cannot exhaust the time
+/// limit.
 const MAX_DOCUMENT_BYTES: usize = 1 << 20;
-/// Documents to read from one input.
+/// Most documents to read from one input.
 const MAX_DOCUMENTS: usize = 4096;
 
 /// Reads a file like `dataset.files`; each document must be text or an error.

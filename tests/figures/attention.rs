@@ -1,4 +1,4 @@
-//! What one pass of attention computes, found by poisoning it.
+//! What one attention pass computes, traced by poisoning its inputs.
 
 use oss_kernels::{Document, Flash};
 use oss_train::model::fill_normal;
@@ -15,14 +15,14 @@ const WINDOW: i64 = 128;
 const LENGTH: i64 = 512;
 const DIM: i64 = 8;
 
-/// Repeatable normal numbers.
+/// Reproducible samples from a normal distribution.
 fn normal(name: &str, std: f64, shape: &[i64]) -> Tensor {
     let mut numbers = vec![0.0; shape.iter().product::<i64>() as usize];
     fill_normal(1, name, std, 0, &mut numbers);
     Tensor::from_slice(&numbers).view(shape)
 }
 
-/// For each query, first and last + 1 of the keys for which `poisoned` (bool `[keys, queries]`) is true.
+/// For each query, the range (first, last + 1) of the keys for which `poisoned` (bool `[keys, queries]`) is true.
 fn ranges(poisoned: &Tensor) -> Vec<(i64, i64)> {
     let (keys, queries) = poisoned.size2().unwrap();
     let flags = Vec::<bool>::try_from(poisoned.flatten(0, -1)).unwrap();
@@ -31,16 +31,16 @@ fn ranges(poisoned: &Tensor) -> Vec<(i64, i64)> {
             let hit = |key: &i64| flags[(key * queries + query) as usize];
             let first = (0..keys).find(hit).unwrap();
             let end = (0..keys).rev().find(hit).unwrap() + 1;
-            assert!((first..end).all(|key| hit(&key)), "one run of keys");
+            assert!((first..end).all(|key| hit(&key)), "the keys must be contiguous");
             (first, end)
         })
         .collect()
 }
 
-/// The keys that each query of the real kernel sees, and those that it computes a score with.
+/// For each query of the real kernel, the keys that it sees, and those for which it computes a score.
 ///
-/// Row i of the batch has a NaN in key i. Its score poisons the softmax of the queries that see key i, and of no other. A NaN
-/// in value i reaches every query whose block is multiplied with it, masked or not, since 0 times NaN is NaN.
+/// Row i of the batch has a NaN in key i. Its score poisons the softmax of exactly the queries that see key i. A NaN in
+/// value i reaches every query whose block is multiplied by it, masked or not, since 0 times NaN is NaN.
 fn probe(window: Option<i64>, lengths: &[i64]) -> [Vec<(i64, i64)>; 2] {
     let q = normal("q", 1.0, &[1, LENGTH, GROUP, DIM]).expand([LENGTH, -1, -1, -1], false).contiguous();
     let clean = || normal("k", 1.0, &[1, LENGTH, 1, DIM]).expand([LENGTH, -1, -1, -1], false).contiguous();
@@ -99,7 +99,7 @@ fn the_scores_that_a_pass_computes() {
         let words = format!("{:.1} % of all pairs computed, {:.1} % visible", share(&computed), share(&seen));
         svg.text("small dim", left, top - 8.0, &words);
         svg.rect("none", [left, top, side, side]);
-        // Queries of one block have the same keys.
+        // All queries of a block have the same range of keys.
         let mut query = 0;
         for block in computed.chunk_by(|a, b| a == b) {
             let (first, end) = block[0];
@@ -111,7 +111,7 @@ fn the_scores_that_a_pass_computes() {
         for len in lengths {
             let rows = start..start + *len as usize;
             let corner = |query: usize, key: i64| (left + key as f64 * scale, top + query as f64 * scale);
-            // Through the corners of the steps, which are a fraction of a pixel.
+            // Through the corners of the steps, which are smaller than a pixel.
             let mut outline = vec![corner(rows.start, seen[rows.start].0)];
             outline.extend(rows.clone().map(|query| corner(query + 1, seen[query].1)));
             outline.extend(rows.clone().rev().map(|query| corner(query + 1, seen[query].0)));
@@ -160,7 +160,7 @@ fn one_head(q: &Tensor, k: &Tensor, v: &Tensor, sink: f64, window: Option<i64>) 
 fn what_a_sink_takes() {
     let tokens = 16;
     let [q, k] = ["q", "k"].map(|name| normal(name, 1.3, &[tokens, tokens]));
-    // With one-hot values the output is the row of probabilities.
+    // With one-hot values, the output is the row of probabilities.
     let one_hot = Tensor::eye(tokens, F32);
     let mut svg = Svg::new(830.0, 600.0, "Attention probabilities with a sink, and the sink's share");
     let cell = 14.0;
@@ -174,7 +174,7 @@ fn what_a_sink_takes() {
         svg.text("small dim", left - 4.0, top - 6.0, "sink");
         svg.text("small dim", left + 24.0, top - 6.0, "keys");
         let mut square = |class: &str, x: f64, y: f64, share: f64| {
-            // The area is the probability.
+            // Area is proportional to probability.
             let side = cell * share.sqrt();
             svg.rect(class, [x + (cell - side) / 2.0, y + (cell - side) / 2.0, side, side]);
         };
@@ -212,7 +212,7 @@ fn what_a_sink_takes() {
     }
     svg.text("mid small dim", (left + right) / 2.0, bottom + 34.0, "keys so far");
     svg.line("mark", (x.at(WINDOW as f64), top), (x.at(WINDOW as f64), bottom));
-    // One query at every position: its logsumexp is that of the keys so far.
+    // One query per position: its logsumexp is that of the keys so far.
     let q = normal("query", 1.0, &[1, DIM]).expand([length, -1], false).contiguous();
     let [k, v] = ["keys", "values"].map(|name| normal(name, 1.0, &[length, DIM]));
     for (color, sink) in [("l0", 0.0), ("l2", 2.0), ("l3", 4.0)] {
@@ -227,7 +227,7 @@ fn what_a_sink_takes() {
             ends.push(points[points.len() - 1].1);
             svg.path(&format!("line {color}{dash}"), &points);
         }
-        assert!(ends[1] < ends[0], "a window keeps the sink's share up");
+        assert!(ends[1] < ends[0], "with a window, the sink keeps a larger share");
         svg.text("b", right + 10.0, (ends[0] + ends[1]) / 2.0 + 4.0, &format!("sink logit {sink}"));
     }
     svg.text("small dim", right + 10.0, top + 6.0, "solid: full layer");

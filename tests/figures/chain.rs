@@ -1,4 +1,4 @@
-//! A training step as the driver takes it, and what its order costs.
+//! A training step as the driver executes it, and the cost of its order.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use crate::check;
 use crate::svg::{Scale, Svg};
 
-/// What the driver reports as it works.
+/// An event that the driver reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Happened {
     what: String,
@@ -47,7 +47,7 @@ impl Visit for Happened {
     }
 }
 
-/// Keeps every event that names a unit.
+/// Records every event that names a unit.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Vec<Happened>>>);
 
@@ -65,7 +65,7 @@ const RANKS: usize = 4;
 const MICRO_BATCHES: usize = 4;
 const LENGTH: i64 = 64;
 
-/// Four blocks whose embedding is to a block as in the 20b preset.
+/// Four blocks; the sizes of embedding and block have the same ratio as in the 20b preset.
 fn small() -> Experiment {
     let model = Model { vocab_size: Some(704), num_hidden_layers: 4, ..Preset::Tiny.model() };
     let sharding = Sharding { strategy: Strategy::Fsdp, ranks: RANKS as u64, ..Sharding::default() };
@@ -74,7 +74,7 @@ fn small() -> Experiment {
     experiment
 }
 
-/// Forward and backward of rank 0 among simulated ranks: what happened, and the bytes of each unit.
+/// Runs forward and backward of rank 0 among simulated ranks; returns the events, and the bytes of each unit.
 fn traced(experiment: &Experiment) -> (Vec<Happened>, Vec<f64>) {
     let model = &experiment.model;
     let mesh = Mesh::simulated(&experiment.sharding, 0, Device::Cpu).unwrap();
@@ -113,7 +113,7 @@ struct Cell {
     class: &'static str,
 }
 
-/// A time while which a unit's weights or gradients travel.
+/// A span during which a unit's weights or gradients are being communicated.
 struct Travel {
     unit: usize,
     from: usize,
@@ -130,7 +130,7 @@ fn class_of(what: &str) -> Option<&'static str> {
     }
 }
 
-/// Cells in order, and what travels meanwhile.
+/// Cells in order, and the communication that overlaps them.
 fn timeline(happened: &[Happened]) -> (Vec<Cell>, Vec<Travel>) {
     let (mut cells, mut travels): (Vec<Cell>, Vec<Travel>) = (Vec::new(), Vec::new());
     for Happened { what, unit, micro_batch } in happened {
@@ -141,7 +141,7 @@ fn timeline(happened: &[Happened]) -> (Vec<Cell>, Vec<Travel>) {
             "gathered" | "reduced" => {
                 let class = if what == "gathered" { "s2" } else { "s3" };
                 let begun = travels.iter_mut().rev().find(|t| t.unit == unit && t.class == class);
-                // Weights that are still there are taken without a gather.
+                // Weights that are still present are used without a gather.
                 if let Some(travel) = begun.filter(|travel| travel.to == travel.from) {
                     travel.to = now;
                 }
@@ -156,7 +156,8 @@ fn timeline(happened: &[Happened]) -> (Vec<Cell>, Vec<Travel>) {
     (cells, travels)
 }
 
-/// The same work a micro-batch at a time, as gradient accumulation usually goes; what travels comes one cell ahead.
+/// The same work one micro-batch at a time, as gradient accumulation is usually done; communication starts one cell
+/// ahead.
 fn micro_batch_major(units: usize) -> (Vec<Cell>, Vec<Travel>) {
     let (mut cells, mut travels) = (Vec::new(), Vec::new());
     let head = units - 1;
@@ -196,7 +197,7 @@ fn draw_timeline(svg: &mut Svg, top: f64, units: usize, (cells, travels): &(Vec<
     for Travel { unit, from, to, class } in travels {
         let (start, end) = (x(*from), x((*to).min(cells.len())).max(x(*from)));
         let is_gather = *class == "s2";
-        // What nothing hides still takes time: before the first cell, and after the last.
+        // Communication that nothing hides still takes time: before the first cell, and after the last.
         let (start, end) = match end - start < 1.0 {
             true if is_gather => (start - 7.0, start + 1.0),
             true => (start - 1.0, start + 7.0),
@@ -211,7 +212,7 @@ fn draw_timeline(svg: &mut Svg, top: f64, units: usize, (cells, travels): &(Vec<
     }
 }
 
-/// Bytes held at each slot: boundary activations, gathered weights, gradients of whole units.
+/// Bytes in memory at each slot: boundary activations, gathered weights, gradients of whole units.
 fn held(happened: &[Happened], bytes: &[f64], model: &Model) -> Vec<[f64; 3]> {
     let rows = LENGTH as f64;
     let boundary = rows * model.hidden_size as f64 * 4.0;
@@ -253,17 +254,18 @@ fn a_step_from_the_driver_itself() {
     let count =
         |what: &str, unit: usize| happened.iter().filter(|h| h.what == what && h.unit == unit).count();
     for unit in 0..units {
-        // Twice, but for the ends of the chain and for the last block, which is still there when the backward pass begins.
+        // Gathered twice, except the ends of the chain and the last block, which is still present when the backward
+        // pass begins.
         let gathers = if unit == 0 || unit + 1 >= head { 1 } else { 2 };
         assert_eq!((count("gather begins", unit), count("reduction begins", unit)), (gathers, 1), "{unit}");
     }
     let moved: f64 = happened.iter().filter(|h| h.what == "gather begins").map(|h| bytes[h.unit]).sum();
     let others = (RANKS as f64 - 1.0) / RANKS as f64;
-    assert_eq!(traffic(&experiment).all_gather as f64, moved * others, "what `plan` counts is what moved");
+    assert_eq!(traffic(&experiment).all_gather as f64, moved * others, "`plan` reports other traffic");
 
     let ours = timeline(&happened);
     let usual = micro_batch_major(units);
-    assert_eq!(ours.0.len(), usual.0.len(), "the same work");
+    assert_eq!(ours.0.len(), usual.0.len(), "both orders must do the same work");
     let gathers =
         |(_, travels): &(Vec<Cell>, Vec<Travel>)| travels.iter().filter(|t| t.class == "s2").count();
     let reductions =
@@ -283,7 +285,7 @@ fn a_step_from_the_driver_itself() {
     let (top, bottom) = (210.0, 320.0);
     let most = held.iter().map(|held| held.iter().sum::<f64>()).fold(0.0, f64::max);
     let scale = Scale { values: (0.0, most * 1.08), pixels: (bottom, top), log: false };
-    svg.text("b", 16.0, top - 10.0, "Held meanwhile");
+    svg.text("b", 16.0, top - 10.0, "Memory in use");
     for kib in [0.0, 400.0, 800.0, 1200.0] {
         let y = scale.at(kib * 1024.0);
         svg.line("grid", (LEFT - 8.0, y), (end + 8.0, y));
@@ -307,8 +309,8 @@ fn a_step_from_the_driver_itself() {
     let mut x = LEFT;
     for (class, words) in [
         ("s0 soft", "boundary activations"),
-        ("s2 soft", "gathered weights: two units at most"),
-        ("s3 soft", "gradients of whole units, f32: two at most"),
+        ("s2 soft", "gathered weights: at most two units"),
+        ("s3 soft", "gradients of whole units, f32: at most two"),
     ] {
         x = svg.key(class, x, 342.0, words);
     }
@@ -320,8 +322,8 @@ fn a_step_from_the_driver_itself() {
         ("s0", "forward (number: micro-batch)"),
         ("s4", "loss"),
         ("s1", "backward"),
-        ("s2", "all-gather under way"),
-        ("s3", "reduce-scatter under way"),
+        ("s2", "all-gather in flight"),
+        ("s3", "reduce-scatter in flight"),
     ] {
         x = svg.key(class, x, 554.0, words);
     }
@@ -335,7 +337,7 @@ fn a_step_from_the_driver_itself() {
     check("unit-major-step.svg", &svg.finish());
 }
 
-/// An experiment of the project, with its vocabulary.
+/// A shipped experiment, with the vocabulary size filled in.
 fn shipped(name: &str) -> Experiment {
     let resolved = load(Path::new("experiments").join(name).as_path(), &Overrides::default()).unwrap();
     with_vocabulary(&resolved.experiment).unwrap()
@@ -393,7 +395,7 @@ fn accumulation_costs_bytes_in_one_order_and_memory_in_the_other() {
     svg.text("end b", place.0.at(7.2), place.1.at(8.0 * sent(1.0)) - 4.0, &at_eight);
 
     let ticks = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
-    let place = panel(&mut svg, 560.0, "Activations kept per rank", (0.05, 150.0), &ticks);
+    let place = panel(&mut svg, 560.0, "Activations stored per rank", (0.05, 150.0), &ticks);
     curve(&mut svg, "l1", place, &|_| kept(1.0, false));
     curve(&mut svg, "l1 dash", place, &|_| kept(1.0, true));
     curve(&mut svg, "l0", place, &|count| kept(count, false));
@@ -408,7 +410,7 @@ fn accumulation_costs_bytes_in_one_order_and_memory_in_the_other() {
     label(&mut svg, 64.0, kept(1.0, true), 8.0, "micro-batch-major, checkpointed".to_owned());
     for (line, words) in [
         "experiments/20b_tinystories.toml: 20.9 B parameters, 5 ranks, sequences of 512 tokens, bf16 products.",
-        "Dashed vertical line: the experiment as it is. Counted by plan; not run.",
+        "Dashed vertical line: the unmodified experiment. Computed by plan; not run.",
     ]
     .into_iter()
     .enumerate()
@@ -435,7 +437,7 @@ fn twenty_billion_parameters_on_one_card() {
     steps.push(("+ bf16 weights", memory(&experiment)));
     experiment.optimizer.update = Update::InBackward;
     steps.push(("+ update in the backward", memory(&experiment)));
-    assert_eq!(experiment, last, "the last bar is the experiment that ships");
+    assert_eq!(experiment, last, "the last bar must be the shipped experiment");
 
     type Part = (&'static str, &'static str, fn(&Memory) -> u64);
     let parts: [Part; 6] = [
@@ -447,9 +449,9 @@ fn twenty_billion_parameters_on_one_card() {
         ("s5", "workspace", |memory| memory.workspace),
     ];
     let most = steps.iter().map(|(_, memory)| memory.total()).max().unwrap() as f64 / GB;
-    let mut svg = Svg::new(960.0, 330.0, "Memory of 20.9 billion parameters on one card, key by key");
+    let mut svg = Svg::new(960.0, 330.0, "Memory of 20.9 billion parameters on one GPU, setting by setting");
     let x = Scale { values: (0.0, most * 1.1), pixels: (190.0, 930.0), log: false };
-    svg.text("h", 16.0, 28.0, "20.9 B parameters on one card: what each key takes away");
+    svg.text("h", 16.0, 28.0, "20.9 B parameters on one GPU: memory saved by each setting");
     for tick in (0..=4).map(|tick| f64::from(tick) * 100.0) {
         svg.line("grid", (x.at(tick), 48.0), (x.at(tick), 256.0));
         svg.text("mid small dim", x.at(tick), 272.0, &format!("{tick} GB"));
@@ -463,7 +465,7 @@ fn twenty_billion_parameters_on_one_card() {
             svg.rect(class, [x.at(sum), y, x.at(sum + bytes) - x.at(sum), 28.0]);
             sum += bytes;
         }
-        assert!((sum - memory.total() as f64 / GB).abs() < 1e-6, "every part is drawn");
+        assert!((sum - memory.total() as f64 / GB).abs() < 1e-6, "the bars must add up to the total");
         svg.text("b", x.at(sum) + 8.0, y + 19.0, &format!("{sum:.1} GB"));
     }
     svg.line("mark", (x.at(141.0), 48.0), (x.at(141.0), 256.0));
@@ -476,7 +478,7 @@ fn twenty_billion_parameters_on_one_card() {
         "small dim",
         190.0,
         320.0,
-        "experiments/20b_1gpu.toml: 5 sequences of 4,096 tokens per step. Counted by plan; not measured on a GPU.",
+        "experiments/20b_1gpu.toml: 5 sequences of 4,096 tokens per step. Computed by plan; not measured on a GPU.",
     );
     check("unit-major-memory.svg", &svg.finish());
 }

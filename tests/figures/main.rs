@@ -1,5 +1,5 @@
 //! The figures of `docs/explained/`, drawn from what the program does. `make figures` writes them; without
-//! `OSS_RUN_BLESS` each test holds the committed one to what the code draws now.
+//! `OSS_RUN_BLESS` each test compares the committed figure with what the code draws now.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -11,10 +11,10 @@ mod svg;
 use std::path::Path;
 use std::{env, fs};
 
-/// Pixels by which a place may differ: processors round differently, and a loss is a place.
+/// Tolerance for coordinates, in pixels: rounding differs between processors, and losses become coordinates.
 const TOLERANCE: f64 = 1.0;
 
-/// How a line begins whose places are not compared.
+/// Prefix of lines whose coordinates are not compared.
 const NOISE: &str = r#"<path class="noise "#;
 
 /// Writes the figure `name`, or compares it with the committed one.
@@ -32,12 +32,12 @@ fn check(name: &str, drawn: &str) {
     }
 }
 
-/// Whether two lines are the same, but for places nearer than [`TOLERANCE`].
+/// Whether two lines are equal, up to coordinates that differ by less than [`TOLERANCE`].
 fn is_same(was: &str, is: &str) -> bool {
     if was == is {
         return true;
     }
-    // Rounding noise, which every machine has its own of.
+    // Rounding noise, which is different on every machine.
     if [was, is].iter().all(|line| line.starts_with(NOISE)) {
         return true;
     }

@@ -1,4 +1,4 @@
-//! Runs that are killed, resumed, and shared by ranks, held to each other bit for bit.
+//! Runs that are killed, resumed, or split across ranks, compared bit for bit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ every_steps = 0
 every_steps = 1
 "#;
 
-/// The program in `dir`, with these arguments.
+/// The program with these arguments, run in `dir`.
 fn oss_run(dir: &Path, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oss-run"));
     command.args(arguments.split_whitespace()).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
@@ -88,7 +88,7 @@ fn losses(run: &Path) -> Vec<(u64, f64)> {
     text.lines().filter_map(line).collect()
 }
 
-/// A project, trained to its end.
+/// A project whose run was trained to the end.
 fn trained(options: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("repeat.toml"), EXPERIMENT).unwrap();
@@ -98,7 +98,7 @@ fn trained(options: &str) -> (tempfile::TempDir, PathBuf) {
     (dir, run)
 }
 
-/// A project that was killed without warning between its checkpoint and its end, and resumed.
+/// A project whose run was killed by SIGKILL between its checkpoint and its end, and resumed.
 fn killed_and_resumed() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("repeat.toml"), EXPERIMENT).unwrap();
@@ -110,18 +110,18 @@ fn killed_and_resumed() -> (tempfile::TempDir, PathBuf) {
             .then(|| losses(&run).last().is_some_and(|last| last.0 > CHECKPOINT))
     };
     while is_past_checkpoint() != Some(true) {
-        assert!(child.try_wait().unwrap().is_none(), "it is to be killed before its end");
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
         sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
     assert!(!child.wait().unwrap().success());
     let run = the_run(dir.path()).unwrap();
-    assert!(!checkpoint(&run, STEPS).exists(), "it was killed before its end");
+    assert!(!checkpoint(&run, STEPS).exists(), "the run was not killed before its end");
     assert!(oss_run(dir.path(), "resume last --until train").status().unwrap().success());
     (dir, run)
 }
 
-/// What a resumed run may forget.
+/// What the resumed run forgets.
 #[derive(Clone, Copy, PartialEq)]
 enum Forgets {
     Nothing,
@@ -129,7 +129,7 @@ enum Forgets {
     DataPosition,
 }
 
-/// The steps after the checkpoint of `run`, taken here, with a resume that forgets something.
+/// The steps after the checkpoint of `run`, executed in this process by a resume that forgets something.
 fn resumed_here(dir: &Path, run: &Path, forgets: Forgets) -> Vec<(u64, f64)> {
     let experiment = load(&run.join("experiment.toml"), &Overrides::default()).unwrap().experiment;
     let experiment = oss_run::plan::with_vocabulary(&experiment).unwrap();
@@ -161,7 +161,7 @@ fn resumed_here(dir: &Path, run: &Path, forgets: Forgets) -> Vec<(u64, f64)> {
         .collect()
 }
 
-/// A difference that is none, among logarithms.
+/// Differences below this count as zero on the logarithmic axis.
 const ZERO: f64 = 1e-9;
 
 #[test]
@@ -174,7 +174,7 @@ fn killed_and_resumed_bit_for_bit() {
 
     let one = losses(&whole);
     assert_eq!(one.len() as u64, STEPS);
-    assert_eq!(losses(&resumed), one, "equal bits");
+    assert_eq!(losses(&resumed), one, "not bit-identical");
     assert_eq!(resumed_here(dir.path(), &resumed, Forgets::Nothing), one[CHECKPOINT as usize..]);
     let digest = |run: &Path| Checkpoint::open(&checkpoint(run, STEPS)).unwrap().weights_digest().to_owned();
     assert_eq!(digest(&resumed), digest(&whole));
@@ -209,10 +209,10 @@ fn killed_and_resumed_bit_for_bit() {
         svg.line(&format!("line {class}"), (right + 12.0, at - 4.0), (right + 32.0, at - 4.0));
         svg.text("small", right + 38.0, at, words);
     };
-    key(0, "wide l0", "never interrupted");
+    key(0, "wide l0", "uninterrupted");
     key(1, "thin l0", "killed, resumed");
     key(2, "thin l1", "resumed without moments");
-    key(3, "thin l2", "data from its start again");
+    key(3, "thin l2", "data restarted");
     key(4, "thin l4", "two ranks, uninterrupted");
 
     let log = Scale { values: (1e-8, 3.0), pixels: (500.0, 306.0), log: true };
@@ -234,7 +234,7 @@ fn killed_and_resumed_bit_for_bit() {
     for point in place(&differences(&losses(&resumed))) {
         svg.dot("s0", point, 2.5);
     }
-    svg.text("small b", right + 12.0, zero + 4.0, "resumed: the same bits");
+    svg.text("small b", right + 12.0, zero + 4.0, "resumed: bit-identical");
     svg.text("small", right + 12.0, log.at(3e-7), "two ranks: rounding");
     svg.text("small", right + 12.0, log.at(1e-1), "resumes that forget");
     for step in [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0] {
@@ -257,7 +257,7 @@ fn batches_and_weights_are_functions() {
     fs::write(&path, bytemuck::cast_slice(&tokens)).unwrap();
     let file = TokenFile::open(&path, tokens.len() as u64).unwrap();
     let batches = Batches::new(vec![(1.0, Arc::new(file))], 1, 4).unwrap();
-    // Token i is i, so that a sample's first token tells its window.
+    // Token i has the value i, so that a sample's first token identifies its window.
     let window = |index: u64| batches.sample(index)[0] as u64 / 4;
 
     let mut svg = Svg::new(830.0, 640.0, "Batches and first weights on one, two and four ranks");
@@ -285,7 +285,7 @@ fn batches_and_weights_are_functions() {
     for epoch in 0..samples / WINDOWS {
         let mut seen: Vec<u64> = (epoch * WINDOWS..(epoch + 1) * WINDOWS).map(window).collect();
         seen.sort_unstable();
-        assert!(seen.into_iter().eq(0..WINDOWS), "every window once in an epoch");
+        assert!(seen.into_iter().eq(0..WINDOWS), "an epoch must contain every window once");
     }
     for index in 0..samples {
         svg.dot("s0", (x.at(index as f64 + 0.5), y.at(window(index) as f64 + 0.5)), 4.0);
@@ -328,7 +328,7 @@ fn batches_and_weights_are_functions() {
         "h",
         16.0,
         480.0,
-        "First weights: 128 elements of one matrix, as one rank makes them and as three do",
+        "First weights: 128 elements of one matrix, as initialized by one rank and by three",
     );
     let parameter = Parameter::Block { layer: 0, parameter: BlockParameter::QWeight };
     let model = Model { vocab_size: Some(40), ..Preset::Tiny.model() };
@@ -351,7 +351,7 @@ fn batches_and_weights_are_functions() {
                 made.push(value);
             }
         }
-        assert_eq!(made, all, "equal bits");
+        assert_eq!(made, all, "not bit-identical");
     }
     let words = format!("{}, seed 1: bar i is a function of (seed, name, i) alone.", parameter.name());
     svg.text("small dim", left, 628.0, &words);

@@ -1,9 +1,9 @@
-//! A small SVG writer: shapes with classes, one style sheet for light and dark pages, and axes.
+//! A small SVG writer: shapes with classes, a style sheet for light and dark mode, and axes.
 
 use std::fmt::Write as _;
 
-/// Colours come from classes alone, so that a reader's dark mode can change them. `sN` fills with series colour N, `lN` draws a
-/// line in it.
+/// Colors come only from classes, so that dark mode can change them. `sN` fills with series color N, `lN` draws a line
+/// in it.
 const STYLE: &str = "\
 text{font:12px system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2328}\
 .page{fill:#fff}.b{font-weight:600}.h{font-size:14px;font-weight:600}.dim{fill:#59636e}.small{font-size:10.5px}\
@@ -19,7 +19,7 @@ text{font:12px system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:
 .s0{fill:#4f8ff0}.s1{fill:#e0883a}.s2{fill:#2ea876}.s3{fill:#d062ad}.s4{fill:#9580ff}.s5{fill:#b09a62}\
 .l0{stroke:#4f8ff0}.l1{stroke:#e0883a}.l2{stroke:#2ea876}.l3{stroke:#d062ad}.l4{stroke:#9580ff}.l5{stroke:#b09a62}}";
 
-/// A drawing, top left at (0, 0), in pixels.
+/// A drawing in pixels, with (0, 0) at the top left.
 pub struct Svg {
     body: String,
     width: f64,
@@ -28,7 +28,7 @@ pub struct Svg {
 }
 
 impl Svg {
-    /// An empty page; `label` is read to those who cannot see it.
+    /// An empty page; screen readers read `label`.
     pub fn new(width: f64, height: f64, label: &str) -> Self {
         Self { body: String::new(), width, height, label: escaped(label) }
     }
@@ -53,13 +53,13 @@ impl Svg {
         self.path(class, &[from, to]);
     }
 
-    /// A line through `points`.
+    /// A polyline through `points`.
     pub fn path(&mut self, class: &str, points: &[(f64, f64)]) {
         let d = outline(points);
         self.add(format_args!(r#"<path class="{class}" d="{d}"/>"#));
     }
 
-    /// What `points` enclose.
+    /// A filled polygon with the corners `points`.
     pub fn area(&mut self, class: &str, points: &[(f64, f64)]) {
         let d = outline(points);
         self.add(format_args!(r#"<path class="{class}" d="{d}Z"/>"#));
@@ -70,7 +70,7 @@ impl Svg {
         self.add(format_args!(r#"<circle class="{class}" cx="{x}" cy="{y}" r="{radius}"/>"#));
     }
 
-    /// A swatch with its meaning; returns where the next one can start.
+    /// A legend entry; returns the position of the next one.
     pub fn key(&mut self, class: &str, x: f64, y: f64, words: &str) -> f64 {
         self.rect(class, [x, y - 9.0, 12.0, 10.0]);
         self.text("small", x + 17.0, y, words);
@@ -87,7 +87,7 @@ impl Svg {
     }
 }
 
-/// From values to pixels.
+/// Maps values to pixels.
 #[derive(Clone, Copy)]
 pub struct Scale {
     pub values: (f64, f64),
@@ -106,7 +106,7 @@ impl Scale {
 fn outline(points: &[(f64, f64)]) -> String {
     let mut corners: Vec<(f64, f64)> = Vec::new();
     for point in points {
-        // Of points on one line, the ends.
+        // Keeps only the end points of collinear points.
         if let [.., a, b] = corners[..]
             && ((b.0 - a.0) * (point.1 - b.1) - (b.1 - a.1) * (point.0 - b.0)).abs() < 1e-6
             && (b.0 - a.0) * (point.0 - b.0) + (b.1 - a.1) * (point.1 - b.1) >= 0.0
@@ -122,7 +122,7 @@ fn outline(points: &[(f64, f64)]) -> String {
     d
 }
 
-/// A tenth of a pixel, without a needless `.0`.
+/// Rounded to a tenth of a pixel, without a trailing `.0`.
 fn short(place: f64) -> String {
     let text = format!("{place:.1}");
     match text.strip_suffix(".0").unwrap_or(&text) {

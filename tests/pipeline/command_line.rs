@@ -34,13 +34,13 @@ fn the_20b_plan_is_quick_and_exact() {
     let project = Project::new();
     let start = Instant::now();
     let plan = document(&project.oss_run(&format!("plan --json {file}")).ends_with(0));
-    // Alone it takes a quarter of this; other tests run beside it.
+    // On its own it takes a quarter of this; other tests run concurrently.
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert_eq!(plan["parameters"]["total"], 20_914_757_184_i64);
-    assert_eq!(plan["run"], Value::Null, "nobody asked the hub");
+    assert_eq!(plan["run"], Value::Null, "the Hub was not queried");
     let gigabytes = plan["memory"]["state"].as_f64().unwrap() / 1e9;
     assert!((66.0..68.0).contains(&gigabytes), "a fifth of the state is {gigabytes} GB");
-    assert!(plan["fits"][0]["missing"].as_u64().unwrap() > 0, "24 GB are too little");
+    assert!(plan["fits"][0]["missing"].as_u64().unwrap() > 0, "24 GB is not enough");
     assert!(plan["traffic"]["total"].as_u64().unwrap() > 0);
 }
 

@@ -1,11 +1,11 @@
-//! Files that are not what was written: found, named, and survived.
+//! Files that were corrupted after they were written: detected, reported by name, and survived.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::project::{Ended, Project, weights};
 
-/// Turns one bit of a file round.
+/// Flips one bit of a file.
 fn damage(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -100,7 +100,7 @@ fn secrets_reach_no_file_and_no_message() {
     walk(&project.path("runs"), &mut |path| {
         let bytes = fs::read(path).unwrap();
         let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-        assert!(!found, "{} holds the token", path.display());
+        assert!(!found, "{} contains the token", path.display());
         seen += 1;
     });
     assert!(seen > 10);

@@ -1,4 +1,4 @@
-//! What a newcomer meets: `doctor`, `init`, and the first run.
+//! A new user's first commands: `doctor`, `init`, and the first run.
 
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ fn the_doctor_tells_what_it_found() {
         assert_eq!(check["verdict"] == "good", check["fix"].is_null(), "{check}");
     }
     assert_eq!(project.oss_run("doctor").ends_with(0).stdout.lines().count(), checks.len());
-    assert!(!project.path("runs").exists(), "looking writes nothing");
+    assert!(!project.path("runs").exists(), "nothing is written");
     let nowhere = project.oss_run("doctor --runs-dir /proc/runs").ends_with(1);
     assert!(
         nowhere.stdout.contains("bad     disk") && nowhere.stdout.contains("--runs-dir"),

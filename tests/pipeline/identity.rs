@@ -1,10 +1,10 @@
-//! Which run an experiment is, and which of its stages run.
+//! Which run an experiment belongs to, and which of its stages run.
 
 use crate::project::{Project, json, losses, weights};
 
 const STAGES: [&str; 5] = ["prepare", "train", "evaluate", "sample", "export"];
 
-/// What raising a derived schedule's steps is refused with.
+/// The error for raising the steps of a schedule whose decay is derived from them.
 const REFUSED: &str = "would change the learning rate of steps already taken\nhint: set schedule.decay_steps, or start a new \
                        run with model.init_from";
 
@@ -77,7 +77,7 @@ fn a_new_run_is_a_copy_with_the_same_bits() {
     assert_eq!(losses(&first), losses(&second));
     let again = project.oss_run("tiny.toml").ends_with(0);
     assert_eq!(again.ran(), [""; 0]);
-    assert!(again.stderr.contains(second.file_name().unwrap().to_str().unwrap()), "the newest is meant");
+    assert!(again.stderr.contains(second.file_name().unwrap().to_str().unwrap()), "`last` is the newest");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn the_resolved_file_is_the_same_run() {
     assert_eq!(project.runs().len(), 1);
 }
 
-/// A run of the full length in a project of its own, to compare with.
+/// An uninterrupted run of the full length in its own project, for comparison.
 fn uninterrupted(values: &[&str]) -> (String, Vec<(u64, f64)>) {
     let project = Project::with(values);
     project.oss_run("tiny.toml --until train").ends_with(0);
@@ -136,15 +136,15 @@ fn raising_the_steps_of_a_derived_decay_is_refused() {
         assert!(raised.stderr.trim_end().ends_with(REFUSED), "{}", raised.stderr);
         let resumed = project.oss_run("resume last --set train.steps=8").ends_with(2);
         assert!(resumed.stderr.trim_end().ends_with(REFUSED), "{}", resumed.stderr);
-        assert_eq!((project.the_run(), weights(&run)), (run.clone(), before), "nothing happened");
+        assert_eq!((project.the_run(), weights(&run)), (run.clone(), before), "nothing changed");
 
-        // The way out that the message names: the same run, at its least learning rate from there on.
+        // The remedy that the message suggests: the same run, continued at its minimum learning rate.
         let set = "--set schedule.decay_steps=4 --set train.steps=6 --until train";
         let extended = project.oss_run(&format!("tiny.toml {set}")).ends_with(0);
         assert_eq!(extended.ran(), ["train: train.steps raised 4 -> 6"]);
         assert_eq!(project.the_run(), run);
         project.oss_run("tiny.toml --set train.steps=8 --until train --new").ends_with(0);
-        assert_eq!(project.runs().len(), 2, "asked for by name, another run it is");
+        assert_eq!(project.runs().len(), 2, "requested by name, so it is another run");
     }
 }
 
@@ -189,7 +189,7 @@ fn a_run_starts_from_another_runs_weights() {
         project.oss_run(&format!("tiny.toml --until train {set}")).ends_with(0);
     }
     let tuned = std::fs::read_dir(project.path("runs/tuned")).unwrap().count();
-    assert_eq!(tuned, 2, "the export is rounded, so it is another start");
+    assert_eq!(tuned, 2, "the export is rounded, so the start differs");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_raised_wsd_run_that_is_stopped_and_resumed_ends_the_same() {
     let project = Project::with(&wsd);
     project.oss_run("tiny.toml --until train --set train.steps=10").ends_with(0);
     project.set(&["train.steps = 15"]);
-    // Stopped where the abandoned decay's last checkpoint still lies ahead.
+    // Stopped before the step of the last checkpoint of the abandoned decay.
     project.oss_run("tiny.toml --until train --stop-at-step 9").ends_with(75);
     project.oss_run("resume last").ends_with(0);
     let whole = uninterrupted(&[wsd[0], wsd[1], wsd[2], "train.steps = 15"]);

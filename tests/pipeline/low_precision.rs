@@ -1,4 +1,4 @@
-//! Weights in bf16, moments in fewer bits, and updates in the backward pass.
+//! Weights in bf16, low-precision moments, and updates in the backward pass.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::project::{Project, losses, weights};
 
-/// Everything that makes training smaller.
+/// All settings that reduce training memory.
 const NARROW: [&str; 4] = [
     "train.precision = 'bf16'",
     "train.param_dtype = 'bf16'",
@@ -26,7 +26,7 @@ fn checkpoint(project: &Project, step: u64) -> Checkpoint {
     Checkpoint::open(&project.the_run().join(format!("checkpoints/step-{step:08}"))).unwrap()
 }
 
-/// Whether two checkpoints hold the same bits.
+/// Asserts that two checkpoints are bit-identical.
 fn assert_same(one: &Checkpoint, other: &Checkpoint) {
     assert_eq!(one.names().collect::<Vec<_>>(), other.names().collect::<Vec<_>>());
     for name in one.names() {
@@ -104,7 +104,8 @@ fn training_in_fewer_bits_follows_f32() {
 
 #[test]
 fn updates_in_the_backward_pass_are_those_after_it_where_nothing_clips() {
-    // The second moment after the first step is the gradient's square, so that nothing surprises it.
+    // After the first step, the second moment is the squared gradient, so the RMS ratio is 1 and does not clip the
+    // learning rate.
     for values in [&[] as &[&str], &NARROW[..3], &["optimizer.kind = 'muon'"]] {
         let after_one = |update: &[&str]| {
             let project = project(values);

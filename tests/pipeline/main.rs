@@ -1,4 +1,5 @@
-//! The program from outside: projects on disk, runs, what is fresh, what is refused, and what survives a stop.
+//! End-to-end tests of the program: projects on disk, runs, freshness of stages, refused commands, and recovery from
+//! stops.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

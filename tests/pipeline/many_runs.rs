@@ -1,4 +1,4 @@
-//! Many run directories, made without training: what `ls` says of each is what was written there.
+//! Many run directories, generated without training: `ls` shows for each what was written there.
 
 use oss_runs::monitor::MetricsLog;
 use oss_runs::run_dir::{Exit, Manifest, RunsDir, Segment, StageRecord, StageState};
@@ -8,7 +8,7 @@ use crate::project::Project;
 
 const RUNS: u64 = 120;
 
-/// Run `n` of so many: one in three stopped half-way, each with a learning rate and losses of its own.
+/// Writes run `n`: one in three is stopped halfway, each with its own learning rate and losses.
 fn write(runs: &RunsDir, n: u64) {
     let name = if n.is_multiple_of(2) { "even" } else { "odd" };
     let id = format!("{n:010x}");
@@ -21,7 +21,7 @@ fn write(runs: &RunsDir, n: u64) {
         "train": {"steps": 20},
     });
     let mut manifest = Manifest::new(&*id, name, experiment);
-    // Whoever was started last was made first, so that no order of the disk can pass for that of time.
+    // The run started last is written first, so that the order on disk differs from the order in time.
     let started = manifest.created - chrono::TimeDelta::minutes(n as i64);
     manifest.created = started;
     manifest.segments.push(Segment {

@@ -1,4 +1,4 @@
-//! Losses that are not finite, narrow precisions, and a score that does not depend on how it was computed.
+//! Non-finite losses, low precision, and scores that do not depend on how they are computed.
 
 use std::fs;
 

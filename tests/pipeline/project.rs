@@ -10,7 +10,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The smallest experiment that goes through every stage.
+/// The smallest experiment that runs every stage.
 const EXPERIMENT: &str = r#"
 [dataset]
 files = ["text.txt"]
@@ -61,14 +61,14 @@ impl Project {
         project
     }
 
-    /// The smallest project with other values: `key = value` lines, each with its whole path.
+    /// The smallest project with values changed: `key = value` lines with full key paths.
     pub fn with(values: &[&str]) -> Self {
         let project = Self::new();
         project.set(values);
         project
     }
 
-    /// Changes values of the experiment file for good.
+    /// Changes values in the experiment file.
     pub fn set(&self, values: &[&str]) {
         let path = self.path("tiny.toml");
         let mut table: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
@@ -96,7 +96,7 @@ impl Project {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// The program with these arguments, in the project's directory, with nothing of the user's settings.
+    /// The program with these arguments, run in the project's directory without any user settings.
     pub fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oss-run"));
         command
@@ -108,12 +108,12 @@ impl Project {
         command
     }
 
-    /// Runs the program to its end.
+    /// Runs the program to completion.
     pub fn oss_run(&self, arguments: &str) -> Ended {
         Ended::of(&mut self.command(arguments))
     }
 
-    /// Starts the program and reads its messages line by line.
+    /// Starts the program, whose messages are then read line by line.
     pub fn start(&self, arguments: &str) -> Started {
         let mut child = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let messages = BufReader::new(child.stderr.take().unwrap());
@@ -136,7 +136,7 @@ impl Project {
     }
 }
 
-/// Documents of plain sentences, all different.
+/// Documents of simple sentences, all different.
 pub fn text(documents: usize) -> String {
     let who = ["cat", "dog", "bird", "fox", "girl", "boy", "old man"];
     let what = ["saw", "found", "lost", "wanted", "hid", "made", "carried"];
@@ -151,7 +151,7 @@ pub fn text(documents: usize) -> String {
     text
 }
 
-/// A program that came to its end.
+/// A process that has ended.
 #[derive(Debug)]
 pub struct Ended {
     pub status: i32,
@@ -160,7 +160,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Runs `command`; a process that a signal ended has status -1.
+    /// Runs `command`; the status of a process killed by a signal is -1.
     pub fn of(command: &mut Command) -> Self {
         let output = command.output().unwrap();
         Self {
@@ -177,7 +177,7 @@ impl Ended {
         self
     }
 
-    /// What was said of each stage, by name: `fresh`, or `stale: ...`.
+    /// The message for each stage, by name: `fresh`, or `stale: ...`.
     pub fn stages(&self) -> BTreeMap<String, String> {
         let names = ["prepare", "train", "evaluate", "sample", "export"];
         let line = |line: &str| {
@@ -204,7 +204,7 @@ impl Ended {
     }
 }
 
-/// A program under way.
+/// A running process.
 pub struct Started {
     child: Child,
     messages: BufReader<ChildStderr>,
@@ -212,13 +212,13 @@ pub struct Started {
 }
 
 impl Started {
-    /// Waits for a line that holds `words`.
+    /// Waits for a line that contains `words`.
     #[track_caller]
     pub fn wait_for(&mut self, words: &str) {
         loop {
             let mut line = String::new();
             let read = self.messages.read_line(&mut line).unwrap();
-            assert!(read > 0, "no line holds {words:?}:\n{}", self.seen);
+            assert!(read > 0, "no line contains {words:?}:\n{}", self.seen);
             self.seen.push_str(&line);
             if line.contains(words) {
                 return;
@@ -226,18 +226,18 @@ impl Started {
         }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal, by name.
+    /// Sends a signal, given by name.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
-    /// Waits for its end.
+    /// Waits for the process to end.
     pub fn end(mut self) -> Ended {
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.messages, &mut rest).unwrap();
@@ -247,12 +247,12 @@ impl Started {
     }
 }
 
-/// A JSON file.
+/// Reads a JSON file.
 pub fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Digest of the weights that a run ended with.
+/// Digest of a run's final weights.
 #[track_caller]
 pub fn weights(run: &Path) -> String {
     let manifest = json(&run.join("manifest.json"));
@@ -260,7 +260,7 @@ pub fn weights(run: &Path) -> String {
     manifest["stages"]["train"]["outputs"]["weights"].as_str().unwrap().to_owned()
 }
 
-/// Step and loss of every training line of a run's metrics.
+/// Step and loss of every training line in a run's metrics.
 pub fn losses(run: &Path) -> Vec<(u64, f64)> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let line = |line: &str| {

@@ -1,4 +1,4 @@
-//! `rm` and `gc`: what nobody needs goes, and nothing else.
+//! `rm` and `gc`: what is no longer needed is removed, and nothing else.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::project::{Project, json, weights};
 
-/// Everything under the project's runs was last touched so long ago that nobody can be at work there.
+/// Backdates everything under the project's runs so far that no process can be using it.
 fn let_time_pass(path: &Path) {
     if path.is_dir() {
         fs::read_dir(path).unwrap().for_each(|entry| let_time_pass(&entry.unwrap().path()));
@@ -16,7 +16,7 @@ fn let_time_pass(path: &Path) {
     File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
 }
 
-/// What `gc` finds, as paths under `runs/`.
+/// What `gc` would remove, as paths under `runs/`.
 fn gc(project: &Project, arguments: &str) -> Vec<String> {
     let ended = project.oss_run(&format!("gc --json {arguments}")).ends_with(0);
     let found: Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -49,7 +49,7 @@ fn a_run_goes_when_somebody_says_so() {
     assert!(!run.exists() && sweep.join("trials.json").exists());
     assert_eq!(prepared(&project).len(), 1, "others may share it");
     project.oss_run("rm last --yes").ends_with(2);
-    // The same experiment is a run like any other again.
+    // Running the same experiment again starts a normal run.
     assert_eq!(project.oss_run("tiny.toml").ends_with(0).ran().len(), 4);
 }
 
@@ -69,7 +69,7 @@ fn a_run_that_others_started_from_stays() {
         refused.stderr
     );
 
-    // A manifest that cannot be read may name it.
+    // An unreadable manifest might refer to it.
     let manifest = fs::read(child.join("manifest.json")).unwrap();
     fs::write(child.join("manifest.json"), &manifest[..manifest.len() / 2]).unwrap();
     let refused = project.oss_run(&format!("rm {id} --yes")).ends_with(1);
@@ -80,7 +80,7 @@ fn a_run_that_others_started_from_stays() {
     project.oss_run(&format!("rm {id} --yes --force")).ends_with(0);
     assert_eq!(project.the_run(), child);
     assert_eq!(weights(&child), trained);
-    // Together they go without a question.
+    // Both can be removed together without a prompt.
     project.oss_run("tiny.toml --until train").ends_with(0);
     project.oss_run(&format!("rm {id} {child_id} --yes")).ends_with(0);
     assert!(project.runs().is_empty());
@@ -94,7 +94,7 @@ fn prepared_data_goes_with_the_last_run_that_names_it() {
     let_time_pass(&project.path("runs/.prepared"));
     assert!(gc(&project, "").is_empty());
     project.oss_run("rm tiny --yes").ends_with(0);
-    assert!(gc(&project, "").is_empty(), "the other copy names it");
+    assert!(gc(&project, "").is_empty(), "the other copy refers to it");
     let damaged = project.the_run().join("manifest.json");
     let manifest = fs::read(&damaged).unwrap();
     fs::write(&damaged, "{").unwrap();
@@ -106,9 +106,9 @@ fn prepared_data_goes_with_the_last_run_that_names_it() {
     let dirs = prepared(&project);
     assert_eq!(dirs.len(), 2, "tokens and the tokenizer");
     let would = gc(&project, "--dry-run");
-    assert_eq!(prepared(&project), dirs, "only looked");
+    assert_eq!(prepared(&project), dirs, "a dry run removes nothing");
     fs::write(dirs[0].join("young"), "").unwrap();
-    assert_eq!(gc(&project, "--dry-run").len(), would.len() - 1, "somebody may be at work there");
+    assert_eq!(gc(&project, "--dry-run").len(), would.len() - 1, "another process may use it");
     fs::remove_file(dirs[0].join("young")).unwrap();
     let_time_pass(&project.path("runs/.prepared"));
     assert_eq!(gc(&project, ""), would);
@@ -153,7 +153,7 @@ fn what_killed_processes_left_goes() {
         ".prepared/.hub.json.unfinished-x1".to_owned(),
     ];
     let kept = [
-        // The only one of its step: whoever died had not put the new one there.
+        // The only copy of its step: the process died before it put the new one in place.
         format!("tiny/{id}/checkpoints/step-00000099.replaced-{hex}/rank.safetensors"),
         ".prepared/successor/train.bin".to_owned(),
         "tiny/sweep/.lock".to_owned(),
@@ -181,7 +181,7 @@ fn what_killed_processes_left_goes() {
     for path in &kept {
         assert!(runs.join(path).exists(), "{path}");
     }
-    assert!(runs.join(".prepared/only/train.bin").exists(), "there is no other version of it");
+    assert!(runs.join(".prepared/only/train.bin").exists(), "it is the only version");
     assert!(gc(&project, "").is_empty());
     assert_eq!(json(&run.join("manifest.json")), before);
     assert_eq!(project.oss_run("tiny.toml").ends_with(0).ran(), [""; 0]);

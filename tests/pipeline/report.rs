@@ -1,4 +1,4 @@
-//! Reports: one file that is complete in itself, about runs in any state.
+//! Reports: a single self-contained file about runs in any state.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::project::Project;
 
-/// What would end a script, or start one, were it not escaped.
+/// Text that would end or start a script if it were not escaped.
 const HOSTILE: &str = "</script><img src=x onerror=alert(1)>";
 
 fn page(path: &Path) -> String {
@@ -50,7 +50,7 @@ fn a_run_under_way_and_one_that_failed_can_be_reported() {
     project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
     let run = project.the_run();
     let log = page(&run.join("metrics.jsonl"));
-    // Its writer is in the middle of a line.
+    // The writer is in the middle of a line.
     fs::write(run.join("metrics.jsonl"), format!("{log}{{\"step\":4,\"lo")).unwrap();
     project.oss_run("report last --out here.html").ends_with(0);
     let text = page(&project.path("here.html"));
@@ -108,7 +108,7 @@ fn a_sweep_brings_its_trials_and_its_best_runs() {
     assert_eq!(ended.stdout, "report.html\n");
     let text = page(&project.path("report.html"));
     assert!(text.contains("3 trials, 1 done, 1 stopped, 1 failed"));
-    assert!(text.contains("The best is trial <b>1</b>"), "one that came to its end");
-    assert!(text.contains(&format!("tiny/{id}")), "its curves are there");
+    assert!(text.contains("The best is trial <b>1</b>"), "the best trial that finished");
+    assert!(text.contains(&format!("tiny/{id}")), "its curves are shown");
     assert!(!text.contains(HOSTILE) && !text.contains("<img"));
 }

@@ -1,4 +1,4 @@
-//! `reproduce`: a run again from its manifest, and what is not the same is said.
+//! `reproduce`: repeats a run from its manifest, and reports what differs.
 
 use std::fs;
 use std::process::Command;
@@ -14,12 +14,12 @@ fn document(ended: &Ended) -> Value {
 #[test]
 fn a_run_is_the_same_again() {
     let project = Project::new();
-    // Tokens are there already, prepared by a run that is gone.
+    // The tokens already exist, prepared by a run that has been deleted.
     project.oss_run("tiny.toml --until prepare").ends_with(0);
     fs::remove_dir_all(project.path("runs/tiny")).unwrap();
     project.oss_run("tiny.toml").ends_with(0);
     let run = project.the_run();
-    // Neither the file nor the environment counts.
+    // Neither the file nor the environment has any effect.
     project.set(&["optimizer.lr = 7.0"]);
     let mut command = project.command("reproduce last --json");
     let ended = Ended::of(command.env("OSS_RUN__OPTIMIZER__LR", "9.0")).ends_with(0);
@@ -31,7 +31,7 @@ fn a_run_is_the_same_again() {
     assert_eq!(found["differences"], Value::Array(Vec::new()), "the same machine a moment later");
     let again = project.path("runs/.reproduced/tiny").join(run.file_name().unwrap());
     assert!(again.join("export/model.safetensors").exists());
-    // Done once, it is only compared; and only the copy is another run.
+    // Repeated a second time, it only compares; the copy is not among the project's runs.
     let ended = project.oss_run(&format!("reproduce {}", run.display())).ends_with(0);
     assert!(ended.stdout.ends_with("identical  6 steps, bit for bit\n"), "{}", ended.stdout);
     assert!(!ended.stderr.contains("stale"), "{}", ended.stderr);
@@ -51,7 +51,7 @@ fn the_first_other_number_is_named() {
     let wanted = format!("metrics    DIFFERENT, first difference at step 4: loss was 1.5, now {loss}");
     assert!(ended.stdout.contains(&wanted), "{}", ended.stdout);
     assert!(ended.stdout.contains("weights    identical"), "{}", ended.stdout);
-    // Up to there it is the same.
+    // Up to that step nothing differs.
     let ended = project.oss_run("reproduce last --steps 3").ends_with(0);
     assert!(ended.stdout.contains("identical  3 steps"), "{}", ended.stdout);
 }
@@ -81,11 +81,11 @@ fn a_run_remembers_what_its_working_tree_differed_in() {
         command.output().is_ok_and(|output| output.status.success())
     };
     if !git(&["init", "--quiet"]) {
-        return; // Without git there is nothing to remember.
+        return; // Without git there is nothing to record.
     }
     assert!(git(&["add", "tiny.toml"]) && git(&["commit", "--quiet", "-m", "An experiment"]));
     project.set(&["run.notes = \"token = 'abcdefgh1234'\""]);
-    // From elsewhere: the tree that the experiment lies in counts.
+    // Run from another directory: what counts is the working tree that contains the experiment.
     let mut command = project.command(&format!("{} --until prepare", project.path("tiny.toml").display()));
     let elsewhere = tempfile::tempdir().unwrap();
     Ended::of(command.current_dir(&elsewhere)).ends_with(0);

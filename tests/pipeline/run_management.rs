@@ -1,4 +1,4 @@
-//! `ls`, `show`, `diff` and `label`: what people see of runs, and write on them.
+//! `ls`, `show`, `diff` and `label`: how runs are displayed and annotated.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ fn document(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-/// The ids that `ls` prints, in its order.
+/// The ids that `ls` prints, in order.
 fn ids(project: &Project, arguments: &str) -> Vec<String> {
     let listed = document(&project.oss_run(&format!("ls --json {arguments}")).ends_with(0));
     let runs = listed["runs"].as_array().unwrap();
@@ -154,17 +154,17 @@ fn labels_given_afterwards_stay() {
     assert_eq!(ids(&project, "--label good --label paper=1").len(), 1);
     assert!(ids(&project, "--label draft").is_empty());
 
-    // The same file again knows nothing of them, and has nothing to do either.
+    // The experiment file, which lacks these labels, still matches the run, with nothing left to do.
     let manifest = fs::read(run.join("manifest.json")).unwrap();
     assert_eq!(project.oss_run("tiny.toml --until train").ends_with(0).ran(), [""; 0]);
     assert_eq!(fs::read(run.join("manifest.json")).unwrap(), manifest);
-    // Nor does going on write them over, from the file or from the run's own.
+    // Continuing the run does not overwrite them either, whether from the file or from the run's own copy.
     project.oss_run("tiny.toml --until evaluate").ends_with(0);
     let own = run.join("experiment.toml");
     project.oss_run(&format!("run {} --until sample", own.display())).ends_with(0);
     project.oss_run("resume last").ends_with(0);
     assert_eq!(document(&project.oss_run("label last --json").ends_with(0)), expected);
-    // What is said on the command line is newer.
+    // Labels on the command line take precedence.
     project.oss_run("tiny.toml --set run.labels.good=no").ends_with(0);
     assert_eq!(json(&run.join("manifest.json"))["experiment"]["run"]["labels"]["good"], "no");
 

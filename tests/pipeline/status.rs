@@ -1,4 +1,4 @@
-//! How a run stands: every way there is, and that `ls`, `show`, `report` and `sweep` say the same of it.
+//! Run states: `ls`, `show`, `report` and `sweep` agree on every state a run can be in.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::project::{Ended, Project};
 
-/// One trial, so that each case is a run and a trial of a sweep.
+/// A single trial, so that each case is both a run and a trial of a sweep.
 const SWEEP: &str = r#"
 [sweep]
 base = "tiny.toml"
@@ -20,7 +20,7 @@ until = "export"
 optimizer.lr = [1e-3]
 "#;
 
-/// A project whose trial has come to its end, and that can be brought back to that.
+/// A project whose trial has finished, and that can be restored to that state.
 struct Fixture {
     project: Project,
     id: String,
@@ -47,7 +47,7 @@ impl Fixture {
         RunDir::new(self.project.path("runs/lr").join(&self.id))
     }
 
-    /// Changes what the run's manifest says.
+    /// Edits the run's manifest.
     fn change(&self, change: impl FnOnce(&mut Manifest)) {
         let run = self.run();
         let mut manifest = Manifest::load(&run).unwrap();
@@ -55,7 +55,7 @@ impl Fixture {
         manifest.save(&run).unwrap();
     }
 
-    /// The last start ended so, and its stages stand so; those that are not named have not run.
+    /// Sets how the last start ended, and the state of its stages; stages that are not listed have not run.
     fn set(&self, exit: Option<Exit>, stages: &[(Stage, StageState)]) {
         self.change(|manifest| {
             let start = manifest.segments.last_mut().unwrap();
@@ -63,14 +63,14 @@ impl Fixture {
             start.exit = exit;
             let mut records = std::mem::take(&mut manifest.stages);
             for (stage, state) in stages {
-                // A sweep prepares before its trials start, or another run has.
+                // Prepare has no record if a sweep prepared before its trials started, or another run did.
                 let record = records.remove(stage.name()).unwrap_or_else(record);
                 manifest.stages.insert(stage.name().to_owned(), StageRecord { state: *state, ..record });
             }
         });
     }
 
-    /// The run has not come to its last checkpoint.
+    /// Removes the last checkpoint, so that training is incomplete.
     fn cut(&self) {
         fs::remove_dir_all(self.run().checkpoints().join("step-00000006")).unwrap();
     }
@@ -79,7 +79,7 @@ impl Fixture {
         self.run().lock_for_writing().unwrap()
     }
 
-    /// What each command says; the text of the error of one that refuses.
+    /// The state that each command reports, or the error message if a command fails.
     fn said(&self) -> [String; 4] {
         let asked = format!("runs/lr/{}", self.id);
         let word = |value: &Value| value.as_str().unwrap_or("nothing").to_owned();
@@ -93,7 +93,7 @@ impl Fixture {
         let swept = self.project.oss_run("sweep lr.toml --dry-run --json");
         let badges = |_: &Ended| badges(&fs::read_to_string(self.project.path("report.html")).unwrap());
         if shown.status == 0 {
-            // Of each stage, too, the two say the same.
+            // They agree on the state of each stage, too.
             let document = document(&shown);
             let stages = document["stages"].as_array().unwrap().iter();
             let words = [&document["state"]].into_iter().chain(stages.map(|stage| &stage["state"])).map(word);
@@ -107,7 +107,7 @@ impl Fixture {
         ]
     }
 
-    /// Checks what `ls`, `show` and `report` say, and what `sweep` does.
+    /// Checks the state that `ls`, `show` and `report` print, and what `sweep` does.
     #[track_caller]
     fn says(&self, word: &str, trial: &str) {
         assert_eq!(self.said(), [word, word, word, trial]);
@@ -122,7 +122,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
-/// The words of the states on a page, that of the run first.
+/// The states shown on a page, that of the run first.
 fn badges(page: &str) -> Vec<String> {
     let badge = |text: &str| text.split_once('>').unwrap().1.split_once('<').unwrap().0.to_owned();
     page.split("<span class=\"state ").skip(1).map(badge).collect()
@@ -150,7 +150,7 @@ fn every_command_says_the_same_of_a_run() {
     let fixture = Fixture::new();
     fixture.says("done", "done");
 
-    // Never started, or dead before the first word: no run.
+    // Never started, or died before writing anything: there is no run.
     let [listed, shown, reported, trial] = {
         fs::remove_dir_all(fixture.run().root()).unwrap();
         fixture.said()
@@ -163,7 +163,7 @@ fn every_command_says_the_same_of_a_run() {
     assert_eq!([listed.as_str(), trial.as_str()], ["nothing", "waiting"]);
     assert!(shown.contains("is not a run directory") && reported.contains("is not a run directory"));
 
-    // At work: preparing, training.
+    // Running: preparing, training.
     for stages in [&[(Prepare, Running)][..], &[(Prepare, Done), (Train, Running)]] {
         fixture.restore();
         fixture.set(None, stages);
@@ -174,13 +174,13 @@ fn every_command_says_the_same_of_a_run() {
         fixture.says("interrupted", "interrupted");
     }
 
-    // Prepared only.
+    // Only prepared.
     fixture.restore();
     fixture.set(Some(Exit::Done), &[(Prepare, Done)]);
     fs::remove_dir_all(fixture.run().checkpoints()).unwrap();
     fixture.says("untrained", "untrained");
 
-    // Stopped with a checkpoint; and prepared only after that.
+    // Stopped with a checkpoint; and only prepared again afterwards.
     for exit in [Exit::Stopped, Exit::Done] {
         fixture.restore();
         fixture.set(Some(exit), &[(Prepare, Done), (Train, Stopped)]);
@@ -188,7 +188,7 @@ fn every_command_says_the_same_of_a_run() {
         fixture.says("stopped", "paused");
     }
 
-    // Failed; and prepared only after that.
+    // Failed; and only prepared again afterwards.
     for exit in [Exit::Failed("train failed".into()), Exit::Done] {
         fixture.restore();
         fixture.set(Some(exit), &[(Prepare, Done), (Train, Failed)]);
@@ -205,12 +205,12 @@ fn every_command_says_the_same_of_a_run() {
     fixture.set(Some(Exit::Failed("export failed".into())), &[&trained[..], &[(Export, Failed)]].concat());
     fixture.says("failed", "failed");
 
-    // A sweep that asks for no more than training has what it asked for.
+    // For a sweep that only requests training, the trial is done.
     fixture.project.write("lr.toml", &SWEEP.replace("\"export\"", "\"train\""));
     fixture.says("failed", "done");
     fixture.project.write("lr.toml", SWEEP);
 
-    // Done, and then asked for more steps.
+    // Done, and then extended by more steps.
     fixture.restore();
     fixture.project.set(&["train.steps = 8"]);
     let raised = format!("resume runs/lr/{} --set train.steps=8 --until prepare", fixture.id);
@@ -218,7 +218,7 @@ fn every_command_says_the_same_of_a_run() {
     fixture.says("stopped", "paused");
     fixture.project.set(&["train.steps = 6"]);
 
-    // A manifest that nobody can read.
+    // An unreadable manifest.
     fixture.restore();
     fs::write(fixture.run().manifest(), "{").unwrap();
     let [listed, told @ ..] = fixture.said();
@@ -241,14 +241,14 @@ fn a_reported_sweep_does_not_believe_what_has_changed_since() {
         badges(trials)[0].clone()
     };
     assert_eq!(reported(&row), "done");
-    // The sweep was killed while the trial ran, and the trial with it.
+    // The sweep was killed while the trial was running, and the trial with it.
     row["state"] = json!("running");
     fixture.set(None, &[(Stage::Prepare, StageState::Done), (Stage::Train, StageState::Running)]);
     assert_eq!(reported(&row), "interrupted");
     let lock = fixture.lock();
     assert_eq!(reported(&row), "running");
     drop(lock);
-    // What was decided stays.
+    // A recorded outcome does not change.
     row["state"] = json!("stopped");
     assert_eq!(reported(&row), "stopped");
 }

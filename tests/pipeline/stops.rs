@@ -1,11 +1,11 @@
-//! Stops on request, kills, and going on.
+//! Stops on request, kills, and resumes.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::project::{Ended, Project, json, losses, text, weights};
 
-/// Results of a run that nothing interrupted.
+/// Results of an uninterrupted run.
 fn whole(values: &[&str]) -> (String, Vec<(u64, f64)>) {
     let project = Project::with(values);
     project.oss_run("tiny.toml --until train").ends_with(0);
@@ -36,7 +36,7 @@ fn samples_of_steps_that_are_taken_again_go() {
     project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
     let samples = project.the_run().join("samples");
     let written = fs::read(samples.join("step-00000002.json")).unwrap();
-    // What a killed process left of a step after its last checkpoint.
+    // Left over from a step after the last checkpoint of a killed process.
     fs::write(samples.join("step-00000005.json"), "[]").unwrap();
     project.oss_run("resume last --stop-at-step 5").ends_with(75);
     assert_eq!(fs::read(samples.join("step-00000002.json")).unwrap(), written);
@@ -71,7 +71,7 @@ fn resume_changes_only_what_leaves_the_trajectory() {
     assert_eq!(weights(&project.the_run()), whole(&["train.steps = 8"]).0);
 }
 
-/// Signals the program once it says `words`, and expects it to stop.
+/// Signals the program once it prints `words`, and expects it to stop.
 #[track_caller]
 fn interrupt_at(project: &Project, arguments: &str, words: &str) -> Ended {
     let mut started = project.start(arguments);
@@ -82,7 +82,7 @@ fn interrupt_at(project: &Project, arguments: &str, words: &str) -> Ended {
 
 #[test]
 fn every_phase_stops_on_request_and_goes_on() {
-    // Each stage is long enough to be met by a signal that follows its first line.
+    // Each stage is long enough for a signal sent after its first line to arrive in time.
     let project = Project::with(&[
         "train.steps = 3000",
         "evaluate.max_tokens = 20000000",
@@ -97,7 +97,7 @@ fn every_phase_stops_on_request_and_goes_on() {
     let trained = interrupt_at(&project, "tiny.toml", "train      stale");
     assert!(trained.stderr.contains("stopped at step "), "{}", trained.stderr);
     let run = project.the_run();
-    // Far enough: the other phases do not need the rest of the steps.
+    // Far enough: the other phases do not need the remaining steps.
     let taken = newest_step(&run);
     let steps = format!("--set train.steps={}", taken.max(1) + 1);
     let evaluated = interrupt_at(&project, &format!("resume last {steps}"), "evaluate   stale");
@@ -125,7 +125,7 @@ fn an_export_stops_on_request_and_leaves_the_old_one() {
     project.oss_run("tiny.toml").ends_with(0);
     let export = project.the_run().join("export");
     let before = fs::read(export.join("model.safetensors")).unwrap();
-    // The signal may come too late once in a while; it must not come too late always.
+    // The signal may occasionally arrive too late, but not every time.
     let stopped = (0..10).any(|_| {
         let mut started = project.start("tiny.toml --force export");
         started.wait_for("export     stale");
@@ -144,19 +144,19 @@ fn a_run_killed_at_any_moment_ends_as_if_it_had_not_been() {
     for steps in [13, 46, 91] {
         let mut started = project.start("tiny.toml --until train");
         started.wait_for("train      stale");
-        // From there on, anywhere inside a step, a line of metrics or a checkpoint.
+        // From here on, the kill may hit any point of a step, a line of metrics or a checkpoint.
         while steps_logged(&project) < steps {
             std::thread::sleep(Duration::from_millis(1));
         }
         started.signal("KILL");
-        assert_eq!(started.end().status, -1, "it was still at work");
+        assert_eq!(started.end().status, -1, "it was still running");
     }
     project.oss_run("tiny.toml --until train").ends_with(0);
     let run = project.the_run();
     assert_eq!((weights(&run), losses(&run)), whole(&values));
 }
 
-/// Lines of the metrics, the torn one that is being written included.
+/// Number of lines in the metrics, including a torn one that is being written.
 fn steps_logged(project: &Project) -> usize {
     let run = project.runs().pop();
     let metrics = run.and_then(|run| fs::read_to_string(run.join("metrics.jsonl")).ok());

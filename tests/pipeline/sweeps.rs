@@ -1,4 +1,4 @@
-//! Sweeps: what is killed goes on, what two share is done once, what grows keeps its past.
+//! Sweeps: killed ones continue, shared work is done once, and extended ones keep their earlier trials.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,7 +36,7 @@ min_steps = 2
 steps = 18
 "#;
 
-/// The lines of `results.jsonl` without what differs from time to time.
+/// The lines of `results.jsonl` without the fields that vary between runs.
 fn results(project: &Project, runs: &str, name: &str) -> Vec<Value> {
     let text = fs::read_to_string(project.path(&format!("{runs}/{name}/sweep/results.jsonl"))).unwrap();
     let line = |line: &str| {
@@ -63,14 +63,14 @@ fn starts(run: &Path) -> usize {
     json(&run.join("manifest.json"))["segments"].as_array().unwrap().len()
 }
 
-/// Kills the sweep after each of these times, and then lets it come to its end.
+/// Kills the sweep after each of these times, then lets it finish.
 fn killed(project: &Project, command: &str, millis: &[u64]) -> Ended {
     for pause in millis {
         let started = project.start(command);
         thread::sleep(Duration::from_millis(*pause));
         started.signal("KILL");
         let ended = started.end();
-        assert_eq!(ended.status, -1, "it was to be killed at work:\n{}", ended.stderr);
+        assert_eq!(ended.status, -1, "it ended before it was killed:\n{}", ended.stderr);
     }
     project.oss_run(command).ends_with(0)
 }
@@ -111,7 +111,7 @@ fn decisions_at_a_rung_are_the_same_after_kills() {
     assert_eq!((count("done"), count("stopped")), (1, 8));
     let steps: u64 = results(&project, "calm", "halve").iter().map(|row| row["step"].as_u64().unwrap()).sum();
     assert_eq!(steps, 6 * 2 + 2 * 6 + 18, "9 trials of 18 steps would be 162");
-    // Without halving, what it ended goes on.
+    // Without halving, the trials that it ended continue.
     let whole = HALVING.replace("[sweep.halving]\nmin_steps = 2\n", "");
     project.write("halve.toml", &whole);
     project.oss_run("sweep halve.toml --runs-dir calm").ends_with(0);
@@ -157,9 +157,9 @@ fn a_sweep_that_grows_runs_only_what_is_new() {
     let ended = project.oss_run("lr.toml").ends_with(0);
     assert_eq!(ended.stderr.matches("to step").count(), 1, "{}", ended.stderr);
     let after = results(&project, "runs", "lr");
-    assert_eq!(after[..2], before[..], "a value put before the others renumbers nothing");
+    assert_eq!(after[..2], before[..], "inserting a value renumbers nothing");
     assert_eq!(after[2]["values"]["optimizer.lr"], 1e-3);
-    // A changed base is another experiment, and its trials are others.
+    // A changed base is another experiment with other trials.
     project.set(&["optimizer.weight_decay = 0.2"]);
     let dry = project.oss_run("sweep lr.toml --dry-run --json").ends_with(0);
     let rows: Value = serde_json::from_str(&dry.stdout).unwrap();
@@ -205,7 +205,7 @@ fn a_trial_that_fails_leaves_the_others_alone() {
         .collect();
     let states: Vec<&str> = states.values().map(String::as_str).collect();
     assert_eq!(states, ["done", "failed"]);
-    // Why is what the trial's own run has recorded, with its hint, and not what its process printed.
+    // The reason is the one recorded in the trial's own run, with its hint, not the output of its process.
     let rows = results(&project, "runs", "lr");
     let failed = rows.iter().find(|row| row["state"] == "failed").unwrap();
     let run = project.path("runs/lr").join(failed["run"].as_str().unwrap());
@@ -216,7 +216,7 @@ fn a_trial_that_fails_leaves_the_others_alone() {
     let hint = error["hints"][0].as_str().unwrap();
     assert!(hint.starts_with("lower optimizer.lr"), "{hint}");
     assert!(ended.stderr.contains(&format!("\nhint: {hint}\n")), "{}", ended.stderr);
-    // It is not tried again by itself, and is when asked.
+    // It is only retried on request.
     let again = project.oss_run("sweep lr.toml").ends_with(1);
     assert!(!again.stderr.contains("to step"), "{}", again.stderr);
     let again = project.oss_run("sweep lr.toml --retry-failed").ends_with(1);

@@ -1,4 +1,4 @@
-//! Where the text comes from: mixes, learnt vocabularies, validation text of its own, the hub's cache.
+//! Text sources: mixes, trained tokenizers, separate validation text, and the Hub cache.
 
 use std::fs;
 
@@ -44,18 +44,18 @@ files = ['other.txt']
     assert_eq!(documents("second", "train"), 40);
     assert_eq!((documents("validation", "train"), documents("validation", "validation")), (0, 30));
 
-    // Other validation text is no other run: nothing is trained on it.
+    // Changed validation text does not start another run: nothing is trained on it.
     project.write("held.txt", &text(20));
     let ended = project.oss_run("tiny.toml").ends_with(0);
     assert_eq!(ended.ran(), ["prepare: validation text changed", "evaluate: validation tokens changed"]);
-    // Another weight is.
+    // A changed mixing weight does.
     let toml = fs::read_to_string(project.path("tiny.toml")).unwrap().replace("weight = 3", "weight = 2");
     project.write("tiny.toml", &toml);
     project.oss_run("tiny.toml --until train").ends_with(0);
     assert_eq!(project.runs().len(), 2);
 }
 
-/// Puts a dataset into the hub's cache as a download would, and lets `main` point to it.
+/// Adds a dataset to the Hub cache as a download would, and points `main` at it.
 fn cache(project: &Project, commit: &str, text: &str) {
     let repository = project.path("hub/hub/datasets--someone--stories");
     let snapshot = repository.join("snapshots").join(commit);

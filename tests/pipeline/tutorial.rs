@@ -1,4 +1,4 @@
-//! The tutorial's commands, in its order, each in a shell as a reader would type it, with a model as small as they get.
+//! Runs the tutorial's commands in order, each in a shell as a reader would type it, with a tiny model.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +7,11 @@ use crate::project::Project;
 
 const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
 
-/// At the end of a line: a command that needs the network, a browser, or a program that is not ours.
+/// End-of-line marker of a command that needs the network, a browser, or another program.
 const BY_HAND: &str = "# by hand";
 
-/// What makes the tutorial's experiments quick. Variables win over the file and lose to the tutorial's own `--set`.
+/// Settings that make the tutorial's experiments quick. Variables override the file and are overridden by the
+/// tutorial's own `--set`.
 const QUICK: [(&str, &str); 9] = [
     ("OSS_RUN__DATASET__TOKENIZER", "bytes"),
     ("OSS_RUN__MODEL__PRESET", "tiny"),
@@ -29,7 +30,7 @@ fn commands() -> Vec<&'static str> {
     blocks.flat_map(str::lines).filter(|line| !line.is_empty() && !line.ends_with(BY_HAND)).collect()
 }
 
-/// The files that the page shows whole: a comment with their name is their first line.
+/// The files that the page shows in full: their first line is a comment with their name.
 fn files() -> Vec<(&'static str, &'static str)> {
     let blocks = TUTORIAL.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks.filter_map(|text| Some((text.lines().next()?.strip_prefix("# ")?, text))).collect()
@@ -47,7 +48,7 @@ fn the_tutorial_can_be_followed() {
     assert!(commands.len() >= 10, "{commands:?}");
     let mut stopped = 0;
     for line in commands {
-        assert!(line.starts_with("oss-run "), "mark it `{BY_HAND}`, or take it out: {line}");
+        assert!(line.starts_with("oss-run "), "mark it `{BY_HAND}`, or remove it: {line}");
         let mut command = Command::new("sh");
         command.args(["-c", line]).current_dir(project.path("")).env("PATH", &path);
         command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", project.path("hub")).envs(QUICK);

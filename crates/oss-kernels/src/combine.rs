@@ -1,6 +1,6 @@
-//! The rows that a token's experts made of it, gathered.
+//! Combines the outputs of a token's experts.
 //!
-//! N tokens, A active experts, R = N*A rows sorted by expert, D elements a row.
+//! Shapes: N tokens, A active experts, R = N*A rows sorted by expert, D elements per row.
 
 use half::bf16;
 use multiversion::multiversion;
@@ -10,8 +10,8 @@ use super::Scalar;
 use super::partition::Rows;
 use oss_torch::{Slices, parallel_each};
 
-/// `base [N, D]` plus each token's rows, weighted: `rows [R, D]`, of which those of a token are `place` (i64 `[N*A]`), with
-/// `weights` (f32 `[N, A]`; 1 where there are none).
+/// Adds to `base [N, D]` the weighted sum of each token's rows. `place` (i64 `[N*A]`) gives the indices of a token's
+/// rows in `rows [R, D]`; without `weights` (f32 `[N, A]`), all weights are 1.
 pub fn combine(
     base: Option<&Tensor>,
     rows: &Tensor,

@@ -1,6 +1,6 @@
-//! A cache of keys and values, and attention of one query a sequence over it, with sinks.
+//! The key/value cache, and attention over it with one query per sequence and sinks.
 //!
-//! B batch, K key/value heads, G query heads of each, S cached positions, C head dim.
+//! Shapes: B batch, K key/value heads, G query heads per key/value head, S cached positions, C head dim.
 
 use half::bf16;
 use multiversion::multiversion;
@@ -11,11 +11,11 @@ use super::exp::exp;
 use super::partition::{Rows, sum};
 use oss_torch::{Slices, element_bytes, parallel_each};
 
-/// Puts one key and one value of each sequence and head, `[B, K, C]`, into their slots of a cache (`[B, K, S, C]` each, and the
-/// position that each slot holds, i64 `[B, S]`): position p goes to slot p % S.
+/// Writes one key and one value per sequence and head, `[B, K, C]`, into their slots of a cache (`[B, K, S, C]` each,
+/// and the position that each slot holds, i64 `[B, S]`): position p goes to slot p % S.
 ///
 /// # Panics
-/// When a part of the cache shares memory with another or with what is put there.
+/// Panics if a part of the cache shares memory with another part or with the new keys and values.
 pub fn append(
     (keys, values, held): (&mut Tensor, &mut Tensor, &mut Tensor),
     positions: &Tensor,
@@ -42,8 +42,9 @@ pub fn append(
     }
 }
 
-/// Queries `[B, K*G, C]` at `positions` (i64 `[B]`) over keys and values `[B, K, S, C]` that stand at `held` (i64 `[B, S]`), of
-/// which a query sees those not after its own; sinks f32 `[K*G]`. The result is `[B, K*G*C]`.
+/// Attention of queries `[B, K*G, C]` at `positions` (i64 `[B]`) over keys and values `[B, K, S, C]`, whose positions
+/// are `held` (i64 `[B, S]`); a query sees those up to its own position. The sinks are f32 `[K*G]`, the result `[B,
+/// K*G*C]`.
 pub fn decode_attention(
     q: &Tensor,
     (keys, values): (&Tensor, &Tensor),
@@ -82,7 +83,7 @@ fn by_kind<T: Scalar>(
         for ((row, q), y) in range.zip(q.chunks_exact(width)).zip(y.chunks_exact_mut(width)) {
             let (sequence, head) = (row / kv_heads, row % kv_heads);
             let (held, position) = (&held[sequence * slots..][..slots], positions[sequence]);
-            // A ring that is not full yet has room after all that it holds.
+            // In a ring buffer that is not yet full, the free slots come last.
             let reached = held.iter().rposition(|&held| held <= position).map_or(0, |slot| slot + 1);
             let cached = row * slots * dim..(row * slots + reached) * dim;
             let (keys, values) = (&keys[cached.clone()], &values[cached]);

@@ -1,17 +1,16 @@
-//! The exponential function in a form that compilers turn into vector instructions.
+//! The exponential function in a form that compilers can vectorize.
 
-/// `e^x` to within 2 units in the last place for `-87 <= x <= 88`; arguments beyond count as these ends, and what is not a
-/// number stays so.
+/// `e^x` to within 2 ulp for `-87 <= x <= 88`; arguments beyond are clamped to this range, and NaN stays NaN.
 ///
-/// `x = k ln 2 + r` with an integer k (Cody and Waite's two-part ln 2), and a polynomial for `e^r`, `|r| <= ln 2 / 2`, by
-/// Cephes' coefficients (Moshier, expf.c).
+/// `x = k ln 2 + r` with an integer k (Cody and Waite's two-part ln 2), and a polynomial for `e^r`, `|r| <= ln 2 / 2`,
+/// with the coefficients of Cephes (Moshier, expf.c).
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LEAST: f32 = -87.0;
     const MOST: f32 = 88.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding it rounds to an integer, whose bits are then the sum's lowest.
+    // Adding this constant rounds to an integer, which is then in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     let x = if x < LEAST { LEAST } else { x };
     let x = if x > MOST { MOST } else { x };
@@ -40,7 +39,7 @@ mod tests {
                 (f64::from(exp(x)) - exact).abs() / exact / f64::from(f32::EPSILON / 2.0)
             })
             .fold(0.0, f64::max);
-        assert!(worst < 4.0, "{worst} half units");
+        assert!(worst < 4.0, "{worst} half ulps");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Products with matrices in 8 bits, as in decoding: a byte is read for each weight.
+//! Products with int8 matrices, as in decoding: one byte is read per weight.
 //!
-//! b rows. A row of a matrix is its codes, one byte each, and then the four bytes of its scale, f32.
+//! Shapes: b rows. A matrix row consists of its codes, one byte each, followed by the four bytes of its f32 scale.
 
 use half::bf16;
 use multiversion::multiversion;
@@ -11,17 +11,17 @@ use super::partition::Rows;
 use super::skinny_gemm::{LANES, LEAST_ELEMENTS, columns_of, horizontal_sum};
 use oss_torch::{SCALE_BYTES, Slices, fetch_ahead, has_int8_gemm, int8_gemm, parallel_each, shares};
 
-/// Rows up to which widening the matrix for each beats a product of matrices in floats.
+/// Most rows for which widening the matrix once per row beats a floating-point matrix product.
 pub const FEW: i64 = 16;
 
-/// Bytes that are fetched before they are read.
+/// Prefetch distance in bytes.
 const AHEAD: usize = 4096;
 
-/// `into [b, out] = x [b, in] @ matrix^T`, with `matrix` i8 `[out, in + 4]`, plus `bias` (f32 `[out]`), summed in f32; `x` is f32 or
-/// bf16, and `into` f32 or as `x`.
+/// `into [b, out] = x [b, in] @ matrix^T`, with `matrix` i8 `[out, in + 4]`, plus `bias` (f32 `[out]`), summed in f32;
+/// `x` is f32 or bf16, and `into` is f32 or of the kind of `x`.
 ///
 /// # Panics
-/// When `into` shares memory with another.
+/// Panics if `into` shares memory with another tensor.
 pub fn int8_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
     let x = x.to_kind(Kind::Float).contiguous();
     if into.is_contiguous() && has_int8_gemm() {
@@ -35,7 +35,7 @@ pub fn int8_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option
     into.copy_(&sums);
 }
 
-/// The same of f32 alone, all contiguous.
+/// The same for f32 only, all contiguous.
 fn widened_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
     let (width, out) = (x.size()[1] as usize, matrix.size()[0] as usize);
     // SAFETY: until the loop is over, nothing but it touches the tensors.
@@ -53,13 +53,13 @@ fn widened_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<
     });
 }
 
-/// The scale that a row ends with.
+/// The scale at the end of a row.
 #[inline(always)]
 fn scale_of(bytes: &[i8]) -> f32 {
     f32::from_le_bytes([bytes[0] as u8, bytes[1] as u8, bytes[2] as u8, bytes[3] as u8])
 }
 
-/// Adds to each row of `y` the products of `x`'s row with all rows of the matrix.
+/// Adds to each row of `y` the dot products of `x`'s row with all rows of the matrix.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn dots(x: &[f32], matrix: &[i8], y: &mut [&mut [f32]]) {
     let width = x.len() / y.len();
@@ -83,11 +83,11 @@ fn dots(x: &[f32], matrix: &[i8], y: &mut [&mut [f32]]) {
     }
 }
 
-/// The codes of `numbers` and, after them, their scale: the largest magnitude becomes 127.
+/// Writes the codes of `numbers` followed by their scale: the largest magnitude becomes 127.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn encode<T: Scalar>(numbers: &[T], row: &mut [i8]) {
     let largest = numbers.iter().fold(0.0f32, |largest, x| largest.max(x.wide().abs()));
-    // What is all zero has any scale.
+    // For an all-zero row, any scale will do.
     let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
     let (codes, bytes) = row.split_at_mut(numbers.len());
     for (code, x) in codes.iter_mut().zip(numbers) {
@@ -98,7 +98,7 @@ fn encode<T: Scalar>(numbers: &[T], row: &mut [i8]) {
     }
 }
 
-/// `matrix [out, in]`, contiguous, f32 or bf16, in 8 bits: i8 `[out, in + 4]`.
+/// Quantizes `matrix [out, in]`, contiguous, f32 or bf16, to 8 bits: i8 `[out, in + 4]`.
 pub fn to_int8(matrix: &Tensor) -> Tensor {
     let (out, width) = (matrix.size()[0], matrix.size()[1] as usize);
     let mut packed = Tensor::empty([out, (width + SCALE_BYTES) as i64], (Kind::Int8, Device::Cpu));
@@ -122,7 +122,7 @@ fn encode_rows<T: Scalar>(matrix: &[T], width: usize, packed: &mut [i8]) {
     });
 }
 
-/// `matrix` (i8 `[out, in + 4]`, contiguous) as it is in floats: f32 `[out, in]`.
+/// Dequantizes `matrix` (i8 `[out, in + 4]`, contiguous): f32 `[out, in]`.
 pub fn from_int8(matrix: &Tensor) -> Tensor {
     let (out, bytes_of_row) = (matrix.size()[0], matrix.size()[1] as usize);
     let width = bytes_of_row - SCALE_BYTES;

@@ -1,10 +1,10 @@
-//! Loops over the elements of tensors on the CPU, where one pass over memory does what would be several operations of
-//! libtorch.
+//! Fused CPU kernels: loops over tensor elements that do in one pass over memory what would take several libtorch
+//! operations.
 //!
-//! Each is written for one element at a time and compiled for several instruction sets, of which the machine's best is
-//! chosen when it runs. Nothing is contracted to fused multiply-adds and sums have a fixed order, so that all of them give
-//! the same bits. Every kernel has a counterpart in operations of libtorch (for GPUs and other kinds), which tests hold it
-//! to.
+//! Each kernel is written for one element at a time and compiled for several instruction sets; the best that the
+//! machine supports is chosen at run time. Nothing is contracted to fused multiply-adds and sums have a fixed order, so
+//! all versions give bit-identical results. Every kernel has a counterpart in libtorch operations (for GPUs and other
+//! kinds), against which the tests compare it.
 
 mod combine;
 mod decode_attention;
@@ -40,7 +40,7 @@ pub use swiglu::{SwigluBackward, swiglu, swiglu_backward};
 
 use tch::{Device, Kind, Tensor};
 
-/// Whether the kernels take tensors like this one: f32 or bf16 on the CPU.
+/// Whether the kernels support tensors like this one: f32 or bf16 on the CPU.
 pub fn supports(like: &Tensor) -> bool {
     like.device() == Device::Cpu && matches!(like.kind(), Kind::Float | Kind::BFloat16)
 }

@@ -1,15 +1,15 @@
-//! The kinds of elements that kernels read and write; all arithmetic is f32.
+//! Element types that kernels read and write; all arithmetic is f32.
 
 use half::bf16;
 
 use oss_torch::Element;
 
-/// An element in memory.
+/// An element type.
 pub trait Scalar: Element + Send + Sync {
-    /// Its value.
+    /// Converts to f32.
     fn wide(self) -> f32;
 
-    /// The nearest element, ties to even.
+    /// Rounds to the nearest element, ties to even.
     fn narrow(value: f32) -> Self;
 }
 
@@ -31,7 +31,7 @@ impl Scalar for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// `half`'s own rounding has a branch that keeps loops from being vectorised.
+    /// `half`'s own rounding contains a branch that prevents loops from being vectorized.
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         let bits = value.to_bits();

@@ -1,23 +1,23 @@
-//! Tensors of rows, cut into one part a thread.
+//! Splits tensors of rows into one part per thread.
 
 use std::ops::Range;
 
 use oss_torch::shares;
 
-/// Elements that are worth a thread of their own.
+/// Elements that justify another thread.
 const LEAST_ELEMENTS: usize = 1 << 14;
 
-/// Numbers that are added up side by side, in an order that does not depend on the instruction set.
+/// Number of parallel accumulators, which fixes the order of summation independently of the instruction set.
 pub const LANES: usize = 16;
 
-/// Rows cut into one range a thread.
+/// Rows split into one range per thread.
 #[derive(Debug)]
 pub struct Rows {
     shares: Vec<Range<usize>>,
 }
 
 impl Rows {
-    /// `rows` rows of `width` elements.
+    /// Splits `rows` rows of `width` elements.
     pub fn new(rows: usize, width: usize) -> Self {
         Self { shares: shares(rows, LEAST_ELEMENTS.div_ceil(width.max(1))) }
     }
@@ -32,12 +32,12 @@ impl Rows {
         self.shares.iter().cloned()
     }
 
-    /// The parts of a slice with `width` elements a row.
+    /// Splits a slice with `width` elements per row.
     pub fn cut<'a, T>(&self, slice: &'a [T], width: usize) -> impl Iterator<Item = &'a [T]> {
         self.shares.iter().map(move |share| &slice[share.start * width..share.end * width])
     }
 
-    /// The parts of a slice with `width` elements a row, to be written.
+    /// Splits a mutable slice with `width` elements per row.
     pub fn cut_mut<'a, T>(&self, slice: &'a mut [T], width: usize) -> impl Iterator<Item = &'a mut [T]> {
         let mut rest = slice;
         self.shares.iter().map(move |share| {
@@ -48,7 +48,7 @@ impl Rows {
     }
 }
 
-/// The sum of `term` over the indices `0..len`.
+/// Sums `term` over the indices `0..len`.
 #[inline(always)]
 pub fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
@@ -64,7 +64,7 @@ pub fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     total(lanes)
 }
 
-/// The sum of the lanes, halves onto each other: one after the other each addition would wait for the one before.
+/// Sums the lanes pairwise by halves: added one by one, each addition would wait for the previous one.
 #[inline(always)]
 fn total(mut lanes: [f32; LANES]) -> f32 {
     let mut len = LANES / 2;

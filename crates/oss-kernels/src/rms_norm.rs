@@ -1,6 +1,6 @@
-//! RMSNorm, with the addition to the residual stream before it and, backwards, after it.
+//! RMSNorm, fused with the residual addition before it (forward) or after it (backward).
 //!
-//! N rows, D elements a row.
+//! Shapes: N rows, D elements per row.
 
 use half::bf16;
 use multiversion::multiversion;
@@ -12,8 +12,8 @@ use oss_torch::{Slices, parallel_each};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-/// `x [N, D]`, or the sum of `x` and `added` as it is rounded to their kind, times `weight` (f32 `[D]`) over its root mean
-/// square: (sum, normalised rows, inverse root mean squares f32 `[N, 1]`).
+/// Normalizes `x [N, D]`, or the sum of `x` and `added` rounded to their kind, by its root mean square, and multiplies
+/// by `weight` (f32 `[D]`). Returns the sum, the normalized rows and the inverse root mean squares (f32 `[N, 1]`).
 pub fn rms_norm(x: &Tensor, added: Option<&Tensor>, weight: &Tensor, eps: f64) -> (Tensor, Tensor, Tensor) {
     match x.kind() {
         Kind::BFloat16 => forward::<bf16>(x, added, weight, eps as f32),
@@ -21,11 +21,11 @@ pub fn rms_norm(x: &Tensor, added: Option<&Tensor>, weight: &Tensor, eps: f64) -
     }
 }
 
-/// The gradient of the sum, from that of the normalised rows and, where the sum goes on beside the norm, that of its other
-/// way; the weight's is added to `grad_weight` (f32 `[D]`).
+/// Returns the gradient of the sum, given that of the normalized rows and, if the sum also bypasses the norm, that of
+/// the bypass. Adds the gradient of the weight to `grad_weight` (f32 `[D]`).
 ///
 /// # Panics
-/// When `grad_weight` shares memory with another.
+/// Panics if `grad_weight` shares memory with another tensor.
 pub fn rms_norm_backward(
     grad: &Tensor,
     beside: Option<&Tensor>,
@@ -120,7 +120,7 @@ fn normalise<T: Scalar>(x: &[T], weight: &[f32], eps: f32, y: &mut [T], inverse:
     }
 }
 
-/// `grad_x` holds what comes beside the norm.
+/// On entry, `grad_x` holds the gradient that bypasses the norm.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn differentiate<T: Scalar>(
     grad: &[T],

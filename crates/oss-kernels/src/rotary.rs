@@ -1,6 +1,6 @@
-//! The rotation of queries and keys by their positions, halves against each other.
+//! Rotary position embedding of queries and keys; the two halves of a head form the rotated pairs.
 //!
-//! B batch, T time, H heads, C head dim.
+//! Shapes: B batch, T time, H heads, C head dim.
 
 use half::bf16;
 use multiversion::multiversion;
@@ -10,8 +10,8 @@ use super::Scalar;
 use super::partition::Rows;
 use oss_torch::{Slices, parallel_each};
 
-/// Rotates `x [B, T, H, C]` by angles whose cosines and sines `[T, C/2]` are of the same kind; by the opposite angles with
-/// `back`.
+/// Rotates `x [B, T, H, C]` by angles given as cosines and sines `[T, C/2]` of the same kind; with `back`, by the
+/// negated angles.
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Tensor {
     match x.kind() {
         Kind::BFloat16 => by_kind::<bf16>(x, cos, sin, back),
@@ -41,7 +41,7 @@ fn by_kind<T: Scalar>(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Ten
     y
 }
 
-/// All heads of one position.
+/// Rotates all heads at one position.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn turn<T: Scalar>(x: &[T], cos: &[T], sin: &[T], sign: f32, y: &mut [T]) {
     let half = cos.len();

@@ -1,6 +1,6 @@
-//! The choice of experts and their weights, from the router's logits.
+//! Selects experts and computes their weights from router logits.
 //!
-//! N tokens, E experts, A active experts.
+//! Shapes: N tokens, E experts, A active experts.
 
 use multiversion::multiversion;
 use tch::{Device, Kind, Tensor};
@@ -9,9 +9,9 @@ use super::exp::exp;
 use super::partition::Rows;
 use oss_torch::{Slices, parallel_each};
 
-/// Of logits `[N, E]` (f32, on the CPU) the `active` largest of each token, largest first and of equal ones the first, or those of
-/// the experts `chosen` before: the experts (i64 `[N, A]`), the softmax over their logits (f32 `[N, A]`), and the softmax over
-/// all (f32 `[N, E]`).
+/// Selects the `active` largest of each token's logits `[N, E]` (f32, on the CPU), largest first and ties by index, or
+/// the experts `chosen` in advance. Returns the experts (i64 `[N, A]`), the softmax over their logits (f32 `[N, A]`),
+/// and the softmax over all logits (f32 `[N, E]`).
 pub fn route(logits: &Tensor, active: i64, chosen: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
     let (tokens, num_experts, count) = (logits.size()[0], logits.size()[1] as usize, active as usize);
     let empty = |width: i64, kind: Kind| Tensor::empty([tokens, width], (kind, Device::Cpu));
@@ -45,20 +45,20 @@ pub fn route(logits: &Tensor, active: i64, chosen: Option<&Tensor>) -> (Tensor, 
     (experts, weights, probabilities)
 }
 
-/// Which of `logits` are the largest, one after the other.
+/// Indices of the largest `logits`, in descending order.
 fn choose(logits: &[f32], experts: &mut [i64]) {
     for rank in 0..experts.len() {
         let (before, rest) = experts.split_at_mut(rank);
         let left = (0..logits.len()).filter(|&expert| !before.contains(&(expert as i64)));
-        // What is not a number is larger than all, as for libtorch.
+        // NaN counts as the largest value, as in libtorch.
         let is_larger = |x: f32, y: f32| x > y || (x.is_nan() && !y.is_nan());
         let best =
             left.reduce(|best, expert| if is_larger(logits[expert], logits[best]) { expert } else { best });
-        rest[0] = best.unwrap_or_else(|| unreachable!("no more active experts than experts")) as i64;
+        rest[0] = best.unwrap_or_else(|| unreachable!("fewer experts than active ones")) as i64;
     }
 }
 
-/// `x` to `exp(x) / sum exp(x)`, in place.
+/// Replaces `x` by `exp(x) / sum exp(x)`, in place.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn softmax(numbers: &mut [f32]) {
     let max = numbers.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });

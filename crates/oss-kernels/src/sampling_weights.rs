@@ -1,11 +1,11 @@
-//! What choosing a token needs of its logits.
+//! Reductions over logits for sampling a token.
 
 use multiversion::multiversion;
 
 use super::exp::exp;
 use super::partition::LANES;
 
-/// The largest of `numbers`, which is not a number where one of them is not.
+/// The largest of `numbers`, or NaN if one of them is NaN.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 pub fn max(numbers: &[f32]) -> f32 {
     let mut largest = [f32::NEG_INFINITY; LANES];
@@ -22,7 +22,7 @@ pub fn max(numbers: &[f32]) -> f32 {
     }
 }
 
-/// How likely each token is at a temperature, relative to the likeliest, whose logit is `max`.
+/// Probability of each token at a temperature, relative to the most likely token, whose logit is `max`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 pub fn likelihoods(logits: &[f32], max: f32, temperature: f32, likelihoods: &mut [f32]) {
     for (likelihood, logit) in likelihoods.iter_mut().zip(logits) {

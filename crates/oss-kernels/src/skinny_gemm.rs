@@ -1,6 +1,6 @@
-//! Products of few rows with a matrix, as in decoding: each element of the matrix is read once, at the speed of the memory.
+//! Products of a few rows with a matrix, as in decoding: each element of the matrix is read once, at memory bandwidth.
 //!
-//! b rows.
+//! Shapes: b rows.
 
 use half::bf16;
 use multiversion::multiversion;
@@ -10,28 +10,28 @@ use super::Scalar;
 use super::partition::Rows;
 use oss_torch::{Slices, fetch_ahead, has_few_rows_gemm, parallel_each, shares};
 
-/// Rows up to which this beats a product of matrices.
+/// Most rows for which this beats a matrix product.
 pub const FEW: i64 = 4;
 
-/// Numbers added up side by side; more than the vector units' latency hides.
+/// Number of parallel accumulators; more than needed to hide the latency of the vector units.
 pub const LANES: usize = 64;
 
-/// Elements that are fetched before they are read, more than which the processor would not do by itself.
+/// Prefetch distance in elements, further than the hardware prefetcher goes.
 const AHEAD: usize = 4096;
 
 /// Rows of the matrix that are read side by side.
 const TOGETHER: usize = 4;
 
-/// Elements of the matrix that are worth a thread of their own.
+/// Elements of the matrix that justify another thread.
 pub const LEAST_ELEMENTS: usize = 1 << 15;
 
-/// Whether so many rows like these are few, and nothing that is faster takes them: where `torch::gemm` reads a matrix for few rows
-/// itself, it does.
+/// Whether there are few enough rows for this kernel, and `torch::gemm` has no faster one that itself reads the matrix
+/// only once.
 pub fn takes_few_rows(like: &Tensor, rows: i64) -> bool {
     super::supports(like) && (1..=FEW).contains(&rows) && !has_few_rows_gemm(like)
 }
 
-/// Whether [`few_rows_product`] takes these: contiguous rows, and a matrix contiguous in either order.
+/// Whether [`few_rows_product`] supports these: contiguous rows, and a matrix contiguous in either order.
 pub fn few_rows(x: &Tensor, matrix: &Tensor) -> bool {
     takes_few_rows(x, x.size()[0])
         && matrix.kind() == x.kind()
@@ -39,10 +39,11 @@ pub fn few_rows(x: &Tensor, matrix: &Tensor) -> bool {
         && (matrix.is_contiguous() || matrix.transpose(0, 1).is_contiguous())
 }
 
-/// `into [b, out] = x [b, in] @ matrix [in, out]`, plus `bias` (f32 `[out]`), summed in f32; `into` is f32 or as the factors.
+/// `into [b, out] = x [b, in] @ matrix [in, out]`, plus `bias` (f32 `[out]`), summed in f32; `into` is f32 or of the
+/// kind of the factors.
 ///
 /// # Panics
-/// When `into` shares memory with another.
+/// Panics if `into` shares memory with another tensor.
 pub fn few_rows_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
     match x.kind() {
         Kind::BFloat16 => by_kind::<bf16>(into, x, matrix, bias),
@@ -70,7 +71,7 @@ fn by_kind<T: Scalar>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Opti
         None => y.fill(0.0),
     }
     let parts = shares(out, LEAST_ELEMENTS.div_ceil(width.max(1)));
-    // Each thread has its columns of every row of the result.
+    // Each thread computes its columns of every row of the result.
     let tasks: Vec<_> = parts.iter().cloned().zip(columns_of(y, out, &parts)).collect();
     if turned.is_contiguous() {
         let columns = slices.of::<T>(&turned);
@@ -92,7 +93,7 @@ fn by_kind<T: Scalar>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Opti
     }
 }
 
-/// For each part of the columns, that part of every row of `y`.
+/// Splits every row of `y` at the parts of the columns.
 pub fn columns_of<'a>(
     y: &'a mut [f32],
     width: usize,
@@ -109,7 +110,7 @@ pub fn columns_of<'a>(
     columns
 }
 
-/// Adds to each row of `y` the products of `x`'s row with all columns.
+/// Adds to each row of `y` the dot products of `x`'s row with all columns.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn dots<T: Scalar>(x: &[f32], columns: &[T], y: &mut [&mut [f32]]) {
     let width = x.len() / y.len();
@@ -131,7 +132,7 @@ fn dots<T: Scalar>(x: &[f32], columns: &[T], y: &mut [&mut [f32]]) {
     }
 }
 
-/// The sum of the lanes: halves onto each other, which keeps to vectors to the end.
+/// Sums the lanes by adding halves, which stays in vector registers to the end.
 #[inline(always)]
 pub fn horizontal_sum(mut lanes: [f32; LANES]) -> f32 {
     let mut len = LANES / 2;
@@ -144,7 +145,7 @@ pub fn horizontal_sum(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Adds to `y` the rows of `matrix [in, out]` times the elements of `x`, in the columns that start with `first`.
+/// Adds to `y` the rows of `matrix [in, out]` multiplied by the elements of `x`, in the columns from `first` on.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn add_scaled<T: Scalar>(x: &[f32], matrix: &[T], first: usize, y: &mut [f32]) {
     let out = matrix.len() / x.len();

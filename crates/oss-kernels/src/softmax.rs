@@ -1,4 +1,4 @@
-//! The softmax of columns that arrive a tile of rows at a time (online softmax, arXiv:1805.02867).
+//! Softmax of columns that arrive one tile of rows at a time (online softmax, arXiv:1805.02867).
 
 use multiversion::multiversion;
 use tch::Tensor;
@@ -8,21 +8,21 @@ use super::exp::exp;
 use super::partition::Rows;
 use oss_torch::{Slices, parallel_each};
 
-/// Maximum and sum of the exponentials of each column so far.
+/// Running maximum and sum of exponentials of each column.
 #[derive(Debug)]
 pub struct OnlineSoftmax {
     max: Vec<f32>,
-    /// Of the exponentials relative to `max`.
+    /// Sum of the exponentials, relative to `max`.
     sum: Vec<f64>,
 }
 
 impl OnlineSoftmax {
-    /// Of `columns` columns without rows.
+    /// The state of `columns` columns before any rows.
     pub fn new(columns: usize) -> Self {
         Self { max: vec![f32::NEG_INFINITY; columns], sum: vec![0.0; columns] }
     }
 
-    /// The maximum of each column so far, which what [`Self::exponentiate`] leaves is relative to.
+    /// The running maximum of each column, to which the results of [`Self::exponentiate`] are relative.
     pub fn max(&self) -> &[f32] {
         &self.max
     }
@@ -32,20 +32,20 @@ impl OnlineSoftmax {
         &self.sum
     }
 
-    /// The logarithm of each column's summed exponentials.
+    /// The log-sum-exp of each column.
     pub fn log_sum(&self) -> impl Iterator<Item = f64> {
         self.max.iter().zip(&self.sum).map(|(&max, sum)| f64::from(max) + sum.ln())
     }
 
-    /// More rows of all columns, `logits [rows, columns]` (f32): each element `x` becomes `exp(x - max)` in `exponentials`, with the
-    /// column's maximum up to these rows. The elements `left_out` (row and column) become 0 there, and count in the sums all the
-    /// same.
+    /// Adds a tile of rows, `logits [rows, columns]` (f32): stores `exp(x - max)` in `exponentials` for each element
+    /// `x`, where `max` is the column's maximum including these rows. The elements `left_out` (row and column) are
+    /// stored as 0 but still count in the sums.
     ///
-    /// What was left of earlier tiles becomes relative to the same maximum when it is multiplied by the first result, one factor
-    /// a column. The second are the logits left out.
+    /// Returns one factor per column, by which results of earlier tiles must be multiplied to be relative to the new
+    /// maximum, and the logits left out.
     ///
     /// # Panics
-    /// When the two tensors share memory.
+    /// Panics if the two tensors share memory.
     pub fn exponentiate<T: Scalar>(
         &mut self,
         logits: &Tensor,
@@ -92,7 +92,7 @@ impl OnlineSoftmax {
 }
 
 fn factor(old: f32, new: f32) -> f32 {
-    // Nothing came before, or infinities that the sums show already.
+    // There are no earlier rows, or only infinities that already show in the sums.
     if old == new { 1.0 } else { (old - new).exp() }
 }
 

@@ -1,4 +1,4 @@
-//! The sum of squares, of which a norm is the root.
+//! Sum of squares, for computing norms.
 
 use multiversion::multiversion;
 use tch::Tensor;
@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::partition::{Rows, sum};
 use oss_torch::{Slices, parallel_each};
 
-/// Elements that are summed in f32; their sums are in f64.
+/// Elements per partial sum in f32; the partial sums are added in f64.
 const BLOCK: usize = 4096;
 
 /// The sum of the squares of a flat f32 tensor on the CPU.

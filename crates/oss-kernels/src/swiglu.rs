@@ -1,7 +1,7 @@
-//! gpt-oss's clamped SwiGLU over interleaved columns: `(up + 1) * gate * sigmoid(1.702 * gate)`, where `gate` is clamped above
-//! and `up` on both sides.
+//! gpt-oss's clamped SwiGLU over interleaved columns: `(up + 1) * gate * sigmoid(1.702 * gate)`, where `gate` is
+//! clamped from above and `up` on both sides.
 //!
-//! R rows, F elements of the result a row.
+//! Shapes: R rows, F output elements per row.
 
 use half::bf16;
 use multiversion::multiversion;
@@ -12,10 +12,10 @@ use super::exp::exp;
 use super::partition::{Rows, sum};
 use oss_torch::{Slices, parallel_each};
 
-/// Slope of the sigmoid in the gate.
+/// Slope of the gate's sigmoid.
 const ALPHA: f32 = 1.702;
 
-/// `gate_up [R, 2F]` to `[R, F]`.
+/// Maps `gate_up [R, 2F]` to `[R, F]`.
 pub fn swiglu(gate_up: &Tensor, limit: f64) -> Tensor {
     match gate_up.kind() {
         Kind::BFloat16 => forward::<bf16>(gate_up, limit as f32),
@@ -23,18 +23,19 @@ pub fn swiglu(gate_up: &Tensor, limit: f64) -> Tensor {
     }
 }
 
-/// What [`swiglu_backward`] finds.
+/// Results of [`swiglu_backward`].
 #[derive(Debug)]
 pub struct SwigluBackward {
-    /// The rows that were made, times their weight: `[R, F]`.
+    /// The recomputed output rows, multiplied by their weights: `[R, F]`.
     pub weighted: Tensor,
-    /// The gradient of `gate_up`: `[R, 2F]`.
+    /// Gradient of `gate_up`: `[R, 2F]`.
     pub grad_gate_up: Tensor,
-    /// Each row's product with its gradient before the weight, which is the weight's gradient: f32 `[R]`.
+    /// Gradient of the weights, f32 `[R]`: the dot product of each unweighted row with the gradient of its weighted
+    /// row.
     pub grad_weight: Tensor,
 }
 
-/// The gradients of rows whose `weight` (f32 `[R]`) multiplies what is made of them, from `grad [R, F]`, the gradient of the
+/// Backward pass for output rows that are multiplied by `weight` (f32 `[R]`); `grad [R, F]` is the gradient of the
 /// weighted rows.
 pub fn swiglu_backward(grad: &Tensor, gate_up: &Tensor, weight: &Tensor, limit: f64) -> SwigluBackward {
     match gate_up.kind() {
@@ -80,7 +81,7 @@ fn backward<T: Scalar>(grad: &Tensor, gate_up: &Tensor, weight: &Tensor, limit: 
     SwigluBackward { weighted, grad_gate_up, grad_weight }
 }
 
-/// What is not a number stays so, as in libtorch's clamp.
+/// NaN stays NaN, as in libtorch's clamp.
 #[inline(always)]
 fn clamp_above(x: f32, limit: f32) -> f32 {
     if x > limit { limit } else { x }
@@ -100,7 +101,7 @@ fn activate<T: Scalar>(gate_up: &[T], limit: f32, y: &mut [T]) {
     }
 }
 
-/// One row; `products` are its elements times their gradients.
+/// Computes one row; `products` holds its elements times their gradients.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn differentiate<T: Scalar>(
     (grad, gate_up): (&[T], &[T]),

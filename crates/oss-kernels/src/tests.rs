@@ -1,11 +1,11 @@
-//! Each kernel against the same formula in f64 operations of libtorch.
+//! Compares each kernel with the same formula in f64 libtorch operations.
 
 use super::*;
 use oss_torch::{has_few_rows_gemm, to_vec};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
-/// Largest difference allowed, relative to the largest number.
+/// Largest difference allowed, relative to the largest element.
 fn tolerance(kind: Kind) -> f64 {
     if kind == Kind::Float { 2e-6 } else { 8e-3 }
 }
@@ -14,7 +14,7 @@ thread_local! {
     static DRAWN: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
 }
 
-/// Numbers without order, of variance 1, the same ones in every run: libtorch's generator is shared with other tests.
+/// Pseudorandom values of variance 1, the same in every run: libtorch's generator is shared with other tests.
 fn numbers(shape: &[i64]) -> Tensor {
     let count: i64 = shape.iter().product();
     let first = DRAWN.replace(DRAWN.get() + count);
@@ -22,7 +22,7 @@ fn numbers(shape: &[i64]) -> Tensor {
     ((&hashed - hashed.floor() - 0.5) * 12f64.sqrt()).view(shape)
 }
 
-/// Such numbers as they are in `kind`, and the same in f64.
+/// Such values rounded to `kind`, and the rounded values in f64.
 fn draw(shape: &[i64], kind: Kind) -> (Tensor, Tensor) {
     let narrow = numbers(shape).to_kind(kind);
     let wide = narrow.to_kind(Kind::Double);
@@ -69,8 +69,8 @@ fn rms_norm_and_its_gradient() {
             );
             let mut grad_weight = Tensor::ones([width], (Kind::Float, Device::Cpu));
             let seen = rms_norm_backward(&grad, Some(&beside), &sum, &weight, &inverse, &mut grad_weight);
-            hold("the gradient of the rows", &seen, &(&through[0] + wide_beside), tolerance(kind));
-            hold("the gradient of the weight", &grad_weight, &(&through[1] + 1.0), 1e-4);
+            hold("gradient of the rows", &seen, &(&through[0] + wide_beside), tolerance(kind));
+            hold("gradient of the weight", &grad_weight, &(&through[1] + 1.0), 1e-4);
         }
     });
 }
@@ -80,7 +80,7 @@ fn swiglu_and_its_gradient() {
     in_both_kinds(|kind| {
         for (rows, width) in [(1, 1), (5, 33), (300, 128)] {
             let (gate_up, wide) = draw(&[rows, 2 * width], kind);
-            let (gate_up, wide) = (gate_up * 2.0, wide * 2.0); // some beyond the limit
+            let (gate_up, wide) = (gate_up * 2.0, wide * 2.0); // some exceed the limit
             let wide = wide.set_requires_grad(true);
             let pairs = wide.view([rows, width, 2]);
             let gate = pairs.select(-1, 0).clamp_max(2.5);
@@ -171,7 +171,7 @@ fn products_of_few_rows() {
             }
         }
         let (x, _) = draw(&[FEW + 1, 8], kind);
-        assert!(!few_rows(&x, &draw(&[8, 8], kind).0), "more rows are a product of matrices");
+        assert!(!few_rows(&x, &draw(&[8, 8], kind).0), "more rows are left to matrix products");
     });
 }
 
@@ -209,7 +209,7 @@ fn attention_over_a_cache() {
         let (keys, wide_keys) = draw(&[batch, kv_heads, slots, dim], kind);
         let (values, wide_values) = draw(&[batch, kv_heads, slots, dim], kind);
         let (sinks, wide_sinks) = draw(&[kv_heads * group], Kind::Float);
-        // A ring: positions 30 to 50 in another order, of which each sequence has reached another.
+        // A ring buffer: positions 30 to 50 out of order; each sequence is at a different one.
         let ids = (Kind::Int64, Device::Cpu);
         let held = (Tensor::arange(slots, ids) * 8).remainder(slots) + 30;
         let held = held.unsqueeze(0).expand([batch, slots], false).contiguous();
@@ -230,7 +230,7 @@ fn attention_over_a_cache() {
     });
 }
 
-/// What a kernel writes is none of what it reads.
+/// Kernels reject outputs that share memory with inputs.
 mod apart {
     use super::*;
 
@@ -352,7 +352,7 @@ fn routing_chooses_the_largest_and_weighs_them() {
         assert_eq!(chosen, places);
         hold("the weights", &weights, &largest.softmax(-1, None::<Kind>), 1e-6);
         hold("the probabilities", &probabilities, &wide.softmax(-1, None::<Kind>), 1e-6);
-        // Chosen before, in whatever order.
+        // Experts chosen in advance, in any order.
         let turned = places.flip([-1]);
         let (again, weights, _) = route(&logits, active, Some(&turned));
         assert_eq!(again, turned);
@@ -390,7 +390,7 @@ fn eight_bits_are_within_half_a_step() {
         let back = from_int8(&to_int8(&matrix)).to_kind(Kind::Double);
         let steps = wide.abs().amax([-1i64].as_slice(), true) / 127.0;
         let off = (&back - &wide).abs() - steps * 0.5;
-        assert!(off.max().double_value(&[]) < 1e-6, "rounded to the nearest");
+        assert!(off.max().double_value(&[]) < 1e-6, "not rounded to nearest");
         assert_eq!(back.get(3).abs().max().double_value(&[]), 0.0);
     });
 }
@@ -409,10 +409,10 @@ fn products_in_eight_bits() {
                 hold("the product", &y, &expected, tolerance(into));
                 int8_product(&mut y, &x, &packed, Some(&bias));
                 hold("with a bias", &y, &(&expected + &wide_bias), tolerance(into));
-                // Not contiguous: by the portable loop.
+                // Not contiguous: uses the portable loop.
                 let mut y = y.zeros_like().transpose(0, 1).contiguous().transpose(0, 1);
                 int8_product(&mut y, &x, &packed, Some(&bias));
-                hold("by the portable loop", &y, &(&expected + &wide_bias), tolerance(into));
+                hold("with the portable loop", &y, &(&expected + &wide_bias), tolerance(into));
             }
         }
     });

@@ -1,10 +1,10 @@
-//! Where tensors lie in memory.
+//! Address ranges of tensors.
 
 use tch::Tensor;
 
 use super::bytes::element_bytes;
 
-/// The addresses from a tensor's first element to its last.
+/// The address range from a tensor's first element to the end of its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AddressRange {
     start: usize,
@@ -12,17 +12,17 @@ pub(super) struct AddressRange {
 }
 
 impl AddressRange {
-    /// Nowhere.
+    /// The empty range.
     pub const EMPTY: Self = Self { start: 0, end: 0 };
 
-    /// Of a CPU tensor of any strides.
+    /// The range of a CPU tensor of any strides.
     pub fn of(tensor: &Tensor) -> Self {
         let axes = tensor.size().into_iter().zip(tensor.stride());
         let axes = axes.map(|(size, stride)| (size as usize, stride as usize));
         Self::strided(tensor.data_ptr().cast_const().cast(), axes, element_bytes(tensor.kind()))
     }
 
-    /// Of elements of `bytes` each, whose axes have these sizes and strides.
+    /// The range of elements of `bytes` each, given the sizes and strides of their dimensions.
     pub fn strided(first: *const u8, axes: impl Iterator<Item = (usize, usize)>, bytes: usize) -> Self {
         let mut last = 0;
         for (size, stride) in axes {
@@ -34,13 +34,13 @@ impl AddressRange {
         Self::new(first, (last + 1) * bytes)
     }
 
-    /// `len` bytes from `first` on.
+    /// `len` bytes starting at `first`.
     pub fn new(first: *const u8, len: usize) -> Self {
         let start = first.addr();
         if len == 0 { Self::EMPTY } else { Self { start, end: start + len } }
     }
 
-    /// Whether an address lies in both.
+    /// Whether the two ranges overlap.
     pub fn overlaps(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }
@@ -62,7 +62,7 @@ mod tests {
         assert!(!range(2, 0).overlaps(AddressRange::of(&whole)));
         let other = whole.copy();
         assert!(!AddressRange::of(&whole).overlaps(AddressRange::of(&other)));
-        // Columns: from the first to the last, whatever lies between.
+        // A range of columns spans from the first to the last element, including what is in between.
         let column = |index: i64| AddressRange::of(&whole.select(1, index));
         assert!(column(0).overlaps(column(3)));
         assert!(!range(0, 1).overlaps(AddressRange::of(&whole.narrow(0, 1, 5).select(1, 0))));

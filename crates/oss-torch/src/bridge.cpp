@@ -20,24 +20,24 @@ std::optional<at::Tensor> optional(at::Tensor *tensor) {
   return tensor ? std::make_optional(*tensor) : std::nullopt;
 }
 
-// oneDNN and libtorch's layer above it each keep 1024 compiled products, half a megabyte apiece. Experts see another
-// number of rows each time, so nearly none is used again and all that comes of it is 600 MB of kernels in bf16. Both read
-// these when they are first used, and nothing else runs yet while this is set.
+// oneDNN and libtorch's layer above it each cache 1024 compiled primitives of about half a megabyte. Experts see a
+// different number of rows each time, so almost no entry is reused and the cache only costs 600 MB of bf16 kernels.
+// Both variables are read on first use, and nothing else runs yet while they are set.
 //
-// libtorch gives the memory of big tensors back to the kernel at once, so most are made of fresh pages, which cost less by
-// the two megabytes.
+// libtorch returns the memory of large tensors to the kernel immediately, so most are allocated from fresh pages, which
+// are cheaper as 2 MB huge pages.
 //
-// On GPUs, layers and batches ask for blocks of many sizes, and a segment made for one that is split for another leaves
-// gaps: gigabytes, on a card that is nearly full. Segments that grow leave none.
+// On GPUs, layers and batches allocate blocks of many sizes, and splitting a segment made for one size to serve another
+// leaves gaps: gigabytes on a nearly full GPU. Expandable segments leave none.
 //
-// What the user has set stays.
+// Variables that the user has set are left alone.
 struct Environment {
   Environment() {
     setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", 0);
     setenv("LRU_CACHE_CAPACITY", "128", 0);
     setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
 #ifdef OSS_RUN_CUDA
-    // The allocator reads these, in this order, when the first tensor is put on a GPU.
+    // The allocator reads these, in this order, when the first tensor is allocated on a GPU.
     if (!getenv("PYTORCH_CUDA_ALLOC_CONF") && !getenv("PYTORCH_ALLOC_CONF")) {
       setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", 1);
     }
@@ -49,7 +49,8 @@ struct Environment {
 extern "C" {
 void oss_free(char *message) { free(message); }
 
-// Whether this handle is the only way to its storage. Whoever let go of another one had finished with the memory by then.
+// Whether this handle is the only reference to its storage. Any earlier owner had finished with the memory before
+// releasing it.
 bool oss_is_unshared(at::Tensor *tensor) {
   bool unshared = tensor->use_count() == 1 && tensor->storage().use_count() == 1;
   std::atomic_thread_fence(std::memory_order_acquire);
@@ -87,7 +88,7 @@ char *oss_flash_attention_backward(at::Tensor *grad_out, at::Tensor *query, at::
   return guarded([&] {
     auto window = window_left < 0 ? std::optional<int64_t>() : std::optional<int64_t>(window_left);
     auto right = window_left < 0 ? std::optional<int64_t>() : std::optional<int64_t>(0);
-    // The operation takes no optional here: an undefined tensor stands for rows of equal length.
+    // The operation does not accept an optional here: an undefined tensor means rows of equal length.
     at::Tensor lengths = cum_seq ? *cum_seq : at::Tensor();
     auto result = at::_flash_attention_backward(*grad_out, *query, *key, *value, *out, *logsumexp, lengths, lengths,
                                                 max_length, max_length, 0.0, true, *rng_state, *unused, scale, window,
@@ -119,15 +120,15 @@ char *oss_set_deterministic(bool enabled) {
   return guarded([&] {
 #ifdef OSS_RUN_CUDA
     if (enabled) {
-      // cuBLAS and NCCL read these when they are first used. Without them cuBLAS sums in an order of its own choice, and
-      // libtorch refuses to call it. What the user has set stays.
+      // cuBLAS and NCCL read these on first use. Without them cuBLAS sums in an unspecified order, and libtorch refuses
+      // to call it. Variables that the user has set are left alone.
       setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
       setenv("NCCL_ALGO", "Ring", 0);
       setenv("NCCL_NVLS_ENABLE", "0", 0);
     }
 #endif
     at::globalContext().setDeterministicAlgorithms(enabled, false);
-    // Filling fresh memory is libtorch's guard against reading it uninitialised; no operation here does.
+    // Filling fresh memory is libtorch's guard against uninitialized reads; no operation here does any.
     at::globalContext().setDeterministicFillUninitializedMemory(false);
   });
 }

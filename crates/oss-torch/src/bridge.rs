@@ -1,4 +1,4 @@
-//! Both sides' signatures of `bridge.cpp`, and safe wrappers around them.
+//! Declarations of the functions in `bridge.cpp`, and safe wrappers around them.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::{null, null_mut};
@@ -68,22 +68,22 @@ pub(super) fn checked(operation: &str, message: *mut c_char) -> Result<()> {
     bail!("{operation}: {text}")
 }
 
-/// The hyper-parameters of one AdamW step.
+/// Hyperparameters of one AdamW step.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWOptions {
-    /// Decay of the moments.
+    /// Decay rates of the moments.
     pub betas: [f64; 2],
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
 }
 
-/// One fused AdamW step in place; all four tensors are of one shape and kind (f32).
+/// One fused AdamW step, in place; all four tensors have the same shape and kind (f32).
 ///
-/// `step` is a one-element f32 tensor that counts this step already (1 for the first). `lr` has no dimensions: f64 on the
-/// CPU, or f32 on the parameter's GPU, which is not waited for. The gradient is divided by `grad_scale` on the way, which
-/// clips without a pass of its own.
+/// `step` is a one-element f32 tensor that already counts this step (1 for the first). `lr` is zero-dimensional: f64 on
+/// the CPU, or f32 on the parameter's GPU, which causes no synchronization. The gradient is divided by `grad_scale` in
+/// the same pass, which makes clipping free.
 #[expect(clippy::too_many_arguments, reason = "libtorch's own")]
 pub fn fused_adamw(
     parameter: &mut Tensor,
@@ -115,28 +115,28 @@ pub fn fused_adamw(
     checked("the fused AdamW step", message)
 }
 
-/// Rows of different lengths packed into one: `cum_seq` is i32 `[rows + 1]`, and tensors are `[tokens, heads, C]`.
+/// Packed rows of different lengths: `cum_seq` is i32 `[rows + 1]`, and tensors are `[tokens, heads, C]`.
 #[derive(Debug)]
 pub struct Packed {
-    /// Where each row starts, and the end.
+    /// Start of each row, and the end of the last.
     pub cum_seq: Tensor,
     /// Length of the longest row.
     pub max_length: i64,
 }
 
-/// What CUDA's flash attention returns and wants back.
+/// Results of CUDA's flash attention that its backward pass needs.
 #[derive(Debug)]
 pub struct FlashForward {
-    /// `[B, T, H, C]`, or `[tokens, H, C]` packed.
+    /// `[B, T, H, C]`, or `[tokens, H, C]` if packed.
     pub output: Tensor,
-    /// f32 `[B, H, T]`, or `[H, tokens]` packed.
+    /// f32 `[B, H, T]`, or `[H, tokens]` if packed.
     pub logsumexp: Tensor,
     rng_state: Tensor,
     unused: Tensor,
 }
 
-/// CUDA's causal flash attention (arXiv:2307.08691) on `[B, T, H, C]` in bf16 or f16; keys and values may have fewer heads.
-/// `window` is the number of keys that a query sees, itself included.
+/// CUDA's causal flash attention (arXiv:2307.08691) on `[B, T, H, C]` in bf16 or f16; there may be fewer key and value
+/// heads than query heads. `window` is the number of keys that a query sees, including its own.
 pub fn flash_attention_forward(
     (query, key, value): (&Tensor, &Tensor, &Tensor),
     packed: Option<&Packed>,
@@ -168,7 +168,8 @@ pub fn flash_attention_forward(
     Ok(FlashForward { output, logsumexp, rng_state, unused })
 }
 
-/// Gradients of query, key and value; `output` and `logsumexp` may differ from the forward's own (attention sinks).
+/// Gradients of query, key and value; `output` and `logsumexp` may differ from those of the forward pass (attention
+/// sinks).
 pub fn flash_attention_backward(
     grad_output: &Tensor,
     (query, key, value): (&Tensor, &Tensor, &Tensor),
@@ -206,17 +207,17 @@ pub fn flash_attention_backward(
     Ok(results.map(|tensor| unsafe { Tensor::from_ptr(tensor) }))
 }
 
-/// Makes libtorch choose kernels that repeat bit for bit, and fail where there is none.
+/// Makes libtorch choose bit-reproducible kernels, and fail where there is none.
 pub fn set_deterministic(enabled: bool) -> Result<()> {
-    // SAFETY: sets a flag of libtorch's global context, and in a CUDA build variables of the environment, before libtorch
+    // SAFETY: sets a flag of libtorch's global context, and in a CUDA build environment variables, before libtorch
     // computes; this program's other threads read none by then. Takes no pointer.
     checked("deterministic mode", unsafe { oss_set_deterministic(enabled) })
 }
 
-/// Most bytes that libtorch has held at once on CUDA device `device`; 0 in a CPU build.
+/// Peak number of bytes allocated by libtorch on CUDA device `device`; 0 in a CPU build.
 pub fn cuda_peak_bytes(device: usize) -> Result<i64> {
     let mut bytes = 0;
-    // SAFETY: `bytes` outlives the call and is the only pointer handed over.
+    // SAFETY: `bytes` outlives the call and is the only pointer passed.
     checked("CUDA memory statistics", unsafe { oss_cuda_peak_bytes(device as c_int, &mut bytes) })?;
     Ok(bytes)
 }

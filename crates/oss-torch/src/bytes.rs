@@ -1,12 +1,12 @@
-//! The bytes and elements of tensors.
+//! Access to tensor memory as bytes and typed elements.
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
-/// An element of a tensor's memory. (tch's own trait takes bf16 for f16.)
+/// An element type of tensors. (tch's own trait maps bf16 to f16.)
 pub trait Element: AnyBitPattern + NoUninit {
-    /// The kind of tensors with such elements.
+    /// The tensor kind with this element type.
     const KIND: Kind;
 }
 
@@ -30,39 +30,41 @@ impl Element for i64 {
     const KIND: Kind = Kind::Int64;
 }
 
-/// Bytes of one element.
+/// Size of one element in bytes.
 pub fn element_bytes(kind: Kind) -> usize {
     kind.elt_size_in_bytes()
 }
 
-/// Where the elements of a contiguous CPU tensor begin, and their number of bytes.
+/// Pointer to the first element of a contiguous CPU tensor, and its size in bytes.
 ///
 /// # Panics
-/// When the tensor is not contiguous or not on the CPU.
+/// Panics if the tensor is not contiguous or not on the CPU.
 pub(super) fn memory(tensor: &Tensor) -> (*mut u8, usize) {
-    assert_eq!(tensor.device(), Device::Cpu, "the bytes of a tensor are read on the host");
-    assert!(tensor.is_contiguous(), "the bytes of a tensor are read in order");
+    assert_eq!(tensor.device(), Device::Cpu, "tensor bytes are only accessible on the CPU");
+    assert!(tensor.is_contiguous(), "the tensor is not contiguous");
     (tensor.data_ptr().cast(), tensor.numel() * element_bytes(tensor.kind()))
 }
 
-/// The memory of a contiguous CPU tensor, as its elements or as bytes.
+/// The memory of a contiguous CPU tensor, as elements or as bytes.
 ///
 /// # Safety
-/// `T` is the kind's own type or `u8`. While the slice lives nothing writes the memory, and the tensor keeps it.
+/// `T` is the kind's own type or `u8`. While the slice lives, nothing writes the memory, and the tensor keeps its
+/// storage.
 pub(super) unsafe fn elements<T: AnyBitPattern>(tensor: &Tensor) -> &[T] {
     let (first, len) = memory(tensor);
     if len == 0 {
         return &[];
     }
-    // SAFETY: a contiguous tensor's storage holds `len` bytes from `first` on, where libtorch puts elements of its kind, and any
-    // bytes are elements; the borrowed tensor keeps the storage; the rest is the caller's promise.
+    // SAFETY: a contiguous tensor's storage holds `len` bytes starting at `first`, where libtorch puts elements of its
+    // kind, and any bit pattern is a valid element; the borrowed tensor keeps the storage alive; the rest is the
+    // caller's promise.
     unsafe { std::slice::from_raw_parts(first.cast::<T>(), len / size_of::<T>()) }
 }
 
-/// The same, to be written.
+/// Mutable version of [`elements`].
 ///
 /// # Safety
-/// As [`elements`], and nothing else reads the memory either.
+/// As for [`elements`]; in addition, nothing else reads the memory.
 pub(super) unsafe fn elements_mut<T: AnyBitPattern>(tensor: &mut Tensor) -> &mut [T] {
     let (first, len) = memory(tensor);
     if len == 0 {
@@ -73,27 +75,28 @@ pub(super) unsafe fn elements_mut<T: AnyBitPattern>(tensor: &mut Tensor) -> &mut
 }
 
 pub(super) fn assert_kind<T: Element>(tensor: &Tensor) {
-    assert_eq!(tensor.kind(), T::KIND, "the elements of a tensor");
+    assert_eq!(tensor.kind(), T::KIND, "the element type does not match the tensor's kind");
 }
 
-/// Asks the processor for the memory that lies `distance` elements after those of `data`, whoever owns it: it is not read.
+/// Prefetches the memory `distance` elements past the end of `data`. The address may belong to anything: it is not
+/// read.
 #[inline]
 pub fn fetch_ahead<T>(data: &[T], distance: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..size_of_val(data)).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let address = data.as_ptr().wrapping_add(distance).cast::<i8>().wrapping_add(line);
-        // SAFETY: a hint about an address, which no address makes fault.
+        // SAFETY: a prefetch is a hint; no address makes it fault.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (data, distance);
 }
 
-/// A copy of the elements of a contiguous CPU tensor, in order.
+/// Copies the elements of a contiguous CPU tensor, in order.
 ///
 /// # Panics
-/// When the tensor is of another kind, not contiguous or not on the CPU.
+/// Panics if the tensor has another kind, is not contiguous or is not on the CPU.
 pub fn to_vec<T: Element>(tensor: &Tensor) -> Vec<T> {
     assert_kind::<T>(tensor);
     let mut elements = vec![T::zeroed(); tensor.numel()];
@@ -101,25 +104,25 @@ pub fn to_vec<T: Element>(tensor: &Tensor) -> Vec<T> {
     elements
 }
 
-/// Copies bytes of a contiguous CPU tensor, from the `start`-th on, until `into` is full.
+/// Fills `into` with bytes of a contiguous CPU tensor, starting at byte `start`.
 ///
 /// # Panics
-/// When the tensor has not so many, is not contiguous or not on the CPU.
+/// Panics if the tensor is too short, is not contiguous or is not on the CPU.
 pub fn copy_bytes(tensor: &Tensor, start: usize, into: &mut [u8]) {
     let (first, len) = memory(tensor);
-    assert!(start <= len && into.len() <= len - start, "{} bytes from {start} of {len}", into.len());
-    // SAFETY: the tensor, which is borrowed, holds these bytes, and `into` is no tensor's: a slice of a tensor's memory that may
-    // be written is promised not to be read otherwise.
+    assert!(start <= len && into.len() <= len - start, "{} bytes at offset {start} of {len}", into.len());
+    // SAFETY: the tensor is borrowed and holds these bytes, and `into` is not part of a tensor: a mutable slice of a
+    // tensor's memory comes with the promise that the memory is not read otherwise.
     unsafe { into.as_mut_ptr().copy_from_nonoverlapping(first.add(start), into.len()) };
 }
 
-/// A CPU tensor that owns a copy of `bytes`.
+/// Creates a CPU tensor that owns a copy of `bytes`.
 ///
 /// # Panics
-/// When the number of bytes does not fit shape and kind.
+/// Panics if the number of bytes does not match the shape and kind.
 pub fn tensor_from_bytes(bytes: &[u8], shape: &[i64], kind: Kind) -> Tensor {
     let elements: i64 = shape.iter().product();
-    assert_eq!(bytes.len(), elements as usize * element_bytes(kind), "bytes of a {shape:?} {kind:?} tensor");
+    assert_eq!(bytes.len(), elements as usize * element_bytes(kind), "wrong size for {shape:?} {kind:?}");
     Tensor::from_data_size(bytes, shape, kind)
 }
 
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "2 bytes from 23 of 24")]
+    #[should_panic(expected = "2 bytes at offset 23 of 24")]
     fn no_bytes_are_copied_from_behind_the_last() {
         copy_bytes(&Tensor::from_slice(&[1i64, 2, 3]), 23, &mut [0; 2]);
     }

@@ -1,4 +1,4 @@
-// The C side of `c10d.rs`: the store in which processes meet, and the groups that move tensors between them.
+// The C side of `c10d.rs`: the store through which processes rendezvous, and the groups that move tensors between them.
 #include "guarded.hpp"
 
 #include <ATen/ATen.h>
@@ -27,12 +27,12 @@ Work *keep(Work work) { return new Work(std::move(work)); }
 } // namespace
 
 extern "C" {
-// `listener` is a bound socket, which the server takes over; negative: connect to a server that runs elsewhere.
+// `listener` is a bound socket, which the server takes over; if negative, connects to a server that runs elsewhere.
 char *oss_store_open(const char *host, uint16_t port, int listener, int64_t timeout_ms, Store **store) {
   return guarded([&] {
 #ifndef OSS_RUN_CUDA
-    // Whatever c10d logs here it also throws, and a stack trace on stderr hides the message; NCCL's watchdog has no other
-    // way to speak.
+    // c10d also throws whatever it logs here, and its stack trace on stderr hides the message; NCCL's watchdog has no
+    // other way to report errors.
     if (!getenv("TORCH_CPP_LOG_LEVEL")) {
       FLAGS_caffe2_log_level = c10::GLOG_FATAL;
     }
@@ -57,7 +57,7 @@ char *oss_store_set(Store *store, const char *key, const uint8_t *bytes, size_t 
   return guarded([&] { (*store)->set(key, std::vector<uint8_t>(bytes, bytes + length)); });
 }
 
-// `*bytes` stays null where there is no such key; else it is to be freed with oss_free_bytes.
+// `*bytes` stays null if there is no such key; otherwise the caller frees it with oss_free_bytes.
 char *oss_store_get(Store *store, const char *key, uint8_t **bytes, size_t *length) {
   return guarded([&] {
     if (!(*store)->check({key})) {
@@ -98,14 +98,14 @@ char *oss_group_open(int transport, Store *store, int rank, int size, int64_t ti
     } else {
 #ifdef OSS_RUN_CUDA
       if (interface) {
-        // Read when NCCL is first used; what the user has set stays.
+        // Read when NCCL is first used; variables that the user has set are left alone.
         setenv("NCCL_SOCKET_IFNAME", interface, 0);
       }
       auto options = c10d::ProcessGroupNCCL::Options::create();
       options->timeout = milliseconds(timeout_ms);
       *group = new Group(c10::make_intrusive<c10d::ProcessGroupNCCL>(*store, rank, size, options));
 #else
-      TORCH_CHECK(false, "this build has no NCCL");
+      TORCH_CHECK(false, "this build does not include NCCL");
 #endif
     }
   });

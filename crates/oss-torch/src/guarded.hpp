@@ -1,5 +1,5 @@
-// No C++ exception crosses into Rust: every function of the C side returns nullptr, or the message of the exception it
-// caught, to be freed with oss_free.
+// No C++ exception crosses into Rust: every function of the C side returns nullptr on success, or the message of the
+// exception it caught, which the caller frees with oss_free.
 #pragma once
 #include <c10/util/Exception.h>
 

@@ -1,5 +1,5 @@
-//! What tch lacks: fused operations and collectives through a C++ bridge, products of matrices, and the memory behind a tensor
-//! ([`Slices`], [`OwnedTensor`]). What is unsafe lies here, and where kernels ask for [`Slices`].
+//! Extensions to tch: fused operations and collectives through a C++ bridge, matrix products, and slices of tensor
+//! memory ([`Slices`], [`OwnedTensor`]). Unsafe code is confined to this crate and to kernels that use [`Slices`].
 
 mod address_range;
 mod bridge;
@@ -26,5 +26,5 @@ pub use parallel::{num_threads, parallel_each, shares};
 pub use slices::Slices;
 pub use transfer::{copy_async, fetch, pin_memory, synchronize, to_device, upload};
 
-/// libtorch's version that this program is built for.
+/// The libtorch version that this program is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

@@ -1,4 +1,4 @@
-//! A tensor whose memory is one owner's.
+//! A tensor that is the only owner of its memory.
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
@@ -9,8 +9,8 @@ unsafe extern "C" {
     fn oss_is_unshared(tensor: *const C_tensor) -> bool;
 }
 
-/// A contiguous CPU tensor whose memory no other handle reaches, so that it lends slices as a `Vec` does. It lends no handle:
-/// [`Self::into_tensor`] ends it.
+/// A contiguous CPU tensor whose memory no other handle references, so that it lends slices as a `Vec` does. It lends
+/// no handle: [`Self::into_tensor`] consumes it.
 ///
 /// ```compile_fail,E0505
 /// # use oss_torch::OwnedTensor;
@@ -32,18 +32,18 @@ unsafe extern "C" {
 pub struct OwnedTensor(Tensor);
 
 impl OwnedTensor {
-    /// A new one, whose elements are arbitrary until they are written.
+    /// Creates a tensor whose elements are unspecified until they are written.
     pub fn empty(shape: &[i64], kind: Kind) -> Self {
         Self(Tensor::empty(shape, (kind, Device::Cpu)))
     }
 
-    /// Takes a CPU tensor for itself: as it is if this is the only handle to its memory, else a copy.
+    /// Takes ownership of a CPU tensor: without a copy if this is the only handle to its memory, else by copying it.
     ///
     /// # Panics
-    /// When the tensor is not on the CPU.
+    /// Panics if the tensor is not on the CPU.
     pub fn new(tensor: Tensor) -> Self {
-        assert_eq!(tensor.device(), Device::Cpu, "the bytes of a tensor are read on the host");
-        // SAFETY: a live tensor, of which reference counts are read.
+        assert_eq!(tensor.device(), Device::Cpu, "tensor bytes are only accessible on the CPU");
+        // SAFETY: a live tensor, of which only reference counts are read.
         let is_unshared = unsafe { oss_is_unshared(tensor.as_ptr()) };
         if is_unshared && tensor.is_contiguous() && !tensor.requires_grad() {
             return Self(tensor);
@@ -53,7 +53,7 @@ impl OwnedTensor {
         copy
     }
 
-    /// The tensor, for everybody again.
+    /// Converts this back to an ordinary tensor.
     pub fn into_tensor(self) -> Tensor {
         self.0
     }
@@ -61,24 +61,25 @@ impl OwnedTensor {
     /// The elements, in order.
     ///
     /// # Panics
-    /// When the tensor is of another kind.
+    /// Panics if the tensor has another kind.
     pub fn slice<T: Element>(&self) -> &[T] {
         assert_kind::<T>(&self.0);
-        // SAFETY: of this kind, as was checked; `self` is borrowed and holds the only handle, so nobody writes the memory.
+        // SAFETY: of this kind, as was checked; `self` is borrowed and holds the only handle, so nothing writes the
+        // memory.
         unsafe { elements(&self.0) }
     }
 
-    /// The elements, to be written.
+    /// The elements, as a mutable slice.
     ///
     /// # Panics
-    /// When the tensor is of another kind.
+    /// Panics if the tensor has another kind.
     pub fn slice_mut<T: Element>(&mut self) -> &mut [T] {
         assert_kind::<T>(&self.0);
-        // SAFETY: as in `slice`, and `self` is borrowed for this slice alone.
+        // SAFETY: as in `slice`, and `self` is borrowed mutably for this slice alone.
         unsafe { elements_mut(&mut self.0) }
     }
 
-    /// The bytes, to be written.
+    /// The bytes, as a mutable slice.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `slice_mut`.
         unsafe { elements_mut(&mut self.0) }

@@ -1,4 +1,4 @@
-//! Loops over libtorch's own threads, so that its threads and ours never want the same cores.
+//! Loops over libtorch's own threads, so that its threads and ours never compete for the same cores.
 
 use std::any::Any;
 use std::ffi::{c_char, c_void};
@@ -16,29 +16,30 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Threads that libtorch computes with.
+/// The number of threads that libtorch uses.
 pub fn num_threads() -> usize {
     tch::get_num_threads().max(1) as usize
 }
 
-/// `len` cut into one range a thread, of nearly one size and at least `least` each: the same for equal numbers of threads,
-/// so that sums over the ranges, added in order, repeat bit for bit.
+/// Splits `len` into at most one range per thread, of nearly equal size and at least `least` each. The split depends
+/// only on the number of threads, so that sums over the ranges, added in order, are bit-reproducible.
 pub fn shares(len: usize, least: usize) -> Vec<Range<usize>> {
     let count = (len / least.max(1)).clamp(1, num_threads());
     (0..count).map(|i| i * len / count..(i + 1) * len / count).collect()
 }
 
-/// What the threads share: each task is taken once.
+/// State that the threads share: each task is taken once.
 struct Shared<'a, T> {
     tasks: Vec<Mutex<Option<T>>>,
     work: &'a (dyn Fn(T) + Sync),
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-/// Runs `work` on every task, one task a thread at a time. Within another such loop the tasks run one after the other.
+/// Runs `work` on every task, one task per thread at a time. Inside another such loop, the tasks run one after the
+/// other.
 ///
 /// # Panics
-/// With the first panic of `work`, after all tasks have ended.
+/// Resumes the first panic of `work`, after all tasks have ended.
 pub fn parallel_each<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Sync) {
     if tasks.len() <= 1 {
         return tasks.into_iter().for_each(work);

@@ -1,18 +1,18 @@
-//! The memory behind tensors, as slices: where unsafe code begins.
+//! Tensor memory as slices: the boundary where unsafe code begins.
 //!
-//! A tensor of tch is a handle. `shallow_clone` and every view make another one to the same memory from a shared reference, and
-//! operations in place write through any of them. So neither `&Tensor` nor `&mut Tensor` says what Rust's references promise,
-//! and no safe function can turn one into a slice. Memory becomes a slice in two ways:
+//! A tch tensor is a handle. `shallow_clone` and every view create another handle to the same memory from a shared
+//! reference, and in-place operations write through any of them. So neither `&Tensor` nor `&mut Tensor` guarantees what
+//! Rust's references promise, and no safe function can turn one into a slice. Memory becomes a slice in two ways:
 //!
-//! * [`Slices`], for loops over tensors that others hold too. Making one is `unsafe`: the loop's author promises that nothing
-//!   else touches the tensors meanwhile. That the loop's own tensors do not overlap is checked.
-//! * [`OwnedTensor`](super::OwnedTensor), for everybody: a tensor whose memory no other handle reaches.
+//! * [`Slices`], for loops over tensors that have other handles. Creating one is `unsafe`: the author of the loop
+//!   promises that nothing else touches the tensors meanwhile. That the loop's own tensors do not overlap is checked.
+//! * [`OwnedTensor`](super::OwnedTensor), safe for all callers: a tensor whose memory no other handle references.
 //!
-//! [`to_vec`](super::to_vec) and [`copy_bytes`](super::copy_bytes) copy, and lend nothing.
+//! [`to_vec`](super::to_vec) and [`copy_bytes`](super::copy_bytes) copy and lend nothing.
 //!
-//! What this rests on: tch calls its tensors `Send`, and leaves it to programs not to use handles of one storage on two threads
-//! at once. That is no matter of slices, and no type here can mend it. Here, a thread that is given tensors is given all their
-//! handles (the batches that are read ahead), or moves them under c10d's own rules
+//! Assumption: tch declares its tensors `Send`, and leaves it to programs not to use handles to one storage on two
+//! threads at once. Slices cannot cause or fix that, and no type here can. In this program, a thread that is given
+//! tensors is given all their handles (prefetched batches), or moves them under c10d's own rules
 //! ([`ProcessGroup`](super::ProcessGroup)).
 
 use std::cell::RefCell;
@@ -22,15 +22,15 @@ use tch::Tensor;
 use super::address_range::AddressRange;
 use super::bytes::{Element, assert_kind, elements, elements_mut, memory};
 
-/// More tensors than any loop works on.
+/// More tensors than any loop uses.
 const MOST: usize = 16;
 
-/// Slices of the tensors that one loop works on.
+/// Slices of the tensors used by one loop.
 ///
-/// The loop's results must share no memory with its other tensors: that is asserted, so a kernel that is given overlapping
-/// tensors panics instead of computing nonsense.
+/// The loop's results must not share memory with its other tensors. This is asserted, so a kernel that is given
+/// overlapping tensors panics instead of computing nonsense.
 ///
-/// Two handles of one storage, one of them written, do not compile without `unsafe`, and panic with it:
+/// Slices of two handles to one storage, one of them mutable, do not compile without `unsafe`, and panic with it:
 ///
 /// ```compile_fail,E0133
 /// # use oss_torch::Slices;
@@ -53,7 +53,7 @@ const MOST: usize = 16;
 /// y[0] = x[1];
 /// ```
 ///
-/// Nor does a slice outlive its `Slices`:
+/// Nor can a slice outlive its `Slices`:
 ///
 /// ```compile_fail,E0597
 /// # use oss_torch::Slices;
@@ -70,7 +70,7 @@ pub struct Slices {
     lent: RefCell<Lent>,
 }
 
-/// Where the slices lie, and whether they are written.
+/// The address ranges of the slices, and whether each is mutable.
 #[derive(Debug)]
 struct Lent {
     ranges: [(AddressRange, bool); MOST],
@@ -78,13 +78,13 @@ struct Lent {
 }
 
 impl Slices {
-    /// No slices yet.
+    /// Creates a set without slices.
     ///
     /// # Safety
-    /// As long as a slice of these is in use, its tensor's memory is written by nothing but slices of these, and what they may
-    /// write is not read by anything else either: by no operation of libtorch and no slice of other [`Slices`], through whatever
-    /// handle and on whatever thread, and by no copy that is queued. Nor does anybody give the tensor other memory (`resize_`,
-    /// `set_data`).
+    /// As long as a slice from this set is in use, its tensor's memory is written only through slices from this set,
+    /// and memory that they may write is not read by anything else either: by no libtorch operation and no slice from
+    /// another [`Slices`], through any handle and on any thread, and by no queued copy. Nor does anything give the
+    /// tensor other memory (`resize_`, `set_data`).
     pub unsafe fn new() -> Self {
         Self { lent: RefCell::new(Lent { ranges: [(AddressRange::EMPTY, false); MOST], count: 0 }) }
     }
@@ -92,39 +92,40 @@ impl Slices {
     /// The elements of a contiguous CPU tensor, in order.
     ///
     /// # Panics
-    /// When the tensor is of another kind, not contiguous, not on the CPU, or shares memory with one that is written.
+    /// Panics if the tensor has another kind, is not contiguous, is not on the CPU, or shares memory with a mutable
+    /// slice.
     pub fn of<'a, T: Element>(&'a self, tensor: &'a Tensor) -> &'a [T] {
         assert_kind::<T>(tensor);
         self.lend(tensor, false);
-        // SAFETY: of this kind, and nobody writes it, as was checked of these slices and promised of the rest.
+        // SAFETY: of this kind, and nothing writes it, as was checked of these slices and promised of the rest.
         unsafe { elements(tensor) }
     }
 
-    /// The elements of a contiguous CPU tensor, to be written.
+    /// The elements of a contiguous CPU tensor, as a mutable slice.
     ///
     /// # Panics
-    /// As [`Self::of`], and when the tensor shares memory with any that has a slice.
+    /// Panics as [`Self::of`] does, and if the tensor shares memory with any other slice.
     pub fn of_mut<'a, T: Element>(&'a self, tensor: &'a mut Tensor) -> &'a mut [T] {
         assert_kind::<T>(tensor);
         self.lend(tensor, true);
-        // SAFETY: as in `of`, and nobody else reads it, as was checked and promised.
+        // SAFETY: as in `of`, and nothing else reads it, as was checked and promised.
         unsafe { elements_mut(tensor) }
     }
 
     /// The bytes of a contiguous CPU tensor of any kind, in order.
     ///
     /// # Panics
-    /// As [`Self::of`].
+    /// Panics as [`Self::of`] does.
     pub fn bytes_of<'a>(&'a self, tensor: &'a Tensor) -> &'a [u8] {
         self.lend(tensor, false);
         // SAFETY: as in `of`.
         unsafe { elements(tensor) }
     }
 
-    /// The bytes of a contiguous CPU tensor of any kind, to be written.
+    /// The bytes of a contiguous CPU tensor of any kind, as a mutable slice.
     ///
     /// # Panics
-    /// As [`Self::of_mut`].
+    /// Panics as [`Self::of_mut`] does.
     pub fn bytes_of_mut<'a>(&'a self, tensor: &'a mut Tensor) -> &'a mut [u8] {
         self.lend(tensor, true);
         // SAFETY: as in `of_mut`.
@@ -144,7 +145,7 @@ impl Slices {
     }
 }
 
-/// What a kernel or product says of tensors that overlap.
+/// Panic message of kernels and products for overlapping tensors.
 pub(super) const OVERLAP: &str = "a result shares memory with another tensor of the same loop";
 
 #[cfg(test)]
@@ -158,7 +159,7 @@ mod tests {
     }
 
     fn slices() -> Slices {
-        // SAFETY: the tests' tensors are used by nothing else.
+        // SAFETY: nothing else uses the tests' tensors.
         unsafe { Slices::new() }
     }
 
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "in order")]
+    #[should_panic(expected = "not contiguous")]
     fn a_transposed_view_has_no_elements_in_order() {
         slices().of::<f32>(&zeros(6).view([2, 3]).transpose(0, 1));
     }

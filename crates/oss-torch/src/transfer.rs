@@ -1,7 +1,7 @@
-//! Copies between the host and a GPU that wait for as little as they can.
+//! Copies between the host and a GPU that wait for as little as possible.
 //!
-//! libtorch's ordinary copy to a GPU waits until the GPU has done all that was queued before. From page-locked memory the copy
-//! is queued like any operation, and libtorch keeps the memory from being used again until it is done.
+//! libtorch's ordinary copy to a GPU waits until the GPU has finished everything queued before. From pinned memory the
+//! copy is queued like any other operation, and libtorch does not reuse the memory until it is done.
 
 use std::ffi::c_char;
 use std::ptr::null_mut;
@@ -17,46 +17,47 @@ unsafe extern "C" {
     fn oss_copy_async(target: *const C_tensor, source: *const C_tensor) -> *mut c_char;
 }
 
-/// `tensor`, in host memory, in page-locked memory where it is to go to a GPU; itself where `device` is the CPU.
+/// Copies `tensor`, which is in host memory, to pinned memory if it is going to a GPU; returns it unchanged if `device`
+/// is the CPU.
 ///
 /// # Errors
-/// No memory that can be locked.
+/// Fails if memory cannot be pinned.
 pub fn pin_memory(tensor: &Tensor, device: Device) -> Result<Tensor> {
     if !device.is_cuda() {
         return Ok(tensor.shallow_clone());
     }
     let mut pinned = null_mut();
     // SAFETY: the input is a live borrowed Tensor; on success the result is a fresh heap tensor that we own.
-    checked("page-locking host memory", unsafe { oss_pin_memory(tensor.as_ptr(), &mut pinned) })?;
+    checked("pinning host memory", unsafe { oss_pin_memory(tensor.as_ptr(), &mut pinned) })?;
     // SAFETY: made by `new at::Tensor` in the call above and taken over exactly once.
     Ok(unsafe { Tensor::from_ptr(pinned) })
 }
 
-/// `tensor` on `device`: itself where it is there already. A copy from page-locked memory is queued on the current stream.
+/// Moves `tensor` to `device`, unless it is already there. A copy from pinned memory is queued on the current stream.
 pub fn to_device(tensor: &Tensor, device: Device) -> Tensor {
     tensor.to_device_(device, tensor.kind(), true, false)
 }
 
-/// `numbers` on `device`, `[n]`. On a GPU the copy is queued on the current stream.
+/// Creates an `[n]` tensor of `numbers` on `device`. On a GPU the copy is queued on the current stream.
 ///
 /// # Errors
-/// As [`pin_memory`].
+/// As for [`pin_memory`].
 pub fn upload<T: kind::Element>(numbers: &[T], device: Device) -> Result<Tensor> {
     Ok(to_device(&pin_memory(&Tensor::from_slice(numbers), device)?, device))
 }
 
-/// Copies `source` into `target`, both of one shape. Between a GPU and page-locked memory the copy is queued on the current
-/// stream: the host may look at `target` only after it has waited for that.
+/// Copies `source` into `target`, which has the same shape. Between a GPU and pinned memory the copy is queued on the
+/// current stream: the host may read `target` only after synchronizing with it.
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// Fails if the shapes do not match.
 pub fn copy_async(target: &Tensor, source: &Tensor) -> Result<()> {
-    // SAFETY: both are live borrowed Tensors; libtorch checks shapes, and keeps page-locked memory until the copy is done.
+    // SAFETY: both are live borrowed Tensors; libtorch checks shapes, and keeps pinned memory until the copy is done.
     checked("copying a tensor", unsafe { oss_copy_async(target.as_ptr(), source.as_ptr()) })
 }
 
-/// The same tensors in host memory, by one copy, which waits for what was queued before; themselves where they are there. All
-/// are on one device.
+/// Moves tensors, which are all on one device, to host memory in a single copy that waits for everything queued before.
+/// Tensors already in host memory are returned as they are.
 pub fn fetch(tensors: &[&Tensor]) -> Vec<Tensor> {
     match tensors.iter().all(|tensor| tensor.device() == Device::Cpu) {
         true => tensors.iter().map(|tensor| tensor.shallow_clone()).collect(),
@@ -72,13 +73,13 @@ fn fetch_joined(tensors: &[&Tensor]) -> Vec<Tensor> {
     let parts = parts.iter().map(|part| {
         let len = part.size()[0];
         at += len;
-        // A copy begins where its kind may begin.
+        // Each tensor starts at the alignment of its kind.
         bytes.narrow(0, at - len, len).copy()
     });
     parts.zip(tensors).map(|(part, tensor)| part.view_dtype(tensor.kind()).view_as(tensor)).collect()
 }
 
-/// Waits until `device` has done all that was queued.
+/// Waits until `device` has finished all queued work.
 pub fn synchronize(device: Device) {
     if let Device::Cuda(index) = device {
         tch::Cuda::synchronize(index as i64);

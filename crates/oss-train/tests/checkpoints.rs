@@ -1,4 +1,4 @@
-//! Checkpoints of real processes, killed at any moment; of many ranks, read by others; and exported.
+//! Checkpoints written by real processes: killed at arbitrary moments, resharded across ranks, and exported.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -29,21 +29,21 @@ fn entries(step: u64) -> Vec<Entry> {
     vec![Entry::whole("lm_head.weight", &tensor), Entry::whole("optimizer.exp_avg/lm_head.weight", &tensor)]
 }
 
-/// The checkpoint of one rank that holds everything.
+/// A checkpoint of a single rank.
 fn save(dir: &Path, step: u64, entries: &[Entry]) -> PathBuf {
     let writer = Writer::begin(dir, step, checkpoint::bytes_needed(entries).unwrap()).unwrap();
     let rank = checkpoint::write_rank(writer.folder(), 0, 1, entries).unwrap();
     writer.commit(vec![Ok(rank)], &json!({ "step": step })).unwrap()
 }
 
-/// What one rank goes on from.
+/// The checkpoint from which a single rank resumes.
 fn latest(dir: &Path) -> Option<Checkpoint> {
     let found: Result<_, checkpoint::Error> =
         checkpoint::newest_whole(dir, &checkpoint::candidates(dir), (0, 1), Ok);
     found.unwrap()
 }
 
-/// Not a test of its own: the process that is killed. It saves step after step, some of them twice.
+/// Not a test in itself: the process that is killed. It saves at every step, at some of them twice.
 #[test]
 fn saves_until_killed() {
     let Ok(dir) = std::env::var(DIRECTORY) else { return };
@@ -75,7 +75,7 @@ fn a_process_killed_at_any_moment_leaves_its_last_checkpoint_whole() {
             lines.into_iter().find_map(|line| line.split("saved ").nth(1)?.trim().parse::<u64>().ok())
         };
         let mut promised = saved().unwrap();
-        // Spread over the time that one save takes.
+        // Spread over the duration of one save.
         std::thread::sleep(Duration::from_micros(1500 * round));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -83,12 +83,12 @@ fn a_process_killed_at_any_moment_leaves_its_last_checkpoint_whole() {
             promised = step;
         }
         let found = latest(dir.path()).unwrap();
-        assert!(found.step() >= promised, "step {} was said to be saved", promised);
+        assert!(found.step() >= promised, "step {} was reported as saved", promised);
         let [expected, _] = &entries(found.step())[..] else { unreachable!() };
         assert!(found.load("lm_head.weight").unwrap().equal(&expected.tensor));
         assert_eq!(found.state(), &json!({ "step": found.step() }));
     }
-    // Whatever they left is cleared away by the next one that lives.
+    // The next process cleans up whatever killed ones left behind.
     let last = latest(dir.path()).unwrap().step() + 1;
     save(dir.path(), last, &entries(last));
     let policy = oss_config::Checkpoint { keep_last: 1, ..Default::default() };
@@ -125,16 +125,16 @@ fn a_checkpoint_is_exported_and_read_back() {
     }
 }
 
-/// A region of a unit as ranks hold it: one flat buffer, padded so that every rank has an equal slice.
+/// A unit's region as ranks store it: one flat buffer, padded so that every rank has an equal slice.
 struct Region {
-    /// Name, shape and first element of each tensor, at multiples of 64 elements.
+    /// Name, shape and offset of each tensor; offsets are multiples of 64 elements.
     slots: Vec<(String, Vec<i64>, i64)>,
-    /// Elements before padding.
+    /// Number of elements before padding.
     len: i64,
 }
 
 impl Region {
-    /// Two for every unit, the matrices and the rest; and for each of them two of optimizer state.
+    /// Two regions for every unit, the matrices and the rest, and for each of them two more for the optimizer state.
     fn all(model: &Model) -> Vec<Self> {
         let mut regions = Vec::new();
         for unit in 0..num_units(model) {
@@ -153,7 +153,7 @@ impl Region {
         regions
     }
 
-    /// Tensors of a rank's slice: name, shape, elements of the tensor, and where they lie in the slice.
+    /// Tensors in a rank's slice: name, shape, range of the tensor's elements, and their offset in the slice.
     fn held(&self, rank: usize, ranks: usize) -> impl Iterator<Item = (&str, &[i64], Range<i64>, i64)> {
         let slice = self.slice_len(ranks);
         let mine = rank as i64 * slice..(rank as i64 + 1) * slice;
@@ -175,7 +175,7 @@ impl Region {
     }
 }
 
-/// A checkpoint by as many ranks, each in a thread, of regions whose tensors are `truth`.
+/// Saves a checkpoint from `ranks` ranks, each on a thread, with regions whose tensors are given by `truth`.
 fn save_by(dir: &Path, ranks: usize, regions: &[Region], truth: &dyn Fn(&str) -> Tensor) -> PathBuf {
     let writer = checkpoint::Writer::begin(dir, 7, 0).unwrap();
     let slices: Vec<Vec<Entry>> = (0..ranks)
@@ -237,14 +237,14 @@ fn any_number_of_ranks_reads_what_any_other_wrote() {
                 }
                 for (name, shape, offset) in &region.slots {
                     let gathered = whole.narrow(0, *offset, shape.iter().product()).view(shape.as_slice());
-                    assert!(gathered.equal(&truth[name]), "{name} from {writers} ranks on {readers}");
+                    assert!(gathered.equal(&truth[name]), "{name} from {writers} to {readers} ranks");
                 }
             }
         }
     }
 }
 
-/// A small model in training with everything in few bits.
+/// A small model in training, with weights and moments in low precision.
 fn narrow() -> Experiment {
     let model = Model { vocab_size: Some(40), intermediate_size: 96, ..Preset::Tiny.model() };
     let mut experiment = Experiment { model, ..Experiment::default() };

@@ -1,4 +1,4 @@
-//! Model directories: the released layouts against what transformers reads from them, and exports against imports.
+//! Model directories: released layouts compared with what transformers reads from them, and exports with imports.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -23,7 +23,7 @@ fn read(path: &Path) -> HashMap<String, Tensor> {
     Tensor::read_safetensors(path).unwrap().into_iter().collect()
 }
 
-/// Random weights of a model, made once.
+/// Random weights of a model, generated once.
 struct Weights(HashMap<String, Tensor>);
 
 impl Weights {
@@ -95,7 +95,7 @@ fn both_released_layouts_give_what_transformers_reads() {
     }
 }
 
-/// The four ways in which the same weights may lie in a directory.
+/// The four layouts in which a directory may store the same weights.
 fn layouts() -> Vec<(&'static str, tempfile::TempDir)> {
     let expected = read(&golden("expected.safetensors"));
     let dense = copy_of("huggingface");
@@ -135,7 +135,7 @@ fn any_range_of_any_parameter_in_any_layout_is_that_part_of_the_whole() {
             let whole = directory.load(spec.parameter).unwrap();
             assert!(whole.equal(&expected[name]) && whole.size() == spec.shape, "{layout}: {name}");
             let (flat, numel) = (whole.flatten(0, -1), spec.numel());
-            // The ends, the first row or expert, the seam of two experts, one expert, and a part of one.
+            // Both ends, the first row or expert, the boundary between two experts, one expert, and part of one.
             let row: i64 = spec.shape[1..].iter().product();
             let mut ranges = vec![(0, 0), (numel, numel), (0, 1), (numel - 1, numel), (0, row), (0, numel)];
             if let [_, _, out_width] = spec.shape[..] {
@@ -158,7 +158,7 @@ fn any_range_of_any_parameter_in_any_layout_is_that_part_of_the_whole() {
 #[test]
 fn every_code_under_every_scale_is_what_transformers_computes() {
     let table = read(&golden("table.safetensors"));
-    // A model whose down projection is the table: 255 outputs of one block.
+    // A model whose down projection is the table: 255 outputs of one MXFP4 block.
     let dir = copy_of("huggingface");
     let path = dir.path().join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -263,7 +263,7 @@ fn an_export_replaces_only_what_an_export_wrote() {
     assert!(refused.contains("model.safetensors"), "{refused}");
     assert!(HfDirectory::open(elsewhere.path()).is_ok());
 
-    // A source that fails leaves the earlier export, and nothing beside it.
+    // A source that fails leaves the earlier export intact, and no other files.
     first.0.insert(norm.into(), Tensor::zeros([3], (Kind::Float, Device::Cpu)));
     let failed = message(run(&mut first, &out, 1).unwrap_err());
     assert!(failed.contains("model.norm.weight has shape [3], not [64]"), "{failed}");

@@ -1,9 +1,10 @@
-//! oss-run against numbers that transformers and torch made: `golden/make_goldens.py` says how, and what a file holds.
+//! Compares oss-run with reference values computed by transformers and torch; see `golden/make_goldens.py` for how they
+//! are made and what each file contains.
 //!
-//! `cargo test --test numerics -- --nocapture` shows how far off they are.
+//! `cargo test --test numerics -- --nocapture` prints the errors.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
-#![expect(clippy::print_stdout, reason = "how far off the numbers are is worth reading")]
+#![expect(clippy::print_stdout, reason = "the errors are worth reading")]
 
 mod golden;
 
@@ -18,12 +19,12 @@ use tch::{Device, Kind, Tensor};
 
 const CASES: [&str; 4] = ["grouped", "ungrouped", "odd", "documents"];
 
-/// Bound on logits and losses.
+/// Error bound for logits and losses.
 const FORWARD: f64 = 1e-5;
-/// Bound on each parameter's gradient.
+/// Error bound for each parameter's gradient.
 const BACKWARD: f64 = 1e-4;
 
-/// The CPU, and the first GPU where there is one.
+/// The CPU and, if there is one, the first GPU.
 fn devices() -> Vec<Device> {
     if tch::Cuda::is_available() { vec![Device::Cpu, Device::Cuda(0)] } else { vec![Device::Cpu] }
 }
@@ -51,7 +52,7 @@ fn micro_batches(
     inputs.chunks(size).zip(targets.chunks(size)).map(micro_batch).collect()
 }
 
-/// One rank on `device`, for as long as the tests run.
+/// A single rank on `device`, which lives as long as the tests run.
 fn mesh(device: Device) -> &'static Mesh {
     Box::leak(Box::new(Mesh::alone(device)))
 }
@@ -60,7 +61,7 @@ fn load(model: &Model, golden: &mut Golden, device: Device) -> ShardedModel<'sta
     ShardedModel::load(model, golden, mesh(device), &StorageConfig::f32(Kind::Float)).unwrap()
 }
 
-/// One pass over a case's batch; the units hold its gradients.
+/// One forward and backward pass over a case's batch; the units hold its gradients.
 fn pass(
     golden: &mut Golden,
     device: Device,
@@ -84,7 +85,7 @@ fn options() -> PassOptions {
     }
 }
 
-/// Holds every gradient to `expected`, by Hugging Face name. Where the true gradient is zero, ours must be tiny.
+/// Compares every gradient with `expected`, by Hugging Face name. If the true gradient is zero, ours must be tiny.
 fn compare_gradients(sharded: &ShardedModel<'_>, expected: impl Fn(&str) -> Tensor, label: &str) {
     let mut worst = (0.0, String::new());
     for (spec, gradient) in sharded.views(UnitShard::gradients) {
@@ -128,7 +129,7 @@ fn loss_and_every_gradient_are_transformers() {
                 let mut golden = Golden::open(name);
                 let options = PassOptions { activation_checkpointing: recompute, ..options() };
                 let (sharded, result) = pass(&mut golden, device, micro_batch_size, options);
-                let label = format!("{name} on {device:?}, {micro_batch_size} at once");
+                let label = format!("{name} on {device:?}, micro-batch size {micro_batch_size}");
                 let expected = golden.scalar("loss");
                 let loss = result.loss.double_value(&[]);
                 let error = (loss / expected - 1.0).abs();
@@ -141,7 +142,7 @@ fn loss_and_every_gradient_are_transformers() {
 
 #[test]
 fn the_balancing_loss_and_its_gradients_are_transformers() {
-    // So large that the other loss's gradient is small beside it.
+    // So large that the gradient of the cross-entropy loss is small in comparison.
     let weight = 1000.0;
     for device in devices() {
         for name in CASES {
@@ -241,7 +242,7 @@ fn adamw_with_clipping_is_torchs() {
         let mut worst: f64 = 0.0;
         for (spec, weight) in sharded.views(UnitShard::weights) {
             let error = relative_error(&weight, &golden.tensor(&format!("final/{}", spec.name)));
-            assert!(error <= FORWARD, "{} on {device:?} is off by {error:.1e} in the end", spec.name);
+            assert!(error <= FORWARD, "{} on {device:?} is off by {error:.1e} at the end", spec.name);
             worst = worst.max(error);
         }
         println!("AdamW on {device:?}: worst weight {worst:.1e}");
@@ -255,7 +256,7 @@ fn yarns_frequencies_are_transformers() {
         assert_eq!(frequencies.len(), entry.inv_freq.len());
         assert!((factor / entry.attention_factor - 1.0).abs() < 1e-12, "{factor}");
         for (i, (ours, theirs)) in frequencies.iter().zip(&entry.inv_freq).enumerate() {
-            // Theirs are f32.
+            // The reference values are f32.
             assert!(
                 (ours / theirs - 1.0).abs() < 1e-6,
                 "{:?}: frequency {i}: {ours}, not {theirs}",

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use super::{exported, newest_checkpoint, on, project};
 use crate::project::{Project, Started, losses};
 
-/// No rank may outlive another's death for longer.
+/// Time within which all ranks must have ended after one has died.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A run that takes long enough to be disturbed, with everything that a step can owe.
+/// A run that takes long enough to be interrupted, with everything that can be due at a step.
 fn long(values: &[&str]) -> Project {
     let project = project(&[
         "train.steps = 60",
@@ -26,7 +26,7 @@ fn long(values: &[&str]) -> Project {
     project
 }
 
-/// The weights that the undisturbed run exports.
+/// The exported weights and the losses of the uninterrupted run.
 fn undisturbed(values: &[&str], options: &str) -> (Vec<u8>, Vec<(u64, f64)>) {
     let project = long(values);
     project.oss_run(&format!("tiny.toml {options}")).ends_with(0);
@@ -38,7 +38,7 @@ fn results(project: &Project) -> (Vec<u8>, Vec<(u64, f64)>) {
     (exported(&run.join("export")), losses(&run))
 }
 
-/// Processes that `parent` started, in the order of their ranks.
+/// Child processes of `parent`, in rank order.
 fn children(parent: u32) -> Vec<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let text = fs::read_to_string(path).unwrap_or_default();
@@ -54,12 +54,12 @@ fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
 }
 
-/// Waits until `happened`.
+/// Waits until `happened` returns true.
 #[track_caller]
 fn wait_until(what: &str, happened: impl Fn() -> bool) {
     let start = Instant::now();
     while !happened() {
-        assert!(start.elapsed() < 2 * SOON, "waited in vain for {what}");
+        assert!(start.elapsed() < 2 * SOON, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(3));
     }
 }
@@ -70,7 +70,7 @@ fn steps_logged(project: &Project) -> usize {
     metrics.map_or(0, |text| text.lines().filter(|line| line.contains("\"loss\"")).count())
 }
 
-/// Starts a run on `ranks` ranks and waits until it has taken `steps` steps; also the ranks' process ids.
+/// Starts a run on `ranks` ranks and waits until it has taken `steps` steps; also returns the ranks' process ids.
 fn start(project: &Project, options: &str, ranks: usize, steps: usize) -> (Started, Vec<u32>) {
     let started = project.start(options);
     wait_until("the steps", || steps_logged(project) >= steps);
@@ -89,7 +89,7 @@ fn unfinished_folders(run: &Path) -> Vec<String> {
 
 #[test]
 fn a_killed_rank_takes_the_others_along_and_the_run_goes_on() {
-    // Whatever the rank does most of the time is what it is killed in.
+    // The rank is likely to be killed in the phase in which it spends most of its time.
     let phases: [(&str, &[&str]); 4] = [
         ("forward and backward", &[]),
         ("save", &["checkpoint.every_steps = 1"]),
@@ -111,16 +111,16 @@ fn a_killed_rank_takes_the_others_along_and_the_run_goes_on() {
             "{phase}: {}",
             ended.stderr
         );
-        assert!(pids.iter().all(|pid| !is_alive(*pid)), "{phase}: a rank stayed behind");
+        assert!(pids.iter().all(|pid| !is_alive(*pid)), "{phase}: a rank is still alive");
         project.oss_run("resume last").ends_with(0);
-        assert!(results(&project) == undisturbed(values, &options), "{phase}: the run took another way");
+        assert!(results(&project) == undisturbed(values, &options), "{phase}: the results differ");
         assert_eq!(unfinished_folders(&project.the_run()), Vec::<String>::new(), "{phase}");
     }
 }
 
 #[test]
 fn a_rank_that_hangs_is_named_by_what_the_others_waited_for() {
-    // Nothing but steps, so that it hangs in one.
+    // Only steps, so that the rank hangs in one.
     let project = long(&[
         "sharding.timeout_seconds = 3",
         "checkpoint.every_steps = 60",
@@ -141,7 +141,7 @@ fn a_rank_that_hangs_is_named_by_what_the_others_waited_for() {
 fn a_request_to_stop_reaches_all_ranks_from_any() {
     let options = on("fsdp", 3);
     let whole = undisturbed(&[], &options);
-    // The launcher first, then each of two ranks.
+    // The launcher first, then two of the ranks.
     for whom in [None, Some(0), Some(2)] {
         let project = long(&[]);
         let (started, pids) = start(&project, &format!("tiny.toml {options}"), 3, 5);
@@ -152,7 +152,7 @@ fn a_request_to_stop_reaches_all_ranks_from_any() {
         let newest = newest_checkpoint(&project.the_run());
         let step = newest.file_name().unwrap().to_str().unwrap().strip_prefix("step-").unwrap().to_owned();
         let step: usize = step.parse().unwrap();
-        // The signal may have come while a step was being taken and the next was about to begin.
+        // The signal may have arrived during a step when the next was about to begin.
         assert!((steps_before..=steps_before + 2).contains(&step), "{step} after {steps_before}");
         assert!(pids.iter().all(|pid| !is_alive(*pid)));
         project.oss_run("resume last").ends_with(0);

@@ -1,4 +1,4 @@
-//! Ranks that somebody else starts, by torchrun's variables, and those that should not have met.
+//! Ranks started by another launcher through torchrun's variables, and ranks that do not belong together.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// One rank as torchrun would start it, without an agent's store.
+/// A rank as torchrun would start it, without an agent's store.
 fn rank(project: &Project, arguments: &str, (rank, ranks): (usize, usize), port: u16) -> Command {
     let mut command = project.command(arguments);
     command
@@ -34,7 +34,7 @@ fn end(child: Child) -> Ended {
     Ended { status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Every rank's end.
+/// Waits for every rank to end.
 fn together(commands: Vec<Command>) -> Vec<Ended> {
     let ranks: Vec<Child> = commands.into_iter().map(start).collect();
     ranks.into_iter().map(end).collect()
@@ -50,7 +50,7 @@ fn ranks_that_torchrun_starts_do_what_the_launcher_s_do() {
     let ends = together((0..2).map(|n| rank(&joined, &format!("{options} --json"), (n, 2), port)).collect());
     for (number, ended) in ends.into_iter().enumerate() {
         let ended = ended.ends_with(0);
-        // One rank speaks for all.
+        // Only one rank prints.
         assert_eq!(ended.stdout.is_empty(), number != 0, "{}", ended.stdout);
     }
     assert_eq!(losses(&launched.the_run()), losses(&joined.the_run()));
@@ -79,7 +79,7 @@ fn slurm_s_variables_do_the_same() {
         command
     });
     for (number, ended) in together(commands.collect()).into_iter().enumerate() {
-        // Two launchers would both speak.
+        // With two launchers, both would print.
         assert_eq!(ended.ends_with(0).stdout.is_empty(), number != 0);
     }
     let manifest = json(&project.the_run().join("manifest.json"));
@@ -110,7 +110,7 @@ fn a_port_in_use_and_a_store_that_never_answers_are_named() {
     let ended = Ended::of(&mut rank(&project, &options, (0, 2), port)).ends_with(1);
     assert!(ended.stderr.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{}", ended.stderr);
     assert!(ended.stderr.contains("set MASTER_PORT to a free port"), "{}", ended.stderr);
-    // Connections to `taken` are accepted by the system, and nobody ever says a word; a free port refuses them.
+    // The system accepts connections to `taken`, and nothing ever answers; a free port refuses them.
     for port in [port, free_port()] {
         let ended = Ended::of(&mut rank(&project, &options, (1, 2), port)).ends_with(1);
         assert!(ended.stderr.contains(&format!("could not connect to 127.0.0.1:{port}")), "{}", ended.stderr);

@@ -1,4 +1,4 @@
-//! The program on several ranks of this machine, with Gloo: what they compute, where they meet, and how they end.
+//! The program on several ranks of this machine, with Gloo: what they compute, how they rendezvous, and how they end.
 
 mod ends;
 mod meeting;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::project::Project;
 
-/// A small experiment whose batch 1, 2, 3 and 4 ranks divide. Nothing in it asks for ranks.
+/// A small experiment whose batch size is divisible by 1, 2, 3 and 4 ranks. It does not request ranks itself.
 fn project(values: &[&str]) -> Project {
     let project = Project::with(&[
         "train.global_batch_size = 12",

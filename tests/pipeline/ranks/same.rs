@@ -1,4 +1,4 @@
-//! Any number of ranks gives what one gives.
+//! Any number of ranks gives the same results as one.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use tch::Tensor;
 use super::{exported, newest_checkpoint, on, project};
 use crate::project::{Project, json, losses};
 
-/// Every way to share the work that this machine can run.
+/// Every sharding that this machine can run.
 const WAYS: [(&str, usize); 7] =
     [("fsdp", 1), ("fsdp", 2), ("fsdp", 3), ("fsdp", 4), ("ddp", 2), ("ddp", 3), ("hsdp", 4)];
 
@@ -24,7 +24,7 @@ fn numbers(project: &Project) -> Vec<(String, u64, f64)> {
     lines.iter().flat_map(|line| names.iter().filter_map(|name| number(line, name))).collect()
 }
 
-/// Thirty steps on one rank and on others, to compare.
+/// Trains for thirty steps, to compare one rank with several.
 fn trained(values: &[&str], options: &str) -> Project {
     let project = project(&["train.steps = 30", "evaluate.every_steps = 15", "checkpoint.every_steps = 30"]);
     project.set(values);
@@ -51,7 +51,7 @@ fn losses_and_gradients_are_those_of_one_rank() {
     compare(&[], &WAYS, 1e-5);
 }
 
-/// The gradient of every parameter in the first step, by name, times the same factor: the first moments after it.
+/// Every parameter's gradient in the first step, by name, up to a common factor: the first moments after that step.
 fn first_gradients(options: &str) -> Vec<(String, Tensor)> {
     let project = project(&["optimizer.max_grad_norm = 0.0"]);
     project.oss_run(&format!("tiny.toml --until train --stop-at-step 1 {options}")).ends_with(75);
@@ -98,7 +98,7 @@ fn so_they_are_where_each_unit_is_updated_in_the_backward_pass() {
 
 #[test]
 fn so_they_are_where_muon_needs_whole_matrices() {
-    // Its products are in bf16 where the processor has it; a last bit that falls the other way is 0.4 % of its number.
+    // Muon's products are in bf16 if the processor supports it; a difference in the last bit is 0.4 % of the value.
     compare(&["optimizer.kind = 'muon'"], &[("fsdp", 3), ("ddp", 2), ("hsdp", 4)], 2e-3);
     compare(&["optimizer.kind = 'muon'", "optimizer.update = 'in_backward'"], &[("fsdp", 2)], 2e-3);
 }
@@ -126,14 +126,14 @@ fn one_rank_of_many_is_played_alone() {
         let planned = plan(&options);
         let dry = &planned["dry_run"];
         assert_eq!((dry["rank"].as_u64(), dry["ranks"].as_u64()), (Some(rank), Some(ranks as u64)));
-        // Weights and both moments of the slice, padding left out, and a header.
+        // Weights and both moments of the slice, without padding, and a header.
         let state = planned["memory"]["state"].as_u64().unwrap() / 4 * 3;
         let file = dry["file_bytes"].as_u64().unwrap();
         let written = dry["saving_seconds"].as_f64().unwrap();
         assert!(file < state + 200_000 && file > state / 2 && written > 0.0, "{dry} {state}");
         assert!(dry["training_peak_bytes"].as_u64().unwrap() > 0);
     }
-    // Nothing is left, neither a run nor the rank's file.
+    // Nothing is left behind, neither a run nor the rank's file.
     let left: Vec<_> =
         fs::read_dir(project.path("runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(left.iter().all(|path| !path.to_string_lossy().contains("dry-run")), "{left:?}");

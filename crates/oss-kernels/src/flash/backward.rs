@@ -1,4 +1,4 @@
-//! The backward pass: each query's probabilities are made again from its scores and the logarithm of their sum.
+//! Backward pass: each query's probabilities are recomputed from its scores and their log-sum-exp.
 
 use multiversion::multiversion;
 use tch::Tensor;
@@ -9,7 +9,7 @@ use crate::exp::exp;
 use crate::partition::sum;
 use oss_torch::{Block, Slices, block_product, num_threads, parallel_each};
 
-/// What the forward pass left, and the gradient of its output.
+/// Results of the forward pass, and the gradient of its output.
 struct Saved<'a, T> {
     grad: &'a [T],
     output: &'a [T],
@@ -17,7 +17,7 @@ struct Saved<'a, T> {
     sinks: &'a [f32],
 }
 
-/// Blocks of queries of one row and one group, and where the queries' gradients go: a slice for each.
+/// Blocks of queries of one row and one group, and where the queries' gradients go: one slice per query.
 struct Task<'a, 'b, T> {
     row: usize,
     head: usize,
@@ -25,13 +25,13 @@ struct Task<'a, 'b, T> {
     sums: &'b mut Sums,
 }
 
-/// What a task adds up.
+/// Sums accumulated by a task.
 #[derive(Default)]
 struct Sums {
     /// Gradients of the keys and values `[T, C]`.
     k: Vec<f32>,
     v: Vec<f32>,
-    /// And of the group's sinks.
+    /// Gradients of the group's sinks.
     sinks: Vec<f64>,
 }
 
@@ -55,8 +55,8 @@ pub fn backward<T: Scalar>(
     };
     let grad_sinks = slices.of_mut::<f32>(grad_sinks);
 
-    // Every task adds to all keys of its row and head: where there are too few of these for the threads, several tasks share
-    // one, and their sums are added in their order.
+    // Every task adds to all keys of its row and head. If there are fewer of these than threads, several tasks share
+    // one, and their sums are added in order.
     let sharing = num_threads().div_ceil(shape.batch * shape.kv_heads);
     let of = |row: usize, head: usize| (row * shape.kv_heads + head) * sharing;
     let mut sums: Vec<Sums> = (0..of(shape.batch, 0)).map(|_| Sums::default()).collect();
@@ -92,9 +92,9 @@ pub fn backward<T: Scalar>(
 }
 
 impl Sums {
-    /// The sums of tasks that shared a row and a head, in the first of them.
+    /// Adds up the sums of tasks that share a row and a head, in the first of them.
     fn merge(sharing: &mut [Self]) -> &Self {
-        let (first, others) = sharing.split_first_mut().unwrap_or_else(|| unreachable!("tasks that share"));
+        let (first, others) = sharing.split_first_mut().unwrap_or_else(|| unreachable!("at least one task"));
         let add =
             |all: &mut [f32], more: &[f32]| all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
         for other in others {
@@ -106,7 +106,7 @@ impl Sums {
     }
 }
 
-/// The sums `[T, C]` of all rows and heads into the gradient `[B, T, K, C]`.
+/// Writes the sums `[T, C]` of all rows and heads to the gradient `[B, T, K, C]`.
 fn write_keys<T: Scalar>(
     shape: Shape,
     grad: &mut [T],
@@ -196,13 +196,13 @@ fn differentiate<T: Scalar>(inputs: &Inputs<'_, T>, saved: &Saved<'_, T>, task: 
     }
 }
 
-/// Of one query: the logarithm of its summed exponentials, and its output times the output's gradient.
+/// Per query: its log-sum-exp, and the dot product of its output and the output's gradient.
 struct Mark {
     logsumexp: f32,
     projection: f32,
 }
 
-/// A query's probabilities from its scores, and the gradients of the scores from those of the probabilities.
+/// Computes a query's probabilities from its scores, and the gradients of the scores from those of the probabilities.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn through_softmax<T: Scalar>(
     (scores, grad_shares): (&[f32], &[f32]),

@@ -1,4 +1,5 @@
-//! The forward pass: each block of queries keeps a softmax of the keys so far (online softmax, arXiv:1805.02867).
+//! Forward pass: each block of queries maintains a running softmax over the keys so far (online softmax,
+//! arXiv:1805.02867).
 
 use multiversion::multiversion;
 use tch::{Device, Kind, Tensor};
@@ -9,7 +10,7 @@ use crate::exp::exp;
 use crate::partition::LANES;
 use oss_torch::{Block, Slices, block_product, num_threads, parallel_each};
 
-/// One block of queries of one group, and where its results go: a slice for each query.
+/// One block of queries of one group, and where its results go: one slice per query.
 struct Task<'a, T> {
     queries: Queries,
     head: usize,
@@ -46,8 +47,8 @@ pub fn forward<T: Scalar>(flash: &Flash<'_>) -> (Tensor, Tensor) {
     (output, logsumexp)
 }
 
-/// `tasks` in an order that gives threads, each of which takes its share of neighbours, as much of the late ones, which see
-/// more, as of the early ones.
+/// Reorders `tasks` so that threads, each of which takes a contiguous share, get equally many late tasks, which see
+/// more keys, and early ones.
 fn dealt<T>(tasks: Vec<T>) -> Vec<T> {
     let threads = num_threads();
     let mut hands: Vec<Vec<T>> = (0..threads).map(|_| Vec::new()).collect();
@@ -101,14 +102,14 @@ fn attend<T: Scalar>(inputs: &Inputs<'_, T>, sinks: &[f32], task: Task<'_, T>) {
     }
 }
 
-/// The largest logit of a query so far, and the sum of the exponentials relative to it.
+/// A query's largest logit so far, and the sum of the exponentials relative to it.
 struct Softmax {
     max: f32,
     sum: f32,
 }
 
-/// Adds a row of scores to the softmax: leaves their exponentials relative to its new maximum in `shares`, and gives the factor
-/// that makes earlier ones so.
+/// Adds a row of scores to the softmax: stores their exponentials relative to the new maximum in `shares`, and returns
+/// the factor that rescales earlier ones to it.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn add_keys<T: Scalar>(scores: &[f32], scale: f32, softmax: &mut Softmax, shares: &mut [T]) -> f32 {
     let mut maxima = [f32::NEG_INFINITY; LANES];

@@ -1,10 +1,11 @@
-//! Causal attention with sinks, forward and backward, without materialised scores: a block of queries meets a block of keys
-//! at a time (FlashAttention-2, arXiv:2307.08691), and keys that no query of the block sees are left out.
+//! Causal attention with sinks, forward and backward, without materializing the scores: processes one block of queries
+//! and one block of keys at a time (FlashAttention-2, arXiv:2307.08691), and skips keys that no query of the block
+//! sees.
 //!
-//! The query heads of a group are rows of one block, so keys and values are read once for all of them and never repeated. A
-//! sink is where the softmax begins: with the sink as the largest logit so far, one as the sum, and no value.
+//! The query heads of a group are rows of one block, so keys and values are read once for all of them and never
+//! repeated. The sink initializes the softmax: it is the first maximum, with a sum of one and no value.
 //!
-//! B batch, T time, H query heads, K key/value heads, G = H / K query heads of a group, C head dim.
+//! Shapes: B batch, T time, H query heads, K key/value heads, G = H / K query heads per group, C head dim.
 
 mod backward;
 mod forward;
@@ -17,13 +18,13 @@ use tch::{Kind, Tensor};
 use super::Scalar;
 use oss_torch::{Block, Slices, has_gemm};
 
-/// Rows of a block: queries times the heads of a group.
+/// Rows per block: queries times the heads of a group.
 const ROWS: usize = 128;
 
-/// Keys of a block.
+/// Keys per block.
 const KEYS: usize = 128;
 
-/// Tokens of one row that see each other.
+/// Tokens of one row that can attend to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     /// The row.
@@ -32,7 +33,7 @@ pub struct Document {
     pub tokens: Range<usize>,
 }
 
-/// Attention of tensors on the CPU, f32 or bf16.
+/// Attention over CPU tensors, f32 or bf16.
 #[derive(Debug)]
 pub struct Flash<'a> {
     /// Queries `[B, T, H, C]`.
@@ -41,21 +42,21 @@ pub struct Flash<'a> {
     pub k: &'a Tensor,
     /// Values `[B, T, K, C]`.
     pub v: &'a Tensor,
-    /// A logit of each query head, f32 `[H]`.
+    /// One logit per query head, f32 `[H]`.
     pub sinks: &'a Tensor,
-    /// What sees what: all tokens of all rows, in order.
+    /// Documents, inside which tokens attend to each other: together all tokens of all rows, in order.
     pub documents: &'a [Document],
-    /// The last so many keys that a query sees, its own included; all of its document where unset.
+    /// Number of most recent keys that a query sees, including its own; the whole document if `None`.
     pub window: Option<i64>,
 }
 
 impl Flash<'_> {
-    /// Whether there is a kernel for tensors like this one.
+    /// Whether the kernel supports tensors like this one.
     pub fn takes(like: &Tensor) -> bool {
         super::supports(like) && has_gemm(like)
     }
 
-    /// The output, as the queries, and the logarithm of each query's summed exponentials with the sink's, f32 `[B, T, H]`.
+    /// Returns the output, shaped like the queries, and each query's log-sum-exp including the sink, f32 `[B, T, H]`.
     pub fn forward(&self) -> (Tensor, Tensor) {
         match self.q.kind() {
             Kind::BFloat16 => forward::forward::<bf16>(self),
@@ -63,10 +64,11 @@ impl Flash<'_> {
         }
     }
 
-    /// Gradients of queries, keys and values from those of `output`; the sinks' is added to `grad_sinks` (f32 `[H]`).
+    /// Returns the gradients of queries, keys and values given those of `output`; adds the gradients of the sinks to
+    /// `grad_sinks` (f32 `[H]`).
     ///
     /// # Panics
-    /// When `grad_sinks` shares memory with another.
+    /// Panics if `grad_sinks` shares memory with another tensor.
     pub fn backward(
         &self,
         grad: &Tensor,
@@ -86,13 +88,13 @@ impl Flash<'_> {
         Shape { batch, length, kv_heads, group: heads / kv_heads, dim }
     }
 
-    /// Contiguous tensors' slices.
+    /// Slices of contiguous tensors.
     fn inputs<'a, T: Scalar>(&self, slices: &'a Slices, tensors: [&'a Tensor; 3]) -> Inputs<'a, T> {
         let [q, k, v] = tensors.map(|tensor| slices.of(tensor));
         Inputs { q, k, v, shape: self.shape(), window: self.window }
     }
 
-    /// Queries of few enough to be a block each, in the order of the tensors.
+    /// Splits the documents into blocks of queries, in the order of the tensors.
     fn blocks(&self) -> Vec<Queries> {
         let most = (ROWS / self.shape().group).max(1);
         let blocks = |document: &Document| {
@@ -115,7 +117,7 @@ struct Shape {
     dim: usize,
 }
 
-/// A block of queries: `start..start + len` of a row, whose document begins with `first`.
+/// A block of queries: `start..start + len` of a row, in the document that begins at `first`.
 #[derive(Clone, Copy)]
 struct Queries {
     row: usize,
@@ -143,21 +145,21 @@ impl<'a, T: Scalar> Inputs<'a, T> {
         outside.max(queries.first)..position + 1
     }
 
-    /// Blocks of the keys that some of the queries see.
+    /// Blocks of keys that at least one of the queries sees.
     fn key_blocks(&self, queries: &Queries) -> impl Iterator<Item = Range<usize>> + use<T> {
         let end = queries.start + queries.len;
         let first = self.seen(queries, queries.start).start;
         (first..end).step_by(KEYS).map(move |start| start..end.min(start + KEYS))
     }
 
-    /// Of a block of `keys`, those that row `row` of the queries' block sees.
+    /// The range, relative to a block of `keys`, that row `row` of the block of queries sees.
     fn seen_of(&self, queries: &Queries, row: usize, keys: &Range<usize>) -> Range<usize> {
         let seen = self.seen(queries, queries.start + row % queries.len);
         let clamp = |key: usize| key.clamp(keys.start, keys.end) - keys.start;
         clamp(seen.start)..clamp(seen.end)
     }
 
-    /// The block's rows `[G * len, C]` of a tensor `[B, T, H, C]`, head by head.
+    /// Gathers the block's rows `[G * len, C]` from a tensor `[B, T, H, C]`, head by head.
     fn gather(&self, x: &[T], queries: &Queries, head: usize, rows: &mut Vec<T>) {
         let Shape { length, kv_heads, group, dim, .. } = self.shape;
         rows.clear();
@@ -169,7 +171,7 @@ impl<'a, T: Scalar> Inputs<'a, T> {
         }
     }
 
-    /// Rows of a tensor `[B, T, K, C]`, from one key of one head on.
+    /// Rows of a tensor `[B, T, K, C]` for one head, starting at the key `first`.
     fn keys_of(&self, x: &'a [T], row: usize, head: usize, first: usize) -> Block<'a, T> {
         let Shape { length, kv_heads, dim, .. } = self.shape;
         let start = ((row * length + first) * kv_heads + head) * dim;

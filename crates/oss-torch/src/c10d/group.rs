@@ -1,4 +1,4 @@
-//! Groups of processes that exchange tensors.
+//! Process groups, which exchange tensors.
 
 use std::ffi::{CString, c_char, c_int};
 use std::marker::PhantomData;
@@ -51,35 +51,35 @@ unsafe extern "C" {
     fn oss_work_free(work: *mut handle::Work);
 }
 
-/// What moves the tensors of a group.
+/// The backend of a process group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// NVIDIA's collectives, between GPUs.
+    /// NVIDIA's collectives between GPUs.
     Nccl,
-    /// Collectives on the CPU (tensors of GPUs pass through host memory).
+    /// Collectives on the CPU (GPU tensors pass through host memory).
     Gloo,
-    /// c10d's fake group: every collective returns at once and moves nothing, for dry runs of one rank among many.
+    /// c10d's fake group: every collective returns immediately and moves nothing. For dry runs of one rank among many.
     Fake,
 }
 
-/// Processes that exchange tensors (c10d's `ProcessGroup` backends). Every member calls the same collectives in the same
-/// order, from one thread.
+/// A group of processes that exchange tensors (c10d's `ProcessGroup` backends). All members must call the same
+/// collectives in the same order, from one thread.
 #[derive(Debug)]
 pub struct ProcessGroup {
     handle: NonNull<handle::Group>,
     transport: Transport,
     rank: usize,
     size: usize,
-    // Order of calls is what matches them across processes, so a group stays on its thread.
+    // Collectives are matched across processes by their order, so a group stays on its thread.
     _not_send: PhantomData<*mut ()>,
 }
 
 impl ProcessGroup {
-    /// Joins as `rank` of `size`; returns when all have joined. `store` is the group's own, under a prefix of its own;
-    /// the fake group needs none. `interface` binds it to a network interface, such as `lo`.
+    /// Joins the group as `rank` of `size`; returns once all ranks have joined. Each group needs its own prefix of the
+    /// `store`; the fake group needs no store. `interface` binds the group to a network interface, such as `lo`.
     ///
     /// # Errors
-    /// Others do not come within `timeout`; no GPU; an interface that does not exist.
+    /// Fails if the other ranks do not join within `timeout`, there is no GPU, or the interface does not exist.
     pub fn open(
         transport: Transport,
         store: Option<&Store>,
@@ -89,8 +89,8 @@ impl ProcessGroup {
     ) -> Result<Self> {
         let interface = interface.map(CString::new).transpose()?;
         let mut group = null_mut();
-        // SAFETY: pointers outlive the call; the group counts its own reference to the store. In a CUDA build it may set a
-        // variable of the environment, which this program's other threads do not read.
+        // SAFETY: pointers outlive the call; the group counts its own reference to the store. In a CUDA build it may
+        // set an environment variable, which this program's other threads do not read.
         let message = unsafe {
             oss_group_open(
                 transport as c_int,
@@ -106,12 +106,13 @@ impl ProcessGroup {
         Ok(Self { handle: made(group), transport, rank, size, _not_send: PhantomData })
     }
 
-    /// Joins everyone's part of `output` in it, in the order of the ranks; `output` is 1-D and holds this rank's part already.
+    /// Gathers every rank's part into `output`, in rank order; `output` is 1-D and already holds this rank's part.
     ///
-    /// With Gloo, c10d would gather into a copy of all of `output`. Broadcasts of the parts move as much, in place.
+    /// With Gloo, c10d would gather into a copy of all of `output`. Broadcasting the parts moves as many bytes, in
+    /// place.
     ///
     /// # Errors
-    /// Shapes or kinds that do not fit.
+    /// Fails if shapes or kinds do not match.
     pub fn all_gather(&self, output: &Tensor) -> Result<Work> {
         if self.transport == Transport::Gloo {
             let mut all = Work { what: "all-gather", handles: Vec::new(), tensors: Vec::new(), part: None };
@@ -124,18 +125,18 @@ impl ProcessGroup {
         }
         let input = &self.part(output, self.rank);
         self.start("all-gather", [output, input], |work| {
-            // SAFETY: the tensors are live, and the work keeps them until it is waited for.
+            // SAFETY: the tensors are live, and the `Work` keeps them until it is waited for.
             unsafe { oss_group_all_gather(self.handle.as_ptr(), output.as_ptr(), input.as_ptr(), work) }
         })
     }
 
-    /// Sums everyone's `input` and leaves this rank's part of the sum in `output`. `input` may be changed on the way.
+    /// Sums `input` over all ranks and leaves this rank's part of the sum in `output`. `input` may be overwritten.
     ///
-    /// Gloo has no such exchange, and c10d's stand-in reduces a copy of `input` to all ranks; here `input` itself is reduced,
-    /// at the same traffic and without the copy.
+    /// Gloo has no reduce-scatter, and c10d's substitute all-reduces a copy of `input`; here `input` itself is reduced,
+    /// with the same traffic and without the copy.
     ///
     /// # Errors
-    /// Shapes or kinds that do not fit.
+    /// Fails if shapes or kinds do not match.
     pub fn reduce_scatter(&self, output: &Tensor, input: &Tensor) -> Result<Work> {
         if self.transport == Transport::Gloo {
             let mut work = self.all_reduce(input)?;
@@ -148,10 +149,10 @@ impl ProcessGroup {
         })
     }
 
-    /// Sums everyone's `tensor` in place.
+    /// Sums `tensor` over all ranks, in place.
     ///
     /// # Errors
-    /// Shapes or kinds that do not fit.
+    /// Fails if shapes or kinds do not match.
     pub fn all_reduce(&self, tensor: &Tensor) -> Result<Work> {
         self.start("all-reduce", [tensor], |work| {
             // SAFETY: as in `all_gather`.
@@ -159,10 +160,10 @@ impl ProcessGroup {
         })
     }
 
-    /// Gives everyone the `tensor` of `root`.
+    /// Broadcasts the `tensor` of rank `root` to all ranks.
     ///
     /// # Errors
-    /// Shapes or kinds that do not fit.
+    /// Fails if shapes or kinds do not match.
     pub fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<Work> {
         self.start("broadcast", [tensor], |work| {
             // SAFETY: as in `all_gather`.
@@ -191,8 +192,8 @@ impl ProcessGroup {
     }
 }
 
-/// libtorch notes every exchange that begins in tables of the whole process, some of them without a lock of their own, so
-/// that groups on two threads must not begin one at once. It is held for as long as beginning takes.
+/// libtorch records the start of every collective in process-wide tables, some of which have no lock, so groups on two
+/// threads must not start one at the same time. Held only while a collective starts.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static BEGINNING: Mutex<()> = Mutex::new(());
     BEGINNING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -205,23 +206,23 @@ impl Drop for ProcessGroup {
     }
 }
 
-/// A collective under way.
+/// A collective in flight.
 #[derive(Debug)]
-#[must_use = "the result is there only after `wait`"]
+#[must_use = "the result is available only after `wait`"]
 pub struct Work {
     what: &'static str,
-    /// In the order in which they began.
+    /// In the order in which they started.
     handles: Vec<NonNull<handle::Work>>,
     tensors: Vec<Tensor>,
-    /// Where a part of the result goes, and the part.
+    /// Destination of a part of the result, and the part.
     part: Option<(Tensor, Tensor)>,
 }
 
 impl Work {
-    /// Waits for the result: on the CPU the thread does, on a GPU the current stream.
+    /// Waits for the result: on the CPU this blocks the thread, on a GPU the current stream.
     ///
     /// # Errors
-    /// Another rank is gone, or did not take part within the group's timeout.
+    /// Fails if another rank is gone, or did not take part within the group's timeout.
     pub fn wait(mut self) -> Result<()> {
         for handle in self.handles.drain(..) {
             // SAFETY: made by the C side and still live.
@@ -240,8 +241,8 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // Nobody waited, or waiting failed: libtorch may still read and write the tensors, so they stay for good. The
-        // process is about to end with an error.
+        // This was not waited for, or waiting failed: libtorch may still read and write the tensors, so they are
+        // leaked. The process is about to end with an error.
         self.tensors.drain(..).for_each(std::mem::forget);
     }
 }
@@ -257,7 +258,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Runs `member` as each rank of a Gloo group, on threads, and returns what they return.
+    /// Runs `member` as each rank of a Gloo group, on threads, and returns the results.
     fn group<T: Send + 'static>(
         size: usize,
         member: impl Fn(usize, ProcessGroup) -> T + Send + Copy + 'static,

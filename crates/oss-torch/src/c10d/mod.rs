@@ -1,4 +1,4 @@
-//! c10d: the store in which processes meet, and the groups that move tensors between them.
+//! c10d: the store through which processes rendezvous, and the groups that move tensors between them.
 
 mod group;
 mod store;
@@ -9,7 +9,7 @@ use std::time::Duration;
 pub use group::{ProcessGroup, Transport, Work};
 pub use store::Store;
 
-/// The C side's objects.
+/// Opaque objects of the C side.
 mod handle {
     pub enum Store {}
     pub enum Group {}

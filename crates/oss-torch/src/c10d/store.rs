@@ -1,4 +1,4 @@
-//! A key-value store between processes.
+//! A key-value store shared by processes.
 
 use std::ffi::{CString, c_char, c_int};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::{handle, made, milliseconds};
 use crate::bridge::checked;
 
-/// What libtorch may take longer to give up than it was told.
+/// How much longer than its timeout libtorch may take to give up.
 const GRACE: Duration = Duration::from_secs(1);
 
 unsafe extern "C" {
@@ -63,33 +63,34 @@ unsafe impl Send for Store {}
 unsafe impl Sync for Store {}
 
 impl Store {
-    /// Serves a store in this process on `listener`; also this process's connection to it.
+    /// Serves a store in this process on `listener`, and connects to it.
     ///
     /// # Errors
-    /// libtorch cannot take the socket over.
+    /// Fails if libtorch cannot take over the socket.
     pub fn serve(listener: TcpListener, timeout: Duration) -> Result<Self> {
         let address = listener.local_addr().context("the store's socket has no address")?;
-        // A socket that listens everywhere is reached over loopback from here.
+        // A socket that listens on all interfaces is reached over loopback from here.
         let host =
             if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
         Self::open(&host, address.port(), Some(listener), timeout)
     }
 
-    /// Connects to a store that another process serves. It is tried again until `timeout` is over.
+    /// Connects to a store that another process serves, retrying until `timeout` expires.
     ///
     /// # Errors
-    /// Nobody answers there.
+    /// Fails if no store answers at that address.
     pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<Self> {
-        // libtorch gives up connecting in time, but waits without end for the first word of a server that is not a store's.
+        // libtorch's connection attempt times out, but it waits forever for the first reply of a server that is not a
+        // store.
         let (sender, receiver) = mpsc::channel();
         let host = host.to_owned();
         thread::Builder::new().name("store".into()).spawn(move || {
-            // Nobody listens any more when the time is over.
+            // The receiver may be gone by the time the attempt ends.
             let _ = sender.send(Self::open(&host, port, None, timeout));
         })?;
         match receiver.recv_timeout(timeout + GRACE) {
             Ok(opened) => opened,
-            Err(_) => bail!("the store: it takes connections and does not answer"),
+            Err(_) => bail!("the store accepts connections but does not answer"),
         }
     }
 
@@ -104,10 +105,10 @@ impl Store {
         Ok(Self(made(store)))
     }
 
-    /// The same store, with `prefix` in front of every key.
+    /// The same store, with `prefix` prepended to every key.
     ///
     /// # Errors
-    /// Only for a prefix with a NUL in it.
+    /// Fails only if the prefix contains a NUL.
     pub fn prefixed(&self, prefix: &str) -> Result<Self> {
         let prefix = CString::new(prefix)?;
         let mut prefixed = null_mut();
@@ -117,10 +118,10 @@ impl Store {
         Ok(Self(made(prefixed)))
     }
 
-    /// Sets a key. Others see it a little later; what this connection asks afterwards comes after it.
+    /// Sets a key. Other connections see it a little later; later requests on this connection see it immediately.
     ///
     /// # Errors
-    /// The server is gone.
+    /// Fails if the server is gone.
     pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
         let key = CString::new(key)?;
         // SAFETY: the slice is read during the call only.
@@ -128,10 +129,10 @@ impl Store {
         checked("the store", message)
     }
 
-    /// The value of a key; none while nobody has set it.
+    /// The value of a key, or `None` if it is not set.
     ///
     /// # Errors
-    /// The server is gone.
+    /// Fails if the server is gone.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let key = CString::new(key)?;
         let (mut bytes, mut length) = (null_mut(), 0);
@@ -148,10 +149,10 @@ impl Store {
         Ok(Some(value))
     }
 
-    /// Forgets a key, if it is there.
+    /// Deletes a key, if it exists.
     ///
     /// # Errors
-    /// The server is gone.
+    /// Fails if the server is gone.
     pub fn delete(&self, key: &str) -> Result<()> {
         let key = CString::new(key)?;
         // SAFETY: the text outlives the call.
@@ -161,7 +162,7 @@ impl Store {
     /// Adds to a counter, which starts at 0, and returns the sum.
     ///
     /// # Errors
-    /// The server is gone.
+    /// Fails if the server is gone.
     pub fn add(&self, key: &str, amount: i64) -> Result<i64> {
         let key = CString::new(key)?;
         let mut sum = 0;
@@ -185,7 +186,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// The value of a key once it is there, or gone: the server takes what one connection sets in its own time.
+    /// Waits until a key is set, or deleted, and returns its value: the server processes each connection at its own
+    /// pace.
     fn awaited(store: &Store, key: &str, there: bool) -> Option<Vec<u8>> {
         loop {
             let value = store.get(key).unwrap();
@@ -220,9 +222,9 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let connect =
             || Store::connect("127.0.0.1", port, Duration::from_millis(300)).unwrap_err().to_string();
-        // Bound and not served: the system takes connections, and nobody says a word.
-        assert_eq!(connect(), "the store: it takes connections and does not answer");
-        // A closed port refuses them.
+        // Bound but not served: the system accepts connections, and nothing answers.
+        assert_eq!(connect(), "the store accepts connections but does not answer");
+        // A closed port refuses connections.
         drop(listener);
         assert!(connect().starts_with("the store: "));
     }

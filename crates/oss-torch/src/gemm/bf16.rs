@@ -1,8 +1,9 @@
-//! Products of bf16 matrices by AVX-512's `vdpbf16ps`, which multiplies pairs of neighbours along K and adds them to an f32 sum.
+//! bf16 matrix products with AVX-512's `vdpbf16ps`, which multiplies adjacent pairs along K and adds them to an f32
+//! sum.
 //!
-//! The blocks are those of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): 64 columns of
-//! the right factor, packed as pairs along K, stay near while rows of the left one stream past them, of which six at a time
-//! have their sums in registers.
+//! Blocking follows Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): a panel of 64
+//! columns of the right factor, packed as pairs along K, stays in cache while the rows of the left factor stream past
+//! it, six at a time with their sums in registers.
 
 use std::arch::x86_64::{
     __cpuid_count, __m256bh, __m256i, __m512, __m512bh, __m512i, __mmask16, __mmask32,
@@ -18,26 +19,26 @@ use std::sync::LazyLock;
 
 use super::product::Start;
 
-/// Lanes of a vector: f32 sums, or pairs of bf16.
+/// Lanes per vector: f32 sums, or pairs of bf16.
 pub const LANES: usize = 16;
 
-/// Vectors of a row whose sums are in registers.
+/// Vectors per row whose sums are in registers.
 pub const VECTORS: usize = 4;
 
-/// Columns of a panel of the right factor.
+/// Columns per panel of the right factor.
 const COLUMNS: usize = LANES * VECTORS;
 
 /// Rows whose sums are in registers.
 const ROWS: usize = 6;
 
-/// Elements along K of a panel, where sums can wait in f32 memory: so it stays in the first-level cache.
+/// Depth of a panel along K when partial sums can be stored in f32 memory; chosen so that it fits in the L1 cache.
 const DEPTH: usize = 256;
 
-/// Rows of the left factor that stay in the second-level cache while all columns pass, as they lie and packed.
+/// Rows of the left factor that stay in the L2 cache while all columns stream past, in place or packed.
 const ROWS_IN_PLACE: usize = 160 * ROWS;
 const ROWS_PACKED: usize = 64 * ROWS;
 
-/// Whether this processor has the instruction, and no matrix unit (AMX), with which libtorch is faster.
+/// Whether this processor has the instruction but no matrix unit (AMX), with which libtorch is faster.
 pub fn is_best() -> bool {
     static BEST: LazyLock<bool> = LazyLock::new(|| {
         let has = is_x86_feature_detected!("avx512f")
@@ -50,7 +51,7 @@ pub fn is_best() -> bool {
     *BEST
 }
 
-/// A bf16 matrix in memory, strides in elements.
+/// A bf16 matrix in memory; strides are in elements.
 #[derive(Clone, Copy)]
 pub struct Factor {
     pub data: *const u16,
@@ -64,7 +65,7 @@ impl Factor {
     }
 
     /// # Safety
-    /// The element lies in the matrix, or right behind it.
+    /// The element is in the matrix, or one past its end.
     unsafe fn at(self, row: usize, column: usize) -> Self {
         // SAFETY: the caller's promise.
         let data = unsafe {
@@ -74,14 +75,14 @@ impl Factor {
     }
 }
 
-/// Where a product goes: rows of neighbours.
+/// Destination of a product: rows of contiguous elements.
 #[derive(Clone, Copy)]
 pub enum Target {
     F32 { data: *mut f32, row_stride: isize },
     Bf16 { data: *mut u16, row_stride: isize },
 }
 
-/// Packed factors, whose vectors begin where lines of the cache do.
+/// Buffer for packed factors; its vectors are aligned to cache lines.
 #[derive(Default)]
 struct Scratch {
     columns: Vec<__m512i>,
@@ -92,10 +93,10 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// `into = start + a @ b` on this thread, `[m, n]`, `[m, k]` and `[k, n]`.
+/// `into = start + a @ b` on this thread; the shapes are `[m, n]`, `[m, k]` and `[k, n]`.
 ///
 /// # Safety
-/// The matrices have these sizes, `into` overlaps nothing that is read, and [`is_best`].
+/// The matrices have these sizes, `into` overlaps nothing that is read, and [`is_best`] holds.
 pub unsafe fn multiply(into: Target, a: Factor, b: Factor, (m, n, k): (usize, usize, usize), start: Start) {
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promise.
@@ -112,9 +113,9 @@ unsafe fn multiply_blocks(
     start: Start,
     scratch: &mut Scratch,
 ) {
-    // A sum that goes to bf16 has no place to wait in.
+    // With a bf16 result there is no place for partial sums.
     let depth = if matches!(into, Target::F32 { .. }) { DEPTH } else { k.max(1) };
-    // Pairs of the left factor can be read where they lie if neighbours along K are neighbours in memory.
+    // Pairs of the left factor can be read in place if elements adjacent along K are adjacent in memory.
     let in_place = a.column_stride == 1 && k.is_multiple_of(2);
     let most_rows = if in_place { ROWS_IN_PLACE } else { ROWS_PACKED };
     let pairs = depth.min(k).div_ceil(2);
@@ -136,7 +137,7 @@ unsafe fn multiply_blocks(
         let start = if first_k == 0 { start } else { Start::Itself };
         for first_row in (0..m).step_by(most_rows) {
             let rows = most_rows.min(m - first_row);
-            // SAFETY: inside of `a` and `b` by the loops' bounds; the scratch was made long enough above.
+            // SAFETY: within `a` and `b` by the loops' bounds; the scratch was made long enough above.
             unsafe {
                 let left = a.at(first_row, first_k);
                 let left = if in_place {
@@ -169,7 +170,7 @@ unsafe fn multiply_blocks(
     }
 }
 
-/// Pairs along K of the left factor: bytes from one row to the next, and from one pair to the next.
+/// Pairs along K of the left factor: byte strides between rows and between pairs.
 #[derive(Clone, Copy)]
 struct Pairs {
     data: *const u8,
@@ -177,16 +178,16 @@ struct Pairs {
     pair: isize,
 }
 
-/// The products of `R` rows with a panel of columns.
+/// Multiplies `R` rows by a panel of columns.
 ///
 /// # Safety
-/// `left` has `R` rows of `pairs` pairs, `columns` as many lines of [`COLUMNS`].
+/// `left` has `R` rows of `pairs` pairs, and `columns` has as many lines of [`COLUMNS`].
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
 unsafe fn sums<const R: usize>(left: Pairs, columns: *const u32, pairs: usize) -> [[__m512; VECTORS]; R] {
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
     for pair in 0..pairs {
-        // SAFETY: the caller's promise; any 64 bytes are a vector of bf16.
+        // SAFETY: the caller's promise; any 64 bytes are a valid vector of bf16.
         unsafe {
             let columns = columns.add(pair * COLUMNS);
             let mut right: [__m512bh; VECTORS] =
@@ -207,7 +208,7 @@ unsafe fn sums<const R: usize>(left: Pairs, columns: *const u32, pairs: usize) -
     sums
 }
 
-/// A place in the product, as wide as a panel or less.
+/// A tile of the product, at most as wide as a panel.
 pub struct Tile {
     pub into: Target,
     pub start: Start,
@@ -218,7 +219,7 @@ pub struct Tile {
 
 impl Tile {
     /// # Safety
-    /// The place lies in the product, and what is added has its size.
+    /// The tile is within the product, and the addend has its size.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[inline]
     pub unsafe fn store<const R: usize>(&self, sums: &[[__m512; VECTORS]; R]) {
@@ -228,7 +229,7 @@ impl Tile {
                 let Some(left @ 1..) = self.width.checked_sub(vector * LANES) else { continue };
                 let mask = (u32::MAX >> (32 - left.min(LANES) as u32)) as __mmask16;
                 let column = self.column + vector * LANES;
-                // SAFETY: the caller's promise; the mask keeps to the width.
+                // SAFETY: the caller's promise; the mask stays within the width.
                 unsafe {
                     match self.into {
                         Target::F32 { data, row_stride } => {
@@ -257,7 +258,7 @@ impl Tile {
     }
 
     /// # Safety
-    /// As [`Self::store`].
+    /// As for [`Self::store`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[inline]
     unsafe fn start(
@@ -280,11 +281,11 @@ impl Tile {
     }
 }
 
-/// Packs `[depth, width]` of a matrix: for each two rows, their pairs in the order of the columns, then zeros up to a whole
-/// vector, every `stride` pairs.
+/// Packs `[depth, width]` of a matrix: for every two rows, their pairs in column order, zero-padded to a whole vector,
+/// with a stride of `stride` pairs.
 ///
 /// # Safety
-/// The matrix has this size; `packed` has `stride` pairs for each two rows, and begins where a line of the cache does.
+/// The matrix has this size; `packed` has `stride` pairs for every two rows and is aligned to a cache line.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack(matrix: Factor, depth: usize, width: usize, stride: usize, packed: *mut u32) {
     // SAFETY: the caller's promise.
@@ -297,12 +298,12 @@ unsafe fn pack(matrix: Factor, depth: usize, width: usize, stride: usize, packed
     }
 }
 
-/// [`pack`] where neighbours in a row are neighbours in memory.
+/// [`pack`] for matrices whose rows are contiguous.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack_rows(matrix: Factor, depth: usize, width: usize, stride: usize, packed: *mut u32) {
     const FIRST: [u16; 32] = interleaved(0);
     const SECOND: [u16; 32] = interleaved(16);
-    // SAFETY: the tables are 64 bytes; masks keep to the matrix, and `packed` holds whole vectors.
+    // SAFETY: the tables are 64 bytes; masks stay within the matrix, and `packed` holds whole vectors.
     unsafe {
         let (first, second) =
             (_mm512_loadu_si512(FIRST.as_ptr().cast()), _mm512_loadu_si512(SECOND.as_ptr().cast()));
@@ -322,7 +323,7 @@ unsafe fn pack_rows(matrix: Factor, depth: usize, width: usize, stride: usize, p
     }
 }
 
-/// Indices that take 16 numbers of two vectors in turn, from the `start`-th on.
+/// Indices that interleave 16 elements of two vectors, beginning with element `start`.
 const fn interleaved(start: u16) -> [u16; 32] {
     let mut indices = [0; 32];
     let mut i = 0;
@@ -334,13 +335,15 @@ const fn interleaved(start: u16) -> [u16; 32] {
     indices
 }
 
-/// [`pack`] where neighbours in a column are neighbours in memory, and so pairs are whole already: 16 x 16 are transposed.
+/// [`pack`] for matrices whose columns are contiguous: pairs are already adjacent, so 16 x 16 tiles of them are
+/// transposed.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack_columns(matrix: Factor, depth: usize, width: usize, stride: usize, packed: *mut u32) {
     for row in (0..depth).step_by(2 * LANES) {
         let mask = mask_of(depth - row);
         for column in (0..width.next_multiple_of(2 * LANES)).step_by(LANES) {
-            // SAFETY: masks keep to the matrix, and columns behind the last are not read; `packed` holds whole vectors.
+            // SAFETY: masks stay within the matrix, and columns after the last are not read; `packed` holds whole
+            // vectors.
             unsafe {
                 let mut block = [_mm512_setzero_si512(); LANES];
                 for (i, vector) in block.iter_mut().enumerate().take(width.saturating_sub(column)) {
@@ -355,10 +358,10 @@ unsafe fn pack_columns(matrix: Factor, depth: usize, width: usize, stride: usize
     }
 }
 
-/// Blocks of 1, 2, 4 and 8 that change places.
+/// Sizes of the blocks that are swapped: 1, 2, 4 and 8.
 pub const TABLES: [[[u32; LANES]; 2]; 4] = [swaps(1), swaps(2), swaps(4), swaps(8)];
 
-/// Transposes 16 x 16 numbers of 32 bits: in four rounds, blocks of 1, 2, 4 and 8 change places across the diagonal.
+/// Transposes 16 x 16 elements of 32 bits in four rounds, which swap blocks of 1, 2, 4 and 8 across the diagonal.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn transpose(block: &mut [__m512i; LANES]) {
@@ -375,7 +378,8 @@ unsafe fn transpose(block: &mut [__m512i; LANES]) {
     }
 }
 
-/// Indices into two rows, a distance of `size` apart, that exchange the upper one's right blocks with the lower one's left.
+/// Indices into two rows `size` apart that exchange the right-hand blocks of the upper one with the left-hand blocks of
+/// the lower one.
 const fn swaps(size: usize) -> [[u32; LANES]; 2] {
     let mut tables = [[0; LANES]; 2];
     let mut i = 0;
@@ -388,12 +392,12 @@ const fn swaps(size: usize) -> [[u32; LANES]; 2] {
     tables
 }
 
-/// [`pack`] of any strides.
+/// [`pack`] for arbitrary strides.
 unsafe fn pack_any(matrix: Factor, depth: usize, width: usize, stride: usize, packed: *mut u32) {
     for pair in 0..depth.div_ceil(2) {
         for column in 0..width.next_multiple_of(2 * LANES) {
             let at = |row: usize| match row < depth && column < width {
-                // SAFETY: inside of the matrix.
+                // SAFETY: within the matrix.
                 true => u32::from(unsafe { *matrix.at(row, column).data }),
                 false => 0,
             };
@@ -403,7 +407,7 @@ unsafe fn pack_any(matrix: Factor, depth: usize, width: usize, stride: usize, pa
     }
 }
 
-/// The first `len` of 32 lanes.
+/// A mask of the first `len` of 32 lanes.
 pub fn mask_of(len: usize) -> __mmask32 {
     u32::MAX.checked_shr(32 - len.min(32) as u32).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! Products of small blocks of memory, on the calling thread: what kernels that multiply are made of.
+//! Products of small blocks of memory on the calling thread, for use inside kernels.
 
 use tch::Kind;
 
@@ -6,24 +6,24 @@ use super::matrix::Matrix;
 use super::product::{Part, Product, Start};
 use crate::Element;
 
-/// A matrix in a slice, strides in elements.
+/// A matrix in a slice; strides are in elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a, T> {
-    /// The first element is the matrix's.
+    /// Begins with the matrix's first element.
     pub data: &'a [T],
-    /// From a row to the next.
+    /// Stride between rows.
     pub row_stride: usize,
-    /// From a column to the next.
+    /// Stride between columns.
     pub column_stride: usize,
 }
 
 impl<'a, T: Element> Block<'a, T> {
-    /// Rows of neighbours, one after the other.
+    /// A row-major matrix.
     pub fn new(data: &'a [T], columns: usize) -> Self {
         Self { data, row_stride: columns, column_stride: 1 }
     }
 
-    /// Its transpose.
+    /// The transpose.
     pub fn transposed(self) -> Self {
         Self { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
     }
@@ -32,7 +32,7 @@ impl<'a, T: Element> Block<'a, T> {
         let last = rows.saturating_sub(1) * self.row_stride + columns.saturating_sub(1) * self.column_stride;
         assert!(
             rows * columns == 0 || last < self.data.len(),
-            "a block of {rows} x {columns} in {}",
+            "a block of {rows} x {columns} does not fit in {} elements",
             self.data.len()
         );
         Matrix {
@@ -44,11 +44,11 @@ impl<'a, T: Element> Block<'a, T> {
     }
 }
 
-/// `into [m, n] = a [m, k] @ b [k, n]`, in f32; `adds` to what is there. The elements are of a kind that [`super::has_gemm`]
-/// takes.
+/// `into [m, n] = a [m, k] @ b [k, n]` in f32; with `adds`, accumulates into `into`. The element type must be one that
+/// [`super::has_gemm`] supports.
 ///
 /// # Panics
-/// When a slice is too short, or the processor has no product of such elements.
+/// Panics if a slice is too short, or the processor does not support products of this element type.
 pub fn block_product<T: Element>(
     into: &mut [f32],
     a: Block<'_, T>,
@@ -56,11 +56,11 @@ pub fn block_product<T: Element>(
     (m, n, k): (usize, usize, usize),
     adds: bool,
 ) {
-    assert!(m * n <= into.len(), "a product of {m} x {n} in {}", into.len());
+    assert!(m * n <= into.len(), "a product of {m} x {n} does not fit in {} elements", into.len());
     let start = if adds { Start::Itself } else { Start::Zero };
     let into =
         Matrix { data: into.as_mut_ptr().cast(), kind: Kind::Float, sizes: [m, n], strides: [n as isize, 1] };
     let whole = Part { rows: (0, m), columns: (0, n) };
-    // SAFETY: the sizes were checked, and `into` is borrowed apart from the factors, which are only read.
+    // SAFETY: the sizes were checked, and `into` is borrowed mutably, apart from the factors, which are only read.
     unsafe { Product::new(into, a.matrix(m, k), b.matrix(k, n), start).part(whole) }
 }

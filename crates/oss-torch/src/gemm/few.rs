@@ -1,5 +1,5 @@
-//! Products of few rows with a matrix, as in decoding: its numbers are read once, at the speed of the memory, where packing them
-//! first would take longer than reading them for each row.
+//! Products of a few rows with a matrix, as in decoding: each element of the matrix is read once, at memory bandwidth.
+//! Packing it first would take longer than reading it once per row.
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_prefetch,
@@ -14,34 +14,34 @@ use super::bf16::{LANES, TABLES, Target, Tile, VECTORS, mask_of};
 use super::matrix::Matrix;
 use super::product::Start;
 
-/// Rows of the left factor that are few for [`dots`], and for [`mixtures`], which are bound by arithmetic sooner.
+/// Most rows of the left factor for [`dots`], and for [`mixtures`], which becomes compute-bound sooner.
 const FEW_DOTS: usize = 16;
 const FEW_MIXTURES: usize = 4;
 
-/// Bytes that are fetched before they are read, more than which the processor would not do by itself.
+/// Prefetch distance in bytes, further than the hardware prefetcher goes.
 const AHEAD: usize = 8192;
 
-/// The same of codes, which are fewer bytes for as much arithmetic.
+/// The same for int8 codes, which are fewer bytes for as much arithmetic.
 const AHEAD_OF_CODES: usize = 4096;
 
-/// Rows of the right factor that are fetched before they are read, where the next to be read is not the next in memory.
+/// Prefetch distance in rows of the right factor, for when the next row is not the next in memory.
 const ROWS_AHEAD: usize = 16;
 
-/// Tiles of a row whose sums are in registers.
+/// Tiles per row whose sums are in registers.
 const TILES: usize = 2;
 
-/// Bytes of a vector.
+/// Bytes per vector.
 const VECTOR: usize = 64;
 
-/// How few rows are multiplied.
+/// Kernel for products of a few rows.
 pub enum Way {
-    /// By [`dots`].
+    /// Uses [`dots`].
     Dots,
-    /// By [`mixtures`].
+    /// Uses [`mixtures`].
     Mixtures,
 }
 
-/// The way that is faster than packing, for so many rows whose elements are neighbours.
+/// The kernel that is faster than packing, if any, for this many contiguous rows.
 pub fn way(rows: usize, matrix: Matrix) -> Option<Way> {
     match matrix.strides {
         [1, _] if rows <= FEW_DOTS => Some(Way::Dots),
@@ -50,18 +50,19 @@ pub fn way(rows: usize, matrix: Matrix) -> Option<Way> {
     }
 }
 
-/// Rows or columns of a factor, a number of bytes apart; the elements of each are neighbours.
+/// Rows or columns of a factor at a fixed byte stride; each is contiguous.
 #[derive(Clone, Copy)]
 pub struct Lines {
     pub data: *const u8,
     pub stride: isize,
 }
 
-/// `into = start + rows @ columns` on this thread, `[m, n]`, of `m` and `n` lines of `k` elements: bf16, or f32. Each number of the
-/// product is a row times a column.
+/// `into = start + rows @ columns` on this thread, `[m, n]`, from `m` rows and `n` columns of `k` elements, bf16 or
+/// f32. Each element of the product is the dot product of a row and a column.
 ///
 /// # Safety
-/// The lines are there, `into` has this size and overlaps nothing that is read, and [`super::bf16::is_best`].
+/// The rows and columns exist, `into` has this size and overlaps nothing that is read, and [`super::bf16::is_best`]
+/// holds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn dots<const BF16: bool>(
     into: Target,
@@ -71,15 +72,15 @@ pub unsafe fn dots<const BF16: bool>(
 ) {
     let bytes = k * if BF16 { 2 } else { 4 };
     let whole = bytes / VECTOR * VECTOR;
-    // Halves of elements, so that one mask does for both.
+    // Counts half elements, so that one mask serves both kinds.
     let rest = mask_of((bytes - whole) / 2);
     for first_column in (0..n).step_by(LANES) {
         let width = LANES.min(n - first_column);
         for row in 0..m {
             let mut sums = [_mm512_setzero_ps(); LANES];
             for (column, sum) in sums.iter_mut().enumerate().take(width) {
-                // SAFETY: inside of the lines, as the mask keeps to K; any 64 bytes are a vector of f32 or bf16; what is fetched
-                // ahead may lie anywhere.
+                // SAFETY: within the rows and columns, as the mask stays within K; any 64 bytes are a vector of f32 or
+                // bf16; a prefetched address may be anywhere.
                 unsafe {
                     let left = rows.data.offset(row as isize * rows.stride);
                     let right = columns.data.offset((first_column + column) as isize * columns.stride);
@@ -108,7 +109,7 @@ pub unsafe fn dots<const BF16: bool>(
                 }
             }
             let mut vectors = [[_mm512_setzero_ps(); VECTORS]];
-            // SAFETY: the caller's promise, and the width keeps to the columns.
+            // SAFETY: the caller's promise, and the width stays within the columns.
             unsafe {
                 vectors[0][0] = totals(&mut sums);
                 Tile { into, start, row, column: first_column, width }.store(&vectors);
@@ -117,10 +118,10 @@ pub unsafe fn dots<const BF16: bool>(
     }
 }
 
-/// As [`dots`], of rows in f32 with columns in 8 bits: `k` codes, and after them their scale, f32.
+/// Like [`dots`], for f32 rows and int8 columns: `k` codes followed by their f32 scale.
 ///
 /// # Safety
-/// As [`dots`].
+/// As for [`dots`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn int8_dots(
     into: Target,
@@ -136,7 +137,8 @@ pub unsafe fn int8_dots(
         for row in 0..m {
             let mut sums = [_mm512_setzero_ps(); LANES];
             for (column, sum) in sums.iter_mut().enumerate().take(width) {
-                // SAFETY: inside of the lines, as the mask keeps to K; what is fetched ahead may lie anywhere.
+                // SAFETY: within the rows and columns, as the mask stays within K; a prefetched address may be
+                // anywhere.
                 unsafe {
                     let left = rows.data.offset(row as isize * rows.stride).cast::<f32>();
                     let right = columns.data.offset((first_column + column) as isize * columns.stride);
@@ -158,7 +160,7 @@ pub unsafe fn int8_dots(
                 }
             }
             let mut vectors = [[_mm512_setzero_ps(); VECTORS]];
-            // SAFETY: the caller's promise, and the width keeps to the columns; an array is 64 bytes.
+            // SAFETY: the caller's promise, and the width stays within the columns; an array is 64 bytes.
             unsafe {
                 vectors[0][0] = _mm512_mul_ps(totals(&mut sums), _mm512_loadu_ps(scales.as_ptr()));
                 Tile { into, start, row, column: first_column, width }.store(&vectors);
@@ -167,11 +169,11 @@ pub unsafe fn int8_dots(
     }
 }
 
-/// `into = start + a @ b` on this thread, `[m, n]`, of `m` lines of `k` elements and `k` lines of `n`: bf16, or f32. Each row of the
-/// product is a mixture of the rows of `b`.
+/// `into = start + a @ b` on this thread, `[m, n]`, from `m` rows of `k` elements and `k` rows of `n`, bf16 or f32.
+/// Each row of the product is a linear combination of the rows of `b`.
 ///
 /// # Safety
-/// As [`dots`].
+/// As for [`dots`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn mixtures<const BF16: bool>(
     into: Target,
@@ -191,7 +193,7 @@ pub unsafe fn mixtures<const BF16: bool>(
         for row in 0..m {
             let mut sums = [[_mm512_setzero_ps(); VECTORS]; TILES];
             for at in 0..k {
-                // SAFETY: inside of the lines, as the masks keep to N; what is fetched ahead may lie anywhere.
+                // SAFETY: within the rows, as the masks stay within N; a prefetched address may be anywhere.
                 unsafe {
                     let x = a.data.offset(row as isize * a.stride).add(at * bytes);
                     let x = if BF16 {
@@ -221,7 +223,7 @@ pub unsafe fn mixtures<const BF16: bool>(
             for (tile, sums) in sums.iter().enumerate() {
                 let before = tile * VECTORS * LANES;
                 if let Some(width @ 1..) = width.checked_sub(before) {
-                    // SAFETY: the caller's promise, and the width keeps to the columns.
+                    // SAFETY: the caller's promise, and the width stays within the columns.
                     unsafe {
                         Tile { into, start, row, column: first_column + before, width }.store(&[*sums])
                     };
@@ -231,7 +233,7 @@ pub unsafe fn mixtures<const BF16: bool>(
     }
 }
 
-/// The sum of each vector's lanes: halves onto each other, as in a transposition.
+/// The horizontal sum of each vector, computed by adding halves as in a transposition.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn totals(vectors: &mut [__m512; LANES]) -> __m512 {

@@ -1,4 +1,4 @@
-//! A matrix in memory: what a thread needs of a tensor.
+//! A matrix in memory: the parts of a tensor that a thread needs.
 
 use tch::{Device, Kind, Tensor};
 
@@ -7,7 +7,7 @@ use super::{bf16, few};
 use crate::address_range::AddressRange;
 use crate::bytes::element_bytes;
 
-/// Its tensor outlives it. Strides are in elements.
+/// Does not keep its tensor alive. Strides are in elements.
 #[derive(Clone, Copy)]
 pub struct Matrix {
     pub data: *mut u8,
@@ -21,21 +21,21 @@ impl Matrix {
         Self::last_axes(tensor, 2)
     }
 
-    /// One of the matrices of a tensor with three axes.
+    /// One matrix of a three-dimensional tensor.
     pub fn nth(tensor: &Tensor, index: usize) -> Self {
         let (count, stride) = (tensor.size()[0] as usize, tensor.stride()[0] as isize);
-        assert!(index < count, "matrix {index} of {count}");
+        assert!(index < count, "matrix {index} is out of range for {count}");
         let first = Self::last_axes(tensor, 3);
         let offset = index as isize * stride * first.kind.elt_size_in_bytes() as isize;
-        // SAFETY: inside of the tensor, as was checked.
+        // SAFETY: within the tensor, as was checked.
         Self { data: unsafe { first.data.offset(offset) }, ..first }
     }
 
-    /// The last two of so many axes.
+    /// The last two dimensions of a tensor with `axes` dimensions.
     fn last_axes(tensor: &Tensor, axes: usize) -> Self {
-        assert_eq!(tensor.device(), Device::Cpu, "a product on the CPU");
+        assert_eq!(tensor.device(), Device::Cpu, "matrix products here are for CPU tensors");
         let (sizes, strides) = (tensor.size(), tensor.stride());
-        assert_eq!(sizes.len(), axes, "the axes of a factor");
+        assert_eq!(sizes.len(), axes, "wrong number of dimensions");
         Self {
             data: tensor.data_ptr().cast(),
             kind: tensor.kind(),
@@ -44,19 +44,19 @@ impl Matrix {
         }
     }
 
-    /// Where its elements lie.
+    /// The address range of its elements.
     pub fn addresses(self) -> AddressRange {
         let axes = self.sizes.into_iter().zip(self.strides.map(|stride| stride as usize));
         AddressRange::strided(self.data, axes, element_bytes(self.kind))
     }
 
-    /// Whether each element has a place of its own, so that threads may write different ones.
+    /// Whether no two elements share memory, so that threads may write different ones.
     pub fn is_apart_from_itself(self) -> bool {
-        // From the first element to the last of each axis; an axis of one element goes nowhere.
+        // The distance from the first to the last element of each dimension; a dimension of one element spans nothing.
         let [down, across] =
             [0, 1].map(|axis| (self.sizes[axis].saturating_sub(1) as isize, self.strides[axis]));
         let (short, long) = if down.1 < across.1 { (down, across) } else { (across, down) };
-        // The longer steps go past all that the shorter ones reach.
+        // Longer strides must step past everything that the shorter ones reach.
         (short.0 == 0 || short.1 > 0) && (long.0 == 0 || long.1 > short.0 * short.1)
     }
 
@@ -65,19 +65,19 @@ impl Matrix {
         Self { sizes: [columns, rows], strides: [across, down], ..self }
     }
 
-    /// Some of its rows.
+    /// A range of rows.
     pub fn rows(self, start: usize, len: usize) -> Self {
         let [rows, columns] = self.sizes;
-        assert!(start + len <= rows, "rows {start} to {} of {rows}", start + len);
+        assert!(start + len <= rows, "rows {start} to {} are out of range for {rows}", start + len);
         let offset = start as isize * self.strides[0] * self.kind.elt_size_in_bytes() as isize;
-        // SAFETY: inside of the matrix, or right behind it, as was checked.
+        // SAFETY: within the matrix, or one past its end, as was checked.
         Self { data: unsafe { self.data.offset(offset) }, sizes: [len, columns], ..self }
     }
 
-    /// What lies right and below of an element.
+    /// A pointer to the submatrix that begins at an element.
     ///
     /// # Safety
-    /// The element lies in the matrix, or right behind it.
+    /// The element is in the matrix, or one past its end.
     #[cfg(target_arch = "x86_64")]
     pub unsafe fn factor(self, row: usize, column: usize) -> bf16::Factor {
         // SAFETY: the caller's promise.
@@ -85,10 +85,10 @@ impl Matrix {
         bf16::Factor { data, row_stride: self.strides[0], column_stride: self.strides[1] }
     }
 
-    /// What lies right and below of an element, to be written.
+    /// A mutable pointer to the submatrix that begins at an element.
     ///
     /// # Safety
-    /// The element lies in the matrix, whose columns are neighbours, or right behind it.
+    /// The element is in the matrix, whose rows are contiguous, or one past its end.
     #[cfg(target_arch = "x86_64")]
     pub unsafe fn target(self, row: usize, column: usize) -> bf16::Target {
         let row_stride = self.strides[0];
@@ -101,10 +101,10 @@ impl Matrix {
         }
     }
 
-    /// The rows from an element on.
+    /// The lines that begin at an element.
     ///
     /// # Safety
-    /// The element lies in the matrix, or right behind it.
+    /// The element is in the matrix, or one past its end.
     #[cfg(target_arch = "x86_64")]
     pub unsafe fn lines(self, row: usize, column: usize) -> few::Lines {
         let bytes = self.kind.elt_size_in_bytes();
@@ -119,7 +119,7 @@ impl Matrix {
     }
 
     /// # Safety
-    /// The element lies in the matrix, or right behind it.
+    /// The element is in the matrix, or one past its end.
     pub unsafe fn at<T>(self, row: usize, column: usize) -> *mut T {
         let offset = row as isize * self.strides[0] + column as isize * self.strides[1];
         // SAFETY: the caller's promise.

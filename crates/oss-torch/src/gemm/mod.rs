@@ -1,9 +1,10 @@
-//! Matrix products on the CPU that libtorch's libraries are slower at.
+//! CPU matrix products that are faster than those of libtorch's libraries.
 //!
-//! libtorch leaves f32 to MKL, which on AMD's processors stays with AVX2 and half of the machine's speed; the crate `gemm` has
-//! kernels for AVX-512. It leaves bf16 to oneDNN, which compiles a kernel for every new shape, allocates in every call and
-//! rounds what is to be added to an f32 sum; no crate multiplies bf16, so [`bf16`] does. Both take any strides, and add to what
-//! is there without a pass of its own. Both pack their factors first, for which few rows are too few: [`few`].
+//! libtorch delegates f32 to MKL, which on AMD processors uses only AVX2 and half of the machine's throughput; the
+//! `gemm` crate has AVX-512 kernels. It delegates bf16 to oneDNN, which compiles a kernel for every new shape,
+//! allocates on every call and rounds the addend of an f32 sum. No crate multiplies bf16, so [`bf16`] does. Both
+//! support any strides, and accumulate without a separate pass. Both pack their factors first, which does not pay off
+//! for a few rows: see [`few`].
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
@@ -28,15 +29,15 @@ use product::{Product, Start, compute_each};
 /// What a product is added to.
 #[derive(Clone, Copy, Debug)]
 pub enum Accumulate<'a> {
-    /// Nothing: what was there is overwritten.
+    /// Nothing: the destination is overwritten.
     Zero,
-    /// What is there.
+    /// The destination's contents.
     Itself,
-    /// This row, f32 `[N]`, in each row.
+    /// A bias row, f32 `[N]`, added to every row.
     Row(&'a Tensor),
 }
 
-/// Whether [`gemm()`] takes factors like this one: f32 on the CPU, and bf16 where [`has_bf16_gemm`].
+/// Whether [`gemm()`] supports factors like this one: f32 on the CPU, and bf16 where [`has_bf16_gemm`].
 pub fn has_gemm(like: &Tensor) -> bool {
     like.device() == Device::Cpu && kind_has_gemm(like.kind())
 }
@@ -49,7 +50,7 @@ fn kind_has_gemm(kind: Kind) -> bool {
     }
 }
 
-/// Whether this processor is one for which [`gemm()`] multiplies bf16.
+/// Whether [`gemm()`] supports bf16 on this processor.
 pub fn has_bf16_gemm() -> bool {
     #[cfg(target_arch = "x86_64")]
     return bf16::is_best();
@@ -57,8 +58,8 @@ pub fn has_bf16_gemm() -> bool {
     false
 }
 
-/// Whether [`gemm()`] of few rows like these reads a matrix, whose numbers are neighbours along one axis, once and at the speed of the
-/// memory.
+/// Whether [`gemm()`] of a few such rows reads a matrix that is contiguous along one dimension only once, at memory
+/// bandwidth.
 pub fn has_few_rows_gemm(like: &Tensor) -> bool {
     has_bf16_gemm() && has_gemm(like)
 }
@@ -76,32 +77,33 @@ pub struct Gemm<'a> {
     pub onto: Accumulate<'a>,
 }
 
-/// Some rows, and which of several right factors is theirs.
+/// A group of rows and the right factor that they use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Which of the factors.
+    /// Index of the factor.
     pub index: i64,
-    /// The first row.
+    /// First row.
     pub start: i64,
-    /// Their number.
+    /// Number of rows.
     pub len: i64,
 }
 
-/// `into = onto + a @ b`: CPU tensors `[M, N]`, `[M, K]`, `[K, N]`, all f32, or bf16 factors that [`has_gemm`] takes with a
-/// product in bf16 or f32; sums are f32. Strides are free, but a product of bf16 has neighbours along one axis; `into` shares no
-/// memory with the others, between its first element and its last. Bit-identical for equal shapes, strides and numbers of
-/// threads.
+/// `into = onto + a @ b` for CPU tensors `[M, N]`, `[M, K]` and `[K, N]`: all f32, or bf16 factors that [`has_gemm`]
+/// supports with a product in bf16 or f32. Sums are f32. Strides are arbitrary, except that a bf16 product must be
+/// contiguous along one dimension; the address range of `into`, from its first element to its last, must not overlap
+/// those of the others. Results are bit-identical for equal shapes, strides and numbers of threads.
 ///
 /// # Panics
-/// When shapes, kinds or strides are others, or memory is shared.
+/// Panics if shapes, kinds or strides do not match, or memory is shared.
 pub fn gemm(into: &mut Tensor, a: &Tensor, b: &Tensor, onto: Accumulate<'_>) {
     gemm_each(&[Gemm { into, a, b, onto }]);
 }
 
-/// Several products at once, each as in [`gemm()`], which share no memory: every thread has its part of each.
+/// Computes several products together, each as in [`gemm()`]; they must not share memory. Every thread does a part of
+/// each.
 ///
 /// # Panics
-/// As [`gemm()`].
+/// Panics as [`gemm()`] does.
 pub fn gemm_each(products: &[Gemm<'_>]) {
     let mut read = Vec::with_capacity(3 * products.len());
     let product = |Gemm { into, a, b, onto }: &Gemm<'_>| {
@@ -110,7 +112,7 @@ pub fn gemm_each(products: &[Gemm<'_>]) {
             Accumulate::Zero => Start::Zero,
             Accumulate::Itself => Start::Itself,
             Accumulate::Row(bias) => {
-                assert_eq!(bias.size(), [into.sizes[1] as i64], "a row that is added");
+                assert_eq!(bias.size(), [into.sizes[1] as i64], "the bias must have one value per column");
                 read.push(AddressRange::of(bias));
                 Start::Row(row(bias, 0))
             }
@@ -121,12 +123,12 @@ pub fn gemm_each(products: &[Gemm<'_>]) {
     let products: Vec<Product> = products.iter().map(product).collect();
     let written: Vec<AddressRange> = products.iter().map(Product::addresses).collect();
     assert_apart(&written, &read);
-    // SAFETY: all tensors are borrowed until the products are done, results lie apart from them and from each other, and nothing
-    // else runs meanwhile.
+    // SAFETY: all tensors are borrowed until the products are done, results do not overlap them or each other, and
+    // nothing else runs meanwhile.
     unsafe { compute_each(&products) };
 }
 
-/// Asserts that nobody's result is anybody's factor or result.
+/// Asserts that no result overlaps a factor or another result.
 fn assert_apart(written: &[AddressRange], read: &[AddressRange]) {
     let is_apart = written.iter().enumerate().all(|(index, range)| {
         let mut others = written[..index].iter().chain(read);
@@ -135,14 +137,14 @@ fn assert_apart(written: &[AddressRange], read: &[AddressRange]) {
     assert!(is_apart, "{OVERLAP}");
 }
 
-/// Each group of rows of `a [R, K]` times its own factor of `b [G, K, N]`, plus its own row of `bias` (f32 `[G, N]`), to its rows of
-/// `into [R, N]`, side by side as in [`gemm_each`].
+/// Multiplies each group of rows of `a [R, K]` by its factor in `b [G, K, N]`, adds its row of `bias` (f32 `[G, N]`),
+/// and writes its rows of `into [R, N]`. The products run side by side as in [`gemm_each`].
 ///
 /// # Panics
-/// As [`gemm()`], and when groups leave the rows or the factors, or share rows.
+/// Panics as [`gemm()`] does, and if groups are out of range or overlap.
 pub fn gemm_grouped(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, groups: &[Group]) {
     let is_in_order = groups.windows(2).all(|pair| pair[0].start + pair[0].len <= pair[1].start);
-    assert!(is_in_order, "groups of rows of their own, not {groups:?}");
+    assert!(is_in_order, "groups must not overlap and must be in order: {groups:?}");
     let mut read = vec![AddressRange::of(b)];
     read.extend(bias.map(AddressRange::of));
     let [into, a] = [&*into, a].map(Matrix::of);
@@ -154,30 +156,31 @@ pub fn gemm_grouped(into: &mut Tensor, a: &Tensor, b: &Tensor, bias: Option<&Ten
         Product::new(into.rows(start, len), a.rows(start, len), Matrix::nth(b, index), onto)
     };
     let products: Vec<Product> = groups.iter().map(product).collect();
-    // SAFETY: as in `gemm_each`; the groups' rows are in order, so each lies apart from the others'.
+    // SAFETY: as in `gemm_each`; the groups' rows are in order, so no group's overlap another's.
     unsafe { compute_each(&products) };
 }
 
-/// Bytes of the scale, f32, that follows a row's codes.
+/// Size of the f32 scale that follows a row's codes, in bytes.
 pub const SCALE_BYTES: usize = size_of::<f32>();
 
-/// Whether this processor is one for which [`int8_gemm`] reads codes faster than portable loops.
+/// Whether [`int8_gemm`] is faster on this processor than portable loops.
 pub fn has_int8_gemm() -> bool {
     has_bf16_gemm()
 }
 
-/// `into [M, N] = x [M, K] @ matrix^T`, plus `bias` (f32 `[N]`), for few rows: `x` is f32, `into` f32 or bf16, and `matrix` is i8
-/// `[N, K + 4]`, whose rows are K codes and the four bytes of their scale, f32. All are contiguous, on the CPU.
+/// `into [M, N] = x [M, K] @ matrix^T`, plus `bias` (f32 `[N]`), for a few rows: `x` is f32, `into` is f32 or bf16, and
+/// `matrix` is i8 `[N, K + 4]`, whose rows are K codes followed by the four bytes of their f32 scale. All are
+/// contiguous and on the CPU.
 ///
 /// # Panics
-/// When shapes, kinds or strides are others, `into` shares memory with another, or not [`has_int8_gemm`].
+/// Panics if shapes, kinds or strides do not match, `into` shares memory with another tensor, or not [`has_int8_gemm`].
 pub fn int8_gemm(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
-    assert!(has_int8_gemm(), "a product of codes on a processor that has none");
+    assert!(has_int8_gemm(), "this processor does not support int8 products");
     let (m, k, n) = (x.size()[0], x.size()[1], matrix.size()[0]);
     let fits = into.size() == [m, n] && matrix.size()[1] == k + SCALE_BYTES as i64 && into.is_contiguous();
-    assert!(fits, "a product of {:?} and {:?} in {:?}", x.size(), matrix.size(), into.size());
+    assert!(fits, "cannot multiply shapes {:?} and {:?} into {:?}", x.size(), matrix.size(), into.size());
     let is_float = [Kind::Float, Kind::BFloat16].contains(&into.kind());
-    assert!(is_float && x.is_contiguous() && matrix.is_contiguous(), "a product of codes in floats");
+    assert!(is_float && x.is_contiguous() && matrix.is_contiguous(), "int8 products need contiguous floats");
     assert_kind::<f32>(x);
     assert_kind::<i8>(matrix);
     let mut read = vec![AddressRange::of(x), AddressRange::of(matrix)];
@@ -185,11 +188,12 @@ pub fn int8_gemm(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&T
     assert_apart(&[AddressRange::of(into)], &read);
     let (m, k, n) = (m as usize, k as usize, n as usize);
     let start = bias.map_or(Start::Zero, |bias| {
-        assert_eq!(bias.size(), [n as i64], "a row that is added");
+        assert_eq!(bias.size(), [n as i64], "the bias must have one value per column");
         Start::Row(row(bias, 0))
     });
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: of these sizes, contiguous and borrowed; `into` lies apart from the others, and nothing else runs meanwhile.
+    // SAFETY: of these sizes, contiguous and borrowed; `into` does not overlap the others, and nothing else runs
+    // meanwhile.
     unsafe {
         product::int8_product(Matrix::of(into), memory(x).0.cast(), memory(matrix).0, (m, n, k), start);
     }
@@ -197,11 +201,11 @@ pub fn int8_gemm(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&T
     let _ = (m, k, n, start);
 }
 
-/// Where one of the rows of a bias begins.
+/// Pointer to one row of a bias.
 fn row(bias: &Tensor, index: usize) -> *const f32 {
     assert_kind::<f32>(bias);
     let (first, _) = memory(bias);
     let width = bias.size().last().copied().unwrap_or(0) as usize;
-    assert!((index + 1) * width <= bias.numel(), "row {index} of {:?}", bias.size());
+    assert!((index + 1) * width <= bias.numel(), "row {index} is out of range for {:?}", bias.size());
     first.cast::<f32>().cast_const().wrapping_add(index * width)
 }

@@ -1,4 +1,4 @@
-//! A product of matrices in memory, cut into parts for threads.
+//! A matrix product in memory, split across threads.
 
 use gemm::Parallelism;
 use tch::Kind;
@@ -10,13 +10,13 @@ use super::{bf16, few};
 use crate::address_range::AddressRange;
 use crate::parallel::{num_threads, parallel_each, shares};
 
-/// Multiplications that are worth a thread of their own.
+/// Multiplications that justify another thread.
 const LEAST_WORK: usize = 1 << 18;
 
-/// Multiplications that take as long as reading an element of a factor.
+/// Multiplications that take as long as reading one element of a factor.
 const WORK_OF_READING: usize = 8;
 
-/// A product of matrices whose shapes fit.
+/// A product of matrices with matching shapes.
 #[derive(Clone, Copy)]
 pub struct Product {
     into: Matrix,
@@ -25,25 +25,25 @@ pub struct Product {
     start: Start,
 }
 
-/// [`super::Accumulate`] in memory.
+/// [`super::Accumulate`] as pointers.
 #[derive(Clone, Copy)]
 pub enum Start {
     Zero,
     Itself,
-    /// Numbers by column.
+    /// One value per column.
     Row(*const f32),
-    /// Numbers by row.
+    /// One value per row.
     Column(*const f32),
 }
 
 impl Start {
-    /// What is added right and below of an element.
+    /// The addend for the submatrix that begins at an element.
     ///
     /// # Safety
-    /// The element lies in the product.
+    /// The element is in the product.
     #[cfg(target_arch = "x86_64")]
     pub unsafe fn from(self, first_row: usize, first_column: usize) -> Self {
-        // SAFETY: the caller's promise: numbers there are as many as columns, or rows.
+        // SAFETY: the caller's promise: there are as many values as columns, or rows.
         unsafe {
             match self {
                 Self::Row(row) => Self::Row(row.add(first_column)),
@@ -60,41 +60,42 @@ unsafe impl Send for Product {}
 unsafe impl Sync for Product {}
 
 impl Product {
-    /// Turned so that the rows of a product in bf16 are of neighbours.
+    /// Transposed if necessary so that the rows of a bf16 product are contiguous.
     ///
     /// # Panics
-    /// When shapes, kinds or strides do not fit.
+    /// Panics if shapes, kinds or strides do not match.
     pub fn new(into: Matrix, a: Matrix, b: Matrix, start: Start) -> Self {
         let [m, n] = into.sizes;
-        assert!(into.is_apart_from_itself(), "a product with a place for each element");
+        assert!(into.is_apart_from_itself(), "a product has overlapping elements");
         let fits = a.sizes[0] == m && b.sizes == [a.sizes[1], n];
-        assert!(fits, "a product of {:?} and {:?} in {:?}", a.sizes, b.sizes, into.sizes);
+        assert!(fits, "cannot multiply shapes {:?} and {:?} into {:?}", a.sizes, b.sizes, into.sizes);
         let fits = a.kind == b.kind && [a.kind, Kind::Float].contains(&into.kind) && kind_has_gemm(a.kind);
-        assert!(fits, "a product of {:?} and {:?} in {:?}", a.kind, b.kind, into.kind);
+        assert!(fits, "cannot multiply {:?} and {:?} into {:?}", a.kind, b.kind, into.kind);
         let product = Self { into, a, b, start };
         #[cfg(target_arch = "x86_64")]
         if a.kind == Kind::BFloat16 && into.strides[1] != 1 && m * n > 1 {
-            assert_eq!(into.strides[0], 1, "a product with neighbours along one axis");
+            assert_eq!(into.strides[0], 1, "a bf16 product must be contiguous along one dimension");
             return product.transposed();
         }
         product
     }
 
-    /// Where the product lies.
+    /// The address range of the product.
     pub fn addresses(&self) -> AddressRange {
         self.into.addresses()
     }
 
-    /// Multiplications that take as long.
+    /// The cost in multiplications.
     fn work(&self) -> usize {
         let [m, n] = self.into.sizes;
         m.max(WORK_OF_READING) * n.max(WORK_OF_READING) * self.a.sizes[1]
     }
 
-    /// A part of it, on this thread.
+    /// Computes a part of the product on this thread.
     ///
     /// # Safety
-    /// The matrices are there, what is added has an element for each column, or each row, and nobody else reads or writes the part.
+    /// The matrices are valid, the addend has an element for each column, or each row, and nothing else reads or writes
+    /// the part.
     pub unsafe fn part(&self, Part { rows, columns }: Part) {
         #[cfg(target_arch = "x86_64")]
         if bf16::is_best() {
@@ -134,10 +135,10 @@ impl Product {
     }
 
     /// # Safety
-    /// As [`Self::part`].
+    /// As for [`Self::part`].
     unsafe fn part_of_f32(&self, rows: (usize, usize), columns: (usize, usize)) {
         let Self { into, a, b, start } = *self;
-        assert_eq!(a.kind, Kind::Float, "a product of bf16 on a processor that has none");
+        assert_eq!(a.kind, Kind::Float, "this processor does not support bf16 products");
         // SAFETY: the caller's promise.
         unsafe {
             if let Start::Row(numbers) = start {
@@ -183,16 +184,16 @@ impl Product {
     }
 }
 
-/// All of each product, side by side: every thread has its part of each.
+/// Computes all products side by side: every thread does a part of each.
 ///
 /// # Safety
-/// The matrices are there, what is added has an element for each column, or each row, and nobody else reads or writes the
-/// products until this returns: neither as their factors nor elsewhere.
+/// The matrices are valid, each addend has an element for each column, or each row, and nothing else reads or writes
+/// the products until this returns: neither as their factors nor elsewhere.
 pub unsafe fn compute_each(products: &[Product]) {
     let threads = (products.iter().map(Product::work).sum::<usize>() / LEAST_WORK).clamp(1, num_threads());
     let parts: Vec<Vec<Part>> = products.iter().map(|product| parts(product.into.sizes, threads)).collect();
-    // SAFETY: the caller's promise; shapes were checked, so every element that a product touches lies in its matrix; the parts'
-    // rows and columns of `into` do not overlap.
+    // SAFETY: the caller's promise; shapes were checked, so every element that a product touches is in its matrix; the
+    // parts' rows and columns of `into` do not overlap.
     parallel_each((0..threads).collect(), |thread: usize| unsafe {
         for (product, parts) in products.iter().zip(&parts) {
             product.part(parts[thread]);
@@ -200,14 +201,14 @@ pub unsafe fn compute_each(products: &[Product]) {
     });
 }
 
-/// A part of a product for one thread: first and number of rows and columns.
+/// A thread's part of a product: first row and column, and how many of each.
 #[derive(Clone, Copy)]
 pub struct Part {
     pub rows: (usize, usize),
     pub columns: (usize, usize),
 }
 
-/// A product cut into a grid of one part a thread, as square as the threads allow.
+/// Splits a product into a grid with one part per thread, as square as the number of threads allows.
 pub fn parts([m, n]: [usize; 2], threads: usize) -> Vec<Part> {
     // Each thread reads its rows of `a` and its columns of `b`: the fewer, the better.
     let read = |down: usize| m.div_ceil(down) + n.div_ceil(threads / down);
@@ -228,7 +229,8 @@ pub fn parts([m, n]: [usize; 2], threads: usize) -> Vec<Part> {
 /// [`super::int8_gemm`] on all threads.
 ///
 /// # Safety
-/// As [`compute_each`], of contiguous `x [m, k]` and `matrix [n, k + SCALE_BYTES]`, on a processor that [`super::has_int8_gemm`].
+/// As for [`compute_each`], for contiguous `x [m, k]` and `matrix [n, k + SCALE_BYTES]`, on a processor that
+/// [`super::has_int8_gemm`].
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn int8_product(
     into: Matrix,
@@ -237,7 +239,7 @@ pub unsafe fn int8_product(
     (m, n, k): (usize, usize, usize),
     start: Start,
 ) {
-    /// What the threads share.
+    /// State that the threads share.
     #[derive(Clone, Copy)]
     struct Shared(Matrix, *const f32, *const u8, Start);
     // SAFETY: only pointers, which are valid until all parts are done, and the threads' columns do not overlap.
@@ -245,12 +247,13 @@ pub unsafe fn int8_product(
     let shared = Shared(into, x, matrix, start);
     let bytes_of_row = k + super::SCALE_BYTES;
     parallel_each(shares(n, LEAST_WORK / (WORK_OF_READING * k).max(1)), |share| {
-        // All of it is captured, since its pointers alone are not Sync.
+        // Captures the whole struct, since its pointers alone are not Sync.
         let Shared(into, x, matrix, start) = { &shared };
         let x = few::Lines { data: x.cast(), stride: (k * 4) as isize };
         let columns = matrix.wrapping_add(share.start * bytes_of_row);
         let columns = few::Lines { data: columns, stride: bytes_of_row as isize };
-        // SAFETY: the caller's promise; the share's rows of `matrix` and columns of `into` are there, and no other thread's.
+        // SAFETY: the caller's promise; the share's rows of `matrix` and columns of `into` exist, and no other thread
+        // uses them.
         unsafe {
             let (into, start) = (into.target(0, share.start), start.from(0, share.start));
             few::int8_dots(into, (x, columns), (m, share.len(), k), start);

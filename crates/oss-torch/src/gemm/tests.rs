@@ -1,14 +1,14 @@
 use super::product::parts;
 use super::*;
 
-/// Numbers without order between -1 and 1, the same in every run: libtorch's generator is shared with other tests.
+/// Pseudorandom values between -1 and 1, the same in every run: libtorch's generator is shared with other tests.
 fn numbers(shape: [i64; 2], kind: Kind) -> Tensor {
     let index = Tensor::arange(shape[0] * shape[1], (Kind::Double, Device::Cpu)) + (shape[1] * 7);
     let hashed = (index * 12.9898).sin() * 43_758.5;
     ((&hashed - hashed.floor()) * 2.0 - 1.0).view(shape).to_kind(kind)
 }
 
-/// `[rows, columns]` of another matrix; with `turned`, of the transpose of one.
+/// A `[rows, columns]` view into a larger matrix or, with `turned`, into the transpose of one.
 fn matrix(rows: i64, columns: i64, turned: bool, kind: Kind) -> Tensor {
     match turned {
         true => numbers([columns, rows + 1], kind).narrow(1, 1, rows).transpose(0, 1),
@@ -36,8 +36,8 @@ const SIZES: [(i64, i64, i64); 13] = [
     (4, 6, 0),
 ];
 
-/// Products of all sizes and orders in memory, onto everything, beside those of f64; `tolerance` times what their numbers
-/// may reach.
+/// Compares products of many sizes, memory orders and accumulation modes with f64; `tolerance` is relative to the
+/// largest value that the product can reach.
 fn hold(factors: Kind, product: Kind, tolerance: f64) {
     for (m, n, k) in SIZES {
         for turned in 0..8 {
@@ -72,7 +72,7 @@ fn bf16_of_any_strides_and_sizes() {
     if !has_gemm(&Tensor::zeros([1, 1], (Kind::BFloat16, Device::Cpu))) {
         return;
     }
-    // The sums are exact to f32; a product in bf16 is rounded once.
+    // f32 products are accurate to f32; a bf16 product is rounded once.
     hold(Kind::BFloat16, Kind::Float, 1e-5);
     hold(Kind::BFloat16, Kind::BFloat16, 2f64.powi(-7));
 }
@@ -112,7 +112,7 @@ fn parts_cover_the_product() {
 }
 
 #[test]
-#[should_panic(expected = "a product of")]
+#[should_panic(expected = "cannot multiply")]
 fn shapes_must_fit() {
     let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     gemm(&mut zeros([2, 2]), &zeros([2, 3]), &zeros([4, 2]), Accumulate::Zero);
@@ -171,7 +171,7 @@ fn groups_of_rows_are_not_their_own_factors() {
 }
 
 #[test]
-#[should_panic(expected = "a place for each element")]
+#[should_panic(expected = "overlapping elements")]
 fn an_expanded_row_is_no_product() {
     let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     let mut into = zeros([1, 4]).expand([3, 4], false);
@@ -191,7 +191,7 @@ fn groups_of_rows_have_their_own_factors() {
                 let b = if turned { b.transpose(1, 2).contiguous().transpose(1, 2) } else { b };
                 let bias = numbers([4, 33], Kind::Float);
                 let mut start = 1;
-                // The last factor is nobody's, and the first and last row are in no group.
+                // No group uses the last factor or includes the first and last rows.
                 let groups: Vec<Group> = (lens.iter().zip([2, 0, 1]))
                     .map(|(&len, index)| {
                         start += len;
@@ -221,7 +221,7 @@ fn groups_of_rows_have_their_own_factors() {
 }
 
 #[test]
-#[should_panic(expected = "groups of rows of their own")]
+#[should_panic(expected = "groups must not overlap")]
 fn groups_share_no_rows() {
     let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     let groups = [Group { index: 0, start: 0, len: 2 }, Group { index: 1, start: 1, len: 1 }];

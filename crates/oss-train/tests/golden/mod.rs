@@ -1,4 +1,4 @@
-//! Reads the reference numbers beside this file.
+//! Reads the reference values next to this file.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 
-/// One file of reference numbers.
+/// One file of reference values.
 pub struct Golden {
     bytes: Vec<u8>,
-    /// What the file's metadata says.
+    /// The file's metadata.
     pub case: Value,
 }
 
 impl Golden {
-    /// The file of that name.
+    /// Opens the file called `name`.
     pub fn open(name: &str) -> Self {
         let bytes = fs::read(path(&format!("{name}.safetensors"))).unwrap();
         let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -27,12 +27,12 @@ impl Golden {
         Self { case: serde_json::from_str(case).unwrap(), bytes }
     }
 
-    /// A tensor that the file has.
+    /// A tensor that must be in the file.
     pub fn tensor(&self, name: &str) -> Tensor {
-        self.find(name).unwrap_or_else(|| panic!("no tensor is called {name}"))
+        self.find(name).unwrap_or_else(|| panic!("there is no tensor {name}"))
     }
 
-    /// A tensor, if the file has it.
+    /// A tensor, if the file contains it.
     pub fn find(&self, name: &str) -> Option<Tensor> {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
         let view = file.tensor(name).ok()?;
@@ -45,17 +45,17 @@ impl Golden {
         Some(tensor_from_bytes(view.data(), &shape, kind))
     }
 
-    /// A tensor of one element.
+    /// A tensor with a single element.
     pub fn scalar(&self, name: &str) -> f64 {
         self.tensor(name).double_value(&[])
     }
 
-    /// The token that opens a document, where documents do not see each other.
+    /// The token that starts a document, if attention is limited to documents.
     pub fn separator(&self) -> Option<i64> {
         self.case.get("separator").and_then(Value::as_i64)
     }
 
-    /// Prompts and what greedy decoding adds to them.
+    /// Prompts and their greedy continuations.
     pub fn greedy(&self) -> Vec<(Vec<i64>, Vec<i64>)> {
         let tokens = |name: String| self.find(&name).map(|tokens| Vec::<i64>::try_from(tokens).unwrap());
         (0..)
@@ -69,16 +69,16 @@ impl Golden {
 impl WeightSource for Golden {
     fn load(&mut self, parameter: Parameter) -> Result<Tensor> {
         let name = parameter.name();
-        self.find(&format!("weight/{name}")).with_context(|| format!("no weight is called {name}"))
+        self.find(&format!("weight/{name}")).with_context(|| format!("there is no weight {name}"))
     }
 }
 
-/// The architecture of a file's `config.json`.
+/// The architecture described by a file's `config.json`.
 pub fn model_of(golden: &Golden) -> Model {
     model(golden.case["config"].as_object().unwrap())
 }
 
-/// The fields of `config` that [model] has.
+/// The fields of `config` that belong to [model].
 fn model(config: &Map<String, Value>) -> Model {
     let known =
         serde_json::to_value(Model { vocab_size: Some(0), layer_types: Some(vec![]), ..Model::default() });
@@ -92,14 +92,14 @@ fn model(config: &Map<String, Value>) -> Model {
     serde_json::from_value(Value::Object(fields)).unwrap()
 }
 
-/// One shape's rotary frequencies.
+/// The rotary frequencies of one model shape.
 pub struct Yarn {
     pub model: Model,
     pub inv_freq: Vec<f64>,
     pub attention_factor: f64,
 }
 
-/// The rotary frequencies of several shapes.
+/// The rotary frequencies of several model shapes.
 pub fn yarn() -> Vec<Yarn> {
     let entries: Vec<Map<String, Value>> =
         serde_json::from_slice(&fs::read(path("yarn.json")).unwrap()).unwrap();
