@@ -41,6 +41,9 @@ const UNSAFE: [&str; 4] = [
     "crates/oss-data/src/mapped.rs",
 ];
 
+/// Keywords that begin a definition.
+const DEFINITIONS: [&str; 8] = ["const", "enum", "fn", "impl", "static", "struct", "trait", "type"];
+
 /// How a file names the crate's root: within the library, and in the program.
 const CRATE: [&str; 2] = ["crate", "oss_run"];
 
@@ -68,10 +71,25 @@ fn each_layer_imports_only_those_below() {
 }
 
 #[test]
+fn a_mod_file_only_declares_and_re_exports() {
+    let files = ["src", "crates"].into_iter().flat_map(source_files);
+    let of_a_test = |file: &Path| file.components().any(|component| component.as_os_str() == "tests");
+    let mut offences = String::new();
+    for file in files.filter(|file| file.ends_with("mod.rs") && !of_a_test(file)) {
+        walk(tokens(&file), &mut |tree| {
+            if matches!(tree, TokenTree::Ident(word) if DEFINITIONS.iter().any(|keyword| word == keyword)) {
+                writeln!(offences, "{}:{}", file.display(), tree.span().start().line).unwrap();
+            }
+        });
+    }
+    assert!(offences.is_empty(), "give these definitions a file of their own:\n{offences}");
+}
+
+#[test]
 fn a_stage_does_not_know_its_siblings() {
     let stages: Vec<(PathBuf, String)> = source_files("src")
         .into_iter()
-        .filter(|file| file.starts_with("src/stages") && !file.ends_with("mod.rs"))
+        .filter(|file| file.starts_with("src/stages"))
         .map(|file| (file.clone(), file.components().nth(2).map(stem).unwrap()))
         .collect();
     for (file, stage) in &stages {

@@ -5,13 +5,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::error::PlanError;
+use super::identity::TrainingFingerprint;
 use super::identity::{self, Identity, steps_taken};
-use super::inputs::Inputs;
+use super::inputs::{self, Inputs, NetworkAccess};
 use super::keys::{self, Key, KeyInputs};
+use super::planned_stage::Choices;
 use super::staleness::{Freshness, Reason};
 use oss_config::error::ErrorReport;
 use oss_config::{CheckpointChoice, Experiment, NamedCheckpoint};
-use oss_data::Prepared;
+use oss_data::{Prepared, Tokenizer};
 use oss_runs::run_dir::{Manifest, OutputFile, RunDir, RunsDir, Stage};
 use oss_train::checkpoint::{self, Checkpoint};
 
@@ -223,4 +226,38 @@ pub fn best_step(run: &RunDir) -> Result<Option<u64>> {
 pub fn checkpoint_at(run: &RunDir, step: u64) -> Result<Option<Checkpoint>> {
     let found = checkpoint::list(&run.checkpoints()).into_iter().find(|(other, _)| *other == step);
     Ok(found.map(|(_, path)| Checkpoint::open(&path)).transpose()?)
+}
+
+/// The experiment with `model.vocab_size` filled in from the tokenizer.
+///
+/// # Errors
+/// The tokenizer cannot be read, or has more tokens than `model.vocab_size`.
+pub fn with_vocabulary(experiment: &Experiment) -> Result<Experiment> {
+    let tokens = Tokenizer::facts(&experiment.dataset.tokenizer)?.vocab_size;
+    let mut filled = experiment.clone();
+    match experiment.model.vocab_size {
+        Some(set) if set < tokens => return Err(PlanError::VocabularyTooSmall { set, tokens }.into()),
+        Some(_) => {}
+        None => filled.model.vocab_size = Some(tokens),
+    }
+    Ok(filled)
+}
+
+/// The stages of `experiment`, whose vocabulary size must be filled in; `None` if an input on the hub is unresolved and
+/// `reach` is local.
+///
+/// # Errors
+/// An input cannot be found, or the existing run does not allow the change ([`PlanError`]).
+pub fn graph(
+    experiment: Experiment,
+    runs: &RunsDir,
+    choices: &Choices,
+    reach: NetworkAccess<'_>,
+) -> Result<Option<Graph>> {
+    let Some(inputs) = Inputs::find(&experiment, runs, reach)? else { return Ok(None) };
+    let name = experiment.run.name.clone().unwrap_or_else(|| "experiment".to_owned());
+    let trajectory = TrainingFingerprint { experiment: &experiment, inputs: &inputs };
+    let identity = identity::find(runs, &name, trajectory, choices.new)?;
+    let experiment = inputs::pinned(&experiment, &inputs);
+    Ok(Some(Graph { experiment, inputs, identity, runs: runs.clone() }))
 }

@@ -8,60 +8,12 @@
 
 mod configuration;
 mod curves;
+mod document;
 mod page;
 mod run;
 mod samples;
 mod sweep;
 mod thin;
 
-use anyhow::Result;
-use chrono::{DateTime, Utc};
-
+pub use document::Report;
 pub use sweep::best_runs;
-
-use crate::sweep::Results;
-use oss_runs::run_dir::RunDir;
-use run::{Limits, RunReport};
-
-/// Total number of map columns over all runs.
-const MAP_COLUMNS: usize = 2048;
-
-/// Maximum columns per map.
-const COLUMNS: usize = 256;
-
-/// Total size of samples over all runs, in bytes.
-const SAMPLE_BYTES: usize = 300_000;
-
-/// A report on some runs and a sweep.
-#[derive(Debug)]
-pub struct Report {
-    runs: Vec<RunReport>,
-    sweep: Option<Results>,
-    written: DateTime<Utc>,
-}
-
-impl Report {
-    /// Reads the current state of `runs`, which may be in progress.
-    ///
-    /// # Errors
-    /// A manifest or metrics file is corrupted; the error names it.
-    pub fn load(runs: &[RunDir], sweep: Option<Results>, written: DateTime<Utc>) -> Result<Self> {
-        let share = |of: usize| of / runs.len().max(1);
-        let limits =
-            Limits { columns: share(MAP_COLUMNS).clamp(16, COLUMNS), sample_bytes: share(SAMPLE_BYTES) };
-        let read = |run: &RunDir| {
-            let mut report = RunReport::read(run, limits)?;
-            if let Some(trial) = sweep.as_ref().and_then(|sweep| sweep::trial_of(sweep, run)) {
-                report.label = format!("trial {}: {}", trial.trial, report.label);
-            }
-            Ok(report)
-        };
-        let runs = runs.iter().map(read).collect::<Result<_>>()?;
-        Ok(Self { runs, sweep, written })
-    }
-
-    /// Renders the page. Secrets known to this process are redacted.
-    pub fn to_html(&self) -> String {
-        page::page(self)
-    }
-}

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compute;
 use super::loaded_run::graph_of;
+use super::session::is_stop;
 use crate::stages::sample::Weights;
 use oss_config::error::{Stopped, UserError};
 use oss_runs::monitor;
@@ -112,4 +113,23 @@ pub fn same_directory(run: &RunDir, manifest: &str) -> Result<()> {
         .hint("use a --runs-dir on a file system shared by all machines")
     );
     Ok(())
+}
+
+/// Key under which the launcher finds the run to resume after a rank has died.
+pub const RUN: &str = "run";
+
+/// Dismisses the other ranks after the leader's part has ended with `outcome`.
+///
+/// # Errors
+/// Those of the leader's part.
+pub fn dismiss<T>(outcome: Result<T>, world: &World) -> Result<T> {
+    let order = match &outcome {
+        Ok(_) => Order::Leave,
+        Err(error) if is_stop(error) => Order::Stop,
+        // They see it as a failure.
+        Err(_) => return outcome,
+    };
+    // Ranks that stopped in the middle of a task no longer wait for commands, and may have exited.
+    let _ = world.broadcast(Some(order));
+    outcome
 }

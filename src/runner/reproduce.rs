@@ -8,9 +8,9 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use super::execution::{Execution, Options, Source};
 use super::loaded_run::graph_of;
 use super::session::is_stop;
-use super::{Execution, Options, Source};
 use crate::plan::identity::{self, TrainingFingerprint, steps_taken};
 use crate::plan::{Choices, Graph, Stage};
 pub use compare::Compared;

@@ -4,9 +4,9 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
+use super::execution::{Execution, Options, Source};
 use super::loaded_run::runs_of;
 use super::progress::watch;
-use super::{Execution, Options, Source};
 use crate::plan::identity::{self, Identity, TrainingFingerprint, experiment_of};
 use crate::plan::inputs::{Inputs, NetworkAccess};
 use crate::plan::keys::Key;

@@ -8,7 +8,7 @@ use chrono::Utc;
 use serde_json::Value;
 use tch::Device;
 
-use super::Source;
+use super::execution::Source;
 use crate::plan::graph::Graph;
 use crate::plan::identity::TRAJECTORY;
 use crate::plan::keys::{self, KeyInputs};

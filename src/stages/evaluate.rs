@@ -67,7 +67,7 @@ pub fn evaluate(inputs: Inputs<'_>) -> Result<Report> {
     let (step, weights) = (checkpoint.step(), checkpoint.weights_digest().to_owned());
     let evaluation = catch_torch_panic(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
-        let shards = super::weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
+        let shards = super::load_weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
         let chain = Chain { model: &experiment.model, weights: &shards, kind };
         evaluation::evaluate(&chain, &mesh, tokens, options, |done| {
             progress.set_position(done);

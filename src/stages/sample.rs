@@ -84,7 +84,7 @@ pub fn sample(inputs: Inputs<'_>) -> Result<Samples> {
     let mut decoding = Duration::ZERO;
     let samples = catch_torch_panic(|| {
         let mesh = world.mesh(&experiment.sharding, device)?;
-        let mut shards = super::weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
+        let mut shards = super::load_weights(world, &mesh, &experiment.model, &mut checkpoint, kind)?;
         if weights == Weights::Int8 {
             shards = shards.in_int8(&experiment.model)?;
         }

@@ -74,7 +74,7 @@ impl Plan {
             // A failure that has just been seen starts no other trial.
             let stopping = stopping || failure.is_some();
             let is_time = looked.is_none_or(|looked| looked.elapsed() >= PATIENCE);
-            if !stopping && is_time && workers.len() < self.shares.len() {
+            if !stopping && is_time && workers.len() < self.gpus.len() {
                 looked = Some(Instant::now());
                 match self.next(&workers, &mut memory)? {
                     Next::Start(index, job, claim) => {
@@ -129,9 +129,9 @@ impl Plan {
     fn start(&self, index: usize, job: &Job, claim: Lease, workers: &[Worker]) -> Result<Worker> {
         let trial = &self.trials[index];
         let taken: Vec<usize> = workers.iter().map(|worker| worker.share).collect();
-        let slot = (0..self.shares.len()).find(|slot| !taken.contains(slot)).unwrap_or(0);
+        let slot = (0..self.gpus.len()).find(|slot| !taken.contains(slot)).unwrap_or(0);
         let worker =
-            Worker::start((index, trial), job, (slot, &self.shares[slot]), claim, &self.dir, &self.runs)?;
+            Worker::start((index, trial), job, (slot, &self.gpus[slot]), claim, &self.dir, &self.runs)?;
         let how_far = match worker.from_step {
             0 => format!("to step {}", job.to_step),
             from => format!("from step {from} to {}", job.to_step),
@@ -265,7 +265,7 @@ impl Plan {
                     self.contender(*index, &steps, &ledger.entries()[&self.trials[*index].id()], memory)
                 })
                 .collect::<Result<_>>()?;
-            let asynchronous = halving.asynchronous.unwrap_or(self.shares.len() > 1);
+            let asynchronous = halving.asynchronous.unwrap_or(self.gpus.len() > 1);
             let reduction = halving.reduction_factor as usize;
             let decided = decide(&contenders, steps.len(), reduction, self.sweep.direction(), asynchronous);
             events.extend(decided.into_iter().map(|decision| {

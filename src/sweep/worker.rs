@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
+use super::gpu_assignment::GpuAssignment;
 use super::lease::Lease;
 use super::trial::Trial;
 use crate::plan::Stage;
@@ -24,13 +25,6 @@ pub struct Job {
     pub to_step: u64,
     /// The last stage, if that is the end of training.
     pub until: LastStage,
-}
-
-/// The part of the machine assigned to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GpuAssignment {
-    /// Value of `CUDA_VISIBLE_DEVICES`; `None` leaves it unchanged.
-    pub gpus: Option<String>,
 }
 
 /// How the process ended.

@@ -10,7 +10,8 @@ use anyhow::Result;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use super::{Store, handle, made, milliseconds};
+use super::Store;
+use super::handle::{self, milliseconds, non_null};
 use crate::bridge::checked;
 
 unsafe extern "C" {
@@ -103,7 +104,7 @@ impl ProcessGroup {
             )
         };
         checked("joining the other ranks", message)?;
-        Ok(Self { handle: made(group), transport, rank, size, _not_send: PhantomData })
+        Ok(Self { handle: non_null(group), transport, rank, size, _not_send: PhantomData })
     }
 
     /// Gathers every rank's part into `output`, in rank order; `output` is 1-D and already holds this rank's part.
@@ -188,7 +189,7 @@ impl ProcessGroup {
             call(&mut work)
         })?;
         let tensors = tensors.iter().map(|tensor| tensor.shallow_clone()).collect();
-        Ok(Work { what, handles: vec![made(work)], tensors, part: None })
+        Ok(Work { what, handles: vec![non_null(work)], tensors, part: None })
     }
 }
 
@@ -201,7 +202,7 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // SAFETY: made by the C side, freed once.
+        // SAFETY: created by the C side, freed once.
         unsafe { oss_group_free(self.handle.as_ptr()) };
     }
 }
@@ -225,7 +226,7 @@ impl Work {
     /// Fails if another rank is gone, or did not take part within the group's timeout.
     pub fn wait(mut self) -> Result<()> {
         for handle in self.handles.drain(..) {
-            // SAFETY: made by the C side and still live.
+            // SAFETY: created by the C side and still live.
             let message = unsafe { oss_work_wait(handle.as_ptr()) };
             // SAFETY: drained, so freed once.
             unsafe { oss_work_free(handle.as_ptr()) };

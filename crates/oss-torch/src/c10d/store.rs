@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{handle, made, milliseconds};
+use super::handle::{self, milliseconds, non_null};
 use crate::bridge::checked;
 
 /// How much longer than its timeout libtorch may take to give up.
@@ -102,7 +102,7 @@ impl Store {
         let message =
             unsafe { oss_store_open(host.as_ptr(), port, listener, milliseconds(timeout), &mut store) };
         checked("the store", message)?;
-        Ok(Self(made(store)))
+        Ok(Self(non_null(store)))
     }
 
     /// The same store, with `prefix` prepended to every key.
@@ -115,7 +115,7 @@ impl Store {
         // SAFETY: the store lives as long as `self`; the new one counts a reference to it.
         let message = unsafe { oss_store_prefixed(self.0.as_ptr(), prefix.as_ptr(), &mut prefixed) };
         checked("the store", message)?;
-        Ok(Self(made(prefixed)))
+        Ok(Self(non_null(prefixed)))
     }
 
     /// Sets a key. Other connections see it a little later; later requests on this connection see it immediately.
@@ -175,7 +175,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // SAFETY: made by the C side, freed once.
+        // SAFETY: created by the C side, freed once.
         unsafe { oss_store_free(self.0.as_ptr()) };
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Checkpoint, Error, Result, step_of};
+use super::{Checkpoint, Error, Result};
 use oss_config::error::ErrorReport;
 use oss_runs::storage::Sibling;
 
@@ -81,4 +81,15 @@ fn scan(dir: &Path) -> Vec<(u64, PathBuf)> {
     }
     found.sort();
     found
+}
+
+/// The directory of a step's checkpoint inside `checkpoints/`.
+pub(super) fn directory_name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+/// The step in a directory's name; none for other names.
+pub(super) fn step_of(name: &str) -> Option<u64> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (directory_name(step) == name).then_some(step)
 }

@@ -1,6 +1,9 @@
 //! Round trips over any split, faults at every call to the disk, and damage to every byte.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

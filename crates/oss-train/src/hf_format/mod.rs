@@ -8,146 +8,16 @@
 
 mod assemble;
 mod config;
+mod directory;
 mod export;
 mod layout;
 mod mxfp4;
 mod shards;
 
-use std::{
-    collections::HashMap,
-    fs,
-    ops::Range,
-    path::{Path, PathBuf},
-};
-
-use anyhow::{Context, Result, bail};
-use tch::Tensor;
-
+pub use directory::HfDirectory;
 pub use export::{ExportOptions, TokenizerFiles, export};
 
-use crate::model::{Parameter, WeightSource, check_range};
-use config::Dialect;
-use layout::Recipe;
-use oss_config::Model;
-use oss_config::error::Hint;
-use shards::Shards;
-
-/// A directory of gpt-oss weights, open for reading.
-///
-/// Opening checks every tensor's presence, shape and kind against the configuration; reading touches no more
-/// than the part of a parameter that is asked for, expert by expert where it is stored in another order.
-#[derive(Debug)]
-pub struct HfDirectory {
-    path: PathBuf,
-    model: Model,
-    shards: Shards,
-    recipes: HashMap<Parameter, (Vec<i64>, Recipe)>,
-}
-
-impl HfDirectory {
-    /// Opens a directory. The error lists everything that is missing, superfluous or misshapen.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::open_here(path).with_context(|| format!("cannot read the model in {}", path.display()))
-    }
-
-    fn open_here(path: &Path) -> Result<Self> {
-        let config_path = path.join(CONFIG);
-        let text = fs::read_to_string(&config_path)
-            .with_context(|| format!("{}", config_path.display()))
-            .with_hint(|| format!("name a directory that holds {CONFIG} beside safetensors files"))?;
-        let (model, dialect) = serde_json::from_str(&text)
-            .map_err(anyhow::Error::from)
-            .and_then(|config| config::parse(&config))
-            .with_context(|| format!("{CONFIG} cannot be used"))?;
-        let shards = Shards::open(path, dialect == Dialect::OpenAi)?;
-        let recipes = choose(&model, dialect, &shards)?;
-        Ok(Self { path: path.to_owned(), model, shards, recipes })
-    }
-
-    /// The architecture, vocabulary included.
-    pub fn model(&self) -> &Model {
-        &self.model
-    }
-
-    /// The directory.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Every file that the weights and the architecture are read from, in order.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let weights = self.shards.files().iter().map(|file| file.path().to_owned());
-        [self.path.join(CONFIG)].into_iter().chain(weights).collect()
-    }
-
-    fn recipe(&self, parameter: Parameter) -> Result<&(Vec<i64>, Recipe)> {
-        let missing = || format!("{} has no parameter {}", self.path.display(), parameter.name());
-        self.recipes.get(&parameter).with_context(missing)
-    }
-}
-
-impl WeightSource for HfDirectory {
-    fn load(&mut self, parameter: Parameter) -> Result<Tensor> {
-        let shape = self.shape(parameter)?;
-        Ok(self.read(parameter, 0..shape.iter().product())?.reshape(shape))
-    }
-
-    fn read(&mut self, parameter: Parameter, range: Range<i64>) -> Result<Tensor> {
-        let (shape, recipe) = self.recipe(parameter)?;
-        check_range(parameter, shape, &range)?;
-        assemble::read(&self.shards, shape, recipe, range)
-            .with_context(|| format!("cannot load {} from {}", parameter.name(), self.path.display()))
-    }
-
-    fn shape(&mut self, parameter: Parameter) -> Result<Vec<i64>> {
-        Ok(self.recipe(parameter)?.0.clone())
-    }
-}
-
-/// The configuration's file name.
-const CONFIG: &str = "config.json";
-
-/// Picks each parameter's recipe by what is stored, and lists all that does not fit.
-fn choose(
-    model: &Model,
-    dialect: Dialect,
-    shards: &Shards,
-) -> Result<HashMap<Parameter, (Vec<i64>, Recipe)>> {
-    let mut problems = Vec::new();
-    let mut chosen = HashMap::new();
-    let mut unused = shards.names();
-    for (spec, recipes) in layout::recipes(model, dialect) {
-        let is_there =
-            |recipe: &&Recipe| recipe.stored().iter().any(|stored| shards.info(&stored.name).is_some());
-        let Some(recipe) = recipes.iter().find(is_there) else {
-            problems.push(match recipes.first() {
-                Some(recipe) => format!("{} is missing", recipe.stored()[0].name),
-                None => format!("{} cannot be stored", spec.name),
-            });
-            continue;
-        };
-        for stored in recipe.stored() {
-            unused.remove(&stored.name);
-            let Some(info) = shards.info(&stored.name) else {
-                problems.push(format!("{} is missing", stored.name));
-                continue;
-            };
-            if !info.shape.iter().map(|n| *n as i64).eq(stored.shape.iter().copied()) {
-                let wanted = &stored.shape;
-                problems.push(format!("{} has shape {:?}, not {wanted:?}", stored.name, info.shape));
-            }
-            if !stored.content.allows(info.dtype) {
-                problems.push(format!("{} holds {}, which is not read there", stored.name, info.dtype));
-            }
-        }
-        chosen.insert(spec.parameter, (spec.shape, recipe.clone()));
-    }
-    problems.extend(unused.into_iter().map(|name| format!("{name} is no part of the model")));
-    if problems.is_empty() {
-        return Ok(chosen);
-    }
-    bail!("the weights do not fit {CONFIG}:\n  {}", problems.join("\n  "))
-}
+use directory::CONFIG;
 
 #[cfg(test)]
 mod tests;

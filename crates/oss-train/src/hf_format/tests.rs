@@ -6,7 +6,7 @@ use super::{
     config::{self, Dialect},
     *,
 };
-use oss_config::{LayerType, Preset, RopeScaling};
+use oss_config::{LayerType, Model, Preset, RopeScaling};
 
 fn tokenizer() -> TokenizerFiles {
     TokenizerFiles {

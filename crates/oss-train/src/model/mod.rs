@@ -33,27 +33,10 @@ pub use parameters::{
     BlockParameter, EMBEDDING_UNIT, Init, Parameter, ParameterSpec, Role, block_unit, head_unit, num_units,
     parameters, unit_parameters, vocab_size,
 };
-pub use precision::{matmul_kind, storage_kind};
+pub use precision::{compute_kind, matmul_kind, storage_kind};
 pub use rope::{Rotation, inverse_frequencies};
 pub use router::{ExpertLoad, Routing};
 pub use weights::{WeightSource, Weights, check_range};
 
 use linear::Linear;
-use tch::{Kind, Tensor};
-
-/// The dtype that norms, softmaxes and routers compute in: f32, or f64 for f64 (used only in tests).
-fn wide_kind(kind: Kind) -> Kind {
-    if kind == Kind::Double { Kind::Double } else { Kind::Float }
-}
-
-fn wide(x: &Tensor) -> Tensor {
-    x.to_kind(wide_kind(x.kind()))
-}
-
-/// The dtype of a parameter with this role in a model whose matrices are of `kind`.
-pub fn compute_kind(role: Role, kind: Kind) -> Kind {
-    match (role, kind) {
-        (role, kind) if role.is_matrix() => kind,
-        (_, kind) => wide_kind(kind),
-    }
-}
+use precision::{wide, wide_kind};

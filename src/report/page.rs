@@ -18,16 +18,16 @@ use super::run::RunReport;
 use data::Data;
 use oss_runs::run_dir::redact;
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("page/page.css");
 
 /// The parts of the script, in order.
 const SCRIPT: [&str; 6] = [
-    include_str!("scale.js"),
-    include_str!("chart.js"),
-    include_str!("map.js"),
-    include_str!("samples.js"),
-    include_str!("table.js"),
-    include_str!("sweep.js"),
+    include_str!("page/scale.js"),
+    include_str!("page/chart.js"),
+    include_str!("page/map.js"),
+    include_str!("page/samples.js"),
+    include_str!("page/table.js"),
+    include_str!("page/sweep.js"),
 ];
 
 /// Forbids external resources, whatever text the page contains.

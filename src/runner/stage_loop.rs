@@ -33,7 +33,7 @@ type Outputs = BTreeMap<String, Value>;
 ///
 /// # Errors
 /// A stage failed, or stopped on request.
-pub fn stages(session: &mut Session, options: &Options, world: &World) -> Result<Vec<StageSummary>> {
+pub fn run_stages(session: &mut Session, options: &Options, world: &World) -> Result<Vec<StageSummary>> {
     let mut summaries = Vec::new();
     // Plan again: before we held the lock, another process may have changed the run.
     let mut left = VecDeque::from(plan::stages(&session.graph, Some(&session.manifest), &options.choices)?);
