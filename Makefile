@@ -10,7 +10,7 @@ VENV := .venv-interop
 FUZZ_SECONDS ?= 60
 # For `make bench-gpu`: a Python with CUDA-enabled torch and, for the comparison, transformers.
 PYTHON ?= python3
-# Evaluated in recipes, after `setup`: `--features cuda` if libtorch has its CUDA half.
+# Evaluated in recipes, after `setup`: `--features cuda` if libtorch includes CUDA.
 FEATURES = $$(scripts/cargo-features.sh)
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what the README promises for the quickstart: a validation loss below the bound, and samples that end with a
-# complete sentence.
+# Checks the newest run of the quickstart: a validation loss below the bound, and samples that end with a complete
+# sentence.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: scripts/install.sh PREFIX [PROGRAM]
-# Copies the program (default: target/release/oss-run) to PREFIX/bin and its libraries to PREFIX/lib/oss-run, where it
-# looks first. The result needs neither this repository nor the user's cache.
+# Copies the program (default: target/release/oss-run) to PREFIX/bin and its libraries to PREFIX/lib/oss-run, where the
+# program looks first. The result needs neither this repository nor the user's cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 prefix="$1"

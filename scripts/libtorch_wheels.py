@@ -127,7 +127,7 @@ def install(variant, directory, identity):
     if free_bytes < needed_bytes:
         sys.exit(
             f"error: {directory.parent} has {free_bytes / 1e9:.1f} GB free, but installing libtorch ({variant}) "
-            f"needs {needed_bytes / 1e9:.1f} GB; free some space, or set XDG_CACHE_HOME to a larger disk"
+            f"needs {needed_bytes / 1e9:.1f} GB; free some space, or set XDG_CACHE_HOME to a directory on a larger disk"
         )
     partial = pathlib.Path(tempfile.mkdtemp(prefix=partial_prefix, dir=directory.parent))
     try:

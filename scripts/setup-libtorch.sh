@@ -32,8 +32,8 @@ if [[ -e .libtorch && ! -L .libtorch ]]; then
 fi
 previous="$(readlink .libtorch || true)"
 if [[ $previous != "$directory" ]]; then
-    # torch-sys rebuilds only if the path to libtorch changes, which it does not, and would keep its build for the other
-    # libraries.
+    # torch-sys rebuilds only if the path to libtorch changes. Here the path stays the same, so it would keep its build
+    # for the other libraries.
     if [[ -n $previous ]]; then
         for profile in dev release dist; do
             cargo clean --quiet --profile "$profile" -p torch-sys -p oss-torch -p oss-kernels -p oss-train -p oss-run

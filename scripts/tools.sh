@@ -21,11 +21,11 @@ missing_tools() {
         echo "no C++ compiler (${CXX:-c++}); install one, for example: sudo apt install build-essential"
     fi
     if ! command -v python3 >/dev/null; then
-        echo "python3 is not installed (it only downloads libtorch); for example: sudo apt install python3 python3-pip"
+        echo "python3 is not installed (needed only to download libtorch); for example: sudo apt install python3 python3-pip"
     elif ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))'; then
         echo "$(python3 --version) is older than 3.8; install a newer python3 and put it first in PATH"
     elif ! python3 -m pip --version >/dev/null 2>&1; then
-        echo "python3 has no pip (it only downloads libtorch); for example: sudo apt install python3-pip"
+        echo "python3 has no pip (needed only to download libtorch); for example: sudo apt install python3-pip"
     fi
 }
 

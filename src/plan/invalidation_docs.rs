@@ -1,4 +1,4 @@
-//! Which stages a changed value reruns, and the documentation page about it.
+//! Which stages rerun when a value changes, and the documentation page about it.
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +38,7 @@ fn is_another_run(role: Role) -> bool {
 }
 
 const INTRODUCTION: &str = "\
-# Which stages a changed value reruns
+# Which stages rerun when a value changes
 
 This page lists every key of the experiment file and the stages that rerun when its value changes. It is generated from
 the table that the program itself uses; `OSS_RUN_BLESS=1 cargo test --test pages` regenerates it. For an experiment,

@@ -162,7 +162,7 @@ fn what_a_sink_takes() {
     let [q, k] = ["q", "k"].map(|name| normal(name, 1.3, &[tokens, tokens]));
     // With one-hot values, the output is the row of probabilities.
     let one_hot = Tensor::eye(tokens, F32);
-    let mut svg = Svg::new(830.0, 600.0, "Attention probabilities with a sink, and the sink's share");
+    let mut svg = Svg::new(830.0, 600.0, "Attention probabilities with a sink, and the sink's own probability");
     let cell = 14.0;
     for (index, (title, sink)) in
         [("No sink", f64::NEG_INFINITY), ("Sink logit 0", 0.0), ("Sink logit 2", 2.0)].into_iter().enumerate()
@@ -202,7 +202,7 @@ fn what_a_sink_takes() {
     let length = 512;
     let x = Scale { values: (1.0, length as f64), pixels: (left, right), log: true };
     let y = Scale { values: (0.001, 1.0), pixels: (bottom, top), log: true };
-    svg.text("h", 46.0, 340.0, "The sink's share of the softmax");
+    svg.text("h", 46.0, 340.0, "The sink's probability");
     for (tick, words) in [(1.0, "100 %"), (0.1, "10 %"), (0.01, "1 %"), (0.001, "0.1 %")] {
         svg.line("grid", (left, y.at(tick)), (right, y.at(tick)));
         svg.text("end small dim", left - 8.0, y.at(tick) + 4.0, words);
@@ -227,7 +227,7 @@ fn what_a_sink_takes() {
             ends.push(points[points.len() - 1].1);
             svg.path(&format!("line {color}{dash}"), &points);
         }
-        assert!(ends[1] < ends[0], "with a window, the sink keeps a larger share");
+        assert!(ends[1] < ends[0], "with a window, the sink keeps more probability");
         svg.text("b", right + 10.0, (ends[0] + ends[1]) / 2.0 + 4.0, &format!("sink logit {sink}"));
     }
     svg.text("small dim", right + 10.0, top + 6.0, "solid: full layer");
