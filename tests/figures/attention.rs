@@ -162,7 +162,7 @@ fn what_a_sink_takes() {
     let [q, k] = ["q", "k"].map(|name| normal(name, 1.3, &[tokens, tokens]));
     // With one-hot values, the output is the row of probabilities.
     let one_hot = Tensor::eye(tokens, F32);
-    let mut svg = Svg::new(830.0, 600.0, "Attention probabilities with a sink, and the sink's own probability");
+    let mut svg = Svg::new(830.0, 600.0, "Attention probabilities, and the sink's probability");
     let cell = 14.0;
     for (index, (title, sink)) in
         [("No sink", f64::NEG_INFINITY), ("Sink logit 0", 0.0), ("Sink logit 2", 2.0)].into_iter().enumerate()
