@@ -1,16 +1,16 @@
-"""Writes the reference numbers that `tests/numerics.rs` holds oss-run to.
+"""Writes the reference values that `tests/numerics.rs` compares oss-run with.
 
     python -m venv .venv-golden && .venv-golden/bin/pip install torch==2.11.0 transformers==5.23.0 safetensors
     .venv-golden/bin/python crates/oss-train/tests/golden/make_goldens.py
 
-Every number comes from Hugging Face's GptOssForCausalLM (eager attention, eager experts) and torch's AdamW, on
-tiny models with random weights. The weights are f32; everything computed from them is computed in f64 and then
-rounded to f32, so that an f32 implementation is held to better numbers than its own. (transformers computes the
-norms in f32 whatever the model's precision, which is lifted here; its rotary angles stay f32, as they are part of
-what the model is.) The script also runs transformers unchanged in f32 and prints how far it is from the reference.
+All values come from Hugging Face's GptOssForCausalLM (eager attention, eager experts) and torch's AdamW, on tiny models
+with random weights. The weights are f32; everything computed from them is computed in f64 and then rounded to f32, so
+that the reference is more accurate than the f32 implementation under test. (transformers computes the norms in f32
+whatever the model's dtype; here they are in f64, too. Its rotary angles stay f32, because they are part of the model's
+definition.) The script also runs the unmodified transformers in f32 and prints its distance from the reference.
 
-A reference is useless where a rounding error decides: at a tie of two experts, at the edge of a clamp, or at a
-tie of two likeliest tokens. Each case therefore takes the first seed that keeps clear of all of them.
+A reference is useless where rounding decides the outcome: at a tie between two experts, at the edge of a clamp, or at a
+tie between the two most likely tokens. Each case therefore uses the first seed that stays clear of all of these.
 
 Files, all beside this script:
 
@@ -18,12 +18,12 @@ Files, all beside this script:
         weight/<name>            parameters under their Hugging Face names
         input_ids, targets       [B, T] int64; the targets are random, not the shifted inputs
         logits, loss             [B, T, V]; mean negative log-likelihood over all B*T predictions
-        gradient/<name>          of the loss, every parameter
-        balance                  [layers]: load_balancing_loss_func of each layer's router logits by themselves
+        gradient/<name>          gradient of the loss, every parameter
+        balance                  [layers]: load_balancing_loss_func of each layer's router logits alone
         balance_gradient/<name>  gradient of the mean of `balance`, every parameter that has one
         greedy.N/prompt, greedy.N/tokens   prompts and the tokens that greedy decoding adds (some cases)
-      Where a separator is given, a token sees only its own document, and every separator opens one: it closes the
-      document before it in the data, and is all that the next one's first word is predicted from.
+      With a separator, a token sees only its own document, and every separator opens one: in the data it closes the
+      document before it, but the first token of the next document is predicted from it alone.
     adamw.safetensors   metadata "case", JSON: config and optimizer; and
         weight/<name>, input_ids and targets [steps, B, T],
         losses and gradient_norms (before clipping) [steps], final/<name>
@@ -44,7 +44,7 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRMSNorm, load_bal
 
 HERE = Path(__file__).resolve().parent
 
-# Smallest distances from a decision that rounding could turn.
+# Minimum distances from a decision that rounding could flip.
 ROUTING_MARGIN = 2e-4
 CLAMP_MARGIN = 1e-5
 GREEDY_MARGIN = 2e-3
@@ -88,7 +88,7 @@ CASES = [
         ),
         batch=2, time=41, prompts=(10,),
     ),
-    # Odd widths everywhere, one expert a token (its router gets no gradient), full attention first.
+    # Odd widths everywhere, one expert per token (its router gets no gradient), full attention first.
     Case(
         "odd",
         dict(
@@ -99,7 +99,7 @@ CASES = [
         ),
         batch=3, time=29,
     ),
-    # Several documents in one window; three of four experts a token.
+    # Several documents in one window; three of four experts per token.
     Case(
         "documents",
         dict(
@@ -124,17 +124,17 @@ OPTIMIZER = dict(lr=3e-3, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.1, max_gra
 
 
 class TooClose(Exception):
-    """A decision of this seed's model hangs on rounding."""
+    """With this seed, a decision depends on rounding."""
 
 
 def main():
-    transformers_logging.set_verbosity_error()  # tiny shapes look odd to it
+    transformers_logging.set_verbosity_error()  # it warns about tiny shapes
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     for case in CASES:
         tensors, description, notes = first_clear_seed(case)
         path = HERE / f"{case.name}.safetensors"
-        # One entry: safetensors writes several in no fixed order.
+        # A single entry, because safetensors writes several in no fixed order.
         save_file(tensors, path, metadata={"case": json.dumps(description)})
         path.chmod(0o644)
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
@@ -150,7 +150,7 @@ def first_clear_seed(case):
         except TooClose:
             continue
         return tensors, description, [f"seed {seed}", *notes]
-    raise SystemExit(f"{case.name}: no seed keeps clear of ties; loosen the margins or shrink the case")
+    raise SystemExit(f"{case.name}: no seed stays clear of ties; reduce the margins or the size of the case")
 
 
 def gradients(case, seed):
@@ -184,7 +184,7 @@ def gradients(case, seed):
         tensors |= {f"greedy.{index}/prompt": prompt, f"greedy.{index}/tokens": tokens}
         notes.append(f"greedy from {length}: {len(set(tokens.tolist()))} different tokens")
 
-    # What the same library loses in f32: a bound on what can be asked of another f32 implementation.
+    # The error of the same library in f32: another f32 implementation cannot be expected to do better.
     single(model)
     output, loss, balance = losses(model, ids, targets, masks)
     found = {"logits": output.logits, "loss": loss, "balance": balance}
@@ -237,12 +237,12 @@ def adamw(case, seed):
 
 
 def random_model(case, seed):
-    """A model whose every parameter is random and matters, and the generator that drew it."""
+    """A model in which every parameter is random and affects the output, and the generator that drew it."""
     config = GptOssConfig(**case.config)
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
     model = GptOssForCausalLM(config).train()
-    # transformers would freeze the padding row at zero; ours is a row like the others.
+    # transformers would freeze the padding row at zero; in oss-run it is a row like any other.
     model.model.embed_tokens.padding_idx = None
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -261,7 +261,7 @@ def random_model(case, seed):
 
 
 def double(model):
-    """Makes the whole model f64, its norms included."""
+    """Converts the whole model to f64, including its norms."""
     for module in model.double().modules():
         if isinstance(module, GptOssRMSNorm):
             module.forward = lambda x, norm=module: norm.weight * (
@@ -270,7 +270,7 @@ def double(model):
 
 
 def single(model):
-    """Makes the whole model f32, as transformers runs it."""
+    """Converts the whole model to f32, as transformers runs it."""
     for module in model.float().modules():
         if isinstance(module, GptOssRMSNorm):
             del module.forward
@@ -300,7 +300,7 @@ def gradient_of(model, scalar):
 
 
 def document_masks(ids, separator, window):
-    """Additive masks of both kinds of layer, [B, 1, T, T]."""
+    """Additive masks for both layer types, [B, 1, T, T]."""
     document = (ids == separator).cumsum(1)
     query, key = torch.arange(ids.shape[1])[:, None], torch.arange(ids.shape[1])[None]
     seen = (document[:, None, :, None] == document[:, None, None, :]) & (key <= query)
@@ -310,7 +310,7 @@ def document_masks(ids, separator, window):
 
 
 def greedy(model, prompt, count):
-    """The likeliest continuation by whole forward passes; `generate` with its cache must find the same."""
+    """The greedy continuation by full forward passes; `generate` with its cache must produce the same."""
     tokens = prompt[None]
     with torch.no_grad():
         for _ in range(count):
@@ -320,16 +320,16 @@ def greedy(model, prompt, count):
             tokens = torch.cat([tokens, best.indices[None, :1]], dim=1)
         new = tokens[0, len(prompt) :]
         if len(new.unique()) < 8:
-            raise TooClose  # stuck in a short cycle, which many a wrong model would share
+            raise TooClose  # stuck in a short cycle, which many wrong models would reproduce
         cached = model.generate(
             prompt[None], attention_mask=torch.ones_like(prompt[None]), do_sample=False, max_new_tokens=count
         )
-    assert torch.equal(cached[0, len(prompt) :], new), "generate disagrees with whole forward passes"
+    assert torch.equal(cached[0, len(prompt) :], new), "generate disagrees with full forward passes"
     return new
 
 
 class Decisions:
-    """Watches a forward pass: how near its routing and clamps are to tipping over, and whether they matter."""
+    """Observes a forward pass: how close its routing and clamps are to flipping, and whether they take effect."""
 
     def __init__(self, model):
         self.model = model
@@ -367,7 +367,7 @@ class Decisions:
         if self.routing_margin < ROUTING_MARGIN or near < CLAMP_MARGIN:
             raise TooClose
         if any((load == 0).any() for load in self.loads):
-            raise TooClose  # an expert that nobody visits tests nothing
+            raise TooClose  # an expert that receives no tokens tests nothing
 
     def gate_and_up(self):
         every = torch.cat(self.gate_ups)
@@ -407,7 +407,7 @@ def yarn():
 
 
 def config_json(config):
-    """config.json as a release has it: today's `rope_parameters` and yesterday's `rope_scaling` both."""
+    """config.json as in a release, with both the current `rope_parameters` and the older `rope_scaling`."""
     values = json.loads(config.to_json_string(use_diff=False))
     rope = values["rope_parameters"]
     values["rope_theta"] = rope["rope_theta"]

@@ -1,11 +1,11 @@
-"""Makes tests/golden/mxfp4/, the released layouts in miniature and what transformers reads from them.
+"""Writes tests/golden/mxfp4/: the released layouts in miniature, and what transformers reads from them.
 
     python crates/oss-train/tests/golden/make_mxfp4.py          (needs torch, transformers and safetensors)
 
-huggingface/   a two-layer model whose expert matrices are in MXFP4, named as in the released weights
-openai/        the same model in OpenAI's own layout (fused q, k, v; mlp1, mlp2)
-expected.safetensors   its bf16 tensors as transformers dequantises and names them
-table.safetensors      every code under every finite scale, and transformers' values for it
+huggingface/           a two-layer model with expert matrices in MXFP4, named as in the released weights
+openai/                the same model in OpenAI's own layout (fused q, k, v; mlp1, mlp2)
+expected.safetensors   its bf16 tensors, as dequantized and named by transformers
+table.safetensors      every code with every finite scale, and the values that transformers gives it
 """
 
 import json
