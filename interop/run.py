@@ -29,7 +29,7 @@ def main():
     if unknown := set(arguments.checks) - set(CHECKS):
         parser.error(f"no such check: {', '.join(sorted(unknown))}; choose from {', '.join(CHECKS)}")
     if not arguments.binary.exists():
-        parser.error(f"{arguments.binary} does not exist; build it with `cargo build --release`")
+        parser.error(f"{arguments.binary} does not exist; build it with `make build`")
 
     torch.set_num_threads(2)
     report = Report()
