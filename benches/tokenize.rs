@@ -10,9 +10,9 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use oss_config::TokenizerChoice;
+use oss_config::{Builtin, TokenizerChoice};
 use oss_data::Tokenizer;
-use oss_data::stories::{Corpus, TRAINING_SEED};
+use oss_data::sources::{Corpus, CorpusRange};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -31,9 +31,11 @@ struct Encoder<'a> {
 fn main() -> Result<()> {
     // cargo adds `--bench` to the arguments.
     let file = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
-    let corpus = Corpus::new(TRAINING_SEED);
-    let mut texts =
-        vec![("stories".to_owned(), (0..NUM_STORIES).map(|n| corpus.story(n)).collect::<Vec<_>>())];
+    let corpus = Corpus { builtin: Builtin::Stories, range: CorpusRange::TRAINING };
+    let mut texts = vec![(
+        "stories".to_owned(),
+        (0..NUM_STORIES).map_while(|n| Some(corpus.document(n)?.text)).collect::<Vec<_>>(),
+    )];
     if let Some(path) = file {
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         let documents = text.split("<|endoftext|>").map(|document| document.trim().to_owned());

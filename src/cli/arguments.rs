@@ -30,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Common {
     /// Directory that holds all runs
-    #[arg(long, global = true, value_name = "DIR", default_value = "runs")]
+    #[arg(long, global = true, value_name = "DIR", env = "OSS_RUN_RUNS_DIR", default_value = "runs")]
     runs_dir: PathBuf,
     /// Print more; repeat to print everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]

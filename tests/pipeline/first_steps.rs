@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::project::Project;
+use crate::project::{Ended, Project};
 
 const TEMPLATES: [&str; 5] = ["stories", "text", "hub", "finetune", "gpu"];
 
@@ -58,6 +58,17 @@ fn the_stories_of_init_run_from_end_to_end() {
     assert!(
         project.oss_run("sample last --prompt One --max-new-tokens 2").ends_with(0).stdout.contains("One")
     );
+}
+
+#[test]
+fn a_variable_sets_the_runs_directory_and_an_option_overrides_it() {
+    let project = Project::new();
+    let listed = |arguments: &str| {
+        let mut command = project.command(arguments);
+        Ended::of(command.env("OSS_RUN_RUNS_DIR", "elsewhere")).ends_with(2).stderr
+    };
+    assert!(listed("show last").contains("elsewhere"), "{}", listed("show last"));
+    assert!(listed("show last --runs-dir here").contains("here"));
 }
 
 #[test]

@@ -104,7 +104,8 @@ impl Project {
             .current_dir(self.dir.path())
             .env("HF_HOME", self.path("hub"))
             .env("HF_HUB_OFFLINE", "1")
-            .env_remove("HF_TOKEN");
+            .env_remove("HF_TOKEN")
+            .env_remove("OSS_RUN_RUNS_DIR");
         command
     }
 

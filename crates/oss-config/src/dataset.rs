@@ -103,8 +103,9 @@ impl Default for Validation {
 }
 
 /// Built-in corpora.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Builtin {
     /// Short children's stories, generated deterministically from a seed.
     Stories,

@@ -9,7 +9,7 @@ mod mapped;
 mod permutation;
 mod prepare;
 pub mod sources;
-pub mod stories;
+mod stories;
 mod token_file;
 mod tokenizer;
 

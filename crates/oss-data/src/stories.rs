@@ -3,8 +3,6 @@
 //! A story is a pure function of (seed, number): a plot is chosen and cast, and its beats are written from templates.
 //! What is introduced is what is later lost, mended or shared; names and pronouns stay consistent, and every sentence
 //! is complete, so that a small model has something to learn beyond spelling.
-//!
-//! The corpus has [`STORIES`] stories of 80 to 200 words, about 13 MB.
 
 mod cast;
 mod grammar;
@@ -13,46 +11,25 @@ mod plots;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
+use crate::sources::Generator;
 use grammar::Random;
 
-/// Version of the generator, raised whenever any story of any seed changes.
-pub const VERSION: u32 = 1;
-/// Number of stories in the training corpus.
-pub const STORIES: u64 = 15_000;
-/// Seed of the training corpus, independent of the run's seed, so that runs with different seeds share prepared data.
-pub const TRAINING_SEED: u64 = 1;
-/// Seed of the validation corpus.
-pub const VALIDATION_SEED: u64 = 2;
-/// Number of stories in the validation corpus.
-pub const VALIDATION_STORIES: u64 = 1_000;
+/// The built-in corpus of stories.
+pub struct Stories;
 
-const MEAN_STORY_BYTES: u64 = 850;
-
-/// A corpus of generated stories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Corpus {
-    /// Corpora with different seeds have different stories.
-    pub seed: u64,
-    /// Number of stories.
-    pub stories: u64,
-}
-
-impl Corpus {
-    /// The corpus with this seed, at its default size.
-    pub fn new(seed: u64) -> Self {
-        Self { seed, stories: STORIES }
+impl Generator for Stories {
+    fn version(&self) -> u32 {
+        1
     }
 
-    /// The story with this number; any number is valid, in any order.
-    pub fn story(&self, number: u64) -> String {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+    fn mean_bytes(&self) -> u64 {
+        850
+    }
+
+    fn text(&self, seed: u64, number: u64) -> String {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(number);
         plots::tell(&mut Random::new(rng))
-    }
-
-    /// Approximate total size of the stories in bytes.
-    pub fn approximate_bytes(&self) -> u64 {
-        self.stories * MEAN_STORY_BYTES
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Each layer imports only those below it:
 //!
-//! | layer | what it holds |
+//! | layer | contents |
 //! |---|---|
-//! | [`train`] | the loop over steps |
-//! | [`evaluation`], [`generation`], [`optimizer`] | validation loss; decoding; AdamW, Muon and their schedule |
-//! | [`checkpoint`], [`hf_format`] | our checkpoints; Hugging Face directories in and out |
+//! | [`train`] | the training loop |
+//! | [`evaluation`], [`generation`], [`optimizer`] | validation loss; decoding; AdamW, Muon, learning-rate schedules |
+//! | [`checkpoint`], [`hf_format`] | checkpoints; reading and writing Hugging Face directories |
 //! | [`distributed`] | ranks, the launcher, process groups, sharding |
 //! | [`model`] | attention, experts, RoPE, norms, loss, initialization |
-//! | [`tensor_file`], [`libtorch_error`] | safetensors files, written and read with digests; panics of libtorch as errors |
+//! | [`tensor_file`], [`libtorch_error`] | safetensors files with digests; libtorch panics as errors |
 #![deny(unsafe_code)]
 
 pub mod checkpoint;

@@ -1,14 +1,14 @@
-//! libtorch's failures as errors.
+//! Converting libtorch failures into errors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use anyhow::{Result, anyhow};
 use oss_config::error::UserError;
 
-/// Runs tensor code and turns a panic of a libtorch operation into an error.
+/// Runs tensor code and turns panics of libtorch operations into errors.
 ///
-/// tch's operations panic when libtorch throws, which keeps arithmetic readable; what throws in a correct program is
-/// memory, so the message ends with what to do about it. Any other panic goes on.
+/// tch's operations panic when libtorch throws, which keeps arithmetic readable. In a correct program, only running out
+/// of memory makes it throw, so that error has a hint. Any other panic is resumed.
 pub fn catch_torch_panic<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => result,

@@ -1,9 +1,9 @@
-//! safetensors files, written as a stream and read by range.
+//! safetensors files, written one tensor at a time and read by range.
 //!
-//! The safetensors crate wants all tensors at once, syncs nothing and creates files of mode 0600. Here a file is
-//! planned first (names, kinds and shapes give its header), then filled tensor by tensor in the planned order, and
-//! every byte is hashed on its way out. Reading trusts nothing: the header's size is capped, and its tensors must cover
-//! the rest of the file without holes or overlaps.
+//! The safetensors crate needs all tensors in memory, does not sync, and creates files with mode 0600. Here, a file is
+//! planned first (its header follows from names, dtypes and shapes), then written one tensor at a time in the planned
+//! order, and every byte is hashed on the way. Reading trusts nothing: the size of the header is limited, and its
+//! tensors must cover the rest of the file without holes or overlaps.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,34 +22,34 @@ use tch::{Device, Kind, Tensor};
 use oss_runs::storage::Disk;
 use oss_torch::{OwnedTensor, copy_bytes, element_bytes};
 
-/// The longest header that safetensors readers accept.
+/// The maximum header size that safetensors readers accept.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Bytes that are written, read and hashed at once.
+/// Bytes that are written, read and hashed at a time.
 const CHUNK_BYTES: usize = 8 << 20;
-/// Bytes of a tensor that are read before they are hashed.
+/// Bytes of a tensor that are read in parallel before they are hashed.
 const PART_BYTES: usize = 4 * CHUNK_BYTES;
-/// Bytes of the header's length in front of it.
+/// Size of the length field before the header.
 const LENGTH_BYTES: u64 = 8;
 
-/// What is wrong with a tensor file.
+/// An error while reading or writing a tensor file.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorFileError {
-    /// The file system refused.
+    /// An I/O error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// The reason.
+        /// The cause.
         source: io::Error,
     },
-    /// The bytes are not what was written.
+    /// The contents are not a valid tensor file.
     #[error("{path} is damaged: {what}")]
     Damaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What does not hold.
+        /// What is wrong with it.
         what: String,
     },
 }
@@ -61,12 +61,12 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Err
 
 type Result<T, E = TensorFileError> = std::result::Result<T, E>;
 
-/// The stored form of a kind; none for kinds that checkpoints do not hold.
+/// The safetensors dtype of a kind; `None` if it is not supported.
 pub(crate) fn dtype_of(kind: Kind) -> Option<Dtype> {
     KINDS.iter().find(|(k, _)| *k == kind).map(|(_, dtype)| *dtype)
 }
 
-/// The kind of a stored form; none for forms that libtorch lacks here.
+/// The kind of a safetensors dtype; `None` if it is not supported.
 pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
     KINDS.iter().find(|(_, d)| *d == dtype).map(|(kind, _)| *kind)
 }
@@ -84,7 +84,7 @@ const KINDS: [(Kind, Dtype); 10] = [
     (Kind::Int64, Dtype::I64),
 ];
 
-/// One tensor that a file will hold.
+/// A tensor to be written to a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Planned {
     pub(crate) name: String,
@@ -99,18 +99,18 @@ impl Planned {
     }
 }
 
-/// A written file: its plain name, size and content digest (blake3, hex).
+/// A written file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Name inside its directory.
+    /// Name in its directory.
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// blake3 of the content, in hex.
+    /// BLAKE3 digest of the contents, in hex.
     pub digest: String,
 }
 
-/// The bytes in front of the tensors: length, then JSON padded with spaces so that data starts aligned.
+/// The bytes before the tensors: the length, then JSON, padded with spaces so that the data is aligned.
 pub(crate) fn header(metadata: &BTreeMap<String, String>, plan: &[Planned]) -> Vec<u8> {
     let mut fields = serde_json::Map::new();
     if !metadata.is_empty() {
@@ -132,7 +132,7 @@ pub(crate) fn header(metadata: &BTreeMap<String, String>, plan: &[Planned]) -> V
     bytes
 }
 
-/// A file being filled in the order of its plan.
+/// A file that is being written in the order of its plan.
 #[derive(Debug)]
 pub(crate) struct TensorFileWriter {
     disk: Disk,
@@ -145,7 +145,7 @@ pub(crate) struct TensorFileWriter {
 }
 
 impl TensorFileWriter {
-    /// Creates the file and writes its header. It must not exist yet.
+    /// Creates the file, which must not exist yet, and writes its header.
     pub(crate) fn create(
         disk: &Disk,
         path: PathBuf,
@@ -171,7 +171,7 @@ impl TensorFileWriter {
     /// Writes the plan's next tensor and returns its digest.
     ///
     /// # Panics
-    /// When the tensor is not the planned one: a bug of the caller.
+    /// If the tensor does not match the plan, which is a bug in the caller.
     pub(crate) fn write(&mut self, tensor: &Tensor) -> Result<blake3::Hash> {
         let planned = self.plan.next();
         let expected = planned.as_ref().map(|p| (p.dtype, p.bytes()));
@@ -179,7 +179,7 @@ impl TensorFileWriter {
         let len = tensor.numel() * element_bytes(tensor.kind());
         assert_eq!(expected, dtype_of(tensor.kind()).map(|dtype| (dtype, len as u64)));
         let mut own = blake3::Hasher::new();
-        // The tensor's memory may be others' too: what is hashed and what is written are one copy.
+        // The tensor's memory may be shared: hashing and writing the same copy keeps them consistent.
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(CHUNK_BYTES.min(len).max(buffer.len()), 0);
         for start in (0..len).step_by(CHUNK_BYTES) {
@@ -203,19 +203,19 @@ impl TensorFileWriter {
         Ok(())
     }
 
-    /// Syncs the file.
+    /// Syncs the file and returns its record.
     ///
     /// # Panics
-    /// When planned tensors are missing: a bug of the caller.
+    /// If planned tensors are missing, which is a bug in the caller.
     pub(crate) fn finish(self) -> Result<FileRecord> {
-        assert_eq!(self.plan.len(), 0, "{} lacks planned tensors", self.path.display());
+        assert_eq!(self.plan.len(), 0, "planned tensors are missing from {}", self.path.display());
         self.disk.sync_file(&self.file).map_err(io_error("sync", &self.path))?;
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(FileRecord { name, bytes: self.bytes, digest: self.hasher.finalize().to_hex().to_string() })
     }
 }
 
-/// An open file and the places of its tensors.
+/// An open file and the positions of its tensors.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
     path: PathBuf,
@@ -234,26 +234,26 @@ impl TensorFile {
         let file = File::open(path).map_err(io_error("open", path))?;
         let size = file.metadata().map_err(io_error("open", path))?.len();
         if size < LENGTH_BYTES {
-            return Err(damaged(format!("{size} bytes are too few for a safetensors file")));
+            return Err(damaged(format!("a file of {size} bytes is too small for safetensors")));
         }
         let mut length = [0; LENGTH_BYTES as usize];
         file.read_exact_at(&mut length, 0).map_err(io_error("read", path))?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER_BYTES.min(size - LENGTH_BYTES) {
-            return Err(damaged(format!("its header claims {length} of {size} bytes")));
+            return Err(damaged(format!("the header length {length} is invalid for a file of {size} bytes")));
         }
         let mut header = vec![0; length as usize];
         file.read_exact_at(&mut header, LENGTH_BYTES).map_err(io_error("read", path))?;
-        // Deserialising checks that the tensors follow each other without holes or overlaps, in sizes that fit their
-        // shapes.
+        // Deserializing checks that the tensors follow each other without holes or overlaps, and that their sizes match
+        // their shapes.
         let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|error| damaged(format!("its header is no safetensors header ({error})")))?;
+            .map_err(|error| damaged(format!("invalid safetensors header ({error})")))?;
         let data_start = LENGTH_BYTES + length;
         let data_bytes = metadata.data_len() as u64;
         if size - data_start != data_bytes {
             let found = size - data_start;
             return Err(damaged(format!(
-                "{found} bytes of tensors, where its header describes {data_bytes}"
+                "{found} bytes of tensor data, but the header describes {data_bytes}"
             )));
         }
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
@@ -265,22 +265,22 @@ impl TensorFile {
         &self.path
     }
 
-    /// Every tensor, by name.
+    /// All tensors, by name.
     pub(crate) fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors
     }
 
-    /// What the file says about itself beside its tensors.
+    /// The metadata in the header.
     pub(crate) fn metadata(&self) -> &HashMap<String, String> {
         &self.metadata
     }
 
-    /// blake3 of the whole file.
+    /// BLAKE3 digest of the whole file.
     pub(crate) fn digest(&self) -> Result<blake3::Hash> {
         self.hash(0..self.bytes)
     }
 
-    /// blake3 of a tensor's data.
+    /// BLAKE3 digest of a tensor's data.
     pub(crate) fn tensor_digest(&self, info: &TensorInfo) -> Result<blake3::Hash> {
         let (start, end) = info.data_offsets;
         self.hash(self.data_start + start as u64..self.data_start + end as u64)
@@ -300,10 +300,10 @@ impl TensorFile {
         Ok(hasher.finalize())
     }
 
-    /// The elements `range` of a tensor as a flat CPU tensor of the stored kind.
+    /// Reads the elements `range` of a tensor: 1-D, on the CPU, in the stored dtype.
     ///
     /// # Panics
-    /// When the range leaves the tensor, or libtorch has no such kind: callers look at `info` first.
+    /// If the range is out of bounds, or the dtype is not supported; callers check `info` first.
     pub(crate) fn read(&self, info: &TensorInfo, range: Range<usize>) -> Result<Tensor> {
         let kind = kind_of(info.dtype).unwrap_or_else(|| unreachable!("callers refuse {:?}", info.dtype));
         let mut out = OwnedTensor::empty(&[range.len() as i64], kind);
@@ -311,10 +311,10 @@ impl TensorFile {
         Ok(out.into_tensor())
     }
 
-    /// The bytes of the elements `range` of a tensor, which fill `out`, hashed on the way in if asked.
+    /// Reads the elements `range` of a tensor into `out`, and hashes them on the way if there is a hasher.
     ///
     /// # Panics
-    /// When the range leaves the tensor, or is not as long as `out`.
+    /// If the range is out of bounds, or its size differs from that of `out`.
     pub(crate) fn read_into(
         &self,
         info: &TensorInfo,
@@ -326,8 +326,8 @@ impl TensorFile {
         assert!(range.end * width <= info.data_offsets.1 - info.data_offsets.0);
         assert_eq!(range.len() * width, out.len());
         let mut position = self.data_start + (info.data_offsets.0 + range.start * width) as u64;
-        // What has been read is hashed while the next part is read, whose pieces every core reads at once: the first
-        // touch of fresh memory costs as much as the copy.
+        // A part is hashed while the next one is read. All cores read the chunks of a part in parallel, because the
+        // first access to newly allocated memory costs as much as the copy.
         let mut unhashed: &[u8] = &[];
         for part in out.chunks_mut(PART_BYTES) {
             let read = || {

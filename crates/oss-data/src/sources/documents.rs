@@ -8,13 +8,13 @@ use anyhow::{Result, anyhow};
 
 use super::ReadOptions;
 use super::format::Format;
+use super::generated::Corpus;
 use super::jsonl::JsonlDocuments;
 use super::lines::Lines;
 use super::local::LocalFile;
 use super::parquet::ParquetDocuments;
 use super::text::TextDocuments;
 use crate::Document;
-use crate::stories::Corpus;
 use oss_config::error::UserError;
 
 /// The documents of a source, in order; ends after an error.
@@ -82,11 +82,9 @@ impl Iterator for Documents {
     fn next(&mut self) -> Option<Self::Item> {
         let next = match &mut self.stream {
             Stream::Ended => Ok(None),
-            Stream::Generated { corpus, next } => Ok((*next < corpus.stories).then(|| {
-                let text = corpus.story(*next);
-                self.bytes_read.fetch_add(text.len() as u64, Ordering::Relaxed);
+            Stream::Generated { corpus, next } => Ok(corpus.document(*next).inspect(|document| {
+                self.bytes_read.fetch_add(document.text.len() as u64, Ordering::Relaxed);
                 *next += 1;
-                Document { text, place: format!("built-in story {next}") }
             })),
             Stream::Read(files) => files.next(&self.bytes_read),
         };

@@ -7,6 +7,7 @@
 mod digests;
 mod documents;
 mod format;
+mod generated;
 pub mod hub;
 mod jsonl;
 mod lines;
@@ -20,6 +21,8 @@ mod watch;
 pub use digests::{DigestCache, digest_files};
 pub use documents::Documents;
 pub use format::Format;
+pub(crate) use generated::Generator;
+pub use generated::{Corpus, CorpusRange};
 pub use hub::HubConfig;
 pub use local::LocalFile;
 pub use options::{MAX_DOCUMENT_BYTES, ReadOptions};

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::HubConfig;
-use crate::stories::{Corpus, TRAINING_SEED, VALIDATION_SEED, VALIDATION_STORIES};
+use super::{CorpusRange, HubConfig};
 use oss_config::Dataset;
 
 /// Maximum size of a document, in bytes of text.
@@ -16,8 +15,8 @@ pub struct ReadOptions {
     pub text_field: String,
     /// Line that separates documents in `.txt` files.
     pub separator: String,
-    /// The built-in corpus to generate, if the origin requests one.
-    pub corpus: Corpus,
+    /// The documents to generate, if the origin is a built-in corpus.
+    pub corpus: CorpusRange,
     /// JSON file that caches the digests of local files; without it, they are hashed each time.
     pub digest_cache: Option<PathBuf>,
     /// The Hub, its token and its cache.
@@ -32,7 +31,7 @@ impl ReadOptions {
         Self {
             text_field: dataset.text_field.clone(),
             separator: dataset.separator.clone(),
-            corpus: Corpus::new(TRAINING_SEED),
+            corpus: CorpusRange::TRAINING,
             digest_cache,
             hub: HubConfig::from_env(),
             max_document_bytes: MAX_DOCUMENT_BYTES,
@@ -41,7 +40,6 @@ impl ReadOptions {
 
     /// The same for validation text: a built-in corpus is smaller and has another seed.
     pub fn validation(dataset: &Dataset, digest_cache: Option<PathBuf>) -> Self {
-        let corpus = Corpus { stories: VALIDATION_STORIES, ..Corpus::new(VALIDATION_SEED) };
-        Self { corpus, ..Self::training(dataset, digest_cache) }
+        Self { corpus: CorpusRange::VALIDATION, ..Self::training(dataset, digest_cache) }
     }
 }

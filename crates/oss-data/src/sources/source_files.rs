@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::generated::Corpus;
 use super::{Documents, Format, LocalFile, ReadOptions, Watch, hub, local};
-use crate::stories::Corpus;
+use oss_config::Origin;
 use oss_config::error::UserError;
-use oss_config::{Builtin, Origin};
 
 /// Identity of a source's content, for keys: sources with equal identities yield equal documents (given the same field
 /// and separator), whatever their paths.
@@ -21,9 +21,9 @@ pub enum Identity {
         corpus: String,
         /// Version of its generator.
         version: u32,
-        /// Seed of its stories.
+        /// Seed of its documents.
         seed: u64,
-        /// Number of stories.
+        /// Number of documents.
         stories: u64,
     },
     /// Local files, in reading order.
@@ -60,7 +60,7 @@ pub struct SourceFiles {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Stories(Corpus),
+    Generated(Corpus),
     Local(Vec<LocalFile>),
     Hub { pinned: Box<hub::Pinned>, files: Vec<String> },
 }
@@ -81,7 +81,7 @@ impl SourceFiles {
             );
         }
         let kind = match origin {
-            Origin::Builtin(Builtin::Stories) => Kind::Stories(options.corpus),
+            Origin::Builtin(builtin) => Kind::Generated(Corpus { builtin: *builtin, range: options.corpus }),
             Origin::Files(patterns) => {
                 Kind::Local(local::resolve(patterns, options.digest_cache.as_deref(), watch)?)
             }
@@ -103,11 +103,11 @@ impl SourceFiles {
     /// Identity of the content, for keys.
     pub fn identity(&self) -> Identity {
         match &self.kind {
-            Kind::Stories(corpus) => Identity::Builtin {
-                corpus: "stories".into(),
-                version: crate::stories::VERSION,
-                seed: corpus.seed,
-                stories: corpus.stories,
+            Kind::Generated(corpus) => Identity::Builtin {
+                corpus: corpus.builtin.to_string(),
+                version: corpus.version(),
+                seed: corpus.range.seed,
+                stories: corpus.range.documents,
             },
             Kind::Local(files) => Identity::Files { files: files.iter().map(LocalFile::identity).collect() },
             Kind::Hub { pinned, files } => Identity::Hub {
@@ -125,7 +125,7 @@ impl SourceFiles {
     /// As for [`hub::Pinned::fetch`]; if a downloaded file is empty or unsupported.
     pub fn fetch(&self, watch: Watch<'_>) -> Result<Vec<PathBuf>> {
         match &self.kind {
-            Kind::Stories(_) => Ok(Vec::new()),
+            Kind::Generated(_) => Ok(Vec::new()),
             Kind::Local(files) => Ok(files.iter().map(|file| file.path().to_path_buf()).collect()),
             Kind::Hub { pinned, files } => files.iter().map(|file| pinned.fetch(file, watch)).collect(),
         }
@@ -138,7 +138,7 @@ impl SourceFiles {
     /// row, and ends.
     pub fn documents(&self, watch: Watch<'_>) -> Result<Documents> {
         Ok(match &self.kind {
-            Kind::Stories(corpus) => Documents::generated(*corpus),
+            Kind::Generated(corpus) => Documents::generated(*corpus),
             Kind::Local(files) => Documents::read(files.clone(), &self.options),
             Kind::Hub { .. } => {
                 let files =

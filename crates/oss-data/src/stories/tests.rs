@@ -4,7 +4,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
 use super::grammar::Random;
-use super::{Corpus, STORIES, TRAINING_SEED, VALIDATION_SEED, VERSION, plots};
+use super::{Stories, plots};
+use crate::sources::{CorpusRange, Generator};
+
+fn story(seed: u64, number: u64) -> String {
+    Stories.text(seed, number)
+}
 
 fn words(story: &str) -> usize {
     story.split_whitespace().count()
@@ -12,12 +17,11 @@ fn words(story: &str) -> usize {
 
 #[test]
 fn a_story_depends_on_seed_and_number_alone() {
-    let corpus = Corpus::new(7);
-    let forwards: Vec<_> = (0..20).map(|number| corpus.story(number)).collect();
-    let backwards: Vec<_> = (0..20).rev().map(|number| Corpus::new(7).story(number)).collect();
+    let forwards: Vec<_> = (0..20).map(|number| story(7, number)).collect();
+    let backwards: Vec<_> = (0..20).rev().map(|number| story(7, number)).collect();
     assert!(forwards.iter().eq(backwards.iter().rev()));
     assert_ne!(forwards[0], forwards[1]);
-    assert_ne!(corpus.story(0), Corpus::new(8).story(0));
+    assert_ne!(story(7, 0), story(8, 0));
 }
 
 /// Prepared data is found by the version, so a changed story needs a new one.
@@ -25,32 +29,30 @@ fn a_story_depends_on_seed_and_number_alone() {
 fn a_version_keeps_its_stories() {
     let mut hasher = blake3::Hasher::new();
     for number in 0..1_000 {
-        hasher.update(Corpus::new(TRAINING_SEED).story(number).as_bytes());
+        hasher.update(story(CorpusRange::TRAINING.seed, number).as_bytes());
     }
     let digest = hasher.finalize().to_hex();
     assert_eq!(
-        (VERSION, &digest[..16]),
+        (Stories.version(), &digest[..16]),
         (1, "241f63ed231953d4"),
-        "raise VERSION and put the new digest here"
+        "raise the version and put the new digest here"
     );
 }
 
 #[test]
-fn the_corpus_is_as_large_as_it_says() {
-    let corpus = Corpus::new(TRAINING_SEED);
+fn mean_bytes_matches_the_stories() {
     let sample = 2_000;
-    let bytes: usize = (0..sample).map(|number| corpus.story(number).len()).sum();
-    let whole = bytes as u64 * STORIES / sample;
-    assert!(whole.abs_diff(corpus.approximate_bytes()) < corpus.approximate_bytes() / 20, "{whole}");
+    let bytes: usize = (0..sample).map(|number| story(CorpusRange::TRAINING.seed, number).len()).sum();
+    let mean = bytes as u64 / sample;
+    assert!(mean.abs_diff(Stories.mean_bytes()) < Stories.mean_bytes() / 20, "{mean}");
 }
 
 #[test]
 fn stories_are_of_the_right_length_and_all_different() {
     let mut seen = HashSet::new();
-    for seed in [TRAINING_SEED, VALIDATION_SEED] {
-        let corpus = Corpus::new(seed);
+    for CorpusRange { seed, .. } in [CorpusRange::TRAINING, CorpusRange::VALIDATION] {
         for number in 0..3_000 {
-            let story = corpus.story(number);
+            let story = story(seed, number);
             assert!((80..=200).contains(&words(&story)), "{} words:\n{story}", words(&story));
             assert!(seen.insert(story), "story {number} of seed {seed} was told before");
         }

@@ -10,8 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use oss_config::{Builtin, Dataset, Origin};
-use oss_data::sources::{Identity, ReadOptions, SourceFiles, Watch};
-use oss_data::stories::{Corpus, TRAINING_SEED};
+use oss_data::sources::{Corpus, CorpusRange, Identity, ReadOptions, SourceFiles, Watch};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -204,14 +203,17 @@ fn digests_are_of_the_content_and_remembered() {
 fn the_built_in_stories_are_a_source() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = Dataset::default();
-    let small = Corpus { stories: 5, ..Corpus::new(TRAINING_SEED) };
+    let small = CorpusRange { documents: 5, ..CorpusRange::TRAINING };
     let training = ReadOptions { corpus: small, ..options(folder.path()) };
     let source = SourceFiles::resolve(&Origin::Builtin(Builtin::Stories), &training, Watch::quiet()).unwrap();
     let documents: Vec<_> =
         source.documents(Watch::quiet()).unwrap().map(|document| document.unwrap()).collect();
     assert_eq!(documents.len(), 5);
-    assert_eq!(documents[2].text, small.story(2));
-    assert_eq!(documents[2].place, "built-in story 3");
+    assert_eq!(
+        documents[2].text,
+        Corpus { builtin: Builtin::Stories, range: small }.document(2).unwrap().text
+    );
+    assert_eq!(documents[2].place, "built-in stories:3");
     let validation = ReadOptions::validation(&dataset, None);
     let held_out =
         SourceFiles::resolve(&Origin::Builtin(Builtin::Stories), &validation, Watch::quiet()).unwrap();

@@ -1,4 +1,4 @@
-//! A rank's file written while training goes on.
+//! Writing a rank's file while training continues.
 
 use std::{
     path::Path,
@@ -14,20 +14,20 @@ use tch::Device;
 use super::{Entry, Error, RankFile, Result, rank_file::write_rank_with};
 use oss_runs::storage::Disk;
 
-/// A rank's file on its way to the disk.
+/// A rank's file that is being written in the background.
 ///
-/// Dropped before it has been waited for, it gives up in front of the next tensor. The leader then has no report to
-/// commit, so that the unfinished file goes with its folder.
+/// If this is dropped without [`Background::wait`], the write is abandoned before the next tensor. The leader then has
+/// nothing to commit, so the unfinished file is removed with its directory.
 #[derive(Debug)]
 pub struct Background {
-    /// None once it has been waited for.
+    /// `None` once it has been joined.
     thread: Option<JoinHandle<Result<RankFile>>>,
     abandoned: Arc<AtomicBool>,
 }
 
 impl Background {
-    /// Copies `entries` to the host, which is what the caller waits for, and starts [`super::write_rank`] on the copy.
-    /// The copy takes as many bytes as the file, until it is written.
+    /// Copies `entries` to the host and starts [`super::write_rank`] on the copy. Only the copy blocks the caller. It
+    /// takes as much memory as the file has bytes, until the file is written.
     pub fn start(folder: &Path, rank: usize, ranks: usize, entries: &[Entry]) -> Result<Self> {
         Self::start_with(Disk::default(), folder, rank, ranks, entries)
     }
@@ -46,25 +46,25 @@ impl Background {
         let thread = thread::Builder::new()
             .name("checkpoint".to_owned())
             .spawn(move || write_rank_with(&disk, &folder, rank, ranks, &copies, &give_up))
-            .map_err(Error::io("start the thread that writes to", &path))?;
+            .map_err(Error::io("start a thread to write to", &path))?;
         Ok(Self { thread: Some(thread), abandoned })
     }
 
-    /// Whether [`Background::wait`] would return at once.
+    /// Whether [`Background::wait`] would return immediately.
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for the file.
+    /// Waits until the file is written.
     ///
     /// # Errors
     /// As for [`super::write_rank`].
     ///
     /// # Panics
-    /// When the writing did.
+    /// If the writing thread panicked.
     pub fn wait(mut self) -> Result<RankFile> {
         let Some(thread) = self.thread.take() else {
-            unreachable!("only this takes the thread, and it takes self")
+            unreachable!("only wait takes the thread, and it consumes self")
         };
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
@@ -74,13 +74,13 @@ impl Drop for Background {
     fn drop(&mut self) {
         self.abandoned.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Nobody wants the result any more, and a panic has been printed.
+            // The result is no longer needed, and a panic has already been printed.
             let _ = thread.join();
         }
     }
 }
 
-/// A copy that later steps do not touch.
+/// A copy that later steps do not change.
 fn on_host(entry: &Entry) -> Entry {
     let Entry { name, shape, range, tensor } = entry;
     let copy = tensor.detach().to_device_(Device::Cpu, tensor.kind(), false, true);

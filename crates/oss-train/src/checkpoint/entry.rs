@@ -1,10 +1,10 @@
-//! What a checkpoint stores: pieces of named tensors.
+//! The contents of a checkpoint: pieces of named tensors.
 
 use std::ops::Range;
 
 use tch::Tensor;
 
-/// What every name of optimizer state starts with; all other names are weights.
+/// Prefix of all names of optimizer state; all other names are weights.
 pub const OPTIMIZER_PREFIX: &str = "optimizer.";
 
 /// One rank's piece of a named tensor.
@@ -14,15 +14,14 @@ pub struct Entry {
     pub name: String,
     /// Shape of the whole tensor.
     pub shape: Vec<i64>,
-    /// Flattened elements of the whole tensor that `tensor` holds; a rank that holds none of it may leave the entry
-    /// out.
+    /// The flattened elements of the whole tensor that are in `tensor`. A rank without any may omit the entry.
     pub range: Range<i64>,
     /// The piece: `range.len()` elements in any shape, on any device.
     pub tensor: Tensor,
 }
 
 impl Entry {
-    /// An entry that holds all of `tensor`.
+    /// An entry with all of `tensor`.
     pub fn whole(name: impl Into<String>, tensor: &Tensor) -> Self {
         let shape = tensor.size();
         Self { name: name.into(), range: 0..tensor.numel() as i64, shape, tensor: tensor.shallow_clone() }

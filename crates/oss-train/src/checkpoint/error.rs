@@ -1,4 +1,4 @@
-//! What can go wrong with checkpoints.
+//! Errors of checkpoints.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,16 +8,16 @@ use indicatif::HumanBytes;
 use crate::tensor_file::{TensorFileError, io_error};
 use oss_config::error::{UserError, user_errors};
 
-/// What can go wrong with checkpoints.
+/// An error while writing, finding or reading a checkpoint.
 #[derive(Debug)]
 pub enum Error {
-    /// Not enough room, found before anything was written.
+    /// Not enough disk space, noticed before anything was written.
     NoRoom {
         /// Step of the checkpoint.
         step: u64,
         /// The checkpoints' directory.
         dir: PathBuf,
-        /// Bytes that the checkpoint takes.
+        /// Bytes that the checkpoint needs.
         needed: u64,
         /// Bytes that are free.
         free: u64,
@@ -31,52 +31,52 @@ pub enum Error {
         /// The call that failed.
         source: TensorFileError,
     },
-    /// Some rank wrote no file, or the leader does not see it.
+    /// A rank did not write its file, or the leader cannot see it.
     Ranks {
         /// Step of the checkpoint.
         step: u64,
         /// The checkpoints' directory.
         dir: PathBuf,
-        /// One line a rank that failed.
+        /// One line per failed rank.
         problems: String,
     },
-    /// Nobody waited for the file any more.
+    /// The write was abandoned: its [`Background`](super::Background) was dropped.
     Abandoned {
         /// Step of the checkpoint.
         step: u64,
     },
     /// A file could not be written or read, or is damaged.
     File(TensorFileError),
-    /// A checkpoint is not what was written.
+    /// A checkpoint is not as it was written.
     Damaged {
         /// The checkpoint's directory.
         path: PathBuf,
-        /// What does not hold.
+        /// What is wrong with it.
         what: String,
     },
-    /// There are checkpoints, and none can be used.
+    /// There are checkpoints, but none of them is usable.
     AllDamaged {
         /// The checkpoints' directory.
         dir: PathBuf,
-        /// One line a checkpoint.
+        /// One line per checkpoint.
         problems: String,
     },
-    /// Written by a newer program.
+    /// A checkpoint was written by a newer version of the program.
     Newer {
         /// The checkpoint's directory.
         path: PathBuf,
         /// Its format.
         format: u64,
-        /// The newest format read here.
+        /// The newest supported format.
         supported: u64,
     },
-    /// The pieces handed over for saving do not make whole tensors.
+    /// The pieces to be saved do not make up whole tensors.
     Pieces(String),
-    /// A name or range that the checkpoint does not hold.
+    /// The checkpoint does not contain a requested name or range.
     NotHeld {
         /// The checkpoint's directory.
         path: PathBuf,
-        /// What was asked for.
+        /// What was requested.
         what: String,
     },
 }
@@ -85,47 +85,46 @@ impl From<Error> for UserError {
     fn from(error: Error) -> Self {
         match error {
             Error::NoRoom { step, dir, needed, free } => Self::failed(format!(
-                "no room for the checkpoint of step {step}: it needs {}, and {} are free in {}",
+                "not enough disk space in {} for the checkpoint of step {step}: it needs {}, but only {} are free",
+                dir.display(),
                 HumanBytes(needed),
-                HumanBytes(free),
-                dir.display()
+                HumanBytes(free)
             ))
             .hint("free some space, or lower checkpoint.keep_last"),
             Error::Full { step, dir, source } => Self::failed(format!(
-                "the disk filled up while writing the checkpoint of step {step}; the \
-                 unfinished one was removed and the earlier ones in {} are whole",
+                "the disk is full: the checkpoint of step {step} could not be finished and was removed; \
+                 earlier ones in {} are intact",
                 dir.display()
             ))
             .hint("free some space and resume")
             .because(source),
             Error::Ranks { step, dir, problems } => Self::failed(format!(
-                "the checkpoint of step {step} was given up, and the earlier ones in {} are \
-                 whole:\n  {problems}",
+                "the checkpoint of step {step} was abandoned; earlier ones in {} are intact:\n  {problems}",
                 dir.display()
             ))
-            .hint("mend that and resume"),
+            .hint("fix that and resume"),
             Error::Abandoned { step } => {
-                Self::failed(format!("writing the checkpoint of step {step} was given up half-way"))
-                    .hint("resume from the one before")
+                Self::failed(format!("the checkpoint of step {step} was abandoned before it was finished"))
+                    .hint("resume from the previous one")
             }
             Error::File(error) => Self::failed(error),
             Error::Damaged { path, what } => {
                 Self::failed(format!("checkpoint {} is damaged: {what}", path.display()))
-                    .hint("delete that directory to use the checkpoint before it")
+                    .hint("delete that directory to use the previous checkpoint")
             }
             Error::AllDamaged { dir, problems } => {
-                Self::failed(format!("no checkpoint in {} can be used:\n{problems}", dir.display()))
-                    .hint("restore one from a backup, or start again with --new")
+                Self::failed(format!("no usable checkpoint in {}:\n{problems}", dir.display()))
+                    .hint("restore one from a backup, or start over with --new")
             }
             Error::Newer { path, format, supported } => Self::failed(format!(
-                "checkpoint {} has format {format}, and this program reads format {supported}",
+                "checkpoint {} has format {format}, but this version supports only formats up to {supported}",
                 path.display()
             ))
             .hint("use a newer oss-run"),
-            Error::Pieces(what) => Self::failed(format!("the checkpoint's pieces do not fit: {what}")),
+            Error::Pieces(what) => Self::failed(format!("invalid pieces of a checkpoint: {what}")),
             Error::NotHeld { path, what } => {
-                Self::failed(format!("checkpoint {} does not hold {what}", path.display()))
-                    .hint("the run's experiment.toml says what it was trained on")
+                Self::failed(format!("checkpoint {} does not contain {what}", path.display()))
+                    .hint("see the run's experiment.toml for the model it trained")
             }
         }
     }

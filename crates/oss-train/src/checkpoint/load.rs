@@ -1,4 +1,4 @@
-//! Checking and reading a checkpoint.
+//! Verifying and reading a checkpoint.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use crate::tensor_file::{FileRecord, TensorFile, TensorFileError, kind_of};
 use oss_runs::storage::FileLock;
 use oss_torch::{OwnedTensor, element_bytes};
 
-/// An open checkpoint. While it lives, pruning leaves the checkpoint alone.
+/// An open checkpoint. It is not pruned while it is open.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -30,15 +30,15 @@ pub struct Checkpoint {
     files: HashMap<String, TensorFile>,
     /// Index into the manifest's tensors, by name.
     index: HashMap<String, usize>,
-    /// The directory, locked shared.
+    /// A shared lock on the directory.
     _pin: FileLock,
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint's directory and checks its manifest, its files' sizes and their headers, but not yet their
-    /// every byte.
+    /// Opens a checkpoint's directory and checks its manifest and the sizes and headers of its files, but not the rest
+    /// of their contents; see [`Checkpoint::verify`].
     pub fn open(path: &Path) -> Result<Self> {
-        // Pruners hold it exclusively for as long as a rename takes.
+        // Pruning holds an exclusive lock while it removes the directory.
         let pin = FileLock::share_directory(path).map_err(Error::io("open", path))?;
         let manifest_path = path.join(manifest::FILE_NAME);
         let damaged = |what: String| Error::Damaged { path: path.to_owned(), what };
@@ -62,10 +62,10 @@ impl Checkpoint {
         }
     }
 
-    /// Why a tensor's pieces are not in the files as the manifest says; none when they are.
+    /// How a tensor's pieces in the files differ from the manifest; `None` if they match it.
     fn misfit(&self, tensor: &TensorRecord) -> Option<String> {
         if kind_of(tensor.dtype).is_none() {
-            return Some(format!("{} is of kind {}, which is not stored", tensor.name, tensor.dtype));
+            return Some(format!("{} has unsupported dtype {}", tensor.name, tensor.dtype));
         }
         tensor.pieces.iter().find_map(|piece| {
             let info = self.files.get(&piece.file).and_then(|file| file.tensors().get(&piece.key));
@@ -73,16 +73,18 @@ impl Checkpoint {
                 let elements: usize = info.shape.iter().product();
                 info.dtype == tensor.dtype && elements as i64 == piece.end - piece.start
             });
-            (!fits).then(|| format!("{} does not hold {} as the manifest says", piece.file, piece.key))
+            (!fits).then(|| {
+                format!("{} does not contain {} as described by the manifest", piece.file, piece.key)
+            })
         })
     }
 
-    /// Reads every byte and compares digests. The error names the tensor that is damaged.
+    /// Reads every byte and compares digests. The error names the damaged tensor.
     pub fn verify(&self) -> Result<()> {
         self.verify_share(0, 1)
     }
 
-    /// This rank's part of [`Checkpoint::verify`], whose work is divided by files.
+    /// This rank's part of [`Checkpoint::verify`]; the files are divided among the ranks.
     pub fn verify_share(&self, rank: usize, ranks: usize) -> Result<()> {
         let mine: Vec<_> = self.manifest.files.iter().skip(rank).step_by(ranks).collect();
         mine.into_par_iter().try_for_each(|record| self.verify_file(record))
@@ -115,12 +117,12 @@ impl Checkpoint {
         &self.path
     }
 
-    /// Steps taken before it was written.
+    /// Number of training steps before it was written.
     pub fn step(&self) -> u64 {
         self.manifest.step
     }
 
-    /// What was handed to the save beside tensors.
+    /// The training state that was saved with the tensors.
     pub fn state(&self) -> &Value {
         &self.manifest.state
     }
@@ -130,15 +132,15 @@ impl Checkpoint {
         self.manifest.tensors.iter().map(|tensor| tensor.name.as_str())
     }
 
-    /// Shape of a whole tensor; none for a name that the checkpoint does not hold.
+    /// Shape of a whole tensor; `None` if the checkpoint does not contain it.
     pub fn shape(&self, name: &str) -> Option<&[i64]> {
         self.index.get(name).map(|i| self.manifest.tensors[*i].shape.as_slice())
     }
 
-    /// blake3 (hex) of the weights without the optimizer's state: the same for the same weights split in the same way
-    /// over ranks. Saved again by another number of ranks, the same weights have another digest, and what was made from
-    /// them is made again: one digest for all splits would have to read pieces that start anywhere against blocks that
-    /// do not.
+    /// BLAKE3 digest (hex) of the weights, without the optimizer state: equal for equal weights that are split over
+    /// ranks in the same way. If the same weights are saved by a different number of ranks, the digest changes, and
+    /// everything made from them is recomputed. A digest that is independent of the split would have to hash fixed
+    /// blocks of a tensor, while pieces may start anywhere.
     pub fn weights_digest(&self) -> &str {
         &self.manifest.weights_digest
     }
@@ -148,9 +150,9 @@ impl Checkpoint {
         self.index.get(name).map(|i| &self.manifest.tensors[*i]).ok_or_else(missing)
     }
 
-    /// Flattened elements `range` of a tensor: 1-D, of the stored kind, on the CPU.
+    /// Elements `range` of a flattened tensor: 1-D, in the stored dtype, on the CPU.
     ///
-    /// Pieces that are read whole are checked against their digests; parts of them rely on [`Checkpoint::verify`].
+    /// Pieces that are read in full are checked against their digests; partial reads rely on [`Checkpoint::verify`].
     pub fn read(&self, name: &str, range: Range<i64>) -> Result<Tensor> {
         let tensor = self.record(name)?;
         if range.start < 0 || range.end < range.start || range.end > tensor.numel() {
@@ -181,7 +183,7 @@ impl Checkpoint {
         Ok(out.into_tensor())
     }
 
-    /// A whole tensor in its shape, of the stored kind, on the CPU, checked against its digest.
+    /// A whole tensor in its shape and stored dtype, on the CPU, checked against its digests.
     pub fn load(&self, name: &str) -> Result<Tensor> {
         let record = self.record(name)?;
         Ok(self.read(name, 0..record.numel())?.reshape(record.shape.as_slice()))
@@ -202,7 +204,7 @@ impl WeightSource for Checkpoint {
     }
 }
 
-/// Opens a file of a checkpoint, and checks its size, its header, and that it is no other file in this one's place.
+/// Opens a file of a checkpoint, and checks its size, its header, and that it is not a file of another rank or step.
 fn open_file(directory: &Path, record: &FileRecord, step: u64) -> Result<TensorFile> {
     let damaged = |what: String| Error::Damaged { path: directory.to_owned(), what };
     let path = directory.join(&record.name);
@@ -222,7 +224,7 @@ fn open_file(directory: &Path, record: &FileRecord, step: u64) -> Result<TensorF
     })?;
     match Origin::of(file.metadata()) {
         Some(origin) if origin.step != step || origin.file_name() != record.name => {
-            Err(damaged(format!("{} is the file of {origin}", record.name)))
+            Err(damaged(format!("{} was written by {origin}", record.name)))
         }
         _ => Ok(file),
     }

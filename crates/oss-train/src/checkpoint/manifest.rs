@@ -1,4 +1,4 @@
-//! `manifest.json`: what a checkpoint holds, and the digests that cover it.
+//! `manifest.json`: the contents of a checkpoint and their digests.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -10,12 +10,12 @@ use super::{Error, OPTIMIZER_PREFIX, Result};
 use crate::tensor_file::FileRecord;
 use oss_runs::storage::is_plain_name;
 
-/// Raised when the meaning of the manifest or of the files changes.
+/// Incremented when the meaning of the manifest or of the files changes.
 pub(super) const FORMAT: u64 = 1;
 /// Name of the file.
 pub(super) const FILE_NAME: &str = "manifest.json";
 
-/// The whole manifest but its own digest, which follows it in the file.
+/// The manifest without its own digest, which comes last in the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub format: u64,
@@ -43,11 +43,11 @@ pub(super) struct Piece {
     pub file: String,
     /// Name of the piece inside its file.
     pub key: String,
-    /// blake3 of its bytes, in hex.
+    /// BLAKE3 digest of its bytes, in hex.
     pub digest: String,
 }
 
-/// What one rank wrote; ranks hand theirs, as JSON, to the one that commits.
+/// What one rank wrote. Ranks send it as JSON to the leader, which commits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RankFile {
     pub(super) file: FileRecord,
@@ -67,11 +67,11 @@ impl TensorRecord {
         self.shape.iter().product()
     }
 
-    /// Why the pieces do not cover the tensor exactly once; none when they do.
+    /// Why the pieces do not cover the tensor exactly once; `None` if they do.
     fn gap(&self) -> Option<String> {
         let counted = |numel: i64, dim: &i64| (*dim >= 0).then(|| numel.checked_mul(*dim))?;
         let Some(numel) = self.shape.iter().try_fold(1, counted) else {
-            return Some(format!("{} has the shape {:?}", self.name, self.shape));
+            return Some(format!("{} has the invalid shape {:?}", self.name, self.shape));
         };
         let mut end = 0;
         for piece in &self.pieces {
@@ -87,7 +87,7 @@ impl TensorRecord {
 }
 
 impl Manifest {
-    /// Joins what the ranks wrote. Fails when pieces leave holes, overlap or disagree.
+    /// Combines what the ranks wrote. Fails if pieces leave holes, overlap or disagree about shape or dtype.
     pub(super) fn join(step: u64, state: Value, ranks: Vec<RankFile>) -> Result<Self> {
         let mut files = Vec::new();
         let mut tensors: BTreeMap<String, TensorRecord> = BTreeMap::new();
@@ -102,7 +102,7 @@ impl Manifest {
                 });
                 if record.shape != shape || record.dtype != dtype {
                     let name = &record.name;
-                    return Err(Error::Pieces(format!("{name} has several shapes or kinds over the ranks")));
+                    return Err(Error::Pieces(format!("{name} differs in shape or dtype between ranks")));
                 }
                 record.pieces.push(piece);
             }
@@ -118,17 +118,17 @@ impl Manifest {
         Ok(Self { format: FORMAT, step, state, weights_digest, files, tensors })
     }
 
-    /// The file's bytes: a JSON object whose last field is the digest of everything in front of that field.
+    /// The contents of the file: a JSON object whose last field is the digest of everything before that field.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut text = serde_json::to_string(self)
-            .unwrap_or_else(|error| unreachable!("a manifest has only string keys: {error}"));
+            .unwrap_or_else(|error| unreachable!("all keys of a manifest are strings: {error}"));
         text.pop();
         let digest = blake3::hash(text.as_bytes()).to_hex();
         text.push_str(&closing(&digest));
         text.into_bytes()
     }
 
-    /// Reads a manifest back, given its directory for messages.
+    /// Parses the file's contents; `directory` is for error messages.
     pub(super) fn from_bytes(bytes: &[u8], directory: &Path) -> Result<Self> {
         let damaged =
             |what: &str| Error::Damaged { path: directory.to_owned(), what: format!("{FILE_NAME} {what}") };
@@ -143,11 +143,11 @@ impl Manifest {
         if let Some(format) = format.filter(|format| *format > FORMAT) {
             return Err(Error::Newer { path: directory.to_owned(), format, supported: FORMAT });
         }
-        let manifest: Self =
-            serde_json::from_slice(&object).map_err(|error| damaged(&format!("cannot be read ({error})")))?;
-        // Digests show damage, not intent: names from a file still never leave its directory.
+        let manifest: Self = serde_json::from_slice(&object)
+            .map_err(|error| damaged(&format!("cannot be parsed ({error})")))?;
+        // Digests detect damage, not malice: file names must still not point outside the directory.
         if let Some(file) = manifest.files.iter().find(|file| !is_plain_name(&file.name)) {
-            return Err(damaged(&format!("names a file outside its directory: {:?}", file.name)));
+            return Err(damaged(&format!("lists a file outside its directory: {:?}", file.name)));
         }
         match manifest.tensors.iter().find_map(TensorRecord::gap) {
             Some(gap) => Err(damaged(&format!("says that {gap}"))),
@@ -160,8 +160,8 @@ fn closing(digest: &str) -> String {
     format!(",\"digest\":\"{digest}\"}}\n")
 }
 
-/// A digest of the weights: names, shapes, kinds, and the content of their pieces. It is the same for the same weights
-/// split in the same way.
+/// A digest of the weights: their names, shapes, dtypes, and the digests of their pieces. It is equal for equal weights
+/// that are split in the same way.
 fn weights_digest(tensors: &[TensorRecord]) -> String {
     let mut hasher = blake3::Hasher::new();
     for tensor in tensors.iter().filter(|tensor| !tensor.name.starts_with(OPTIMIZER_PREFIX)) {

@@ -1,22 +1,23 @@
-//! Our checkpoints: what training needs to go on bit for bit, on any number of ranks.
+//! Checkpoints: everything that training needs to resume bit-for-bit, on any number of ranks.
 //!
 //! ```text
 //! checkpoints/
 //!   step-00000500/
-//!     rank-00000-of-00002.safetensors   the ranges that rank 0 held
+//!     rank-00000-of-00002.safetensors   the ranges that rank 0 holds
 //!     rank-00001-of-00002.safetensors
-//!     manifest.json                     state, table of tensors, digests; written last
-//!   step-00000600.tmp-1f0c23a9b4d5e677/ being written, or left by a process that died
+//!     manifest.json                     training state, table of tensors, digests; written last
+//!   step-00000600.tmp-1f0c23a9b4d5e677/ being written, or left by a killed process
 //! ```
 //!
-//! A checkpoint is written under a temporary name, synced, and renamed: a directory called `step-N` is complete. There
-//! is no pointer to the latest; it is found by looking. Every byte is covered by a digest: the manifest's covers itself
-//! and the manifest's table covers the files, so that damage is found, named, and the checkpoint before is used.
+//! A checkpoint is written under a temporary name, synced, and renamed, so a directory named `step-N` is complete.
+//! There is no pointer to the latest checkpoint; it is found by scanning. Digests cover every byte: the manifest has
+//! its own, and its table has those of the files. Damage is detected and reported, and the previous checkpoint is used
+//! instead.
 //!
-//! Whoever has a checkpoint open holds a shared lock on its directory, which keeps it from being pruned.
+//! A process that has a checkpoint open holds a shared lock on its directory, so that it is not pruned.
 //!
-//! Tensors are keyed by name and range of their flattened elements. A name's ranges, over all ranks, cover it exactly
-//! once, and any range can be read back whatever the split was.
+//! Tensors are stored by name and range of their flattened elements. The ranges on all ranks together cover a tensor
+//! exactly once, and any range can be read back, no matter how the tensor was split.
 
 mod background;
 mod entry;

@@ -1,4 +1,4 @@
-//! The file of one rank: what it holds, and what it says about itself.
+//! The file of one rank: its tensors and its metadata.
 
 use std::{
     cmp::Reverse,
@@ -16,16 +16,16 @@ use super::{
 use crate::tensor_file::{Planned, TensorFileError, TensorFileWriter, dtype_of, header};
 use oss_runs::storage::{Disk, Sibling};
 
-/// Writes one rank's file into [`super::Writer::folder`], hashing on the way, and syncs it.
+/// Writes one rank's file to [`super::Writer::folder`], computing its digests on the way, and syncs it.
 ///
 /// # Errors
-/// [`Error::Full`] when the disk fills up; [`Error::Pieces`] when `entries` do not fit, or `folder` is not one that a
-/// [`super::Writer`] made. What was written goes with the writer's folder.
+/// [`Error::Full`] if the disk fills up; [`Error::Pieces`] if `entries` are invalid, or `folder` was not created by a
+/// [`super::Writer`]. An unfinished file is removed with the writer's folder.
 pub fn write_rank(folder: &Path, rank: usize, ranks: usize, entries: &[Entry]) -> Result<RankFile> {
     write_rank_with(&Disk::default(), folder, rank, ranks, entries, &AtomicBool::new(false))
 }
 
-/// The same, until `abandoned` is set: then it ends in front of the next tensor, with [`Error::Abandoned`].
+/// Like [`write_rank`], but ends before the next tensor with [`Error::Abandoned`] once `abandoned` is set.
 pub(super) fn write_rank_with(
     disk: &Disk,
     folder: &Path,
@@ -63,20 +63,20 @@ pub(super) fn write_rank_with(
             });
         }
         let file = writer.finish()?;
-        // The leader syncs the folder too, but may be another machine's, which need not know of this name yet.
+        // The leader syncs the folder too, but may be on another machine, which may not see this file yet.
         disk.sync_dir(folder).map_err(Error::io("sync", folder))?;
         Ok(RankFile { file, pieces })
     };
     write().map_err(|error| explain(error, step, folder.parent().unwrap_or(folder)))
 }
 
-/// Bytes of the file that [`write_rank`] makes of `entries`, to within a few.
+/// Size in bytes, to within a few, of the file that [`write_rank`] writes for `entries`.
 pub fn bytes_needed(entries: &[Entry]) -> Result<u64> {
     let Plan { metadata, planned, .. } = plan(Origin { step: 0, rank: 0, ranks: 1 }, entries)?;
     Ok(header(&metadata, &planned).len() as u64 + planned.iter().map(Planned::bytes).sum::<u64>())
 }
 
-/// The step of a checkpoint that is being written to `folder`.
+/// The step of the checkpoint that is being written to `folder`.
 fn step_being_written(folder: &Path) -> Result<u64> {
     let name = folder.file_name().and_then(|name| name.to_str());
     let step = name.and_then(Sibling::parse).and_then(|(target, kind)| match kind {
@@ -84,12 +84,12 @@ fn step_being_written(folder: &Path) -> Result<u64> {
         Sibling::Replaced | Sibling::Removed => None,
     });
     step.ok_or_else(|| {
-        Error::Pieces(format!("{} is no folder of a checkpoint that is being written", folder.display()))
+        Error::Pieces(format!("{} is not the temporary directory of a checkpoint", folder.display()))
     })
 }
 
-/// Who wrote a file, and when. Every file says so in its header, so that one in another's place is told apart before
-/// its every byte is read.
+/// Which rank wrote a file, and at which step. It is stored in the header of every file, so that a misplaced file is
+/// noticed without reading all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub step: u64,
@@ -98,7 +98,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// What such a file is called.
+    /// The name of the file.
     pub(super) fn file_name(self) -> String {
         format!("rank-{:05}-of-{:05}.safetensors", self.rank, self.ranks)
     }
@@ -114,7 +114,7 @@ impl Origin {
         fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    /// What a file says of itself; none when it says nothing, which leaves it to the digests.
+    /// Reads the origin from a file's metadata; `None` if it is missing, in which case only the digests can tell.
     pub(super) fn of(metadata: &HashMap<String, String>) -> Option<Self> {
         let number = |key: &str| metadata.get(key)?.parse::<u64>().ok();
         Some(Self { step: number("step")?, rank: number("rank")? as usize, ranks: number("ranks")? as usize })
@@ -128,7 +128,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Says of a full disk what became of the checkpoints.
+/// Turns an error that means a full disk into [`Error::Full`].
 pub(super) fn explain(error: Error, step: u64, dir: &Path) -> Error {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     match error {
@@ -142,17 +142,17 @@ pub(super) fn explain(error: Error, step: u64, dir: &Path) -> Error {
     }
 }
 
-/// A rank's file before it is written.
+/// The plan of a rank's file.
 struct Plan {
-    /// What the file says about itself, and the name, shape and range behind each key that is not a whole tensor.
+    /// The origin, and the name, shape and range of each piece that is not a whole tensor.
     metadata: BTreeMap<String, String>,
     planned: Vec<Planned>,
-    /// Which entry each planned tensor is.
+    /// Index of the entry of each planned tensor.
     order: Vec<usize>,
 }
 
-/// Lays out a rank's file: wide kinds first, so that every tensor starts aligned. Ranges without elements are left out,
-/// unless the tensor has none itself and only its name and shape are kept.
+/// Lays out a rank's file, with wide dtypes first, so that every tensor is aligned. Empty ranges are left out, except
+/// for empty tensors, of which the name and shape are stored.
 fn plan(origin: Origin, entries: &[Entry]) -> Result<Plan> {
     let mut metadata = origin.to_metadata();
     let mut laid_out = Vec::with_capacity(entries.len());
@@ -161,11 +161,11 @@ fn plan(origin: Origin, entries: &[Entry]) -> Result<Plan> {
         let held = tensor.numel() as i64;
         if range.start < 0 || range.end < range.start || range.end > numel || range.end - range.start != held
         {
-            let what = format!("{name} has {held} elements for {range:?} of a tensor of shape {shape:?}");
+            let what = format!("{name} has {held} elements for {range:?} of a tensor with shape {shape:?}");
             return Err(Error::Pieces(what));
         }
         let Some(dtype) = dtype_of(tensor.kind()) else {
-            return Err(Error::Pieces(format!("{name} is of kind {:?}, which is not stored", tensor.kind())));
+            return Err(Error::Pieces(format!("{name} has unsupported dtype {:?}", tensor.kind())));
         };
         if range.is_empty() && numel > 0 {
             continue;
@@ -184,7 +184,7 @@ fn plan(origin: Origin, entries: &[Entry]) -> Result<Plan> {
     laid_out.sort_by_key(|(planned, _)| Reverse(planned.dtype.bitsize()));
     let mut seen = std::collections::HashSet::new();
     if let Some((twice, _)) = laid_out.iter().find(|(planned, _)| !seen.insert(planned.name.clone())) {
-        return Err(Error::Pieces(format!("{} is there twice", twice.name)));
+        return Err(Error::Pieces(format!("{} occurs twice", twice.name)));
     }
     let (planned, order) = laid_out.into_iter().unzip();
     Ok(Plan { metadata, planned, order })

@@ -1,15 +1,15 @@
-//! Which checkpoints stay.
+//! Deleting old checkpoints.
 
 use std::{collections::BTreeSet, path::Path};
 
 use super::{Error, Result, find::list};
 use oss_runs::storage::{Disk, FileLock, Sibling};
 
-/// Deletes the checkpoints in `dir` that nothing keeps, and returns their steps.
+/// Deletes the checkpoints in `dir` that need not be kept, and returns their steps.
 ///
-/// Kept are the newest `keep_last`, multiples of `keep_every`, `best` if `keep_best` is set, the `protected` steps
-/// (such as the last one before a wsd schedule decays), and those that somebody has open. Damaged checkpoints do not
-/// count and are left for a person to look at.
+/// The newest `keep_last` are kept, as are multiples of `keep_every`, `best` if `keep_best` is set, the `protected`
+/// steps (such as the last one before the decay of a WSD schedule), and those that are open in any process. Damaged
+/// checkpoints are not counted, and are left for the user to inspect.
 pub fn prune(
     dir: &Path,
     policy: &oss_config::Checkpoint,
@@ -38,7 +38,7 @@ pub(super) fn prune_with(
     Ok(pruned)
 }
 
-/// The steps that stay; `steps` are in order.
+/// The steps to keep; `steps` are in ascending order.
 fn kept(
     steps: &[u64],
     policy: &oss_config::Checkpoint,
@@ -52,7 +52,7 @@ fn kept(
     newest.chain(multiples).chain(protected).copied().chain(best).collect()
 }
 
-/// Deletes one checkpoint, or leaves it and returns false when somebody has it open.
+/// Deletes one checkpoint. If any process has it open, leaves it and returns false.
 pub fn remove(path: &Path) -> Result<bool> {
     remove_with(&Disk::default(), path)
 }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn newest_multiples_best_and_protected_stay() {
+    fn keeps_the_newest_multiples_the_best_and_protected_steps() {
         let steps = [10, 20, 30, 40, 50, 60];
         let kept_steps = |policy, best, protected: &[u64]| {
             kept(&steps, &policy, best, protected).into_iter().collect::<Vec<_>>()

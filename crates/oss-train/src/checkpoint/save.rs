@@ -1,13 +1,13 @@
-//! Writing a checkpoint: each rank its file, then one manifest, then one rename.
+//! Writing a checkpoint: each rank writes its file, then the leader writes the manifest and renames the directory.
 //!
-//! | leader | every rank, the leader too |
+//! | leader | every rank, including the leader |
 //! |---|---|
-//! | [`Writer::begin`]; tells all [`Writer::folder`] | |
+//! | [`Writer::begin`]; broadcasts [`Writer::folder`] | |
 //! | | [`write_rank`], or a [`super::Background`] |
 //! | gathers the ranks' reports | reports its [`RankFile`], or why it has none |
 //! | [`Writer::commit`] | |
 //!
-//! A leader that hears nothing from a rank drops its [`Writer`], which removes the folder.
+//! If a rank does not report, the leader drops its [`Writer`], which removes the folder.
 
 use std::{
     fs, io,
@@ -25,12 +25,13 @@ use super::{
 use oss_runs::run_dir;
 use oss_runs::storage::{Disk, StagedDir, clear_leftovers};
 
-/// Room kept for the manifest, the directory and the run's logs.
+/// Disk space reserved for the manifest, the directory and the run's logs.
 const SLACK_BYTES: u64 = 4 << 20;
 
-/// A checkpoint being written under a temporary name, which goes when this is dropped uncommitted.
+/// A checkpoint that is being written under a temporary name. It is removed if this is dropped without a commit.
 ///
-/// With several ranks, one begins and commits; every rank calls [`super::write_rank`] on [`Writer::folder`] in between.
+/// With several ranks, the leader begins and commits; in between, every rank calls [`super::write_rank`] on
+/// [`Writer::folder`].
 #[derive(Debug)]
 pub struct Writer {
     disk: Disk,
@@ -41,8 +42,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Clears away what dead processes left in `dir`, checks that `needed` bytes (of all ranks' files) are free, and
-    /// opens a temporary directory.
+    /// Removes what killed processes left in `dir`, checks that `needed` bytes (for the files of all ranks) are free,
+    /// and creates a temporary directory.
     pub fn begin(dir: &Path, step: u64, needed: u64) -> Result<Self> {
         Self::begin_with(&Disk::default(), dir, step, needed)
     }
@@ -50,7 +51,7 @@ impl Writer {
     pub(super) fn begin_with(disk: &Disk, dir: &Path, step: u64, needed: u64) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         clear_leftovers(disk, dir, |name| step_of(name).is_some());
-        let free = run_dir::free_bytes(dir).map_err(Error::io("ask for the free space of", dir))?;
+        let free = run_dir::free_bytes(dir).map_err(Error::io("determine the free space in", dir))?;
         let needed = needed + SLACK_BYTES;
         if free < needed {
             return Err(Error::NoRoom { step, dir: dir.to_owned(), needed, free });
@@ -60,19 +61,19 @@ impl Writer {
         Ok(Self { disk: disk.clone(), step, dir: dir.to_owned(), staged })
     }
 
-    /// Where the ranks write.
+    /// The directory that the ranks write to.
     pub fn folder(&self) -> &Path {
         self.staged.path()
     }
 
-    /// Makes the checkpoint appear under its step and returns its directory.
+    /// Moves the checkpoint into place and returns its directory.
     ///
-    /// `reports` is what [`super::write_rank`] returned on each rank, in their order, or why a rank has nothing to
-    /// report; `state` is any JSON that resuming needs.
+    /// `reports` has what [`super::write_rank`] returned on each rank, in order, or why it failed. `state` is any JSON
+    /// that resuming needs.
     ///
     /// # Errors
-    /// [`Error::Ranks`] names every rank that failed, and each whose file this process does not see. Whatever the
-    /// error, what is there under the step's name is whole.
+    /// [`Error::Ranks`] names every rank that failed, or whose file is not visible to this process. After any error, an
+    /// earlier checkpoint of this step is still intact.
     pub fn commit(self, reports: Vec<Result<RankFile, String>>, state: &Value) -> Result<PathBuf> {
         let files = self.accept(reports)?;
         let manifest = Manifest::join(self.step, state.clone(), files)?;
@@ -85,7 +86,7 @@ impl Writer {
         Ok(target)
     }
 
-    /// The files that the ranks reported, if every rank has one and it is where it belongs.
+    /// The files that the ranks reported, if every rank has written one and it is in place.
     fn accept(&self, reports: Vec<Result<RankFile, String>>) -> Result<Vec<RankFile>> {
         let ranks = reports.len();
         let mut files = Vec::with_capacity(ranks);
@@ -103,18 +104,18 @@ impl Writer {
         Err(Error::Ranks { step: self.step, dir: self.dir.clone(), problems })
     }
 
-    /// The file that a rank reported, or why it is not the one expected.
+    /// The file that a rank reported, or why it is not the expected one.
     fn found(&self, reported: RankFile, rank: usize, ranks: usize) -> Result<RankFile, String> {
         let RankFile { file, .. } = &reported;
         let expected = Origin { step: self.step, rank, ranks }.file_name();
         if file.name != expected {
-            return Err(format!("it wrote {} instead of {expected}", file.name));
+            return Err(format!("wrote {} instead of {expected}", file.name));
         }
         match fs::metadata(self.folder().join(&expected)) {
             Ok(found) if found.len() == file.bytes => Ok(reported),
             Ok(found) => Err(format!("{expected} has {} of {} bytes", found.len(), file.bytes)),
             Err(error) => Err(format!(
-                "{expected} is not to be seen from here ({error}): --runs-dir has to be on a \
+                "{expected} is not visible to the leader ({error}): --runs-dir must be on a \
                  file system that all ranks share"
             )),
         }

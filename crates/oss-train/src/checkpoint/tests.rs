@@ -1,4 +1,4 @@
-//! Round trips over any split, faults at every call to the disk, and damage to every byte.
+//! Round trips with any split, faults at every disk call, and damage to every byte.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ fn assert_holds(checkpoint: &Checkpoint, step: u64) {
     }
 }
 
-/// The checkpoint of one rank that holds everything.
+/// Saves the checkpoint of a single rank.
 fn save(dir: &Path, step: u64, entries: &[Entry], state: &Value) -> Result<PathBuf> {
     save_with(&Disk::default(), dir, step, entries, state)
 }
@@ -49,7 +49,7 @@ fn save_with(disk: &Disk, dir: &Path, step: u64, entries: &[Entry], state: &Valu
     writer.commit(vec![Ok(rank)], state)
 }
 
-/// What one rank goes on from.
+/// The checkpoint that a single rank resumes from.
 fn latest(dir: &Path) -> Result<Option<Checkpoint>> {
     newest_whole(dir, &candidates(dir), (0, 1), Ok)
 }
@@ -66,7 +66,7 @@ fn names_in(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_latest_of_several_is_found_by_looking() {
+fn finds_the_latest_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     assert!(latest(&dir.path().join("none yet")).unwrap().is_none());
     for step in [5, 100, 20] {
@@ -82,7 +82,7 @@ fn the_latest_of_several_is_found_by_looking() {
 }
 
 #[test]
-fn weights_digest_ignores_optimizer_state_and_sees_weights() {
+fn weights_digest_depends_on_the_weights_only() {
     let dir = tempfile::tempdir().unwrap();
     let digest = |step: u64, change: &dyn Fn(&mut Vec<Entry>)| {
         let mut entries = entries(1);
@@ -96,7 +96,7 @@ fn weights_digest_ignores_optimizer_state_and_sees_weights() {
 }
 
 #[test]
-fn files_are_readable_by_the_group_and_by_any_safetensors_reader() {
+fn files_are_not_private_and_readable_as_safetensors() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     save_step(dir.path(), 3);
@@ -108,7 +108,7 @@ fn files_are_readable_by_the_group_and_by_any_safetensors_reader() {
     assert_eq!(tensors.tensor("lm_head.weight").unwrap().shape(), [3, 4]);
 }
 
-/// Cuts `0..numel` at sorted random places into `ranks` ranges, some of them empty.
+/// Sorted random cuts, as fractions of a tensor, that split it into `ranks` ranges, some of them empty.
 fn splits(ranks: usize) -> impl Strategy<Value = Vec<f64>> {
     prop::collection::vec(0.0..=1.0f64, ranks - 1).prop_map(|mut cuts| {
         cuts.sort_by(f64::total_cmp);
@@ -125,7 +125,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn numbers_in_the_state_come_back_bit_for_bit(bits in any::<u64>()) {
+    fn numbers_in_the_state_round_trip_bit_for_bit(bits in any::<u64>()) {
         let number = f64::from_bits(bits);
         prop_assume!(number.is_finite());
         let dir = tempfile::tempdir().unwrap();
@@ -135,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn any_split_over_ranks_reads_back_in_any_range(
+    fn any_range_can_be_read_from_any_split(
         tensors in tensors(),
         cuts in (1..5usize).prop_flat_map(splits),
         window in (0.0..=1.0f64, 0.0..=1.0f64),
@@ -174,7 +174,7 @@ proptest! {
 }
 
 #[test]
-fn pieces_that_do_not_make_whole_tensors_are_refused() {
+fn pieces_that_do_not_make_up_whole_tensors_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let piece = |range: std::ops::Range<i64>| Entry {
         name: "w".into(),
@@ -186,7 +186,7 @@ fn pieces_that_do_not_make_whole_tensors_are_refused() {
         (vec![piece(0..4), piece(5..10)], "a hole at elements 4..5"),
         (vec![piece(0..6), piece(5..10)], "an overlap at elements 5..6"),
         (vec![piece(0..6)], "6 of its 10 elements"),
-        (vec![piece(0..4), piece(0..4)], "there twice"),
+        (vec![piece(0..4), piece(0..4)], "occurs twice"),
         (vec![Entry { range: 0..9, ..piece(0..4) }], "4 elements for 0..9"),
     ] {
         let error = ErrorReport::of(save(dir.path(), 1, &pieces, &json!(0)).unwrap_err()).to_string();
@@ -195,8 +195,8 @@ fn pieces_that_do_not_make_whole_tensors_are_refused() {
     assert_eq!(names_in(dir.path()), [""; 0]);
 }
 
-/// Saves over and over, failing at the first, second, third... call, until a save meets no fault. After each, the
-/// checkpoint before it and an old or new version of the step itself must be whole.
+/// Saves repeatedly, with a fault at the first, second, third... call, until the fault is no longer reached. After each
+/// save, the previous checkpoint and an old or new version of the step itself must be intact.
 fn survive_faults(fault: Fault, replacing: bool, exchange: bool) -> usize {
     for number in 1.. {
         let dir = tempfile::tempdir().unwrap();
@@ -209,7 +209,7 @@ fn survive_faults(fault: Fault, replacing: bool, exchange: bool) -> usize {
         let saved = save_with(&disk, dir.path(), 2, &entries(2), &json!({ "seen": 2, "rate": 0.1 }));
         let found = latest(dir.path()).unwrap().unwrap();
         let current = found.load("lm_head.weight").unwrap().equal(&entries(2)[1].tensor);
-        assert!(saved.is_err() || current, "call {number}: the save claims more than it did");
+        assert!(saved.is_err() || current, "call {number}: the save succeeded without saving");
         if replacing {
             assert_eq!(found.step(), 2, "call {number}: {:?}", names_in(dir.path()));
             found.verify().unwrap();
@@ -225,7 +225,7 @@ fn survive_faults(fault: Fault, replacing: bool, exchange: bool) -> usize {
         }
         drop((found, before));
 
-        // Whatever was left, the next save works and clears it away.
+        // Whatever was left, the next save succeeds and removes it.
         save_step(dir.path(), 2);
         assert_holds(&latest(dir.path()).unwrap().unwrap(), 2);
         assert_eq!(names_in(dir.path()), ["step-00000001", "step-00000002"], "after call {number}");
@@ -238,7 +238,7 @@ fn survive_faults(fault: Fault, replacing: bool, exchange: bool) -> usize {
 }
 
 #[test]
-fn a_fault_at_any_call_leaves_earlier_checkpoints_whole() {
+fn a_fault_at_any_call_leaves_earlier_checkpoints_intact() {
     for replacing in [false, true] {
         for fault in [Fault::Once, Fault::Full, Fault::Killed] {
             for exchange in [true, false] {
@@ -249,7 +249,7 @@ fn a_fault_at_any_call_leaves_earlier_checkpoints_whole() {
 }
 
 #[test]
-fn a_full_disk_is_named_before_and_in_the_middle() {
+fn a_full_disk_is_reported_before_and_while_writing() {
     let dir = tempfile::tempdir().unwrap();
     let error = Writer::begin(dir.path(), 1, u64::MAX / 2).unwrap_err();
     assert!(matches!(error, Error::NoRoom { .. }), "{error:?}");
@@ -262,7 +262,7 @@ fn a_full_disk_is_named_before_and_in_the_middle() {
 }
 
 #[test]
-fn every_flipped_byte_and_every_cut_is_found_and_the_one_before_is_used() {
+fn any_flipped_byte_or_truncation_is_detected_and_the_previous_checkpoint_is_used() {
     let dir = tempfile::tempdir().unwrap();
     save_step(dir.path(), 1);
     save_step(dir.path(), 2);
@@ -278,21 +278,21 @@ fn every_flipped_byte_and_every_cut_is_found_and_the_one_before_is_used() {
         }
         for length in [0, 1, 7, 8, 9, good.len() / 2, good.len() - 1] {
             fs::write(&path, &good[..length]).unwrap();
-            assert_eq!(latest(dir.path()).unwrap().unwrap().step(), 1, "{name} cut to {length}");
+            assert_eq!(latest(dir.path()).unwrap().unwrap().step(), 1, "{name} truncated to {length} bytes");
         }
         fs::write(&path, [&good[..], b"x"].concat()).unwrap();
-        assert_eq!(latest(dir.path()).unwrap().unwrap().step(), 1, "{name} grown");
+        assert_eq!(latest(dir.path()).unwrap().unwrap().step(), 1, "{name} with an extra byte");
         fs::remove_file(&path).unwrap();
         let error = ErrorReport::of(Checkpoint::open(&newest).unwrap_err()).to_string();
         assert!(error.contains("step-00000002 is damaged") && error.contains(name), "{error}");
-        assert_eq!(latest(dir.path()).unwrap().unwrap().step(), 1, "{name} gone");
+        assert_eq!(latest(dir.path()).unwrap().unwrap().step(), 1, "{name} deleted");
         fs::write(&path, good).unwrap();
     }
     assert_holds(&latest(dir.path()).unwrap().unwrap(), 2);
 }
 
 #[test]
-fn damage_is_named_by_tensor_and_met_on_loading_too() {
+fn damage_is_reported_by_tensor_and_detected_on_loading() {
     let dir = tempfile::tempdir().unwrap();
     save_step(dir.path(), 1);
     let path = dir.path().join("step-00000001/rank-00000-of-00001.safetensors");
@@ -305,11 +305,11 @@ fn damage_is_named_by_tensor_and_met_on_loading_too() {
     assert!(matches!(checkpoint.load("model.norm.weight"), Err(Error::Damaged { .. })));
     assert!(checkpoint.load("lm_head.weight").is_ok());
     let error = ErrorReport::of(latest(dir.path()).unwrap_err()).to_string();
-    assert!(error.contains("no checkpoint") && error.contains("model.norm.weight"), "{error}");
+    assert!(error.contains("no usable checkpoint") && error.contains("model.norm.weight"), "{error}");
 }
 
 #[test]
-fn an_open_checkpoint_is_not_pruned_and_one_being_written_is_not_cleared() {
+fn open_checkpoints_are_not_pruned_and_unfinished_ones_are_not_cleared() {
     let dir = tempfile::tempdir().unwrap();
     let policy = oss_config::Checkpoint { keep_last: 1, ..Default::default() };
     for step in 1..=4 {
@@ -328,7 +328,7 @@ fn an_open_checkpoint_is_not_pruned_and_one_being_written_is_not_cleared() {
 }
 
 #[test]
-fn a_fault_while_pruning_leaves_what_is_kept() {
+fn a_fault_while_pruning_leaves_the_kept_checkpoints() {
     let policy = oss_config::Checkpoint { keep_last: 1, ..Default::default() };
     for number in 1..=7 {
         let dir = tempfile::tempdir().unwrap();
@@ -343,7 +343,7 @@ fn a_fault_while_pruning_leaves_what_is_kept() {
     }
 }
 
-/// Saves step 1 and puts `new` in place of `old` in its manifest, with the digest that fits.
+/// Saves step 1, replaces `old` with `new` in its manifest, and updates the manifest's digest.
 fn with_manifest(dir: &Path, old: &str, new: &str) -> Result<Checkpoint> {
     save_step(dir, 1);
     let path = dir.join("step-00000001");
@@ -357,14 +357,14 @@ fn with_manifest(dir: &Path, old: &str, new: &str) -> Result<Checkpoint> {
 }
 
 #[test]
-fn a_newer_format_is_refused_as_such() {
+fn a_newer_format_is_reported_as_such() {
     let dir = tempfile::tempdir().unwrap();
     let error = with_manifest(dir.path(), "\"format\":1", "\"format\":99").unwrap_err();
     assert!(matches!(error, Error::Newer { format: 99, .. }), "{error:?}");
 }
 
 #[test]
-fn a_shape_that_no_tensor_has_is_damage() {
+fn an_impossible_shape_is_damage() {
     for shape in ["[-3,-4]", "[4294967296,4294967296]", "[0,-1]"] {
         let dir = tempfile::tempdir().unwrap();
         let error = with_manifest(dir.path(), "\"shape\":[3,4]", &format!("\"shape\":{shape}")).unwrap_err();

@@ -1,4 +1,4 @@
-//! The protocol between the launcher and the ranks it starts: environment variables, and that no rank outlives it.
+//! The protocol between the launcher and its ranks: environment variables, stop requests, and exit with the launcher.
 
 mod outcome;
 mod supervise;
@@ -105,7 +105,7 @@ mod tests {
     use crate::distributed::RankEnv;
 
     #[test]
-    fn a_rank_reads_what_the_launcher_set() {
+    fn a_rank_reads_the_launchers_variables() {
         let launch = Launch { ranks: 3, port: 4000, restart: 1, id: "7f".into() };
         let variables = launch.environment(2);
         let value =

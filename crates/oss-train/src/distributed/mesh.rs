@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_copies_and_columns_are_slices() {
+    fn shapes_follow_the_strategy_and_shard_degree() {
         let sharding =
             |strategy, shard_degree| Sharding { strategy, ranks: 8, shard_degree, ..Sharding::default() };
         assert_eq!(shape(&sharding(Strategy::Fsdp, None), 8, 4).unwrap(), (1, 8));

@@ -281,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn without_variables_a_process_is_alone() {
+    fn a_process_without_variables_is_a_single_rank() {
         assert_eq!(of(&[]), Ok(None));
         assert_eq!(of(&[("LOCAL_WORLD_SIZE", "4"), (LAUNCHED, "1")]), Ok(None));
     }
 
     #[test]
-    fn torchrun_places_a_rank() {
+    fn reads_the_variables_of_torchrun() {
         let rank_env = torchrun(&[
             ("TORCHELASTIC_USE_AGENT_STORE", "True"),
             ("TORCHELASTIC_RESTART_COUNT", "2"),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ranks_of_a_machine_may_be_left_out_where_they_are_certain() {
+    fn local_world_size_may_be_omitted_if_it_is_implied() {
         let mut variables: Vec<_> =
             TORCHRUN.into_iter().filter(|(name, _)| *name != "LOCAL_WORLD_SIZE").collect();
         insta::assert_snapshot!(ErrorReport::of(of(&variables).unwrap_err()), @r"
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_set_lists_both_sides() {
+    fn a_partial_set_lists_set_and_missing_variables() {
         let error = of(&[("RANK", "0"), ("WORLD_SIZE", "2")]).unwrap_err();
         insta::assert_snapshot!(ErrorReport::of(error), @r"
         RANK and WORLD_SIZE are set, but LOCAL_RANK, MASTER_ADDR and MASTER_PORT are not
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_names_variable_and_value() {
+    fn invalid_values_are_reported_with_their_variable() {
         for (variable, value, wanted) in [
             ("RANK", "8", "a rank from 0 to 7, since WORLD_SIZE is 8"),
             ("RANK", "-1", "a non-negative integer"),
@@ -367,9 +367,8 @@ mod tests {
     }
 
     proptest! {
-        /// Exactly the consistent combinations are accepted.
         #[test]
-        fn accepted_numbers_go_together(numbers in proptest::array::uniform4(0usize..6)) {
+        fn only_consistent_numbers_are_accepted(numbers in proptest::array::uniform4(0usize..6)) {
             let [rank, size, local_rank, local_size] = numbers.map(|number| number.to_string());
             let rank_env = torchrun(&[
                 ("RANK", rank.as_str()),
@@ -383,7 +382,7 @@ mod tests {
         }
 
         #[test]
-        fn any_part_of_the_set_is_refused(mask in 1u8..31) {
+        fn any_partial_set_is_refused(mask in 1u8..31) {
             let chosen: Vec<_> = REQUIRED
                 .iter()
                 .enumerate()

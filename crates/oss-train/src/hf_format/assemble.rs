@@ -1,4 +1,4 @@
-//! Any part of a parameter, made from what is stored: no more is in memory than that part and one expert.
+//! Assembles any range of a parameter from the stored tensors, with no more in memory than that range and one expert.
 
 use std::ops::Range;
 
@@ -14,8 +14,8 @@ use super::{
 use crate::tensor_file::kind_of;
 use oss_torch::OwnedTensor;
 
-/// Flattened elements `range` of the parameter of that shape: 1-D, on the CPU, in the stored kind; bf16 for 4-bit
-/// blocks.
+/// Elements `range` of the flattened parameter with the given shape: 1-D, on the CPU, in the stored dtype, or bf16 if
+/// it is stored as MXFP4.
 pub(super) fn read(shards: &Shards, shape: &[i64], recipe: &Recipe, range: Range<i64>) -> Result<Tensor> {
     match recipe {
         Recipe::Plain(stored) => shards.read(&stored.name, range),
@@ -28,19 +28,19 @@ pub(super) fn read(shards: &Shards, shape: &[i64], recipe: &Recipe, range: Range
     }
 }
 
-/// A parameter [E, in, out].
+/// The dimensions of a parameter `[E, in, out]`.
 #[derive(Clone, Copy)]
 struct Experts {
     in_width: i64,
     out_width: i64,
 }
 
-/// What a range wants of one expert: at least one element.
+/// The part of a range that lies in one expert: at least one element.
 struct Part {
     expert: i64,
-    /// Elements of the expert's flattened matrix [in, out].
+    /// Elements of the expert's flattened matrix `[in, out]`.
     elements: Range<i64>,
-    /// Where they go in the range.
+    /// Their offset in the range.
     offset: i64,
 }
 
@@ -49,7 +49,7 @@ impl Experts {
         Self { in_width: shape[1], out_width: shape[2] }
     }
 
-    /// What a range, which must not be empty, wants of each expert that it touches.
+    /// Splits a range, which must not be empty, by expert.
     fn parts(self, range: Range<i64>) -> impl Iterator<Item = Part> {
         let size = self.in_width * self.out_width;
         (range.start / size..(range.end - 1) / size + 1).map(move |expert| {
@@ -59,13 +59,13 @@ impl Experts {
         })
     }
 
-    /// Rows of [in, out] that the elements touch.
+    /// The rows of `[in, out]` that contain the elements.
     fn rows(self, elements: &Range<i64>) -> Range<i64> {
         elements.start / self.out_width..(elements.end - 1) / self.out_width + 1
     }
 }
 
-/// Elements of a parameter that is stored as [E, out, in].
+/// Elements of a parameter that is stored transposed, as `[E, out, in]`.
 fn swapped(shards: &Shards, experts: Experts, stored: &Stored, range: Range<i64>) -> Result<Tensor> {
     let Experts { in_width, out_width } = experts;
     let size = in_width * out_width;
@@ -87,7 +87,7 @@ fn swapped(shards: &Shards, experts: Experts, stored: &Stored, range: Range<i64>
     Ok(out)
 }
 
-/// Elements of a parameter that is stored in 4-bit blocks as [E, out, in].
+/// Elements of a parameter that is stored as MXFP4 blocks, `[E, out, in]`.
 fn mxfp4(
     shards: &Shards,
     experts: Experts,

@@ -1,4 +1,4 @@
-//! `config.json`: gpt-oss's shape as transformers and OpenAI's own code write it.
+//! `config.json`: the architecture of a gpt-oss model, as written by transformers or OpenAI's own code.
 
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ use super::TokenizerFiles;
 use oss_config::error::UserError;
 use oss_config::{LayerType, Model, RopeScaling};
 
-/// Whose names a directory uses.
+/// Whose key and tensor names a directory uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// `model_type` and `model.layers.N...`.
@@ -18,36 +18,36 @@ pub(super) enum Dialect {
     OpenAi,
 }
 
-/// Sigmoid gain of the experts' activation, which is no field of [`Model`].
+/// The alpha of the experts' SwiGLU, which is not configurable in [`Model`].
 const SWIGLU_ALPHA: f64 = 1.702;
-/// Largest width, and largest count of anything that has a name of its own.
+/// Upper limit for widths, and for numbers of heads and experts.
 const MAX_WIDTH: i64 = 1 << 20;
-/// Largest vocabulary and longest context.
+/// Upper limit for the vocabulary size and the context length.
 const MAX_LENGTH: i64 = 1 << 31;
-/// Most layers.
+/// Upper limit for the number of layers.
 const MAX_LAYERS: i64 = 1 << 12;
 
-/// Reads a configuration. The error lists every key that is missing, of the wrong type, or not gpt-oss.
+/// Parses a configuration. The error lists every key that is missing, has the wrong type, or does not describe gpt-oss.
 pub(super) fn parse(config: &Value) -> Result<(Model, Dialect)> {
-    let Value::Object(object) = config else { bail!("it is not a JSON object") };
+    let Value::Object(object) = config else { bail!("not a JSON object") };
     let mut fields = Fields { object, prefix: "", problems: Vec::new() };
     let (model, dialect) = match object.get("model_type") {
         None if object.contains_key("num_experts") => (openai(&mut fields), Dialect::OpenAi),
         Some(Value::String(kind)) if kind == "gpt_oss" => (hugging_face(&mut fields), Dialect::HuggingFace),
-        None => bail!(UserError::failed("it has no model_type").hint("only weights of gpt_oss are read")),
+        None => bail!(UserError::failed("model_type is missing").hint("only gpt_oss models are supported")),
         Some(other) => bail!(
-            UserError::failed(format!("its model_type is {other}")).hint("only weights of gpt_oss are read")
+            UserError::failed(format!("model_type is {other}")).hint("only gpt_oss models are supported")
         ),
     };
     if model.num_key_value_heads > 0 && model.num_attention_heads % model.num_key_value_heads != 0 {
         fields.problem("num_key_value_heads", "does not divide num_attention_heads");
     }
     if model.num_experts_per_tok > model.num_local_experts {
-        fields.problem("num_experts_per_tok", "is more than there are experts");
+        fields.problem("num_experts_per_tok", "is larger than the number of experts");
     }
     match fields.problems.len() {
         0 => Ok((model, dialect)),
-        _ => bail!("it does not describe a gpt-oss model:\n  {}", fields.problems.join("\n  ")),
+        _ => bail!("not the configuration of a gpt-oss model:\n  {}", fields.problems.join("\n  ")),
     }
 }
 
@@ -61,7 +61,7 @@ fn hugging_face(fields: &mut Fields) -> Model {
     {
         fields.problem(
             "quantization_config",
-            format!("has quant_method {method}, where only \"mxfp4\" is read"),
+            format!("has quant_method {method}; only \"mxfp4\" is supported"),
         );
     }
     let experts_key = if fields.object.contains_key("num_experts_per_tok") {
@@ -94,15 +94,15 @@ fn hugging_face(fields: &mut Fields) -> Model {
     }
 }
 
-/// transformers 5 keeps everything about rotary angles in `rope_parameters`; 4 has `rope_scaling` and a top-level
-/// `rope_theta`. Where both are there, 5 reads `rope_scaling`, and they must agree.
+/// The RoPE settings. transformers 5 has all of them in `rope_parameters`; transformers 4 has `rope_scaling` and a
+/// top-level `rope_theta`. If both are present, transformers 5 reads `rope_scaling`; here, they must agree.
 fn rope(fields: &mut Fields) -> (f64, RopeScaling) {
     let mut found = Vec::new();
     for prefix in ["rope_parameters", "rope_scaling"] {
         let Some(Value::Object(object)) = fields.object.get(prefix) else { continue };
         let mut inner = Fields { object, prefix, problems: Vec::new() };
         inner.must_be("rope_type", json!("yarn"), false);
-        // transformers rounds the ramp's ends unless told not to.
+        // transformers rounds the ends of the ramp unless `truncate` is false.
         inner.must_be("truncate", json!(false), false);
         inner.must_be("partial_rotary_factor", json!(1.0), true);
         for key in ["attention_factor", "mscale", "mscale_all_dim"] {
@@ -123,15 +123,15 @@ fn rope(fields: &mut Fields) -> (f64, RopeScaling) {
         found.push((theta, scaling));
     }
     if found.len() == 2 && found[0] != found[1] {
-        fields.problem("rope_parameters", "says something else than rope_scaling");
+        fields.problem("rope_parameters", "contradicts rope_scaling");
     }
     if found.is_empty() {
-        fields.problem("rope_parameters", "is missing, and so is rope_scaling");
+        fields.problem("rope_parameters", "and rope_scaling are both missing");
     }
     found.pop().unwrap_or_default()
 }
 
-/// The listed types, or none where they alternate as they do by default.
+/// The listed layer types; `None` if they alternate as they do by default.
 fn layer_types(fields: &mut Fields, num_hidden_layers: i64) -> Option<Vec<LayerType>> {
     let listed = fields.object.get("layer_types").filter(|value| !value.is_null())?;
     let types: Vec<LayerType> = match serde_json::from_value(listed.clone()) {
@@ -178,7 +178,7 @@ fn openai(fields: &mut Fields) -> Model {
     }
 }
 
-/// A JSON object being read, and what is wrong with it.
+/// A JSON object, and the problems found in it so far.
 struct Fields<'a> {
     object: &'a Map<String, Value>,
     /// Key of the object itself; empty for the whole file.
@@ -192,12 +192,12 @@ impl Fields<'_> {
         self.problems.push(format!("{}{dot}{key} {what}", self.prefix));
     }
 
-    /// A count from 1 to `most`.
+    /// An integer from 1 to `most`.
     fn integer(&mut self, key: &str, most: i64) -> i64 {
         match self.object.get(key) {
             Some(value) => match value.as_i64().filter(|n| (1..=most).contains(n)) {
                 Some(number) => return number,
-                None => self.problem(key, format!("is {value}, not a whole number from 1 to {most}")),
+                None => self.problem(key, format!("is {value}, not an integer from 1 to {most}")),
             },
             None => self.problem(key, "is missing"),
         }
@@ -218,18 +218,18 @@ impl Fields<'_> {
         }
     }
 
-    /// Refuses another value than the one that gpt-oss's code has built in.
+    /// Reports a problem unless the key has the value that is hard-coded in gpt-oss.
     fn must_be(&mut self, key: &str, expected: Value, may_be_missing: bool) {
         match self.object.get(key) {
             None if may_be_missing => {}
-            None => self.problem(key, format!("is missing, where only {expected} is read")),
+            None => self.problem(key, format!("is missing; only {expected} is supported")),
             Some(value) if *value == expected || (may_be_missing && value.is_null()) => {}
-            Some(value) => self.problem(key, format!("is {value}, where only {expected} is read")),
+            Some(value) => self.problem(key, format!("is {value}; only {expected} is supported")),
         }
     }
 }
 
-/// The `config.json` of an exported model, in the key order of the released ones.
+/// The `config.json` of an exported model, with the keys in the order of the released ones.
 pub(super) fn to_json(model: &Model, dtype: &str, tokenizer: &TokenizerFiles) -> Value {
     let layer_types: Vec<LayerType> = (0..model.num_hidden_layers).map(|i| model.layer_type(i)).collect();
     let RopeScaling { factor, beta_fast, beta_slow, original_max_position_embeddings } = model.rope_scaling;

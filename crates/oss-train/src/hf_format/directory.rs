@@ -1,4 +1,4 @@
-//! Reads a directory of gpt-oss weights.
+//! Reading a directory of gpt-oss weights.
 
 use std::{
     collections::HashMap,
@@ -18,13 +18,13 @@ use crate::model::{Parameter, WeightSource, check_range};
 use oss_config::Model;
 use oss_config::error::Hint;
 
-/// The configuration's file name.
+/// File name of the configuration.
 pub(super) const CONFIG: &str = "config.json";
 
 /// A directory of gpt-oss weights, open for reading.
 ///
-/// Opening checks every tensor's presence, shape and kind against the configuration; reading touches no more
-/// than the part of a parameter that is asked for, expert by expert where it is stored in another order.
+/// Opening checks that every tensor is present and that its shape and dtype match the configuration. Reading loads only
+/// the requested range of a parameter, one expert at a time if it is stored in another order.
 #[derive(Debug)]
 pub struct HfDirectory {
     path: PathBuf,
@@ -34,7 +34,7 @@ pub struct HfDirectory {
 }
 
 impl HfDirectory {
-    /// Opens a directory. The error lists everything that is missing, superfluous or misshapen.
+    /// Opens a directory. The error lists every tensor that is missing, unexpected or of the wrong shape or dtype.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_here(path).with_context(|| format!("cannot read the model in {}", path.display()))
     }
@@ -43,17 +43,17 @@ impl HfDirectory {
         let config_path = path.join(CONFIG);
         let text = fs::read_to_string(&config_path)
             .with_context(|| format!("{}", config_path.display()))
-            .with_hint(|| format!("name a directory that holds {CONFIG} beside safetensors files"))?;
+            .with_hint(|| format!("specify a directory with {CONFIG} and safetensors files"))?;
         let (model, dialect) = serde_json::from_str(&text)
             .map_err(anyhow::Error::from)
             .and_then(|config| config::parse(&config))
-            .with_context(|| format!("{CONFIG} cannot be used"))?;
+            .with_context(|| format!("invalid {CONFIG}"))?;
         let shards = Shards::open(path, dialect == Dialect::OpenAi)?;
         let recipes = choose(&model, dialect, &shards)?;
         Ok(Self { path: path.to_owned(), model, shards, recipes })
     }
 
-    /// The architecture, vocabulary included.
+    /// The architecture, including the vocabulary size.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -63,7 +63,7 @@ impl HfDirectory {
         &self.path
     }
 
-    /// Every file that the weights and the architecture are read from, in order.
+    /// All files that the architecture and the weights are read from: the configuration first, then the weight files.
     pub fn files(&self) -> Vec<PathBuf> {
         let weights = self.shards.files().iter().map(|file| file.path().to_owned());
         [self.path.join(CONFIG)].into_iter().chain(weights).collect()
@@ -93,7 +93,7 @@ impl WeightSource for HfDirectory {
     }
 }
 
-/// Picks each parameter's recipe by what is stored, and lists all that does not fit.
+/// Chooses each parameter's recipe by what is stored, and lists every mismatch in the error.
 fn choose(
     model: &Model,
     dialect: Dialect,
@@ -108,7 +108,7 @@ fn choose(
         let Some(recipe) = recipes.iter().find(is_there) else {
             problems.push(match recipes.first() {
                 Some(recipe) => format!("{} is missing", recipe.stored()[0].name),
-                None => format!("{} cannot be stored", spec.name),
+                None => format!("{} cannot be stored in this layout", spec.name),
             });
             continue;
         };
@@ -123,14 +123,14 @@ fn choose(
                 problems.push(format!("{} has shape {:?}, not {wanted:?}", stored.name, info.shape));
             }
             if !stored.content.allows(info.dtype) {
-                problems.push(format!("{} holds {}, which is not read there", stored.name, info.dtype));
+                problems.push(format!("{} has unsupported dtype {}", stored.name, info.dtype));
             }
         }
         chosen.insert(spec.parameter, (spec.shape, recipe.clone()));
     }
-    problems.extend(unused.into_iter().map(|name| format!("{name} is no part of the model")));
+    problems.extend(unused.into_iter().map(|name| format!("{name} is not part of the model")));
     if problems.is_empty() {
         return Ok(chosen);
     }
-    bail!("the weights do not fit {CONFIG}:\n  {}", problems.join("\n  "))
+    bail!("the weights do not match {CONFIG}:\n  {}", problems.join("\n  "))
 }

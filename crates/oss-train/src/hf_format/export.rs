@@ -1,4 +1,4 @@
-//! A model written as a Hugging Face directory, one tensor in memory at a time.
+//! Exporting a model as a Hugging Face directory, with one tensor in memory at a time.
 
 use std::{
     collections::BTreeMap,
@@ -25,34 +25,35 @@ use oss_runs::monitor::{Progress, Unit};
 use oss_runs::run_dir;
 use oss_runs::storage::{Disk, StagedDir, clear_leftovers};
 
-/// Lists the exported files with their digests, and marks the directory as one that an export may replace.
+/// File that lists the exported files with their digests. It marks the directory as an export, which a later one may
+/// replace.
 const RECORD: &str = "export.json";
-/// Raised when the meaning of the record changes.
+/// Incremented when the meaning of the record changes.
 const RECORD_FORMAT: u64 = 1;
-/// Room for everything beside the weights and the tokenizer.
+/// Disk space reserved for everything other than the weights and `tokenizer.json`.
 const SLACK_BYTES: u64 = 4 << 20;
 
-/// What the tokenizer contributes to an export.
+/// The tokenizer's part of an export.
 #[derive(Clone, Debug)]
 pub struct TokenizerFiles {
-    /// Content of `tokenizer.json`.
+    /// Contents of `tokenizer.json`.
     pub tokenizer_json: String,
-    /// Content of `tokenizer_config.json`.
+    /// Contents of `tokenizer_config.json`.
     pub tokenizer_config: Value,
-    /// Token that opens a text, if there is one.
+    /// Token that starts a text, if there is one.
     pub bos_token_id: Option<u32>,
-    /// Tokens that end a generation, the usual one first.
+    /// Tokens that end generation, the default one first.
     pub eos_token_ids: Vec<u32>,
-    /// Token that fills up batches, if there is one.
+    /// Token that pads batches, if there is one.
     pub pad_token_id: Option<u32>,
 }
 
 /// How the weights are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExportOptions {
-    /// Numbers of the weights.
+    /// Dtype of the weights.
     pub dtype: ExportDtype,
-    /// Largest weight file in bytes; a tensor that is larger gets a file of its own.
+    /// Maximum size of a weight file in bytes; a larger tensor gets its own file.
     pub max_shard_bytes: u64,
 }
 
@@ -62,12 +63,12 @@ struct Record {
     files: Vec<FileRecord>,
 }
 
-/// Writes `source`'s weights, `config.json`, `generation_config.json` and the tokenizer to the directory `out`, so that
-/// transformers loads it, and returns the files with their digests.
+/// Writes `source`'s weights, `config.json`, `generation_config.json` and the tokenizer to the directory `out`, which
+/// transformers can load, and returns the files with their digests.
 ///
-/// Everything is written beside `out` and takes its place in the end; an earlier export there stays until then. A
-/// directory that holds anything else is refused. `model.vocab_size` must be set. A stop on request ends it with
-/// [`Stopped`](oss_config::error::Stopped) between two tensors.
+/// Everything is written next to `out` and moved there at the end; until then, an earlier export stays in place. A
+/// directory with any other files is refused. `model.vocab_size` must be set. If a stop is requested, the export ends
+/// between two tensors with [`Stopped`](oss_config::error::Stopped).
 pub fn export(
     out: &Path,
     model: &Model,
@@ -92,8 +93,8 @@ fn export_here(
     check_room(&out, &shards, tokenizer)?;
 
     let disk = Disk::default();
-    let staged =
-        StagedDir::create(&disk, &out).with_context(|| format!("cannot write beside {}", out.display()))?;
+    let staged = StagedDir::create(&disk, &out)
+        .with_context(|| format!("cannot create a temporary directory next to {}", out.display()))?;
     let mut files = write_weights(&disk, staged.path(), &shards, source)?;
     let dtype_name = match options.dtype {
         ExportDtype::Bf16 => "bfloat16",
@@ -114,7 +115,7 @@ fn export_here(
     }
     let record = serde_json::to_value(Record { format: RECORD_FORMAT, files: files.clone() })?;
     write_text(&disk, staged.path(), RECORD, &pretty(&record))?;
-    staged.commit().context("cannot put the finished export in its place")?;
+    staged.commit().context("cannot move the finished export into place")?;
     Ok(files)
 }
 
@@ -132,7 +133,7 @@ fn check_special_tokens(model: &Model, tokenizer: &TokenizerFiles) -> Result<()>
     }
 }
 
-/// One weight file before it is written.
+/// A weight file to be written.
 struct Shard {
     name: String,
     tensors: Vec<(Parameter, Planned)>,
@@ -148,7 +149,7 @@ impl Shard {
     }
 }
 
-/// Deals the parameters out to files in the chain's order.
+/// Assigns the parameters to files in the order of the model.
 fn plan_shards(model: &Model, options: &ExportOptions) -> Vec<Shard> {
     let dtype = match options.dtype {
         ExportDtype::Bf16 => Dtype::BF16,
@@ -182,30 +183,33 @@ fn index(shards: &[Shard]) -> Value {
     json!({ "metadata": { "total_size": total }, "weight_map": weight_map })
 }
 
-/// Resolves the destination, takes up an earlier export that a dead process had moved aside, and refuses to replace
-/// what no export wrote.
+/// Resolves the destination, restores an earlier export that a killed process had moved aside, and refuses to replace
+/// files that were not written by an export.
 fn prepare_destination(out: &Path) -> Result<PathBuf> {
     let out = std::path::absolute(out)?;
-    // A linked directory is replaced where it lies; the link stays.
+    // If `out` is a symbolic link, its target is replaced and the link stays.
     let out = if out.exists() { out.canonicalize()? } else { out };
     let (Some(parent), Some(name)) = (out.parent(), out.file_name().and_then(|name| name.to_str())) else {
-        bail!(UserError::failed("that is no name for a directory").hint("choose another"));
+        bail!(UserError::failed("not a valid directory name").hint("choose another directory"));
     };
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     clear_leftovers(&Disk::default(), parent, |found| found == name);
     if out.exists() {
-        ensure!(out.is_dir(), UserError::failed("a file is in the way").hint("choose another directory"));
+        ensure!(out.is_dir(), UserError::failed("not a directory").hint("choose another directory"));
         let foreign = foreign_files(&out)?;
         ensure!(
             foreign.is_empty(),
-            UserError::failed(format!("it holds files that no export wrote ({})", foreign.join(", ")))
-                .hint("choose another directory")
+            UserError::failed(format!(
+                "the directory contains files that were not exported ({})",
+                foreign.join(", ")
+            ))
+            .hint("choose another directory")
         );
     }
     Ok(out)
 }
 
-/// Names in a directory that its record does not list.
+/// Names in a directory that are not listed in its record.
 fn foreign_files(directory: &Path) -> Result<Vec<String>> {
     let record = fs::read(directory.join(RECORD)).ok();
     let record = record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
@@ -231,11 +235,11 @@ fn check_room(out: &Path, shards: &[Shard], tokenizer: &TokenizerFiles) -> Resul
     let needed = weights + tokenizer.tokenizer_json.len() as u64 + SLACK_BYTES;
     let parent = out.parent().unwrap_or(out);
     let free = run_dir::free_bytes(parent)
-        .with_context(|| format!("cannot ask for the free space of {}", parent.display()))?;
+        .with_context(|| format!("cannot determine the free space in {}", parent.display()))?;
     ensure!(
         free >= needed,
         UserError::failed(format!(
-            "no room: it needs {}, and {} are free",
+            "not enough disk space: the export needs {}, but only {} are free",
             indicatif::HumanBytes(needed),
             indicatif::HumanBytes(free)
         ))
@@ -244,7 +248,7 @@ fn check_room(out: &Path, shards: &[Shard], tokenizer: &TokenizerFiles) -> Resul
     Ok(())
 }
 
-/// Older releases of transformers refuse files that do not say whose tensors they hold.
+/// Older versions of transformers refuse files without a `format`.
 fn shard_metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
@@ -272,16 +276,16 @@ fn write_weights(
     Ok(files)
 }
 
-/// The tensor in its exported kind.
+/// The tensor in the dtype of the export.
 fn converted(tensor: &Tensor, planned: &Planned) -> Result<Tensor> {
     let name = &planned.name;
     ensure!(tensor.size() == planned.shape, "{name} has shape {:?}, not {:?}", tensor.size(), planned.shape);
-    let kind = kind_of(planned.dtype).unwrap_or_else(|| unreachable!("exports hold floats"));
+    let kind = kind_of(planned.dtype).unwrap_or_else(|| unreachable!("exported dtypes are floats"));
     let converted = tensor.to_kind(kind);
-    // Only half precision has a smaller range than what training holds.
+    // f16 is the only dtype with a smaller range than the weights in training.
     if kind == Kind::Half && converted.isinf().any().int64_value(&[]) != 0 {
         bail!(
-            UserError::failed(format!("{name} has numbers beyond the range of f16"))
+            UserError::failed(format!("{name} has values outside the range of f16"))
                 .hint("set export.dtype to \"bf16\"")
         );
     }

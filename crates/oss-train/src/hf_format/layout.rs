@@ -1,4 +1,4 @@
-//! Which stored tensors make up a parameter, in each of the layouts that gpt-oss is handed around in.
+//! Which stored tensors make up a parameter, in each layout that gpt-oss is distributed in.
 
 use std::ops::Range;
 
@@ -11,20 +11,20 @@ use super::{
 use crate::model::{BlockParameter::*, Parameter, ParameterSpec, parameters};
 use oss_config::Model;
 
-/// How a parameter is made from what is stored.
+/// How to assemble a parameter from stored tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Recipe {
-    /// Stored as it is.
+    /// Stored unchanged.
     Plain(Stored),
-    /// These rows of a fused matrix or vector.
+    /// Stored as these rows of a fused matrix or vector.
     Rows(Stored, Range<i64>),
-    /// Stored as [E, out, in].
+    /// Stored transposed, as `[E, out, in]`.
     Swapped(Stored),
-    /// Stored in 4-bit blocks as [E, out, in].
+    /// Stored as MXFP4 blocks, `[E, out, in]`.
     Mxfp4 { blocks: Stored, scales: Stored },
 }
 
-/// A stored tensor that a recipe wants.
+/// A stored tensor that a recipe reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     pub name: String,
@@ -32,17 +32,17 @@ pub(super) struct Stored {
     pub content: Content,
 }
 
-/// What a stored tensor's elements are.
+/// The elements of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// bf16, f16 or f32 numbers.
+    /// bf16, f16 or f32 values.
     Floats,
-    /// Bytes with a meaning of their own.
+    /// Bytes: MXFP4 blocks or scales.
     Bytes,
 }
 
 impl Content {
-    /// Whether a stored form is of this content.
+    /// Whether such elements may be stored as `dtype`.
     pub(super) fn allows(self, dtype: Dtype) -> bool {
         match self {
             Self::Floats => matches!(dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32),
@@ -52,7 +52,7 @@ impl Content {
 }
 
 impl Recipe {
-    /// Every stored tensor that it needs.
+    /// All stored tensors that it reads.
     pub(super) fn stored(&self) -> Vec<&Stored> {
         match self {
             Self::Plain(stored) | Self::Rows(stored, _) | Self::Swapped(stored) => vec![stored],
@@ -61,7 +61,7 @@ impl Recipe {
     }
 }
 
-/// Every parameter with the recipes that may make it, the usual one first.
+/// Every parameter with the recipes that may apply to it, in order of preference.
 pub(super) fn recipes(model: &Model, dialect: Dialect) -> Vec<(ParameterSpec, Vec<Recipe>)> {
     let recipes = |spec: ParameterSpec| {
         let found = match dialect {
@@ -83,7 +83,7 @@ fn hugging_face(spec: &ParameterSpec) -> Vec<Recipe> {
     [Some(plain), packed].into_iter().flatten().collect()
 }
 
-/// 4-bit blocks of a parameter [E, in, out]; none when `in` is no whole number of blocks.
+/// The MXFP4 recipe of a parameter `[E, in, out]`; `None` if `in` is not a multiple of the block size.
 fn mxfp4(name: &str, separator: char, shape: &[i64]) -> Option<Recipe> {
     let [experts, in_width, out_width] = *shape else { return None };
     let groups = (in_width % BLOCK_VALUES == 0).then_some(in_width / BLOCK_VALUES)?;
@@ -113,7 +113,7 @@ fn openai(spec: &ParameterSpec, model: &Model) -> Vec<Recipe> {
     }
 }
 
-/// The name that OpenAI's layout gives a parameter, or the fused one that holds it.
+/// The name of a parameter, or of the fused tensor that contains it, in OpenAI's layout.
 fn openai_name(parameter: Parameter) -> String {
     let (layer, parameter) = match parameter {
         Parameter::Embedding => return "embedding.weight".to_owned(),
@@ -139,8 +139,8 @@ fn openai_name(parameter: Parameter) -> String {
     format!("block.{layer}.{part}")
 }
 
-/// The rows of a parameter in OpenAI's fused projection, which stacks queries, keys and values, and the number of all
-/// its rows.
+/// The rows of a parameter in OpenAI's fused projection, which stacks queries, keys and values, and the projection's
+/// total number of rows.
 fn fused_rows(parameter: Parameter, model: &Model) -> Option<(Range<i64>, i64)> {
     let queries = model.num_attention_heads * model.head_dim;
     let keys = model.num_key_value_heads * model.head_dim;

@@ -1,10 +1,11 @@
-//! Hugging Face directories in and out.
+//! Reading and writing Hugging Face directories.
 //!
-//! Read: `config.json` beside safetensors files, in three layouts: as transformers saves it (bf16, f16 or f32, one file
-//! or shards with an index), as released (expert matrices in MXFP4), and OpenAI's own (`original/` in the release).
-//! Whatever the layout, weights come out under their Hugging Face names and shapes, one at a time.
+//! [`HfDirectory`] reads `config.json` and safetensors files in three layouts: as saved by transformers (bf16, f16 or
+//! f32, in a single file or in shards with an index), as released (expert matrices in MXFP4), and OpenAI's own
+//! (`original/` in the release). In every layout, weights are loaded one at a time, under their Hugging Face names and
+//! shapes.
 //!
-//! Written: what transformers loads, see [`export`].
+//! [`export()`] writes a directory that transformers can load.
 
 mod assemble;
 mod config;

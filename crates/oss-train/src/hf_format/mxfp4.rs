@@ -1,4 +1,5 @@
-//! MXFP4, the released models' form of expert weights: 4-bit floats in blocks of 32 that share one power of two.
+//! MXFP4, the format of the expert weights in the released models: 4-bit floats in blocks of 32 with a shared
+//! power-of-two scale.
 
 use std::ops::Range;
 
@@ -9,52 +10,49 @@ use rayon::prelude::*;
 use oss_config::error::UserError;
 use oss_torch::OwnedTensor;
 
-/// Values of a block.
+/// Values per block.
 pub(super) const BLOCK_VALUES: i64 = 32;
-/// Bytes of a block; the low half of a byte is the even value.
+/// Bytes per block. The low nibble of a byte comes first.
 pub(super) const BLOCK_BYTES: i64 = 16;
 
-/// The values of the sixteen codes: the upper eight are the negatives of the lower.
+/// The values of the sixteen codes. The last eight are the negatives of the first eight.
 const CODES: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 /// Blocks in a cache line.
 const LINE_GROUPS: usize = 4;
-/// Outputs whose blocks stay in the first-level cache together.
+/// Outputs whose blocks fit in the L1 cache together.
 const TILE_OUTPUTS: usize = 64;
-/// The scale byte that stands for "not a number".
+/// The scale byte that encodes NaN.
 const NAN_SCALE: u8 = 255;
 
-/// One expert's matrix as it is stored, both on the CPU.
+/// One expert's matrix as stored, on the CPU.
 pub(super) struct Packed {
-    /// u8 [out, in/32, 16].
+    /// u8 `[out, in/32, 16]`.
     pub blocks: OwnedTensor,
-    /// u8 [out, in/32].
+    /// u8 `[out, in/32]`.
     pub scales: OwnedTensor,
     pub out_width: usize,
 }
 
 impl Packed {
-    /// Dequantises the rows of the blocks `groups` (32 rows each) of the matrix [in, out] into `dense`, which they
-    /// fill.
+    /// Dequantizes the rows of the block range `groups` (32 rows each) of the matrix `[in, out]` into `dense`.
     ///
-    /// A value is its code times 2^(scale - 127). bf16 holds that exactly, but for the last two scales, where it can be
-    /// infinite. Fails on the scale that means NaN.
+    /// A value is that of its code times 2^(scale - 127). bf16 represents it exactly, except for the last two scales,
+    /// where it may overflow to infinity. Fails on a NaN scale.
     ///
     /// # Panics
-    /// When `dense` is not as large as those rows.
+    /// If `dense` does not have the size of those rows.
     pub(super) fn dequantise(&self, groups: Range<usize>, dense: &mut [bf16]) -> Result<()> {
         let (blocks, scales) = (self.blocks.slice::<u8>(), self.scales.slice::<u8>());
         let out_width = self.out_width;
         let width = scales.len() / out_width;
         assert_eq!(dense.len(), groups.len() * BLOCK_VALUES as usize * out_width);
         if scales.contains(&NAN_SCALE) {
-            bail!(
-                UserError::failed("a block has the scale that means NaN").hint("download the weights again")
-            );
+            bail!(UserError::failed("a block has a NaN scale").hint("download the weights again"));
         }
         let table = table();
-        // A thread fills whole rows of the result: 32 a group. Of each output's blocks it takes as many as fill a
-        // cache line, for a tile of outputs at a time, so that nothing is fetched twice.
+        // A thread fills whole rows of the result, 32 per group. From each output it takes as many blocks as fill a
+        // cache line, one tile of outputs at a time, so that no cache line is fetched twice.
         let stripe = LINE_GROUPS * BLOCK_VALUES as usize * out_width;
         dense.par_chunks_mut(stripe).enumerate().for_each(|(line, stripe)| {
             for tile in (0..out_width).step_by(TILE_OUTPUTS) {
@@ -76,7 +74,7 @@ impl Packed {
     }
 }
 
-/// The value of each code under each scale.
+/// The value of each code with each scale.
 fn table() -> Vec<[bf16; 16]> {
     let row = |scale: i32| CODES.map(|code| bf16::from_f64(f64::from(code) * 2f64.powi(scale - 127)));
     (0..256).map(row).collect()
@@ -93,8 +91,8 @@ mod tests {
     }
 
     #[test]
-    fn codes_scales_and_axes() {
-        // Two outputs, one block each: all codes in order under 2^1, then all ones (code 2) under 2^-127.
+    fn dequantizes_codes_and_scales_to_the_right_places() {
+        // Two outputs of one block each: all codes in order with scale 2^1, and ones (code 2) with scale 2^-127.
         let ascending: Vec<u8> = (0..16).map(|i| (((2 * i + 1) % 16) << 4) | ((2 * i) % 16)).collect();
         let packed = Packed {
             blocks: owned(&[ascending, vec![0x22; 16]].concat()),
@@ -110,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn some_groups_are_those_rows_of_all() {
+    fn a_range_of_groups_matches_those_rows_of_the_whole() {
         let (out_width, groups) = (70, 9);
         let byte = |i: i64| (i * 37 % 251) as u8;
         let blocks: Vec<u8> = (0..out_width * groups * BLOCK_BYTES).map(byte).collect();

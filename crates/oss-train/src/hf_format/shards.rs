@@ -1,4 +1,4 @@
-//! The safetensors files of a directory, seen as one set of tensors.
+//! The safetensors files of a directory as one set of tensors.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,9 +16,9 @@ use crate::tensor_file::TensorFile;
 use oss_config::error::UserError;
 use oss_runs::storage::is_plain_name;
 
-/// Weights in one file.
+/// Name of the weight file if there is only one.
 pub(super) const SINGLE: &str = "model.safetensors";
-/// Table of the shards.
+/// Name of the index: which shard contains which tensor.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Open files and where each tensor is.
+/// Open files, and which of them contains each tensor.
 #[derive(Debug)]
 pub(super) struct Shards {
     files: Vec<TensorFile>,
@@ -35,13 +35,13 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    /// Opens what the index lists, else the single file, else (if `loose`) every safetensors file there.
+    /// Opens the files that the index lists, or else the single file, or else (if `loose`) all safetensors files.
     pub(super) fn open(directory: &Path, loose: bool) -> Result<Self> {
         let index_path = directory.join(INDEX);
         if index_path.exists() {
             let text = fs::read_to_string(&index_path).with_context(|| format!("cannot read {INDEX}"))?;
             let index: Index =
-                serde_json::from_str(&text).with_context(|| format!("{INDEX} is not an index of shards"))?;
+                serde_json::from_str(&text).with_context(|| format!("{INDEX} is not a valid index"))?;
             return Self::indexed(directory, &index.weight_map);
         }
         let single = directory.join(SINGLE);
@@ -52,7 +52,7 @@ impl Shards {
         };
         if paths.is_empty() {
             bail!(
-                UserError::failed(format!("there is neither {SINGLE} nor {INDEX}"))
+                UserError::failed(format!("neither {SINGLE} nor {INDEX} exists"))
                     .hint("convert other formats with transformers' save_pretrained")
             );
         }
@@ -63,7 +63,7 @@ impl Shards {
         let names: BTreeSet<&String> = weight_map.values().collect();
         if let Some(name) = names.iter().find(|name| !is_plain_name(name) || !name.ends_with(".safetensors"))
         {
-            bail!("{INDEX} names {name:?}, which is no safetensors file inside the directory");
+            bail!("{INDEX} lists {name:?}, which is not a safetensors file in this directory");
         }
         let missing: Vec<_> =
             names.iter().filter(|name| !directory.join(name).exists()).map(|name| name.as_str()).collect();
@@ -121,12 +121,12 @@ impl Shards {
         self.files[*self.places.get(tensor)?].path().file_name()?.to_str()
     }
 
-    /// Shape and kind of a stored tensor.
+    /// Shape and dtype of a stored tensor.
     pub(super) fn info(&self, tensor: &str) -> Option<&TensorInfo> {
         self.files[*self.places.get(tensor)?].tensors().get(tensor)
     }
 
-    /// Flattened elements of a stored tensor: 1-D, on the CPU.
+    /// A range of elements of a flattened stored tensor: 1-D, on the CPU.
     pub(super) fn read(&self, tensor: &str, elements: Range<i64>) -> Result<Tensor> {
         let file = self.places.get(tensor).map(|place| &self.files[*place]);
         let found = file.and_then(|file| Some((file, file.tensors().get(tensor)?)));

@@ -1,4 +1,4 @@
-//! Configurations: what is read, what is refused, and that what is written is read back.
+//! Configurations: which are accepted, which are refused, and that written ones can be read back.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn released() -> Model {
     Model { vocab_size: Some(201_088), ..Preset::B20.model() }
 }
 
-/// The keys and values that the released 20b model's `config.json` has, with its quantization taken off.
+/// The `config.json` of the released 20b model, without its `quantization_config`.
 fn released_json() -> Value {
     let kinds = ["sliding_attention", "full_attention"];
     json!({
@@ -62,7 +62,7 @@ fn the_released_configuration_is_the_20b_preset() {
 }
 
 #[test]
-fn exports_say_what_the_release_says() {
+fn the_exported_configuration_matches_the_released_one() {
     let written = config::to_json(&released(), "bfloat16", &tokenizer());
     assert_eq!(written["dtype"], "bfloat16");
     assert_eq!(written["rope_parameters"]["rope_theta"], 150_000.0);
@@ -75,7 +75,7 @@ fn exports_say_what_the_release_says() {
 }
 
 #[test]
-fn any_architecture_is_read_back_as_written() {
+fn a_written_configuration_can_be_read_back() {
     use LayerType::{FullAttention, SlidingAttention};
     let rope_scaling = RopeScaling { factor: 8.0, beta_fast: 16.0, beta_slow: 2.0, ..Default::default() };
     let odd = Model {
@@ -90,13 +90,13 @@ fn any_architecture_is_read_back_as_written() {
     };
     let written = config::to_json(&odd, "float32", &tokenizer());
     assert_eq!(config::parse(&written).unwrap().0, odd);
-    // Either spelling of the rotary settings is enough.
+    // Either form of the RoPE settings is enough.
     assert_eq!(config::parse(&without(written.clone(), &["rope_scaling", "rope_theta"])).unwrap().0, odd);
     assert_eq!(config::parse(&without(written, &["rope_parameters"])).unwrap().0, odd);
 }
 
 #[test]
-fn all_problems_come_at_once() {
+fn all_problems_are_reported_together() {
     let mut config = without(released_json(), &["vocab_size", "head_dim"]);
     config["hidden_size"] = json!("wide");
     config["num_local_experts"] = json!(-1);
@@ -109,9 +109,9 @@ fn all_problems_come_at_once() {
     for part in [
         "vocab_size is missing",
         "head_dim is missing",
-        "hidden_size is \"wide\", not a whole number",
+        "hidden_size is \"wide\", not an integer",
         "num_local_experts is -1",
-        "hidden_act is \"gelu\", where only \"silu\" is read",
+        "hidden_act is \"gelu\"; only \"silu\" is supported",
         "layer_types has 1 entries for 24 layers",
         "rope_scaling.truncate is true",
         "rope_scaling.rope_type is \"linear\"",
@@ -122,17 +122,17 @@ fn all_problems_come_at_once() {
 }
 
 #[test]
-fn other_models_are_refused_by_name() {
+fn other_models_and_malformed_configurations_are_refused() {
     let mut llama = released_json();
     llama["model_type"] = json!("llama");
     assert!(problems(&llama).contains("model_type is \"llama\""));
-    assert!(problems(&json!({})).contains("no model_type"));
+    assert!(problems(&json!({})).contains("model_type is missing"));
     assert!(problems(&json!([])).contains("not a JSON object"));
     let message = problems(&without(released_json(), &["rope_scaling"]));
-    assert!(message.contains("rope_parameters is missing, and so is rope_scaling"), "{message}");
+    assert!(message.contains("rope_parameters and rope_scaling are both missing"), "{message}");
     let mut contradictory = config::to_json(&released(), "bfloat16", &tokenizer());
     contradictory["rope_parameters"]["factor"] = json!(2.0);
-    assert!(problems(&contradictory).contains("something else than rope_scaling"));
+    assert!(problems(&contradictory).contains("contradicts rope_scaling"));
 }
 
 #[test]

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn end_of_text_opens_a_document() {
+    fn end_of_text_starts_a_document() {
         assert_eq!(document_lengths(&[5, 6, 0, 7, 0, 0, 8], 0), [2, 2, 1, 2]);
         assert_eq!(document_lengths(&[0, 6, 7], 0), [3]);
         assert_eq!(document_lengths(&[5], 0), [1]);

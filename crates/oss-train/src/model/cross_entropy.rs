@@ -298,26 +298,26 @@ mod tests {
     }
 
     #[test]
-    fn loss_and_gradients_are_those_of_autograd() {
+    fn loss_and_gradients_match_autograd() {
         for (tokens, vocab) in [(1, 5), (37, 1009), (300, 20_011)] {
             hold(Kind::Double, tokens, vocab, 1e-11);
             hold(Kind::Float, tokens, vocab, 5e-5);
         }
-        // A single, nearly certain token keeps too few significant digits.
+        // With a single, nearly certain token, bf16 has too few significant digits.
         for (tokens, vocab) in [(37, 1009), (300, 20_011)] {
             hold(Kind::BFloat16, tokens, vocab, 2e-2);
         }
     }
 
     #[test]
-    fn several_chunks_of_tokens_add_up() {
+    fn several_chunks_of_tokens_match_autograd() {
         let rows = Tensor::zeros([1000, 24], (Kind::Float, Device::Cpu));
         assert_eq!(chunks(&rows, 70_001, 4).count(), 2);
         hold(Kind::Float, 1000, 70_001, 5e-5);
     }
 
     #[test]
-    fn what_is_not_a_number_shows_in_the_loss() {
+    fn nan_weights_give_a_nan_loss() {
         let Problem { x, targets, matrix } = problem(9, 501, Kind::Float);
         let _ = matrix.get(77).fill_(f64::NAN);
         let mut grad = MatrixGradient { sum: matrix.zeros_like(), is_stale: true };

@@ -294,9 +294,9 @@ fn halves(gate_up: &Tensor) -> Result<(Tensor, Tensor)> {
 mod tests {
     use super::*;
 
-    /// Runs the device's sort on the CPU and compares it with the host's.
     #[test]
-    fn both_ways_of_sorting_give_the_same_groups() {
+    fn sorting_on_the_device_matches_sorting_on_the_host() {
+        // The device's sort also runs on the CPU.
         // Expert 0 and the last two have no rows.
         let choices = [3i64, 1, 1, 4, 3, 2, 4, 3];
         let device = Groups::on_device(&Tensor::from_slice(&choices), 2, 7);

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn any_range_of_any_parameter_is_that_part_of_the_whole() {
+    fn any_range_of_a_parameter_equals_that_part_of_the_whole() {
         let model = Model { vocab_size: Some(40), ..Preset::Tiny.model() };
         let mut source = Initial::new(&model, 3);
         for spec in crate::model::parameters(&model) {
@@ -153,13 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn seed_and_name_choose_the_numbers() {
+    fn numbers_depend_on_the_seed_and_the_name() {
         assert_ne!(normal(7, "w", 0, 8), normal(8, "w", 0, 8));
         assert_ne!(normal(7, "w", 0, 8), normal(7, "v", 0, 8));
     }
 
     #[test]
-    fn moments_are_those_of_the_normal_distribution() {
+    fn moments_match_the_normal_distribution() {
         let numbers = normal(1, "w", 0, 1 << 18);
         let n = numbers.len() as f64;
         let moment = |power: i32| numbers.iter().map(|&x| (f64::from(x) / 0.02).powi(power)).sum::<f64>() / n;

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_of_few_and_of_many_rows_take_either_matrix() {
+    fn int8_layers_match_float_layers() {
         // The last shape has more outputs than fit in a tile.
         for (rows, width, out) in [(1, 40, 30), (17, 64, 50), (20, 2048, 700)] {
             let x = exact(&[rows, width]);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn experts_take_either_matrix() {
+    fn int8_experts_match_float_experts() {
         let by_output = exact(&[3, 50, 40]); // [E, out, in]
         let (weight, bias) = (by_output.transpose(1, 2).contiguous(), exact(&[3, 50]));
         let packed = in_int8(Role::Matrix, weight.shallow_clone());
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn only_matrices_are_narrowed() {
+    fn only_matrices_are_quantized() {
         for role in [Role::Router, Role::Vector] {
             assert_eq!(in_int8(role, exact(&[4, 8])).kind(), Kind::Float);
         }

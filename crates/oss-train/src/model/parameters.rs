@@ -336,13 +336,13 @@ mod tests {
     }
 
     #[test]
-    fn the_released_shapes_have_their_published_sizes() {
+    fn released_models_have_their_published_sizes() {
         assert_eq!(count(Preset::B20), (411, 20_914_757_184));
         assert_eq!(count(Preset::B120).1 / 100_000_000, 1168);
     }
 
     #[test]
-    fn roles_come_in_order_so_that_each_is_one_range_of_a_units_buffer() {
+    fn parameters_of_a_unit_are_sorted_by_role() {
         let model = Model { vocab_size: Some(64), ..Preset::Tiny.model() };
         for unit in 0..num_units(&model) {
             let roles: Vec<Role> = unit_parameters(&model, unit).iter().map(ParameterSpec::role).collect();
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_knows_its_place() {
+    fn unit_and_index_match_the_order_of_parameters() {
         let model = Model { vocab_size: Some(64), ..Preset::Tiny.model() };
         for unit in 0..num_units(&model) {
             for (index, spec) in unit_parameters(&model, unit).iter().enumerate() {
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_parameters_are_one_to_one() {
+    fn names_round_trip() {
         let model = Model { vocab_size: Some(64), num_hidden_layers: 12, ..Preset::Tiny.model() };
         let all = parameters(&model);
         for spec in &all {

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_released_models_frequencies() {
+    fn frequencies_match_the_released_model() {
         let (frequencies, scale) = inverse_frequencies(&Model::default());
         let expected = [
             1.0, 0.6890443, 0.4747820, 0.3271459, 0.2254180, 0.1553230, 0.1070244, 0.0737446, 0.0508133,

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_load_counts_the_choices_of_all_its_routings() {
+    fn load_adds_up_over_routings() {
         let routing = |experts: [i64; 6]| Routing {
             experts: Tensor::from_slice(&experts).view([3, 2]),
             weights: Tensor::full([3, 2], 0.5, (Kind::Float, tch::Device::Cpu)),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_balance_loss_of_even_layers_is_the_number_of_choices() {
+    fn balance_loss_of_a_uniform_load_is_the_number_of_active_experts() {
         let even = || ExpertLoad {
             counts: Tensor::full([4], 3.0, (Kind::Float, tch::Device::Cpu)),
             probability: Tensor::full([4], 1.5, (Kind::Float, tch::Device::Cpu)),

@@ -1,4 +1,4 @@
-//! Many ranks, which threads stand for: one of them failing anywhere, files in each other's place, and agreement.
+//! Several ranks, simulated by threads: a rank that fails at any call, misplaced files, and agreement on a checkpoint.
 
 use oss_config::error::ErrorReport;
 use std::{
@@ -9,11 +9,11 @@ use std::{
 
 use super::*;
 
-/// What rank `rank` of `ranks` holds of [`entries`], some of it nothing.
+/// The pieces of [`entries`] on rank `rank` of `ranks`, some of them empty.
 fn held(step: u64, rank: usize, ranks: usize) -> Vec<Entry> {
     let part = |Entry { name, shape, tensor, .. }: Entry| {
         let numel = tensor.numel() as i64;
-        // Rounded up, so that the last ranks of many have nothing of a small tensor.
+        // Rounded up, so that with many ranks, the last ones have no elements of a small tensor.
         let each = (numel as u64).div_ceil(ranks as u64) as i64;
         let at = |rank: usize| (rank as i64 * each).min(numel);
         let range = at(rank)..at(rank + 1);
@@ -27,7 +27,7 @@ fn state(step: u64) -> serde_json::Value {
     json!({ "seen": step, "rate": 0.1 })
 }
 
-/// A save by as many ranks as there are disks. The first is the leader's; reports travel as JSON.
+/// Saves with one rank per disk. The first rank is the leader; reports are sent as JSON.
 fn save_on(disks: &[Disk], dir: &Path, step: u64) -> Result<PathBuf> {
     let ranks = disks.len();
     let needed = (0..ranks).map(|rank| bytes_needed(&held(step, rank, ranks)).unwrap()).sum();
@@ -52,8 +52,8 @@ fn good_disks(ranks: usize) -> Vec<Disk> {
     vec![Disk::default(); ranks]
 }
 
-/// Fails rank `rank` of three at its first, second, third... call to the disk, until a save meets no fault. After each,
-/// only that save is lost.
+/// Saves repeatedly on three ranks, with a fault at the first, second, third... disk call of rank `rank`, until the
+/// fault is no longer reached. After each fault, only that save may be lost.
 fn survive_a_rank(rank: usize, fault: Fault) -> usize {
     for number in 1.. {
         let dir = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ fn survive_a_rank(rank: usize, fault: Fault) -> usize {
             let error = ErrorReport::of(error).to_string();
             assert!(reached, "{error}");
             assert!(rank == 0 || error.contains(&format!("rank {rank}: ")), "call {number}: {error}");
-            assert_eq!(error.contains("rank 2"), rank == 2, "only those that failed: {error}");
+            assert_eq!(error.contains("rank 2"), rank == 2, "only failed ranks are named: {error}");
         }
         let whole = list(dir.path());
         assert!(whole.len() > is_saved.into(), "call {number}: {:?}", names_in(dir.path()));
@@ -90,15 +90,15 @@ fn survive_a_rank(rank: usize, fault: Fault) -> usize {
 }
 
 #[test]
-fn a_rank_that_fails_at_any_call_is_named_and_costs_only_that_checkpoint() {
-    // The leader, and one of the others, which are all alike.
+fn a_rank_that_fails_at_any_call_is_named_and_only_that_checkpoint_is_lost() {
+    // The leader, and one of the others, which all behave alike.
     for (rank, fault) in [(0, Fault::Once), (0, Fault::Killed), (2, Fault::Full), (2, Fault::Killed)] {
         assert!(survive_a_rank(rank, fault) > 5);
     }
 }
 
 #[test]
-fn reports_that_do_not_belong_are_refused_by_rank() {
+fn invalid_reports_are_refused_by_rank() {
     let dir = tempfile::tempdir().unwrap();
     let write = |writer: &Writer, rank, ranks| {
         write_rank(writer.folder(), rank, ranks, &held(1, rank, ranks))
@@ -114,21 +114,21 @@ fn reports_that_do_not_belong_are_refused_by_rank() {
     let error = refused(&|writer| vec![write(writer, 0, 2), Err("no space".into())]);
     assert!(error.contains("rank 1: no space") && !error.contains("rank 0"), "{error}");
     let error = refused(&|writer| vec![write(writer, 1, 2), write(writer, 0, 2)]);
-    assert!(error.contains("rank 0: it wrote rank-00001-of-00002"), "{error}");
+    assert!(error.contains("rank 0: wrote rank-00001-of-00002"), "{error}");
     let error = refused(&|writer| {
         let reports = vec![write(writer, 0, 2), write(writer, 1, 2)];
         fs::remove_file(writer.folder().join("rank-00001-of-00002.safetensors")).unwrap();
         reports
     });
     assert!(error.contains("rank 1: ") && error.contains("file system that all ranks share"), "{error}");
-    assert!(write_rank(dir.path(), 0, 1, &[]).is_err(), "no folder of a writer");
+    assert!(write_rank(dir.path(), 0, 1, &[]).is_err(), "not a writer's folder");
 }
 
 #[test]
-fn a_rank_without_elements_of_a_tensor_writes_nothing_of_it() {
+fn ranks_without_elements_of_a_tensor_omit_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = save_on(&good_disks(8), dir.path(), 3).unwrap();
-    // 5 elements over 8 ranks: the last three have none; of 12, the last two.
+    // Of 5 elements on 8 ranks, the last three have none; of 12, the last two.
     for (rank, tensors) in [(0, 3), (4, 3), (5, 2), (6, 0), (7, 0)] {
         let bytes = fs::read(path.join(format!("rank-{rank:05}-of-00008.safetensors"))).unwrap();
         assert_eq!(safetensors::SafeTensors::deserialize(&bytes).unwrap().len(), tensors, "rank {rank}");
@@ -137,7 +137,7 @@ fn a_rank_without_elements_of_a_tensor_writes_nothing_of_it() {
 }
 
 #[test]
-fn shares_together_see_every_file() {
+fn all_ranks_together_verify_every_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = save_on(&good_disks(5), dir.path(), 1).unwrap();
     for damaged in 0..3 {
@@ -157,7 +157,7 @@ fn shares_together_see_every_file() {
     }
 }
 
-/// Where threads tell each other what they found.
+/// Lets threads exchange the problems that they found.
 struct Meeting {
     barrier: Barrier,
     complaints: Mutex<Vec<Option<String>>>,
@@ -168,7 +168,7 @@ impl Meeting {
         Self { barrier: Barrier::new(ranks), complaints: Mutex::new(vec![None; ranks]) }
     }
 
-    /// The first complaint of any rank.
+    /// The complaint of the first rank that has one.
     fn agree(&self, rank: usize, complaint: Option<String>) -> Option<String> {
         self.complaints.lock().unwrap()[rank] = complaint;
         self.barrier.wait();
@@ -178,7 +178,7 @@ impl Meeting {
     }
 }
 
-/// The step that each of three ranks goes on from, or its error.
+/// The step that each of three ranks resumes from, or its error.
 fn found_together(dir: &Path) -> Vec<Result<Option<u64>, String>> {
     let (meeting, candidates) = (Meeting::of(3), candidates(dir));
     thread::scope(|scope| {
@@ -196,7 +196,7 @@ fn found_together(dir: &Path) -> Vec<Result<Option<u64>, String>> {
 }
 
 #[test]
-fn ranks_agree_on_the_newest_whole_checkpoint_whoever_sees_the_damage() {
+fn ranks_agree_on_the_newest_intact_checkpoint_no_matter_which_rank_detects_damage() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(found_together(dir.path()), vec![Ok(None); 3]);
     let older = save_on(&good_disks(3), dir.path(), 1).unwrap();
@@ -210,7 +210,7 @@ fn ranks_agree_on_the_newest_whole_checkpoint_whoever_sees_the_damage() {
     };
     for rank in 0..3 {
         damage(&newer, rank);
-        assert_eq!(found_together(dir.path()), vec![Ok(Some(1)); 3], "damage that rank {rank} sees");
+        assert_eq!(found_together(dir.path()), vec![Ok(Some(1)); 3], "damage that rank {rank} detects");
         damage(&newer, rank);
     }
     assert_eq!(found_together(dir.path()), vec![Ok(Some(2)); 3]);
@@ -224,7 +224,7 @@ fn ranks_agree_on_the_newest_whole_checkpoint_whoever_sees_the_damage() {
     assert_eq!(lost.unwrap_err().to_string(), "rank 1 is gone");
 }
 
-/// Two ranks with a tensor each, in files of the same size.
+/// Saves a checkpoint of two ranks, with a tensor each, in files of equal size.
 fn save_pair(dir: &Path, step: u64) {
     let writer = Writer::begin(dir, step, 0).unwrap();
     let write = |rank: usize| {
@@ -240,7 +240,7 @@ fn file_of_pair(dir: &Path, step: u64, rank: usize) -> PathBuf {
 }
 
 #[test]
-fn a_file_that_is_missing_swapped_or_of_another_save_is_named() {
+fn missing_swapped_and_foreign_files_are_reported() {
     let named = |change: &dyn Fn(&Path), expected: &str| {
         let dir = tempfile::tempdir().unwrap();
         (1..=2).for_each(|step| save_pair(dir.path(), step));
@@ -265,13 +265,13 @@ fn a_file_that_is_missing_swapped_or_of_another_save_is_named() {
             fs::rename(&second, &first).unwrap();
             fs::rename(dir.join("aside"), &second).unwrap();
         },
-        "rank-00000-of-00002.safetensors is the file of rank 1 of 2 at step 2",
+        "rank-00000-of-00002.safetensors was written by rank 1 of 2 at step 2",
     );
     named(
         &|dir| {
             fs::copy(file_of_pair(dir, 1, 1), file_of_pair(dir, 2, 1)).unwrap();
         },
-        "rank-00001-of-00002.safetensors is the file of rank 1 of 2 at step 1",
+        "rank-00001-of-00002.safetensors was written by rank 1 of 2 at step 1",
     );
     named(
         &|dir| {
@@ -287,7 +287,7 @@ fn a_file_that_is_missing_swapped_or_of_another_save_is_named() {
 }
 
 #[test]
-fn a_background_file_is_what_was_held_when_it_started() {
+fn a_background_write_saves_the_values_at_its_start() {
     let dir = tempfile::tempdir().unwrap();
     let writer = Writer::begin(dir.path(), 4, 0).unwrap();
     let started = [0, 1].map(|rank| {
@@ -303,7 +303,7 @@ fn a_background_file_is_what_was_held_when_it_started() {
 }
 
 #[test]
-fn a_background_file_reports_its_failure_and_one_that_is_dropped_leaves_nothing() {
+fn a_background_write_reports_its_failure_and_leaves_nothing_if_dropped() {
     let dir = tempfile::tempdir().unwrap();
     save_step(dir.path(), 1);
     let writer = Writer::begin(dir.path(), 2, 0).unwrap();
@@ -317,7 +317,7 @@ fn a_background_file_reports_its_failure_and_one_that_is_dropped_leaves_nothing(
     let background = Background::start(writer.folder(), 0, 1, &entries(2)).unwrap();
     drop((background, writer));
     assert_eq!(names_in(dir.path()), ["step-00000001"]);
-    // The leader dies first: what is left is not listed, and the next save clears it away.
+    // If the leader dies first, the remains are not listed, and the next save removes them.
     let writer = Writer::begin(dir.path(), 2, 0).unwrap();
     let background = Background::start(writer.folder(), 0, 1, &entries(2)).unwrap();
     while !background.is_finished() {

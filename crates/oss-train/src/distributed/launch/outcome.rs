@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_that_end_well() {
+    fn successful_and_stopped_ranks_are_not_failures() {
         assert_eq!(judge(&[FINE, FINE]), Verdict::Done);
         assert_eq!(judge(&[FINE, status(75, 0)]), Verdict::Stopped);
     }
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_explains_the_complaints_of_others() {
+    fn a_killed_rank_is_the_cause_of_errors_on_others() {
         assert_eq!(judge(&[status(1, 4), status(2, 4), signal(SIGKILL, 5)]), Verdict::Failed(2));
         // The abort came later than the error exit.
         assert_eq!(judge(&[signal(SIGABRT, 5), status(1, 4)]), Verdict::Failed(1));
@@ -169,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_experiment_is_not_a_failure() {
+    fn a_rejected_experiment_is_not_a_failure() {
         assert_eq!(judge(&[status(1, 3), status(2, 4)]), Verdict::Wrong(1));
     }
 
     #[test]
-    fn what_the_launcher_ended_is_no_cause() {
+    fn ranks_ended_by_the_launcher_are_not_the_cause() {
         let killed = Ended { late: true, ..signal(SIGKILL, 7) };
         assert_eq!(judge(&[killed, status(1, 3)]), Verdict::Failed(1));
         let gave_up = Ended { late: true, ..status(2, 7) };
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_reads_as_a_sentence() {
+    fn failures_are_described_in_full_sentences() {
         let last_lines = vec!["step 7".to_owned(), "step 8".to_owned()];
         insta::assert_snapshot!(Failure { rank: 2, how: ExitReason::Signal(SIGKILL), last_lines }, @r"
         rank 2 was killed by SIGKILL (out of memory? see dmesg); its last output:

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_stay() {
+    fn keeps_the_last_lines() {
         let text: String = (0..100).map(|line| format!("line {line}\r\n")).collect();
         let lines = Tail::of(io::Cursor::new(text)).unwrap().lines();
         assert_eq!(lines.len(), KEPT);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_too_long_and_no_byte_too_strange() {
+    fn splits_long_lines_and_replaces_invalid_utf8() {
         let bytes = [vec![b'x'; 10_000], vec![0xff]].concat();
         let lines = Tail::of(io::Cursor::new(bytes)).unwrap().lines();
         let lengths: Vec<usize> = lines.iter().map(String::len).collect();

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_of_a_step_is_a_rank() {
+    fn each_task_of_a_step_is_a_rank() {
         assert_eq!(of(&[], &[]), Ok(Some(task())));
         let by_job = of(
             &[("SLURM_NTASKS", "7"), ("SLURM_JOB_NODELIST", "gpu[07-08]")],
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_meeting_point_that_is_given_wins() {
+    fn an_explicit_rendezvous_address_takes_precedence() {
         let given = of(&[("MASTER_ADDR", "head"), ("MASTER_PORT", "29501")], &[]);
         assert_eq!(given, Ok(Some(RankEnv { host: "head".into(), port: 29501, ..task() })));
         let host_only = of(&[("MASTER_ADDR", "head")], &[]);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_a_step_of_several_tasks_a_process_is_alone() {
+    fn outside_a_step_with_several_tasks_a_process_is_a_single_rank() {
         assert_eq!(of(&[], &["SLURM_STEP_ID"]), Ok(None));
         for batch in ["4294967291", "batch"] {
             assert_eq!(of(&[("SLURM_STEP_ID", batch)], &[]), Ok(None));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named() {
+    fn missing_and_invalid_variables_are_named() {
         insta::assert_snapshot!(ErrorReport::of(of(&[], &["SLURM_LOCALID"]).unwrap_err()), @r"
         SLURM_LOCALID is not set, but this is a task of SLURM step 1
         hint: set it
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_a_node_list() {
+    fn finds_the_first_node_of_a_list() {
         for (list, first) in [
             ("node1", "node1"),
             ("node[03-05,9],x1", "node03"),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_a_list() {
+    fn finds_the_count_of_each_node() {
         let counts: Vec<_> = (0..4).map(|node| nth_count("4(x2),3", node)).collect();
         assert_eq!(counts, [Some(4), Some(4), Some(3), None]);
         for list in ["", "x", "4(x", "4(x2", "4(2)"] {
@@ -270,13 +270,13 @@ mod tests {
         }
 
         #[test]
-        fn any_list_has_a_first_name_or_none(list in r"[a-c0-9,\[\]\-]{0,12}") {
+        fn the_first_name_of_any_list_is_plain(list in r"[a-c0-9,\[\]\-]{0,12}") {
             let first = first_of(&list);
             prop_assert!(first.is_none_or(|name| !name.is_empty() && !name.contains([',', '[', ']'])));
         }
 
         #[test]
-        fn the_first_node_of_a_range_keeps_its_zeros(prefix in "[a-z]{1,5}", low in 0u32..1000, more in 1u32..9) {
+        fn leading_zeros_of_a_range_are_kept(prefix in "[a-z]{1,5}", low in 0u32..1000, more in 1u32..9) {
             let list = format!("{prefix}[{low:04}-{:04}]", low + more);
             prop_assert_eq!(first_of(&list), Some(format!("{prefix}{low:04}")));
         }

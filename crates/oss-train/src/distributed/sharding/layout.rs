@@ -145,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_shards_pieces_cover_every_parameter_once(shards in 1usize..20, unit in 0usize..4) {
+        fn pieces_of_all_shards_cover_every_parameter_once(shards in 1usize..20, unit in 0usize..4) {
             let model = model();
             let unit = unit % num_units(&model);
             let layout = Layout::new(&model, unit, shards);

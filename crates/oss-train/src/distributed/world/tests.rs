@@ -43,7 +43,7 @@ fn world<T: Send + 'static>(
 }
 
 #[test]
-fn messages_reach_whom_they_are_for() {
+fn messages_reach_their_recipients() {
     let seen = world(
         3,
         20,
@@ -70,7 +70,7 @@ fn messages_reach_whom_they_are_for() {
 }
 
 #[test]
-fn one_rank_s_failure_is_everyone_s() {
+fn the_failure_of_one_rank_is_reported_on_all() {
     let errors = world(
         3,
         20,
@@ -81,7 +81,7 @@ fn one_rank_s_failure_is_everyone_s() {
             let mine = if world.rank() == 1 { Err(anyhow!("no room").hint("free some")) } else { Ok(()) };
             let error = ErrorReport::of(world.all_ok(mine).unwrap_err());
             world.leave();
-            assert_eq!(error.hints, ["free some"], "hints travel with their error");
+            assert_eq!(error.hints, ["free some"], "hints are sent with their error");
             error.summary()
         },
     );
@@ -89,7 +89,7 @@ fn one_rank_s_failure_is_everyone_s() {
 }
 
 #[test]
-fn a_rank_that_gives_up_is_not_waited_for() {
+fn ranks_do_not_wait_for_one_that_gave_up() {
     let errors = world(
         2,
         60,
@@ -110,7 +110,7 @@ fn a_rank_that_gives_up_is_not_waited_for() {
 }
 
 #[test]
-fn ranks_that_differ_or_do_not_come_are_named() {
+fn different_and_missing_ranks_are_named() {
     let errors = world(
         3,
         20,

@@ -74,7 +74,7 @@ fn check(b: i64, t: i64, heads: (i64, i64), visibility: &Visibility) {
 }
 
 #[test]
-fn output_and_gradients_equal_eager_attention() {
+fn output_and_gradients_match_eager_attention() {
     for t in [1, 2, 7, 130, 300] {
         for window in [None, Some(1), Some(5), Some(128), Some(150)] {
             check(2, t, (4, 2), &Visibility { window, documents: None });
@@ -85,14 +85,14 @@ fn output_and_gradients_equal_eager_attention() {
 }
 
 #[test]
-fn threads_share_a_sequence() {
+fn a_sequence_is_split_over_threads() {
     for window in [None, Some(30)] {
         check(1, 300, (2, 1), &Visibility { window, documents: None });
     }
 }
 
 #[test]
-fn documents_do_not_see_each_other() {
+fn tokens_attend_only_within_their_document() {
     let documents = Some(Arc::new(vec![vec![3, 290, 1, 6], vec![300]]));
     for window in [None, Some(5), Some(140)] {
         check(2, 300, (4, 2), &Visibility { window, documents: documents.clone() });

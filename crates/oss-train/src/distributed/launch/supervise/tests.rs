@@ -102,7 +102,7 @@ fn ends_within(process: i32, limit: Duration) -> bool {
 }
 
 #[test]
-fn statuses_become_outcomes() {
+fn exit_statuses_determine_the_outcome() {
     assert_eq!(outcome(&["exit 0", "exit 0", "sleep 0.1"]), Outcome::Done);
     assert_eq!(outcome(&["exit 75", "sleep 0.1; exit 75"]), Outcome::Stopped);
     assert_eq!(outcome(&["exit 0", "sleep 0.3; exit 75"]), Outcome::Stopped);
@@ -111,10 +111,10 @@ fn statuses_become_outcomes() {
 }
 
 #[test]
-fn the_first_failure_is_told_with_its_last_lines() {
+fn the_first_failure_is_reported_with_its_last_lines() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("number");
-    // Once the launcher has seen that the first one has ended, its pid no longer exists.
+    // The pid of the first rank to fail exists until the launcher has noticed that it has ended.
     let second = format!(
         "{}; while kill -0 $(cat {}) 2> /dev/null; do :; done; exit 1",
         wait_for(&file),
@@ -129,7 +129,7 @@ fn the_first_failure_is_told_with_its_last_lines() {
 }
 
 #[test]
-fn a_killed_rank_is_the_cause_though_others_complain_first() {
+fn a_killed_rank_is_the_cause_even_if_others_fail_first() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("complained");
     let complains = format!("echo x > {}; exit 1", file.display());
@@ -139,7 +139,7 @@ fn a_killed_rank_is_the_cause_though_others_complain_first() {
 }
 
 #[test]
-fn a_stubborn_rank_goes_with_what_it_started() {
+fn an_unresponsive_rank_is_killed_with_its_children() {
     let place = tempfile::tempdir().unwrap();
     let inner = place.path().join("inner");
     let stubborn = format!("trap '' TERM; sleep 60 & echo $! > {}; wait; sleep 60", inner.display());
@@ -151,7 +151,7 @@ fn a_stubborn_rank_goes_with_what_it_started() {
 }
 
 #[test]
-fn after_a_failure_the_others_are_asked_before_they_are_killed() {
+fn after_a_failure_the_others_are_asked_to_stop_before_they_are_killed() {
     let place = tempfile::tempdir().unwrap();
     let tidied = place.path().join("tidied");
     let tidy = format!("read word; echo $word > {}; exit 75", tidied.display());
@@ -159,16 +159,16 @@ fn after_a_failure_the_others_are_asked_before_they_are_killed() {
     assert_eq!(fs::read_to_string(tidied).unwrap(), "stop\n");
 }
 
-/// A script that waits until `file` has something in it.
+/// A script that waits until `file` is not empty.
 fn wait_for(file: &Path) -> String {
     format!("until [ -s {} ]; do sleep 0.01; done", file.display())
 }
 
 #[test]
-fn a_request_is_passed_on_once_to_each() {
+fn a_stop_request_is_forwarded_once_to_each_rank() {
     let place = tempfile::tempdir().unwrap();
-    // It exits only after the launcher has had time to repeat the request. A shell does not connect a background
-    // command to its input unless told to.
+    // It exits only after the launcher has had time to repeat the request. A shell connects a background command to
+    // its standard input only if that is explicitly redirected.
     let rank = |name: &str| {
         let heard = place.path().join(name);
         let listen = format!("while read word; do echo $word >> {}; done", heard.display());
@@ -182,7 +182,7 @@ fn a_request_is_passed_on_once_to_each() {
 }
 
 #[test]
-fn a_rank_hears_the_request_and_the_end_of_its_launcher() {
+fn a_rank_reacts_to_a_stop_request_and_to_the_exit_of_its_launcher() {
     let place = tempfile::tempdir().unwrap();
     let ranks = vec![as_role("stopping rank", place.path()), as_role("stopping rank", place.path())];
     assert_eq!(supervise(ranks, PATIENCE, || true).unwrap(), Outcome::Stopped);
@@ -194,7 +194,7 @@ fn a_rank_hears_the_request_and_the_end_of_its_launcher() {
 }
 
 #[test]
-fn a_command_that_cannot_start_ends_those_that_did() {
+fn if_a_command_cannot_start_those_already_started_are_killed() {
     let place = tempfile::tempdir().unwrap();
     let script = format!("echo $$ > {}/first; sleep 60", place.path().display());
     let commands = vec![shell(&script), Command::new("/nowhere/oss-run")];
