@@ -1,4 +1,4 @@
-//! Maps an experiment to its run: the run id is a prefix of the trajectory key.
+//! Maps an experiment to its run: the run id is a prefix of the training fingerprint.
 //!
 //! The same experiment finds its existing run, another trajectory gets another directory, and `--new` forces a new one.
 //! Raising `train.steps` where the end of the learning-rate decay is derived from it gives another key and would
@@ -69,7 +69,7 @@ pub fn find(runs: &RunsDir, name: &str, trajectory: TrainingFingerprint<'_>, new
         let run = runs.new_run(name, id.short());
         return Ok(Identity { run, manifest: None, trajectory: wanted });
     }
-    // A run's id is a prefix of its trajectory key, so the manifests of other runs need not be read.
+    // A run's id is a prefix of its training fingerprint, so the manifests of other runs need not be read.
     let ids: Vec<Key> = versions(&wanted).map(|version| version.key()).collect();
     let is_meant = |run: &RunDir| ids.iter().any(|key| run.id().starts_with(key.short()));
     if let Some(identity) = newest_of(&known_runs(runs, name, id.short(), is_meant)?, &wanted) {

@@ -25,7 +25,7 @@ pub const FORMAT: u32 = 1;
 pub struct Manifest {
     /// [`FORMAT`] of the program that wrote it.
     pub format: u32,
-    /// Run ID: the first 10 hex digits of the trajectory key, with `-2`, `-3`... for deliberate copies.
+    /// Run ID: the first 10 hex digits of the training fingerprint, with `-2`, `-3`... for deliberate copies.
     pub id: String,
     /// Name of the experiment.
     pub name: String,
