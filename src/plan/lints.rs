@@ -52,7 +52,7 @@ const WANTED_ERROR: f64 = 0.03;
 const LONG_SECS: f64 = 2.0 * 3600.0;
 
 /// The fits cover 1e17 to 2e19 FLOPs; below this, usual values hardly change.
-const LEAST_FITTED: f64 = 1e15;
+const MIN_FITTED: f64 = 1e15;
 
 /// Runs below this many FLOPs are toys and get no advice.
 const TOY: f64 = 1e12;
@@ -84,7 +84,7 @@ fn rates(experiment: &Experiment, estimate: &Estimate, all: &mut Vec<Advice>) {
     if model.init_from.is_some() || estimate.flops < TOY {
         return;
     }
-    let flops = estimate.flops.max(LEAST_FITTED);
+    let flops = estimate.flops.max(MIN_FITTED);
     let rule = update_rule(optimizer.kind, ParamGroup::BlockMatrices);
     let is_far = |lr: &f64| !(FAR_LR.0..=FAR_LR.1).contains(&(optimizer.lr / lr));
     if let Some(lr) = rule.usual_lr(flops).filter(is_far) {

@@ -90,11 +90,11 @@ fn title(report: &Report) -> String {
 }
 
 /// Number of distinct run colors; further runs repeat them with dashed lines.
-const COLOURS: usize = 8;
+const COLORS: usize = 8;
 
 /// A run's color and name.
 fn named(index: usize, run: &RunReport) -> Markup {
-    html! { i class={ "swatch run-" (index % COLOURS) } {} (run.label) }
+    html! { i class={ "swatch run-" (index % COLORS) } {} (run.label) }
 }
 
 /// A heading for run `index` if there are several.

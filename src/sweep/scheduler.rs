@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Maximum number of starts of a trial that are killed without progress.
-const MOST_FRUITLESS_STARTS: u32 = 2;
+const MAX_FRUITLESS_STARTS: u32 = 2;
 
 /// The next action.
 enum Next {
@@ -184,7 +184,7 @@ impl Plan {
         }
         let starts = memory.fruitless.entry(worker.trial).or_insert(0);
         *starts += 1;
-        if *starts < MOST_FRUITLESS_STARTS {
+        if *starts < MAX_FRUITLESS_STARTS {
             return Ok(None);
         }
         let message = match how {

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn within_two_units_in_the_last_place() {
+    fn errors_are_within_two_ulps() {
         let worst = (-870_000..880_000)
             .map(|i| i as f32 * 1e-4)
             .map(|x| {
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends() {
+    fn infinities_are_clamped_and_nan_stays_nan() {
         assert_eq!(exp(0.0), 1.0);
         assert!(exp(f32::NEG_INFINITY) < 2e-38);
         assert!(exp(f32::INFINITY).is_finite());

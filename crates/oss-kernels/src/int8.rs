@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Scalar;
 use super::partition::Rows;
-use super::skinny_gemm::{LANES, LEAST_ELEMENTS, columns_of, horizontal_sum};
+use super::skinny_gemm::{LANES, MIN_ELEMENTS, columns_of, horizontal_sum};
 use oss_torch::{SCALE_BYTES, Slices, fetch_ahead, has_int8_gemm, int8_gemm, parallel_each, shares};
 
 /// Most rows for which widening the matrix once per row beats a floating-point matrix product.
@@ -45,7 +45,7 @@ fn widened_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<
         Some(bias) => y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias)),
         None => y.fill(0.0),
     }
-    let parts = shares(out, LEAST_ELEMENTS.div_ceil(width.max(1)));
+    let parts = shares(out, MIN_ELEMENTS.div_ceil(width.max(1)));
     let bytes_of_row = width + SCALE_BYTES;
     let tasks: Vec<_> = parts.iter().cloned().zip(columns_of(y, out, &parts)).collect();
     parallel_each(tasks, |(share, mut y)| {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use oss_torch::shares;
 
 /// Elements that justify another thread.
-const LEAST_ELEMENTS: usize = 1 << 14;
+const MIN_ELEMENTS: usize = 1 << 14;
 
 /// Number of parallel accumulators, which fixes the order of summation independently of the instruction set.
 pub const LANES: usize = 16;
@@ -19,7 +19,7 @@ pub struct Rows {
 impl Rows {
     /// Splits `rows` rows of `width` elements.
     pub fn new(rows: usize, width: usize) -> Self {
-        Self { shares: shares(rows, LEAST_ELEMENTS.div_ceil(width.max(1))) }
+        Self { shares: shares(rows, MIN_ELEMENTS.div_ceil(width.max(1))) }
     }
 
     /// Number of parts.

@@ -61,11 +61,11 @@ fn forward<T: Scalar>(
             let totals = rows.cut_mut(slices.of_mut::<T>(total), width);
             parallel_each(sources.zip(totals).zip(ys).collect(), |(((x, added), total), (y, inverse))| {
                 add(x, added, total);
-                normalise(total, weight, eps, y, inverse);
+                normalize(total, weight, eps, y, inverse);
             });
         }
         _ => parallel_each(rows.cut(source, width).zip(ys).collect(), |(x, (y, inverse))| {
-            normalise(x, weight, eps, y, inverse);
+            normalize(x, weight, eps, y, inverse);
         }),
     }
     (total.unwrap_or_else(|| x.shallow_clone()), y, inverse)
@@ -109,7 +109,7 @@ fn add<T: Scalar>(x: &[T], added: &[T], total: &mut [T]) {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn normalise<T: Scalar>(x: &[T], weight: &[f32], eps: f32, y: &mut [T], inverse: &mut [f32]) {
+fn normalize<T: Scalar>(x: &[T], weight: &[f32], eps: f32, y: &mut [T], inverse: &mut [f32]) {
     let width = weight.len();
     for ((x, y), inverse) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverse) {
         let squares = sum(width, |i| x[i].wide() * x[i].wide());
@@ -135,9 +135,9 @@ fn differentiate<T: Scalar>(
     for (((grad, x), inverse), grad_x) in sources.zip(grad_x.chunks_exact_mut(width)) {
         let projection = sum(width, |i| grad[i].wide() * weight[i] * (x[i].wide() * inverse)) / width as f32;
         for i in 0..width {
-            let (gradient, normalised) = (grad[i].wide(), x[i].wide() * inverse);
-            grad_weight[i] += gradient * normalised;
-            let through = (gradient * weight[i] - normalised * projection) * inverse;
+            let (gradient, normalized) = (grad[i].wide(), x[i].wide() * inverse);
+            grad_weight[i] += gradient * normalized;
+            let through = (gradient * weight[i] - normalized * projection) * inverse;
             grad_x[i] = T::narrow(grad_x[i].wide() + through);
         }
     }

@@ -23,7 +23,7 @@ const AHEAD: usize = 4096;
 const TOGETHER: usize = 4;
 
 /// Elements of the matrix that justify another thread.
-pub const LEAST_ELEMENTS: usize = 1 << 15;
+pub const MIN_ELEMENTS: usize = 1 << 15;
 
 /// Whether there are few enough rows for this kernel, and `torch::gemm` has no faster one that itself reads the matrix
 /// only once.
@@ -70,7 +70,7 @@ fn by_kind<T: Scalar>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Opti
         Some(bias) => y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias)),
         None => y.fill(0.0),
     }
-    let parts = shares(out, LEAST_ELEMENTS.div_ceil(width.max(1)));
+    let parts = shares(out, MIN_ELEMENTS.div_ceil(width.max(1)));
     // Each thread computes its columns of every row of the result.
     let tasks: Vec<_> = parts.iter().cloned().zip(columns_of(y, out, &parts)).collect();
     if turned.is_contiguous() {

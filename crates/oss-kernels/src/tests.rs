@@ -45,7 +45,7 @@ fn mean_of_rows(x: &Tensor) -> Tensor {
 }
 
 #[test]
-fn rms_norm_and_its_gradient() {
+fn rms_norm_and_its_gradients_match_libtorch() {
     in_both_kinds(|kind| {
         for (rows, width) in [(1, 16), (3, 19), (700, 96)] {
             let (x, wide_x) = draw(&[rows, width], kind);
@@ -76,7 +76,7 @@ fn rms_norm_and_its_gradient() {
 }
 
 #[test]
-fn swiglu_and_its_gradient() {
+fn swiglu_and_its_gradients_match_libtorch() {
     in_both_kinds(|kind| {
         for (rows, width) in [(1, 1), (5, 33), (300, 128)] {
             let (gate_up, wide) = draw(&[rows, 2 * width], kind);
@@ -102,7 +102,7 @@ fn swiglu_and_its_gradient() {
 }
 
 #[test]
-fn what_is_not_a_number_stays_so() {
+fn nan_propagates() {
     let gate_up = Tensor::from_slice(&[f32::NAN, 1.0, 1.0, f32::NAN]).view([1, 4]);
     assert_eq!(swiglu(&gate_up, 7.0).isnan().sum(Kind::Int64).int64_value(&[]), 2);
     let (_, y, _) = rms_norm(&gate_up, None, &Tensor::ones([4], (Kind::Float, Device::Cpu)), 1e-5);
@@ -110,7 +110,7 @@ fn what_is_not_a_number_stays_so() {
 }
 
 #[test]
-fn rotation_and_back() {
+fn rotation_and_its_inverse_match_libtorch() {
     in_both_kinds(|kind| {
         let (x, wide_x) = draw(&[2, 150, 3, 22], kind);
         let (cos, wide_cos) = draw(&[150, 1, 11], kind);
@@ -130,7 +130,7 @@ fn rotation_and_back() {
 }
 
 #[test]
-fn rows_of_experts_are_combined() {
+fn expert_rows_are_combined_per_token() {
     in_both_kinds(|kind| {
         let (tokens, active, width) = (130, 3, 40);
         let (rows, wide_rows) = draw(&[tokens * active, width], kind);
@@ -148,7 +148,7 @@ fn rows_of_experts_are_combined() {
 }
 
 #[test]
-fn products_of_few_rows() {
+fn products_of_few_rows_match_libtorch() {
     in_both_kinds(|kind| {
         for (count, width, out) in [(1, 1, 1), (1, 257, 300), (4, 64, 1000), (3, 130, 7)] {
             let (x, wide_x) = draw(&[count, width], kind);
@@ -176,7 +176,7 @@ fn products_of_few_rows() {
 }
 
 #[test]
-fn a_ring_keeps_the_last_tokens() {
+fn a_ring_buffer_keeps_the_last_tokens() {
     in_both_kinds(|kind| {
         let (batch, kv_heads, slots, dim) = (2, 3, 5, 4);
         let zeros = || Tensor::zeros([batch, kv_heads, slots, dim], (kind, Device::Cpu));
@@ -202,7 +202,7 @@ fn a_ring_keeps_the_last_tokens() {
 }
 
 #[test]
-fn attention_over_a_cache() {
+fn decode_attention_matches_libtorch() {
     in_both_kinds(|kind| {
         let (batch, kv_heads, group, slots, dim) = (3, 2, 4, 21, 24);
         let (q, wide_q) = draw(&[batch, kv_heads * group, dim], kind);
@@ -240,7 +240,7 @@ mod apart {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn a_norms_weight_and_its_gradient() {
+    fn a_norm_weight_cannot_alias_its_gradient() {
         let (x, weight) = (rows(&[3, 16]), rows(&[16]));
         let (_, _, inverse) = rms_norm(&x, None, &weight, 1e-5);
         let _ = rms_norm_backward(&x, None, &x, &weight, &inverse, &mut weight.shallow_clone());
@@ -248,7 +248,7 @@ mod apart {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn sinks_and_their_gradient() {
+    fn sinks_cannot_alias_their_gradient() {
         let [q, k, v] = [(); 3].map(|()| rows(&[1, 5, 2, 8]));
         let sinks = rows(&[2]);
         let documents = [Document { row: 0, tokens: 0..5 }];
@@ -259,28 +259,28 @@ mod apart {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn a_product_of_few_rows_and_its_factor() {
+    fn a_product_of_few_rows_cannot_alias_its_factor() {
         let x = rows(&[2, 16]);
         few_rows_product(&mut x.shallow_clone(), &x, &rows(&[16, 16]), None);
     }
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn a_narrow_product_of_few_rows_and_its_factor() {
+    fn a_bf16_product_of_few_rows_cannot_alias_its_factor() {
         let x = draw(&[2, 16], Kind::BFloat16).0;
         few_rows_product(&mut x.shallow_clone(), &x, &draw(&[16, 16], Kind::BFloat16).0, None);
     }
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn a_product_in_eight_bits_and_its_factor() {
+    fn an_int8_product_cannot_alias_its_factor() {
         let x = rows(&[2, 16]);
         int8_product(&mut x.shallow_clone(), &x, &to_int8(&rows(&[16, 16])), None);
     }
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn cached_keys_and_values() {
+    fn cached_keys_cannot_alias_cached_values() {
         let mut keys = rows(&[1, 2, 4, 8]);
         let mut values = keys.shallow_clone();
         let mut held = Tensor::zeros([1, 4], (Kind::Int64, Device::Cpu));
@@ -290,14 +290,14 @@ mod apart {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn logits_and_their_exponentials() {
+    fn logits_cannot_alias_their_exponentials() {
         let logits = rows(&[4, 8]);
         OnlineSoftmax::new(8).exponentiate::<f32>(&logits, &mut logits.shallow_clone(), &[]);
     }
 }
 
 #[test]
-fn what_an_online_softmax_leaves_out_counts_in_its_sum() {
+fn logits_left_out_of_an_online_softmax_count_in_its_sum() {
     let logits = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]);
     let mut exponentials = logits.zeros_like();
     let mut softmax = OnlineSoftmax::new(2);
@@ -309,7 +309,7 @@ fn what_an_online_softmax_leaves_out_counts_in_its_sum() {
 }
 
 #[test]
-fn an_online_softmax_is_a_softmax() {
+fn an_online_softmax_matches_softmax() {
     fn tiles<T: Scalar>(x: &Tensor, softmax: &mut OnlineSoftmax, kind: Kind) -> Tensor {
         let tiles = [(0, 1), (1, 450), (451, 449)].map(|(start, len)| {
             let logits = x.narrow(0, start, len);
@@ -335,7 +335,7 @@ fn an_online_softmax_is_a_softmax() {
 }
 
 #[test]
-fn squares_are_summed() {
+fn sum_of_squares_matches_libtorch() {
     for len in [0, 1, 4095, 300_000] {
         let (x, wide) = draw(&[len], Kind::Float);
         let expected = wide.square().sum(Kind::Double).double_value(&[]);
@@ -344,7 +344,7 @@ fn squares_are_summed() {
 }
 
 #[test]
-fn routing_chooses_the_largest_and_weighs_them() {
+fn routing_selects_the_top_experts_and_weights_them_by_softmax() {
     for (tokens, experts, active) in [(1, 4, 2), (300, 32, 4), (7, 5, 5)] {
         let (logits, wide) = draw(&[tokens, experts], Kind::Float);
         let (chosen, weights, probabilities) = route(&logits, active, None);
@@ -361,7 +361,7 @@ fn routing_chooses_the_largest_and_weighs_them() {
 }
 
 #[test]
-fn of_equal_logits_the_first_is_chosen() {
+fn routing_breaks_ties_by_the_lowest_index() {
     let logits = Tensor::from_slice(&[1f32, 2.0, 2.0, 1.0, f32::NAN, f32::NEG_INFINITY]).view([1, 6]);
     let (chosen, ..) = route(&logits, 6, None);
     assert_eq!(Vec::<i64>::try_from(chosen.view([6])).unwrap(), [4, 1, 2, 0, 3, 5]);
@@ -382,7 +382,7 @@ fn likelihoods_are_relative_to_the_largest() {
 }
 
 #[test]
-fn eight_bits_are_within_half_a_step() {
+fn int8_rounds_to_nearest() {
     in_both_kinds(|kind| {
         let (matrix, wide) = draw(&[30, 67], kind);
         let _ = matrix.get(3).zero_();
@@ -396,7 +396,7 @@ fn eight_bits_are_within_half_a_step() {
 }
 
 #[test]
-fn products_in_eight_bits() {
+fn int8_products_match_libtorch() {
     in_both_kinds(|kind| {
         for (count, width, out) in [(1, 1, 1), (1, 64, 1000), (1, 257, 300), (5, 130, 7), (16, 512, 90)] {
             let (x, wide_x) = draw(&[count, width], kind);

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn views_overlap_where_they_share_elements() {
+    fn views_that_share_elements_overlap() {
         let whole = Tensor::zeros([6, 4], (Kind::Float, Device::Cpu));
         let range = |from: i64, len: i64| AddressRange::of(&whole.narrow(0, from, len));
         assert!(!range(0, 3).overlaps(range(3, 3)));

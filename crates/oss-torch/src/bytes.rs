@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_copied_from_anywhere() {
+    fn bytes_are_copied_from_any_offset() {
         let tensor = Tensor::from_slice(&[1i64, 2, 3]);
         assert_eq!(to_vec::<i64>(&tensor), [1, 2, 3]);
         let mut bytes = [0; 9];
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "2 bytes at offset 23 of 24")]
-    fn no_bytes_are_copied_from_behind_the_last() {
+    fn copying_past_the_end_panics() {
         copy_bytes(&Tensor::from_slice(&[1i64, 2, 3]), 23, &mut [0; 2]);
     }
 }

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_is_done_once() {
+    fn every_task_runs_once() {
         let mut numbers = vec![0u32; 1000];
         parallel_each(numbers.iter_mut().collect(), |number| *number += 1);
         assert!(numbers.iter().all(|&number| number == 1));
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "the ninth")]
-    fn a_panic_in_a_task_is_the_callers() {
+    fn a_panic_in_a_task_reaches_the_caller() {
         parallel_each((0..20).collect(), |i| assert!(i != 9, "the ninth"));
     }
 

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_fetched_at_once_is_what_was_there() {
+    fn tensors_fetched_in_one_transfer_are_unchanged() {
         let cpu = Device::Cpu;
         let tensors = [
             Tensor::arange(3, (Kind::Float, cpu)),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn on_the_host_nothing_is_copied() {
+    fn transfers_on_the_host_do_not_copy() {
         let tensor = Tensor::from_slice(&[1i64, 2, 3]);
         let same = |other: &Tensor| other.data_ptr() == tensor.data_ptr();
         assert!(same(&pin_memory(&tensor, Device::Cpu).unwrap()));

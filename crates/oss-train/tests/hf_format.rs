@@ -78,7 +78,7 @@ fn copy_of(name: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn both_released_layouts_give_what_transformers_reads() {
+fn both_released_layouts_match_transformers() {
     let expected = read(&golden("expected.safetensors"));
     for layout in ["huggingface", "openai"] {
         let mut directory = HfDirectory::open(&golden(layout)).unwrap();
@@ -124,7 +124,7 @@ fn layouts() -> Vec<(&'static str, tempfile::TempDir)> {
 }
 
 #[test]
-fn any_range_of_any_parameter_in_any_layout_is_that_part_of_the_whole() {
+fn any_range_matches_the_whole_parameter_in_every_layout() {
     let expected = read(&golden("expected.safetensors"));
     for (layout, dir) in layouts() {
         let mut directory = HfDirectory::open(dir.path()).unwrap();
@@ -156,7 +156,7 @@ fn any_range_of_any_parameter_in_any_layout_is_that_part_of_the_whole() {
 }
 
 #[test]
-fn every_code_under_every_scale_is_what_transformers_computes() {
+fn every_mxfp4_code_and_scale_matches_transformers() {
     let table = read(&golden("table.safetensors"));
     // A model whose down projection is the table: 255 outputs of one MXFP4 block.
     let dir = copy_of("huggingface");
@@ -192,7 +192,7 @@ fn every_code_under_every_scale_is_what_transformers_computes() {
 }
 
 #[test]
-fn an_export_is_read_back_bit_for_bit_whole_or_in_shards() {
+fn an_export_round_trips_bit_for_bit_whole_or_in_shards() {
     let model = model();
     let mut weights = Weights::new(&model);
     for (dtype, kind) in
@@ -239,7 +239,7 @@ fn exported_files_are_readable_by_others() {
 }
 
 #[test]
-fn an_export_replaces_only_what_an_export_wrote() {
+fn an_export_replaces_only_an_earlier_export() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("export");
     let model = model();
@@ -272,7 +272,7 @@ fn an_export_replaces_only_what_an_export_wrote() {
 }
 
 #[test]
-fn numbers_that_f16_cannot_hold_and_foreign_tokens_are_refused() {
+fn f16_overflow_and_tokens_outside_the_vocabulary_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("export");
     let mut weights = Weights::new(&model());
@@ -287,7 +287,7 @@ fn numbers_that_f16_cannot_hold_and_foreign_tokens_are_refused() {
 }
 
 #[test]
-fn every_tensor_that_does_not_fit_is_listed() {
+fn every_mismatched_tensor_is_listed() {
     let dir = copy_of("huggingface");
     let path = dir.path().join("model.safetensors");
     let mut tensors = read(&path);

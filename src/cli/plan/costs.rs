@@ -55,8 +55,8 @@ impl Plan {
                 format!("rank {} of {}", dry.rank, dry.ranks),
                 "measured, on top of the program itself",
             ),
-            row("  initialized", bytes(dry.initialised_bytes), planned(state)),
-            row("  initialization", bytes(dry.initialising_peak_bytes), "peak"),
+            row("  initialized", bytes(dry.initialized_bytes), planned(state)),
+            row("  initialization", bytes(dry.initialization_peak_bytes), "peak"),
             row("  checkpointing", bytes(dry.saving_peak_bytes), "peak"),
             row(
                 "  checkpoint file",

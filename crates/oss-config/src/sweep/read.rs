@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// More trials than this are almost certainly a mistake.
-const MOST_TRIALS: usize = 10_000;
+const MAX_TRIALS: usize = 10_000;
 
 /// A sweep, and where each part of it was written.
 #[derive(Clone, Debug)]
@@ -345,8 +345,8 @@ impl Swept {
             SweepMethod::Random => num_trials.unwrap_or(0) as usize,
             SweepMethod::List => trials.len(),
         };
-        if asked > MOST_TRIALS {
-            let message = format!("the sweep has {asked} trials, more than {MOST_TRIALS}");
+        if asked > MAX_TRIALS {
+            let message = format!("the sweep has {asked} trials, more than {MAX_TRIALS}");
             let problem = Problem::new(message, self.place("method"));
             report.problems.push(problem.help("vary less, or draw fewer with method = \"random\""));
         }

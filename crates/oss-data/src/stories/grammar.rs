@@ -66,7 +66,7 @@ impl Scene {
             out.push_str(if starts_with_vowel_sound(value) { "n " } else { " " });
         }
         if name.starts_with(|letter: char| letter.is_ascii_uppercase()) {
-            out.push_str(&capitalised(value));
+            out.push_str(&capitalized(value));
         } else {
             out.push_str(value);
         }
@@ -114,7 +114,7 @@ fn starts_with_vowel_sound(text: &str) -> bool {
     silent_h || (text.starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U']) && !spoken_you)
 }
 
-fn capitalised(text: &str) -> String {
+fn capitalized(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }

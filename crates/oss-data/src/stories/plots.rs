@@ -82,7 +82,7 @@ pub const ALL: &[&Plot] = &[
 ];
 
 /// Longest story, in words.
-pub const MOST_WORDS: usize = 200;
+pub const MAX_WORDS: usize = 200;
 
 /// Tells one story.
 pub fn tell(random: &mut Random) -> String {
@@ -94,7 +94,7 @@ pub fn tell(random: &mut Random) -> String {
 pub fn tell_plot(plot: &Plot, random: &mut Random) -> String {
     loop {
         let story = tell_once(plot, random);
-        if story.split_whitespace().count() <= MOST_WORDS {
+        if story.split_whitespace().count() <= MAX_WORDS {
             return story;
         }
     }

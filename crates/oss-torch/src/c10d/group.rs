@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn collectives_do_what_their_names_say() {
+    fn collectives_compute_the_expected_values() {
         for kind in [Kind::Float, Kind::BFloat16] {
             let seen = group(3, move |rank, group| {
                 let options = (kind, Device::Cpu);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_is_gone_is_an_error() {
+    fn an_exited_rank_is_an_error() {
         let outcomes = group(2, |rank, group| {
             if rank == 1 {
                 return Ok(());

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_does_not_answer_is_an_error() {
+    fn an_unresponsive_store_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let connect =

@@ -11,7 +11,7 @@ use crate::address_range::AddressRange;
 use crate::parallel::{num_threads, parallel_each, shares};
 
 /// Multiplications that justify another thread.
-const LEAST_WORK: usize = 1 << 18;
+const MIN_WORK: usize = 1 << 18;
 
 /// Multiplications that take as long as reading one element of a factor.
 const WORK_OF_READING: usize = 8;
@@ -190,7 +190,7 @@ impl Product {
 /// The matrices are valid, each addend has an element for each column, or each row, and nothing else reads or writes
 /// the products until this returns: neither as their factors nor elsewhere.
 pub unsafe fn compute_each(products: &[Product]) {
-    let threads = (products.iter().map(Product::work).sum::<usize>() / LEAST_WORK).clamp(1, num_threads());
+    let threads = (products.iter().map(Product::work).sum::<usize>() / MIN_WORK).clamp(1, num_threads());
     let parts: Vec<Vec<Part>> = products.iter().map(|product| parts(product.into.sizes, threads)).collect();
     // SAFETY: the caller's promise; shapes were checked, so every element that a product touches is in its matrix; the
     // parts' rows and columns of `into` do not overlap.
@@ -246,7 +246,7 @@ pub unsafe fn int8_product(
     unsafe impl Sync for Shared {}
     let shared = Shared(into, x, matrix, start);
     let bytes_of_row = k + super::SCALE_BYTES;
-    parallel_each(shares(n, LEAST_WORK / (WORK_OF_READING * k).max(1)), |share| {
+    parallel_each(shares(n, MIN_WORK / (WORK_OF_READING * k).max(1)), |share| {
         // Captures the whole struct, since its pointers alone are not Sync.
         let Shared(into, x, matrix, start) = { &shared };
         let x = few::Lines { data: x.cast(), stride: (k * 4) as isize };

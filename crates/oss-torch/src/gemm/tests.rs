@@ -63,12 +63,12 @@ fn hold(factors: Kind, product: Kind, tolerance: f64) {
 }
 
 #[test]
-fn any_strides_and_sizes() {
+fn f32_products_of_any_strides_and_sizes_match_f64() {
     hold(Kind::Float, Kind::Float, 1e-5);
 }
 
 #[test]
-fn bf16_of_any_strides_and_sizes() {
+fn bf16_products_of_any_strides_and_sizes_match_f64() {
     if !has_gemm(&Tensor::zeros([1, 1], (Kind::BFloat16, Device::Cpu))) {
         return;
     }
@@ -92,7 +92,7 @@ fn only_the_product_is_written() {
 }
 
 #[test]
-fn what_was_there_is_overwritten_though_it_is_not_a_number() {
+fn nan_in_the_output_is_overwritten() {
     for kind in [Kind::Float, Kind::BFloat16] {
         let mut into = Tensor::full([3, 3], f64::NAN, (kind, Device::Cpu));
         let (a, b) = (into.new_ones([3, 2], (kind, Device::Cpu)), into.new_ones([2, 3], (kind, Device::Cpu)));
@@ -113,14 +113,14 @@ fn parts_cover_the_product() {
 
 #[test]
 #[should_panic(expected = "cannot multiply")]
-fn shapes_must_fit() {
+fn mismatched_shapes_are_rejected() {
     let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     gemm(&mut zeros([2, 2]), &zeros([2, 3]), &zeros([4, 2]), Accumulate::Zero);
 }
 
 #[test]
 #[should_panic(expected = "shares memory")]
-fn a_product_is_not_its_own_factor() {
+fn a_product_cannot_alias_its_factor() {
     let square = numbers([4, 4], Kind::Float);
     gemm(
         &mut square.shallow_clone(),
@@ -132,7 +132,7 @@ fn a_product_is_not_its_own_factor() {
 
 #[test]
 #[should_panic(expected = "shares memory")]
-fn a_product_is_not_the_row_that_is_added() {
+fn a_product_cannot_alias_the_added_row() {
     let rows = numbers([3, 4], Kind::Float);
     let (a, b) = (numbers([2, 5], Kind::Float), numbers([5, 4], Kind::Float));
     gemm(&mut rows.narrow(0, 0, 2), &a, &b, Accumulate::Row(&rows.get(1)));
@@ -140,7 +140,7 @@ fn a_product_is_not_the_row_that_is_added() {
 
 #[test]
 #[should_panic(expected = "shares memory")]
-fn products_at_once_are_not_each_others_factors() {
+fn a_product_cannot_alias_a_factor_of_another() {
     let [first, second] = [(); 2].map(|()| numbers([3, 3], Kind::Float));
     let (mut into, mut also) = (first.zeros_like(), first.shallow_clone());
     gemm_each(&[
@@ -151,7 +151,7 @@ fn products_at_once_are_not_each_others_factors() {
 
 #[test]
 #[should_panic(expected = "shares memory")]
-fn products_at_once_are_not_one() {
+fn products_cannot_alias_each_other() {
     let [a, b] = [(); 2].map(|()| numbers([3, 3], Kind::Float));
     let mut into = a.zeros_like();
     let mut same = into.shallow_clone();
@@ -163,7 +163,7 @@ fn products_at_once_are_not_one() {
 
 #[test]
 #[should_panic(expected = "shares memory")]
-fn groups_of_rows_are_not_their_own_factors() {
+fn a_grouped_product_cannot_alias_its_factor() {
     let rows = numbers([4, 3], Kind::Float);
     let b = numbers([3, 3], Kind::Float).view([1, 3, 3]);
     let groups = [Group { index: 0, start: 0, len: 4 }];
@@ -172,14 +172,14 @@ fn groups_of_rows_are_not_their_own_factors() {
 
 #[test]
 #[should_panic(expected = "overlapping elements")]
-fn an_expanded_row_is_no_product() {
+fn an_expanded_output_is_rejected() {
     let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     let mut into = zeros([1, 4]).expand([3, 4], false);
     gemm(&mut into, &zeros([3, 2]), &zeros([2, 4]), Accumulate::Zero);
 }
 
 #[test]
-fn groups_of_rows_have_their_own_factors() {
+fn each_group_of_rows_has_its_own_factor() {
     for kind in [Kind::Float, Kind::BFloat16] {
         for lens in [[1, 1, 0], [3, 200, 7], [0, 0, 0]] {
             for turned in [false, true] {
@@ -222,7 +222,7 @@ fn groups_of_rows_have_their_own_factors() {
 
 #[test]
 #[should_panic(expected = "groups must not overlap")]
-fn groups_share_no_rows() {
+fn overlapping_groups_are_rejected() {
     let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     let groups = [Group { index: 0, start: 0, len: 2 }, Group { index: 1, start: 1, len: 1 }];
     gemm_grouped(&mut zeros(&[3, 2]), &zeros(&[3, 2]), &zeros(&[2, 2, 2]), None, &groups);

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_gives_what_the_whole_sequence_gives() {
+    fn cached_decoding_matches_full_forward_passes() {
         with_chain(|chain| {
             let mesh = Mesh::alone(Device::Cpu);
             let prompts = prompts(&[3, 9, 1, 9]);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_draws_alike_alone_and_in_a_batch() {
+    fn a_sequence_is_sampled_identically_alone_and_in_a_batch() {
         with_chain(|chain| {
             let mesh = Mesh::alone(Device::Cpu);
             let decoding = Decoding { temperature: 1.0, top_p: Some(0.9), seed: 5, ..greedy(20) };
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_ends_at_its_end_token_and_the_others_go_on() {
+    fn a_sequence_stops_at_an_end_token_while_others_continue() {
         with_chain(|chain| {
             let mesh = Mesh::alone(Device::Cpu);
             let prompts = prompts(&[4, 7]);
@@ -244,7 +244,7 @@ mod tests {
 
     /// Compares the logits after a prompt and one cached token with those of f32, by relative root mean square error.
     #[test]
-    fn weights_in_8_bits_are_near_those_they_stand_for() {
+    fn logits_of_int8_weights_are_close_to_those_of_f32() {
         let (model, mesh) = (model(), Mesh::alone(Device::Cpu));
         let logits = |in_int8: bool| {
             let mut source = Initial::new(&model, 1);

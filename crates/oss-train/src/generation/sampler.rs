@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_likeliest_are_those_of_a_full_sort() {
+    fn the_likeliest_tokens_match_a_full_sort() {
         // Steep, flat, and with many ties. Multiples of 1/64 keep sums exact in any order.
         let steep: Vec<f32> =
             (0..500).map(|i| 64.0 / (1 + i * 37 % 500 / 8) as f32).map(f32::floor).collect();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_reach_every_place_by_its_share() {
+    fn draw_inverts_the_cumulative_distribution() {
         let likelihoods: Vec<f32> = (0..3000).map(|i| (i % 3) as f32).collect();
         let total = sum(&likelihoods);
         let mut before = 0.0;
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_refused_with_the_way_out() {
+    fn nan_logits_are_rejected_with_a_hint() {
         for temperature in [0.0, 1.0] {
             let error =
                 Sampler::new(&decoding(temperature), 0).choose(&[0.0, f32::NAN], &decoding(temperature));

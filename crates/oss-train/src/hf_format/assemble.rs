@@ -116,15 +116,15 @@ fn mxfp4(
         let groups = groups.start as usize..groups.end as usize;
         let length = (elements.end - elements.start) as usize;
         let values = &mut values[offset as usize..][..length];
-        let dequantised = if held as usize == length {
-            packed.dequantise(groups, values)
+        let dequantized = if held as usize == length {
+            packed.dequantize(groups, values)
         } else {
             let mut whole_groups = vec![bf16::ZERO; held as usize];
-            let done = packed.dequantise(groups, &mut whole_groups);
+            let done = packed.dequantize(groups, &mut whole_groups);
             values.copy_from_slice(&whole_groups[(elements.start - first) as usize..][..length]);
             done
         };
-        dequantised.with_context(|| format!("expert {expert}"))?;
+        dequantized.with_context(|| format!("expert {expert}"))?;
     }
     Ok(out.into_tensor())
 }

@@ -42,7 +42,7 @@ impl Packed {
     ///
     /// # Panics
     /// If `dense` does not have the size of those rows.
-    pub(super) fn dequantise(&self, groups: Range<usize>, dense: &mut [bf16]) -> Result<()> {
+    pub(super) fn dequantize(&self, groups: Range<usize>, dense: &mut [bf16]) -> Result<()> {
         let (blocks, scales) = (self.blocks.slice::<u8>(), self.scales.slice::<u8>());
         let out_width = self.out_width;
         let width = scales.len() / out_width;
@@ -100,7 +100,7 @@ mod tests {
             out_width: 2,
         };
         let mut dense = vec![bf16::ZERO; 64];
-        packed.dequantise(0..1, &mut dense).unwrap();
+        packed.dequantize(0..1, &mut dense).unwrap();
         for (i, code) in CODES.iter().cycle().take(32).enumerate() {
             assert_eq!(dense[2 * i].to_f64(), f64::from(*code) * 2.0);
             assert_eq!(dense[2 * i + 1].to_f64(), 2f64.powi(-127));
@@ -116,7 +116,7 @@ mod tests {
         let packed = Packed { blocks: owned(&blocks), scales: owned(&scales), out_width: out_width as usize };
         let rows = |groups: Range<usize>| {
             let mut dense = vec![bf16::ZERO; groups.len() * (BLOCK_VALUES * out_width) as usize];
-            packed.dequantise(groups, &mut dense).unwrap();
+            packed.dequantize(groups, &mut dense).unwrap();
             dense
         };
         let (all, group) = (rows(0..9), (BLOCK_VALUES * out_width) as usize);
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_nan_scale_is_refused() {
         let packed = Packed { blocks: owned(&[0; 16]), scales: owned(&[NAN_SCALE]), out_width: 1 };
-        let error = packed.dequantise(0..1, &mut [bf16::ZERO; 32]).unwrap_err();
+        let error = packed.dequantize(0..1, &mut [bf16::ZERO; 32]).unwrap_err();
         assert!(error.to_string().contains("NaN"));
     }
 }

@@ -47,13 +47,13 @@ impl Saved {
 /// Projects normalized rows `[N, D]` to rotated queries `[B, T, H, C]`, rotated keys and values `[B, T, K, C]`.
 pub fn project(
     model: &Model,
-    normalised: &Tensor,
+    normalized: &Tensor,
     weights: &Weights,
     rotation: &Rotation,
     batch: i64,
 ) -> (Tensor, Tensor, Tensor) {
     let heads = |x: Tensor| x.view([batch, -1, x.size()[1] / model.head_dim, model.head_dim]);
-    let [q, k, v] = linear::forward_each(normalised, [&weights.q, &weights.k, &weights.v]).map(heads);
+    let [q, k, v] = linear::forward_each(normalized, [&weights.q, &weights.k, &weights.v]).map(heads);
     (rotation.apply(&q), rotation.apply(&k), v)
 }
 
@@ -66,8 +66,8 @@ pub fn forward(
     visibility: &Visibility,
     batch: i64,
 ) -> Result<(Tensor, Saved)> {
-    let (normalised, norm) = norm::forward(x, &weights.norm, model.rms_norm_eps);
-    let (q, k, v) = project(model, &normalised, weights, rotation, batch);
+    let (normalized, norm) = norm::forward(x, &weights.norm, model.rms_norm_eps);
+    let (q, k, v) = project(model, &normalized, weights, rotation, batch);
     let attention = sdpa::forward(&q, &k, &v, &weights.sinks, visibility)?;
     let rows = attention.output.reshape([x.size()[0], -1]); // [N, H*C]
     let y = linear::forward(&rows, &weights.out);
@@ -92,12 +92,12 @@ pub fn backward(
     let doutput = drows.view_as(&saved.q);
     let [dq, dk, dv] =
         sdpa::backward(&doutput, qkv, &weights.sinks, &saved.attention, visibility, &mut grads.sinks)?;
-    let normalised = norm::recompute(x, &weights.norm, &saved.norm);
+    let normalized = norm::recompute(x, &weights.norm, &saved.norm);
     let through = |grad: Tensor, layer: &Linear, grads: &mut Linear| {
-        linear::backward(&grad.reshape([tokens, -1]), &normalised, layer, grads)
+        linear::backward(&grad.reshape([tokens, -1]), &normalized, layer, grads)
     };
-    let dnormalised = through(rotation.apply_backward(&dq), &weights.q, &mut grads.q)
+    let dnormalized = through(rotation.apply_backward(&dq), &weights.q, &mut grads.q)
         + through(rotation.apply_backward(&dk), &weights.k, &mut grads.k)
         + through(dv, &weights.v, &mut grads.v);
-    Ok(norm::backward(&dnormalised, Some(grad), x, &weights.norm, &saved.norm, &mut grads.norm))
+    Ok(norm::backward(&dnormalized, Some(grad), x, &weights.norm, &saved.norm, &mut grads.norm))
 }

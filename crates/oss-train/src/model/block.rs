@@ -156,10 +156,10 @@ impl Block<'_> {
         };
         let Activations { attention, middle, norm, routing, experts } = *activations;
         let limit = self.model.swiglu_limit;
-        let normalised = norm::recompute(&middle, &weights.norm, &norm);
+        let normalized = norm::recompute(&middle, &weights.norm, &norm);
         let (through_experts, grad_share) = experts::backward(
             grad,
-            &normalised,
+            &normalized,
             &weights.experts,
             &routing,
             &experts,
@@ -169,14 +169,14 @@ impl Block<'_> {
         let through_router = router::backward(
             &grad_share,
             grad_probabilities,
-            &normalised,
+            &normalized,
             &weights.router,
             &routing,
             &mut grads.router,
         );
-        let grad_normalised = through_experts + through_router;
+        let grad_normalized = through_experts + through_router;
         let grad_middle =
-            norm::backward(&grad_normalised, Some(grad), &middle, &weights.norm, &norm, &mut grads.norm);
+            norm::backward(&grad_normalized, Some(grad), &middle, &weights.norm, &norm, &mut grads.norm);
         attention::backward(
             &grad_middle,
             x,
@@ -205,10 +205,10 @@ fn expert_half(
     weights: &Weights,
     chosen: Option<&Tensor>,
 ) -> Result<ExpertHalf> {
-    let (middle, normalised, norm) = norm::add_forward(x, added, &weights.norm, model.rms_norm_eps);
-    let routing = router::forward(&normalised, &weights.router, model.num_experts_per_tok, chosen);
+    let (middle, normalized, norm) = norm::add_forward(x, added, &weights.norm, model.rms_norm_eps);
+    let routing = router::forward(&normalized, &weights.router, model.num_experts_per_tok, chosen);
     let (y, experts) =
-        experts::forward(&middle, &normalised, &weights.experts, &routing, model.swiglu_limit)?;
+        experts::forward(&middle, &normalized, &weights.experts, &routing, model.swiglu_limit)?;
     Ok(ExpertHalf { y, middle, norm, routing, experts })
 }
 

@@ -120,9 +120,9 @@ pub fn project_queries(
     weights: &BlockWeights,
     rotation: &Rotation,
 ) -> (Tensor, Tensor, Tensor) {
-    let (normalised, _) = super::norm::forward(x, &weights.attention.norm, model.rms_norm_eps);
+    let (normalized, _) = super::norm::forward(x, &weights.attention.norm, model.rms_norm_eps);
     // Each row has its own position, just like the rows of a single sequence.
-    let (q, k, v) = super::attention::project(model, &normalised, &weights.attention, rotation, 1);
+    let (q, k, v) = super::attention::project(model, &normalized, &weights.attention, rotation, 1);
     (q.squeeze_dim(0), k.squeeze_dim(0), v.squeeze_dim(0))
 }
 

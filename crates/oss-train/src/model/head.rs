@@ -44,14 +44,14 @@ impl Gradients {
 
 /// Logits `[N, V]` for rows `x [N, D]`, in f32 (f64 for f64).
 pub fn logits(model: &Model, x: &Tensor, weights: &Weights) -> Tensor {
-    let (normalised, _) = norm::forward(x, &weights.norm, model.rms_norm_eps);
-    wide_product(&normalised, &weights.matrix.transpose(0, 1))
+    let (normalized, _) = norm::forward(x, &weights.norm, model.rms_norm_eps);
+    wide_product(&normalized, &weights.matrix.transpose(0, 1))
 }
 
 /// Negative log-likelihood of each target, f32 `[N]`, without gradients.
 pub fn losses(model: &Model, x: &Tensor, targets: &Tensor, weights: &Weights) -> Tensor {
-    let (normalised, _) = norm::forward(x, &weights.norm, model.rms_norm_eps);
-    cross_entropy::losses(&normalised, targets, &weights.matrix)
+    let (normalized, _) = norm::forward(x, &weights.norm, model.rms_norm_eps);
+    cross_entropy::losses(&normalized, targets, &weights.matrix)
 }
 
 /// Returns the summed loss of `targets` (i64 `[N]`) as an f64 scalar tensor, and the gradient of that sum times `scale`
@@ -65,9 +65,9 @@ pub fn loss_and_gradient(
     grads: &mut Gradients,
     scratch: &mut LossScratch,
 ) -> (Tensor, Tensor) {
-    let (normalised, saved) = norm::forward(x, &weights.norm, model.rms_norm_eps);
+    let (normalized, saved) = norm::forward(x, &weights.norm, model.rms_norm_eps);
     let (loss, grad) = cross_entropy::loss_and_gradient(
-        &normalised,
+        &normalized,
         targets,
         &weights.matrix,
         scale,

@@ -55,13 +55,13 @@ pub fn backward(
     if oss_kernels::supports(x) {
         return oss_kernels::rms_norm_backward(grad, beside, x, weight, &saved.inverse_rms, grad_weight);
     }
-    let normalised = wide(x) * &saved.inverse_rms; // [N, D]
+    let normalized = wide(x) * &saved.inverse_rms; // [N, D]
     let grad = wide(grad);
     let _ =
-        grad_weight.g_add_(&(&grad * &normalised).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>));
+        grad_weight.g_add_(&(&grad * &normalized).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>));
     let grad = grad * weight;
-    let projection = (&grad * &normalised).mean_dim([-1i64].as_slice(), true, None::<Kind>); // [N, 1]
-    let grad = ((grad - normalised * projection) * &saved.inverse_rms).to_kind(x.kind());
+    let projection = (&grad * &normalized).mean_dim([-1i64].as_slice(), true, None::<Kind>); // [N, 1]
+    let grad = ((grad - normalized * projection) * &saved.inverse_rms).to_kind(x.kind());
     match beside {
         Some(beside) => grad + beside,
         None => grad,

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 pub const BLOCK: i64 = 256;
 
 /// Lower bound on a block's absolute maximum: far below any eps, and prevents division by zero.
-pub const LEAST_SCALE: f64 = 1e-30;
+pub const MIN_SCALE: f64 = 1e-30;
 
 /// Which moment is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Codes {
         let scales = magnitude.amax([1i64].as_slice(), true);
         self.scales.copy_(&scales.squeeze_dim(1));
         // A square between those of two codes rounds up with the probability that keeps the mean.
-        let mut square = magnitude / scales.clamp_min(LEAST_SCALE);
+        let mut square = magnitude / scales.clamp_min(MIN_SCALE);
         let square = square.g_mul_scalar_(self.coding.top_squared());
         let lower = square.sqrt().floor_();
         let chance = (&square - lower.square()) / (&lower * 2.0 + 1.0);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_neighbours_of_what_they_stand_for() {
+    fn values_are_rounded_to_neighboring_codes() {
         for (coding, moment) in moments() {
             let codes = coded(coding, &moment, 1);
             let decoded = Vec::<f32>::try_from(codes.decode()).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_over_steps_is_the_moment() {
+    fn encoding_is_unbiased_over_steps() {
         let steps = 400;
         for (coding, moment) in moments() {
             let root = |x: Tensor| if coding == Coding::Second { x.sqrt() } else { x };
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn no_second_moment_is_forgotten_and_zeros_stay() {
+    fn tiny_second_moments_stay_nonzero_and_zeros_stay_zero() {
         let tiny = Tensor::full([BLOCK], 1e-14, CPU);
         let _ = tiny.get(0).fill_(1.0);
         for step in 0..50 {
@@ -193,7 +193,7 @@ mod tests {
 
     /// An average that decays so slowly that no step moves it by half a code must still track its input.
     #[test]
-    fn a_slow_average_keeps_moving() {
+    fn a_slow_average_tracks_its_input() {
         let mut v = Tensor::full([BLOCK], 0.01, CPU);
         let _ = v.get(0).fill_(1.0);
         for step in 0..1000 {

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loss_scale_falls_on_overflow_and_grows_after_long_quiet() {
+    fn the_loss_scale_halves_on_overflow_and_grows_after_stable_steps() {
         let mut scale = LossScale::new(Precision::F16);
         assert!(scale.update(true));
         assert_eq!(scale.scale, 32768.0);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_least_scale_an_overflow_is_the_models_fault() {
+    fn the_minimum_loss_scale_does_not_explain_an_overflow() {
         let mut scale = LossScale::new(Precision::F16);
         while scale.update(true) {}
         assert_eq!(scale.scale, LossScale::LEAST);

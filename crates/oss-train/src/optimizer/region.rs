@@ -103,13 +103,13 @@ impl Region {
     }
 
     /// The moments on the weights' device; copies if they are offloaded to the host.
-    pub(super) fn moments_there(&self) -> Moments {
+    pub(super) fn moments_on_device(&self) -> Moments {
         let device = self.weights.device();
         self.moments.map(|tensor| oss_torch::to_device(tensor, device))
     }
 
     /// Copies `moments` back to the host if they are offloaded.
-    pub(super) fn bring_home(&mut self, moments: &Moments) -> Result<()> {
+    pub(super) fn write_back_moments(&mut self, moments: &Moments) -> Result<()> {
         let device = self.weights.device();
         if self.moments.state().iter().any(|home| home.tensor.device() != device) {
             self.moments.copy_from(moments)?;

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shape_at_its_middle_and_end() {
+    fn schedules_have_the_expected_midpoints_and_ends() {
         close(lr_multiplier(&schedule(ScheduleKind::Cosine), 110, 60), 0.55);
         close(lr_multiplier(&schedule(ScheduleKind::Cosine), 110, 110), 0.1);
         close(lr_multiplier(&schedule(ScheduleKind::Linear), 110, 60), 0.55);
@@ -68,14 +68,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_longer_than_its_decay_stays_at_the_least() {
+    fn a_run_longer_than_its_decay_stays_at_the_minimum() {
         let schedule = Schedule { decay_steps: Some(50), ..schedule(ScheduleKind::Cosine) };
         close(lr_multiplier(&schedule, 100, 50), 0.1);
         close(lr_multiplier(&schedule, 100, 99), 0.1);
     }
 
     #[test]
-    fn raising_the_steps_of_wsd_keeps_what_came_before_the_decay() {
+    fn extending_a_wsd_run_does_not_change_steps_before_the_decay() {
         let schedule = schedule(ScheduleKind::Wsd);
         for step in 0..decay_start(&schedule, 100) {
             close(lr_multiplier(&schedule, 100, step), lr_multiplier(&schedule, 300, step));

@@ -15,7 +15,7 @@ pub struct Step {
     /// The step number t, starting at 1.
     pub(super) count: u64,
     /// The step number as f32 on the weights' device.
-    pub(super) count_there: Tensor,
+    pub(super) count_on_device: Tensor,
     /// Divides every gradient, f32 on the weights' device.
     pub(super) divisor: Tensor,
     /// Seed of the stochastic rounding.
@@ -39,7 +39,7 @@ impl Step {
             optimizer: optimizer.clone(),
             lr: Tensor::from(lr),
             count,
-            count_there: there(count as f32),
+            count_on_device: there(count as f32),
             divisor: there(divisor as f32),
             seed,
         }

@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn the_draws_never_change() {
+    fn draws_match_golden_values() {
         // Golden values: a different generator would break bit-for-bit resumption of every run.
         let draws = Draws::new(0, 1, "lm_head.weight");
         assert_eq!([0, 1, 2].map(|i| draws.of(i)), [966_626_265, 1_904_559_000, 2_774_652_916]);
     }
 
     #[test]
-    fn every_bit_is_a_fair_coin_and_no_stream_knows_another() {
+    fn bits_are_unbiased_and_streams_are_uncorrelated() {
         let n = 1 << 18;
         let of = |seed, step, name: &str| Draws::new(seed, step, name).filled(0, n);
         let (one, bound) = (of(1, 1, "w"), 4.5 * 0.5 / (n as f64).sqrt());
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_of_rounded_numbers_is_the_number() {
+    fn stochastic_rounding_is_unbiased() {
         let n = 1 << 18;
         for value in [1.0 + 1.0 / 512.0, -1.003, 3.3e-5, 1.0 + 1.0 / 4096.0, 1e-20] {
             // At most one ulp of bf16.
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bf16_holds_is_kept() {
+    fn values_representable_in_bf16_are_unchanged() {
         for value in [0.0, 1.0, -0.5, 3.0e38_f32, f32::INFINITY] {
             let value = half::bf16::from_f32(value).to_f32();
             assert!(

@@ -17,7 +17,7 @@ use oss_runs::interrupt;
 const WARMUP_STEPS: u64 = 2;
 
 /// Minimum number of timed steps, unless time runs out.
-const LEAST_STEPS: u64 = 3;
+const MIN_STEPS: u64 = 3;
 
 /// Measures training throughput in tokens per second over all ranks, from the median step time of one simulated rank.
 /// Runs for about `budget` in total, with at least one step beyond the warm-up. Communication between ranks is simulated
@@ -50,7 +50,7 @@ pub fn calibrate(experiment: &Experiment, budget: Duration) -> Result<f64> {
             }
             let is_over = began.elapsed() >= budget;
             if (is_over && !speeds.is_empty())
-                || (speeds.len() as u64 >= LEAST_STEPS && began.elapsed() >= budget / 2)
+                || (speeds.len() as u64 >= MIN_STEPS && began.elapsed() >= budget / 2)
             {
                 break;
             }

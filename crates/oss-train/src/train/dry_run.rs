@@ -27,9 +27,9 @@ pub struct DryRun {
     /// The number of ranks.
     pub ranks: u64,
     /// Bytes held after initializing weights, gradients and moments.
-    pub initialised_bytes: u64,
+    pub initialized_bytes: u64,
     /// Peak bytes during initialization.
-    pub initialising_peak_bytes: u64,
+    pub initialization_peak_bytes: u64,
     /// Peak bytes during training steps; `None` if there were none.
     pub training_peak_bytes: Option<u64>,
     /// Peak bytes while writing the rank's checkpoint file.
@@ -37,7 +37,7 @@ pub struct DryRun {
     /// Size of that file in bytes; 0 if a rank of another replica writes it.
     pub file_bytes: u64,
     /// Seconds spent initializing.
-    pub initialising_seconds: f64,
+    pub initialization_seconds: f64,
     /// Seconds spent writing the file.
     pub saving_seconds: f64,
 }
@@ -67,8 +67,8 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
         let start = Instant::now();
         let mut source = Initial::new(&experiment.model, experiment.run.seed);
         let mut trainer = Trainer::new(experiment, &mut source, true, &mesh)?;
-        let initialising_seconds = start.elapsed().as_secs_f64();
-        let (initialised_bytes, initialising_peak_bytes) = (memory.held(), memory.take_peak());
+        let initialization_seconds = start.elapsed().as_secs_f64();
+        let (initialized_bytes, initialization_peak_bytes) = (memory.held(), memory.take_peak());
         for step in 0..steps {
             let batch = random_batch(experiment, step).staged(&experiment.train, None, device)?;
             trainer.step(&batch, Flags::default)?;
@@ -87,12 +87,12 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
         Ok(DryRun {
             rank,
             ranks,
-            initialised_bytes,
-            initialising_peak_bytes,
+            initialized_bytes,
+            initialization_peak_bytes,
             training_peak_bytes,
             saving_peak_bytes: memory.take_peak(),
             file_bytes,
-            initialising_seconds,
+            initialization_seconds,
             saving_seconds,
         })
     })

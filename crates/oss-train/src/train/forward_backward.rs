@@ -192,7 +192,7 @@ mod tests {
     /// The final norm scales rows to length sqrt(D), so logits have variance D*std^2. The mean of exp(z) for a normal z
     /// of that variance is exp(D*std^2 / 2).
     #[test]
-    fn the_first_loss_is_that_of_random_logits() {
+    fn the_initial_loss_matches_random_logits() {
         let model = Model {
             vocab_size: Some(2003),
             hidden_size: 2880,

@@ -194,25 +194,25 @@ fn check(kind: Kind, documents: Option<Vec<Vec<i64>>>, recompute: bool, micro: i
 }
 
 #[test]
-fn every_gradient_equals_autograds() {
+fn every_gradient_matches_autograd() {
     check(Kind::Double, None, false, 4);
 }
 
 #[test]
-fn recomputation_and_accumulation_change_nothing() {
+fn checkpointed_and_accumulated_gradients_match_autograd() {
     check(Kind::Double, None, true, 4);
     check(Kind::Double, None, false, 1);
     check(Kind::Double, None, true, 2);
 }
 
 #[test]
-fn documents_are_apart() {
+fn gradients_of_packed_documents_match_autograd() {
     check(Kind::Double, Some(vec![vec![17], vec![1, 16], vec![8, 9], vec![5, 5, 7]]), false, 2);
 }
 
 /// The CPU kernels compute in f32.
 #[test]
-fn in_f32_too() {
+fn f32_gradients_match_autograd() {
     check(Kind::Float, None, false, 4);
     check(Kind::Float, None, true, 2);
     check(Kind::Float, Some(vec![vec![17], vec![1, 16], vec![8, 9], vec![5, 5, 7]]), false, 2);

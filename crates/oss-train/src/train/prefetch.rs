@@ -76,7 +76,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     #[test]
-    fn from_any_step_on_the_batches_are_those_of_the_steps() {
+    fn prefetched_batches_match_their_steps_from_any_first_step() {
         let dir = tempfile::tempdir().unwrap();
         let sources = [("a", 301u32, 2.0), ("b", 97, 1.0)].map(|(name, len, weight)| {
             let path = dir.path().join(name);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn it_works_ahead_and_ends_with_its_reader() {
+    fn works_ahead_and_stops_with_its_reader() {
         let (begun, steps) = mpsc::channel();
         thread::scope(|scope| {
             let make = move |step| {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_reaches_the_step_that_it_belongs_to() {
+    fn a_failure_is_reported_at_its_step() {
         thread::scope(|scope| {
             let make = |step| if step == 1 { bail!("disk failure") } else { Ok(step) };
             let prefetcher = Prefetcher::spawn(scope, 0..5, make).unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_last_step_there_is_nothing() {
+    fn there_are_no_batches_after_the_last_step() {
         thread::scope(|scope| {
             let prefetcher = Prefetcher::spawn(scope, 3..4, Ok).unwrap();
             assert_eq!(prefetcher.next().unwrap(), 3);

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_is_not_finite_changes_nothing_but_the_number_of_steps() {
+    fn a_non_finite_loss_only_advances_the_step_count() {
         for update in [Update::Step, Update::InBackward] {
             for state in [StateDtype::F32, StateDtype::EightBit] {
                 let mut experiment = tiny();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_beyond_f16_halve_the_loss_scale_and_nothing_else() {
+    fn a_gradient_overflow_in_f16_halves_the_loss_scale_and_skips_the_update() {
         let mut experiment = tiny();
         experiment.train.precision = Precision::F16;
         let scale = 2f64.powi(100);

@@ -23,7 +23,7 @@ struct Tile {
 
 /// Minimum number of queries per tile of a sliding-window layer. A tile also has at least as many as the window, so
 /// that at most half of the scores are masked.
-const LEAST_TILE: i64 = 128;
+const MIN_TILE: i64 = 128;
 
 fn tiles(q: &Tensor, visibility: &Visibility) -> Vec<Tile> {
     let length = q.size()[1];
@@ -36,7 +36,7 @@ fn tiles(q: &Tensor, visibility: &Visibility) -> Vec<Tile> {
     };
     let mut tiles = Vec::new();
     for (row, begin, len) in whole {
-        let step = visibility.window.map_or(len, |window| window.max(LEAST_TILE)).max(1);
+        let step = visibility.window.map_or(len, |window| window.max(MIN_TILE)).max(1);
         for start in (begin..begin + len).step_by(step as usize) {
             let first_key = visibility.window.map_or(begin, |window| (start - window + 1).max(begin));
             tiles.push(Tile { row, first_key, start, len: step.min(begin + len - start) });

@@ -95,7 +95,7 @@ fn update(
     lrs: Option<&Tensor>,
 ) -> Result<()> {
     let device = region.weights.device();
-    let mut moments = region.moments_there();
+    let mut moments = region.moments_on_device();
     let params = match lrs {
         None if region.is_wide() => Cow::Owned(merged(params)),
         _ => Cow::Borrowed(params),
@@ -118,7 +118,7 @@ fn update(
             step_by_tensors(region, gradient, &mut moments, param, &lr, step)?;
         }
     }
-    region.bring_home(&moments)
+    region.write_back_moments(&moments)
 }
 
 /// The same for one parameter on any device, using f32 copies that are rounded back.
@@ -182,5 +182,5 @@ fn fused(
     step: &Step,
 ) -> Result<()> {
     let (hyper, divisor) = (step.hyper(decays), Some(&step.divisor));
-    oss_torch::fused_adamw(weights, gradient, exp_avg, exp_avg_sq, &step.count_there, lr, hyper, divisor)
+    oss_torch::fused_adamw(weights, gradient, exp_avg, exp_avg_sq, &step.count_on_device, lr, hyper, divisor)
 }

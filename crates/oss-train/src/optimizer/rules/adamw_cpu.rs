@@ -10,7 +10,7 @@ use half::bf16;
 use multiversion::multiversion;
 use tch::{Kind, Tensor};
 
-use crate::optimizer::blockwise::{BLOCK, Coding, LEAST_SCALE};
+use crate::optimizer::blockwise::{BLOCK, Coding, MIN_SCALE};
 use crate::optimizer::moments::Moments;
 use crate::optimizer::step::Step;
 use crate::optimizer::stochastic::{Draws, Noise};
@@ -19,7 +19,7 @@ use oss_torch::{AdamWOptions, Slices, parallel_each, shares};
 const LEN: usize = BLOCK as usize;
 
 /// Minimum number of blocks per thread.
-const LEAST_SHARE: usize = 64;
+const MIN_SHARE: usize = 64;
 
 /// Maximum number of f32 lanes in a vector register; sums use as many accumulators.
 const LANES: usize = 16;
@@ -128,7 +128,7 @@ fn encode(coding: Coding, numbers: &Block, draws: &[u32; LEN], noise: Noise, cod
         Coding::Second => squares.iter_mut().zip(numbers).for_each(|(square, x)| *square = x.sqrt()),
     }
     let scale = largest(&squares);
-    let divisor = if scale < LEAST_SCALE as f32 { LEAST_SCALE as f32 } else { scale };
+    let divisor = if scale < MIN_SCALE as f32 { MIN_SCALE as f32 } else { scale };
     let mut rounded = [0.0; LEN];
     for ((rounded, square), &draw) in rounded.iter_mut().zip(&mut squares).zip(draws) {
         *square = *square / divisor * top_squared;
@@ -283,7 +283,7 @@ pub fn step(
     let mut rest =
         Task { weights: StoredSlice::floats(&memory, weights), gradient, exp_avg, exp_avg_sq, first };
     let mut tasks = Vec::new();
-    for share in shares(gradient.len() / LEN, LEAST_SHARE) {
+    for share in shares(gradient.len() / LEN, MIN_SHARE) {
         let (task, after) = rest.split_at(share.len());
         tasks.push(task);
         rest = after;
@@ -319,7 +319,7 @@ pub fn rms_ratio(gradient: &Tensor, moments: &mut Moments, step: &Step) -> f64 {
     let [_, exp_avg_sq] = moments.slices(&memory);
     let mut sums = vec![0.0; gradient.len() / LEN];
     let (mut rest, mut rest_sums, mut tasks) = ((gradient, exp_avg_sq), sums.as_mut_slice(), Vec::new());
-    for share in shares(gradient.len() / LEN, LEAST_SHARE) {
+    for share in shares(gradient.len() / LEN, MIN_SHARE) {
         let (gradient, more) = rest.0.split_at(share.len() * LEN);
         let (exp_avg_sq, more_sq) = rest.1.split_at(share.len());
         let (into, more_sums) = rest_sums.split_at_mut(share.len());

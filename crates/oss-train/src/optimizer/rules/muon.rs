@@ -11,7 +11,7 @@
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use super::newton_schulz::{orthogonalised, product_kind};
+use super::newton_schulz::{orthogonalize, product_kind};
 use crate::optimizer::blockwise::Coding;
 use crate::optimizer::moments::MomentSpec;
 use crate::optimizer::region::{ParamSlice, Region, SCRATCH};
@@ -86,7 +86,7 @@ fn update_momentum(
 ) -> Result<()> {
     let device = region.weights.device();
     let decay = step.optimizer.momentum().unwrap_or_else(|| unreachable!("Muon has momentum"));
-    let moments = region.moments_there();
+    let moments = region.moments_on_device();
     for param in params {
         let draws = Draws::new(step.seed, step.count, &param.name);
         for (offset, len, first) in param.pieces() {
@@ -100,7 +100,7 @@ fn update_momentum(
             ahead.narrow(0, offset, len).copy_(&(&momentum * decay + fresh));
         }
     }
-    region.bring_home(&moments)
+    region.write_back_moments(&moments)
 }
 
 /// Updates the weights of `param` along the orthogonal matrices nearest to those of `stack`, `[N, R, C]`, which holds
@@ -116,7 +116,7 @@ fn orthogonal_step(region: &mut Region, param: &ParamSlice, stack: &Tensor, step
     let last = (end + area - 1) / area;
     for matrix in (param.first / area..last).step_by(at_once as usize) {
         let count = at_once.min(last - matrix);
-        let directions = orthogonalised(&stack.narrow(0, matrix, count)).reshape(-1);
+        let directions = orthogonalize(&stack.narrow(0, matrix, count)).reshape(-1);
         let (from, to) = (param.first.max(matrix * area), end.min((matrix + count) * area));
         let mut change = directions.narrow(0, from - matrix * area, to - from).to_kind(Kind::Float);
         let mut weights = region.weights.narrow(0, param.offset + from - param.first, to - from);
@@ -248,7 +248,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_precision_is_muon_to_its_digits() {
+    fn every_precision_matches_reference_muon() {
         let (expected, start) = (reference(), (noise(0, "weights") * 0.1).to_kind(Kind::Double));
         for (weights, state, bound) in WAYS {
             let seen = stepped(&[0], weights, state).remove(0).weights.to_kind(Kind::Double);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_that_cut_matrices_step_as_the_whole() {
+    fn slices_that_split_matrices_are_updated_like_the_whole() {
         for (weights, state, _) in WAYS {
             let whole = stepped(&[0], weights, state).remove(0);
             for starts in [vec![0, 512, 1024, 1536], vec![0, 256], vec![0, 1280]] {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn one_moment_is_kept() {
+    fn only_the_momentum_is_stored() {
         let region = region(0, LEN, Kind::Float, StateDtype::F32);
         let names: Vec<String> = region.state().iter().map(|stored| stored.name("w")).collect();
         assert_eq!(names, ["optimizer.exp_avg/w"]);

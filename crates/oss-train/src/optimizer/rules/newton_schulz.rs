@@ -31,7 +31,7 @@ fn multiplies_bf16() -> bool {
 /// Maps each matrix `U S V^T` of a stack `[N, R, C]` to approximately `U V^T`: singular values of at least 0.003 of the
 /// Frobenius norm become 0.68 to 1.21, smaller ones shrink proportionally, and zeros stay zero. Products and result
 /// have the stack's dtype.
-pub fn orthogonalised(stack: &Tensor) -> Tensor {
+pub fn orthogonalize(stack: &Tensor) -> Tensor {
     let size = stack.size();
     let is_tall = size[1] > size[2];
     let wide = if is_tall { stack.transpose(1, 2) } else { stack.shallow_clone() };
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn singular_values_are_those_of_the_scalar_iteration_and_vectors_stay() {
+    fn singular_values_follow_the_scalar_iteration_and_vectors_are_preserved() {
         let values = [3.0, 2.0, 1.0, 0.5, 0.1, 0.02];
         let norm = values.iter().map(|s| s * s).sum::<f64>().sqrt();
         let expected: Vec<f64> = values.iter().map(|s| iterated(s / norm)).collect();
@@ -86,7 +86,7 @@ mod tests {
             let expected = Tensor::from_slice(&expected);
             let ideal = (&u * &expected).bmm(&v.transpose(1, 2));
             for (kind, tolerance) in [(Kind::Double, 1e-6), (Kind::Float, 1e-4), (Kind::BFloat16, 0.3)] {
-                let seen = orthogonalised(&(&matrix * 1e-4).to_kind(kind));
+                let seen = orthogonalize(&(&matrix * 1e-4).to_kind(kind));
                 assert_eq!((seen.kind(), seen.size()), (kind, vec![1, rows, columns]));
                 let seen = seen.to_kind(Kind::Double);
                 let values = u.transpose(1, 2).bmm(&seen).bmm(&v);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_range_that_is_promised() {
+    fn singular_values_end_in_the_documented_range() {
         for i in 3..=1000 {
             let value = iterated(f64::from(i) / 1000.0);
             assert!((0.68..1.21).contains(&value), "{i}: {value}");
@@ -110,12 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn every_matrix_of_a_stack_alone_and_zeros_stay() {
+    fn stacked_matrices_are_independent_and_zeros_stay_zero() {
         let stack = noise([3, 8, 12], "stack").to_kind(Kind::Float);
         let _ = stack.get(1).zero_();
-        let together = orthogonalised(&stack);
+        let together = orthogonalize(&stack);
         for i in 0..3 {
-            let alone = orthogonalised(&stack.narrow(0, i, 1)).get(0);
+            let alone = orthogonalize(&stack.narrow(0, i, 1)).get(0);
             let error = (together.get(i) - &alone).abs().max().double_value(&[]);
             assert!(error < 1e-5, "{i}: {error:e}");
         }

@@ -115,7 +115,7 @@ fn step_all_by_tensors(region: &Region, gradient: &Tensor, step: &Step) {
 }
 
 #[test]
-fn slices_and_tensors_step_alike() {
+fn slices_and_tensors_take_the_same_steps() {
     for (weights, state, bound) in WAYS {
         let (mut by_slices, by_tensors) = (region(weights, state), region(weights, state));
         let (mut reference, start) = (Reference::new(&by_slices), numbers(&by_slices.weights));
@@ -135,7 +135,7 @@ fn slices_and_tensors_step_alike() {
 }
 
 #[test]
-fn slices_and_tensors_give_the_same_codes_and_bits() {
+fn slices_and_tensors_encode_moments_identically() {
     tch::manual_seed(4);
     let draws = Draws::new(1, 2, "w");
     for state in [StateDtype::Bf16, StateDtype::EightBit] {
@@ -157,7 +157,7 @@ fn slices_and_tensors_give_the_same_codes_and_bits() {
 
 #[test]
 #[should_panic(expected = "shares memory")]
-fn weights_are_not_their_own_gradient() {
+fn weights_cannot_alias_their_gradient() {
     let gradient = Tensor::zeros([LEN], (Kind::Float, Device::Cpu));
     let mut weights = gradient.view_dtype(Kind::BFloat16).narrow(0, LEN, LEN);
     let mut moments = Moments::zeros(AdamW.moments(), StateDtype::Bf16, LEN, Device::Cpu);
@@ -166,7 +166,7 @@ fn weights_are_not_their_own_gradient() {
 }
 
 #[test]
-fn slices_and_tensors_find_the_same_rms_ratios() {
+fn slices_and_tensors_compute_the_same_rms_ratios() {
     for (weights, state, _) in WAYS {
         let mut region = region(weights, state);
         update(&mut region, &gradient(0), &parts(), &nth_step(0, 1.0), None).unwrap();
@@ -212,7 +212,7 @@ const WAYS: [(Kind, StateDtype, f64); 5] = [
 ];
 
 #[test]
-fn every_precision_is_adamw_to_its_digits() {
+fn every_precision_matches_reference_adamw() {
     for (weights, state, bound) in WAYS {
         let error = error(weights, state, false, |_| 1.0);
         assert!(error < bound, "{weights:?} weights, {state:?} state: {error:e}");
@@ -220,7 +220,7 @@ fn every_precision_is_adamw_to_its_digits() {
 }
 
 #[test]
-fn gradients_that_grow_shorten_their_steps() {
+fn growing_gradients_are_clipped_as_in_the_reference() {
     let growing = |step: u64| 1.5f64.powi(step as i32);
     for (weights, state, bound) in WAYS {
         let error = error(weights, state, true, growing);
@@ -236,7 +236,7 @@ fn gradients_that_grow_shorten_their_steps() {
 }
 
 #[test]
-fn where_nothing_clips_nothing_changes() {
+fn steps_below_the_clipping_threshold_are_unchanged() {
     for (weights, state, _) in WAYS {
         let [mut plain, mut clipped] = [0; 2].map(|_| region(weights, state));
         for count in 0..STEPS {
@@ -253,7 +253,7 @@ fn where_nothing_clips_nothing_changes() {
 }
 
 #[test]
-fn a_slice_is_stepped_as_that_part_of_the_whole() {
+fn a_slice_is_updated_like_its_range_of_the_whole() {
     for (weights, state, _) in WAYS {
         let mut whole = region(weights, state);
         let mut slice = zeros(512, weights, state);
@@ -280,7 +280,7 @@ fn a_slice_is_stepped_as_that_part_of_the_whole() {
 }
 
 #[test]
-fn bf16_weights_follow_steps_too_small_for_them() {
+fn bf16_weights_accumulate_updates_smaller_than_their_spacing() {
     let mut region = region(Kind::BFloat16, StateDtype::F32);
     let _ = region.weights.fill_(1.0);
     for count in 0..100 {
