@@ -6,14 +6,14 @@
 /// with the coefficients of Cephes (Moshier, expf.c).
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    const LEAST: f32 = -87.0;
-    const MOST: f32 = 88.0;
+    const MIN: f32 = -87.0;
+    const MAX: f32 = 88.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Adding this constant rounds to an integer, which is then in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
-    let x = if x < LEAST { LEAST } else { x };
-    let x = if x > MOST { MOST } else { x };
+    let x = if x < MIN { MIN } else { x };
+    let x = if x > MAX { MAX } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;
     let r = x - k * LN2_HIGH - k * LN2_LOW;

@@ -23,7 +23,7 @@ use super::address_range::AddressRange;
 use super::bytes::{Element, assert_kind, elements, elements_mut, memory};
 
 /// More tensors than any loop uses.
-const MOST: usize = 16;
+const MAX_SLICES: usize = 16;
 
 /// Slices of the tensors used by one loop.
 ///
@@ -73,7 +73,7 @@ pub struct Slices {
 /// The address ranges of the slices, and whether each is mutable.
 #[derive(Debug)]
 struct Lent {
-    ranges: [(AddressRange, bool); MOST],
+    ranges: [(AddressRange, bool); MAX_SLICES],
     count: usize,
 }
 
@@ -86,7 +86,7 @@ impl Slices {
     /// another [`Slices`], through any handle and on any thread, and by no queued copy. Nor does anything give the
     /// tensor other memory (`resize_`, `set_data`).
     pub unsafe fn new() -> Self {
-        Self { lent: RefCell::new(Lent { ranges: [(AddressRange::EMPTY, false); MOST], count: 0 }) }
+        Self { lent: RefCell::new(Lent { ranges: [(AddressRange::EMPTY, false); MAX_SLICES], count: 0 }) }
     }
 
     /// The elements of a contiguous CPU tensor, in order.

@@ -16,7 +16,7 @@ pub struct LossScale {
 
 impl LossScale {
     const START: f64 = 65536.0;
-    const LEAST: f64 = 1.0;
+    const MIN: f64 = 1.0;
     const GROW_AFTER_STEPS: u64 = 2000;
 
     /// The initial scale of a run.
@@ -32,10 +32,10 @@ impl LossScale {
             return false;
         }
         if overflow {
-            let horizontal_sum = self.scale > Self::LEAST;
-            self.scale = (self.scale / 2.0).max(Self::LEAST);
+            let can_halve = self.scale > Self::MIN;
+            self.scale = (self.scale / 2.0).max(Self::MIN);
             self.good_steps = 0;
-            return horizontal_sum;
+            return can_halve;
         }
         self.good_steps += 1;
         if self.good_steps == Self::GROW_AFTER_STEPS {
@@ -65,7 +65,7 @@ mod tests {
     fn the_minimum_loss_scale_does_not_explain_an_overflow() {
         let mut scale = LossScale::new(Precision::F16);
         while scale.update(true) {}
-        assert_eq!(scale.scale, LossScale::LEAST);
+        assert_eq!(scale.scale, LossScale::MIN);
         assert!(!LossScale::new(Precision::Bf16).update(true));
     }
 }
