@@ -167,7 +167,7 @@ fn locks(place: &Path) -> Check {
         let first = FileLock::try_exclusive(file.path())?;
         Ok(first.is_some() && FileLock::try_exclusive(file.path())?.is_none())
     };
-    let fix = "keep runs on a local disk with --runs-dir, or mount the file system with locks";
+    let fix = "keep runs on a local disk with --runs-dir, or mount the file system with locking enabled";
     match try_twice() {
         Ok(true) => Check::good(what, format!("file locks work at {}", place.display())),
         Ok(false) => Check::bad(what, format!("file locks have no effect at {}", place.display()), fix),

@@ -93,8 +93,8 @@ fn gathered_by_the_optimizer(experiment: &Experiment, unit: Regions) -> u64 {
 }
 
 /// How often a step gathers unit `index` of `units`. Blocks are gathered in the forward and the backward pass, except
-/// that the last one is still there when the backward pass starts. The head runs forward and backward together, and the
-/// embedding's gradient needs no weights.
+/// that the last one is still in memory when the backward pass starts. The head runs forward and backward together, and
+/// the embedding's gradient needs no weights.
 fn times_gathered(index: usize, units: usize) -> u64 {
     if index == 0 || index + 2 >= units { 1 } else { 2 }
 }

@@ -17,7 +17,7 @@ const CARDS: [(&str, u64); 6] = [
     ("180 GB (B200)", 180),
 ];
 
-/// Percentage of it that is usable, excluding the CUDA context, communication buffers and fragmentation.
+/// Usable percentage of a GPU's memory; the rest goes to the CUDA context, communication buffers and fragmentation.
 pub const USABLE_PERCENT: u64 = 94;
 
 /// A GPU or machine that might hold a rank.

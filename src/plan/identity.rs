@@ -218,7 +218,10 @@ mod tests {
         let now = KeyInputs { version: 3, ..then.clone() };
         let found = newest_of(&[manifest(&then, "old")], &now).unwrap();
         assert_eq!((found.run.id().as_str(), found.trajectory.version), ("old", 1));
-        assert!(newest_of(&[manifest(&now, "new")], &then).is_none(), "a later program's run is another");
+        assert!(
+            newest_of(&[manifest(&now, "new")], &then).is_none(),
+            "a run by a later program is a different run"
+        );
     }
 
     #[test]

@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(
                 trajectory_key(&short),
                 trajectory_key(&fixed),
-                "{kind:?}: the decay that was derived, set"
+                "{kind:?}: the derived end of the decay, set explicitly"
             );
         }
         let (short, long) =

@@ -148,7 +148,7 @@ mod tests {
         experiment
     }
 
-    /// Regions of the tiny shape with 100 words: 6400 and 0, twice 61440 and 3072, 6400 and 256.
+    /// Regions of the tiny shape with a vocabulary of 100: 6400 and 0, twice 61440 and 3072, 6400 and 256.
     #[test]
     fn a_small_model_by_hand() {
         let mut experiment = experiment(Preset::Tiny, 100);

@@ -55,7 +55,7 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// Both.
+    /// Total number of elements.
     pub fn elements(&self) -> u64 {
         self.matrices + self.rest
     }

@@ -1,4 +1,4 @@
-//! The report of one run, read from its directory, which may be written to meanwhile.
+//! The report of one run, read from its directory, which may be changing.
 
 use std::fs;
 

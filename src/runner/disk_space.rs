@@ -12,7 +12,7 @@ use oss_train::checkpoint;
 /// Checks that there is space for the remaining checkpoints and the export.
 ///
 /// # Errors
-/// There is not; the message says how much is needed and how to need less.
+/// There is too little; the message says how much is needed and how to reduce it.
 pub fn check(experiment: &Experiment, run: &RunDir) -> Result<()> {
     let needed = still_needed(&disk(experiment), checkpoint::list(&run.checkpoints()).len() as u64);
     // If the file system does not report free space, continue; writing fails if it is full.

@@ -141,7 +141,7 @@ fn data(manifest: &Manifest) -> Facts {
     facts
 }
 
-/// Of the last start: the program and its git state, and everything else except times.
+/// From the last start: the program and its git state, and everything else except times.
 fn surroundings(manifest: &Manifest) -> (Facts, Facts) {
     let last = manifest.segments.last().cloned().unwrap_or_default();
     let mut all = by_key(serde_json::to_value(&last).unwrap_or_default());

@@ -125,7 +125,7 @@ fn equals(found: &Value, text: &str) -> bool {
         Value::Null => text.is_empty(),
         Value::String(found) => found == text.trim_matches('"'),
         Value::Number(found) => text.parse().is_ok_and(|number| found.as_f64() == Some(number)),
-        // Booleans, lists and tables as JSON, which for these looks the same as TOML.
+        // Booleans and lists look the same in JSON and TOML; tables must be written as JSON.
         other => serde_json::from_str::<Value>(text).is_ok_and(|value| value == *other),
     }
 }

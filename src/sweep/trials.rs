@@ -127,7 +127,7 @@ mod tests {
             SweepMethod::Grid,
             &[("optimizer.lr", choice(&[0.1, 0.2])), ("train.global_batch_size", choice(&[4.0, 8.0, 8.0]))],
         );
-        assert_eq!(trials(&sweep).unwrap().len(), 4, "a value named twice is one");
+        assert_eq!(trials(&sweep).unwrap().len(), 4, "duplicate values count once");
         let condition = std::collections::BTreeMap::from([
             ("optimizer.lr".to_owned(), Condition::Between(Between { min: Some(0.15), max: None })),
             ("train.global_batch_size".to_owned(), Condition::Is(json!(4))),

@@ -23,7 +23,7 @@ use oss_train::distributed::{ExitReason, STOP, TIED};
 pub struct Job {
     /// Train to this step.
     pub to_step: u64,
-    /// The last stage, if that is the end of training.
+    /// The last stage to run, if `to_step` is the end of training.
     pub until: LastStage,
 }
 

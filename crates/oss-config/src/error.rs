@@ -103,7 +103,7 @@ impl UserError {
         self.status
     }
 
-    /// The hint.
+    /// The hints, in the order in which they were added.
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
@@ -143,7 +143,7 @@ pub use user_errors;
 /// Adds a hint to an error, next to its message:
 /// `fs::read(path).with_context(|| format!("cannot read {}", path.display())).hint("check its permissions")`.
 pub trait Hint: Sized {
-    /// Adds a hint.
+    /// The result with the hint.
     type Hinted;
 
     /// Adds a hint that is only computed if there is an error.

@@ -22,7 +22,7 @@ fn numbers(shape: &[i64]) -> Tensor {
     ((&hashed - hashed.floor() - 0.5) * 12f64.sqrt()).view(shape)
 }
 
-/// Such values rounded to `kind`, and the rounded values in f64.
+/// Values like those of [`numbers`], rounded to `kind`, and the rounded values in f64.
 fn draw(shape: &[i64], kind: Kind) -> (Tensor, Tensor) {
     let narrow = numbers(shape).to_kind(kind);
     let wide = narrow.to_kind(Kind::Double);

@@ -1,4 +1,4 @@
-//! Declarations of the functions in `bridge.cpp`, and safe wrappers around them.
+//! Declarations of most functions in `bridge.cpp`, and safe wrappers around them.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::{null, null_mut};
@@ -84,7 +84,7 @@ pub struct AdamWOptions {
 /// `step` is a one-element f32 tensor that already counts this step (1 for the first). `lr` is zero-dimensional: f64 on
 /// the CPU, or f32 on the parameter's GPU, which causes no synchronization. The gradient is divided by `grad_scale` in
 /// the same pass, which makes clipping free.
-#[expect(clippy::too_many_arguments, reason = "libtorch's own")]
+#[expect(clippy::too_many_arguments, reason = "the parameters of libtorch's operation")]
 pub fn fused_adamw(
     parameter: &mut Tensor,
     gradient: &mut Tensor,

@@ -178,7 +178,7 @@ impl Project {
 /// The default of a key and a different value: another word, a larger number, the opposite boolean.
 fn other_value(key: &str) -> (String, String) {
     let default =
-        keys::default_values().get(key).unwrap_or_else(|| panic!("say in `change` how {key} changes"));
+        keys::default_values().get(key).unwrap_or_else(|| panic!("add a case for {key} to `change`"));
     let other = match default {
         Value::Bool(value) => json!(!value),
         Value::Number(number) => match number.as_i64() {
@@ -186,9 +186,12 @@ fn other_value(key: &str) -> (String, String) {
             None => json!(number.as_f64().unwrap() / 2.0),
         },
         Value::String(word) => json!(
-            words(key).into_iter().find(|other| other != word).unwrap_or_else(|| panic!("no word for {key}"))
+            words(key)
+                .into_iter()
+                .find(|other| other != word)
+                .unwrap_or_else(|| panic!("no other value for {key}"))
         ),
-        other => panic!("say in `change` how {key} changes from {other}"),
+        other => panic!("add a case for {key} to `change`; its default is {other}"),
     };
     (default.to_string(), other.to_string())
 }

@@ -147,7 +147,7 @@ fn a_slip_in_any_key() {
             tried += 1;
         }
     }
-    assert!(tried > 400, "only {tried} slips tried");
+    assert!(tried > 400, "only {tried} typos tried");
 }
 
 /// `a.b[].c` written on one line in the section `[a]`: `b = [{ slip = 1 }]`.
@@ -176,7 +176,7 @@ fn a_slip_in_any_inline_table() {
         assert!(fix.starts_with("did you mean") && fix.contains(&format!("`{name}`")), "{line}\n{errors}");
         tried += 1;
     }
-    assert!(tried > 15, "only {tried} slips tried");
+    assert!(tried > 15, "only {tried} typos tried");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_slip_in_any_argument() {
         assert!(suggests(&errors), "--unset {slip}\n{errors}");
         tried += 1;
     }
-    assert!(tried > 80, "only {tried} slips tried");
+    assert!(tried > 80, "only {tried} typos tried");
 }
 
 #[test]
@@ -245,5 +245,5 @@ fn a_slip_in_any_word() {
             }
         }
     }
-    assert!(tried > 150, "only {tried} slips tried");
+    assert!(tried > 150, "only {tried} typos tried");
 }

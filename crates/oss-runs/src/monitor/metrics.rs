@@ -138,7 +138,7 @@ impl MetricsLog {
         self.file.sync_data().map_err(|source| self.failed(source))
     }
 
-    /// Every complete line of the file at `path`; empty if there is no such file. The run may be active.
+    /// Every complete line of the file at `path`; empty if there is no such file. The run may be in progress.
     ///
     /// # Errors
     /// If the file cannot be read, or a line before the torn last one is damaged.

@@ -21,7 +21,7 @@ const MAX_BYTES: u64 = 1 << 20;
 pub struct MetricsTail {
     /// Step of the last line; `None` if the file is empty.
     pub step: Option<u64>,
-    /// The last value of each requested metric that was found; `null` does not count.
+    /// The last value of each requested metric that was found; `null` stands for NaN or infinity.
     pub fields: Map<String, Value>,
     /// Names of all metrics encountered, requested or not.
     pub names: BTreeSet<String>,

@@ -51,7 +51,7 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
 }
 
-/// NVIDIA's kernel driver.
+/// NVIDIA's kernel driver and its GPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nvidia {
     /// Its version, such as `580.82.07`.

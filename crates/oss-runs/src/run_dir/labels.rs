@@ -110,6 +110,6 @@ mod tests {
         assert_eq!(run.notes.as_deref(), Some("look again"));
         let mut told = Run { notes: Some("new".to_owned()), ..file };
         marked().mark(&mut told, |key| key == "run.notes");
-        assert_eq!(told.notes.as_deref(), Some("new"), "what is said now counts");
+        assert_eq!(told.notes.as_deref(), Some("new"), "an explicit setting wins");
     }
 }

@@ -44,7 +44,7 @@ impl From<CreateError> for UserError {
     fn from(error: CreateError) -> Self {
         let CreateError { path, source } = error;
         Self::failed(format!("cannot write to {}", path.display()))
-            .hint("choose another directory with --runs-dir, or free this one")
+            .hint("choose another directory with --runs-dir, or make this one writable")
             .because(source)
     }
 }

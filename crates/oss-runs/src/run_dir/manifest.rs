@@ -40,7 +40,7 @@ pub struct Manifest {
     pub layers: BTreeMap<String, String>,
     /// Its inputs by content: sources, tokenizer, initial weights.
     pub inputs: Value,
-    /// Keys of the run's components: name (`trajectory`, `target`, a stage) to key.
+    /// Keys of the run's components: name (`trajectory`, `target`, `tokens`) to key.
     pub keys: BTreeMap<String, String>,
     /// What happened to each stage, by name.
     pub stages: BTreeMap<String, StageRecord>,
@@ -93,7 +93,7 @@ pub struct Segment {
     pub environment: Environment,
     /// Version of libtorch.
     pub libtorch: String,
-    /// Devices by rank, such as `cpu` or `NVIDIA H200`.
+    /// The device of rank 0, such as `cpu` or `Cuda(0)`.
     pub devices: Vec<String>,
     /// Number of ranks.
     pub ranks: u64,

@@ -111,7 +111,7 @@ fn open_lock_file(path: &Path) -> io::Result<File> {
     match opened {
         Ok(file) if file.metadata()?.is_file() => Ok(file),
         Err(error) if !is_odd() => Err(error),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "a link or device is in the lock file's place")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the lock file is a link or device")),
     }
 }
 
