@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn accumulation_moves_nothing() {
+    fn accumulation_adds_no_communication() {
         let mut experiment = tiny(Strategy::Fsdp, 4);
         let once = traffic(&experiment);
         (experiment.train.global_batch_size, experiment.train.micro_batch_size) = (256, 1);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_the_work_needs_half_the_interconnect() {
+    fn twice_the_work_needs_half_the_bandwidth() {
         let mut experiment = tiny(Strategy::Fsdp, 4);
         experiment.train.precision = Precision::Bf16;
         let speeds = |experiment: &Experiment| interconnects(experiment, &estimate(experiment), None);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn on_the_cpu_only_a_measured_pace_tells() {
+    fn on_the_cpu_only_measured_throughput_counts() {
         let mut experiment = tiny(Strategy::Fsdp, 4);
         experiment.train.device = "cpu".into();
         let costs = estimate(&experiment);

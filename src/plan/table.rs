@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_trajectory_are_told_from_the_others() {
+    fn trajectory_keys_are_recognized() {
         for key in ["run.seed", "dataset.separator", "dataset.files", "optimizer.lr", "dataset.hub.repo"] {
             assert!(in_trajectory(key), "{key}");
         }

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_there_needs_no_more_room() {
+    fn existing_checkpoints_need_no_more_space() {
         let disk = Disk { checkpoint: 10, num_checkpoints: 3, export: 5 };
         assert_eq!(still_needed(&disk, 0), 35);
         assert_eq!(still_needed(&disk, 2), 15);

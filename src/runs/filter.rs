@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_the_fix() {
+    fn invalid_queries_are_rejected_with_a_hint() {
         let refused = |text: &str| ErrorReport::of(text.parse::<Condition>().unwrap_err()).to_string();
         insta::assert_snapshot!(refused("optimizer.lr"), @r#"
         "optimizer.lr" is not a comparison

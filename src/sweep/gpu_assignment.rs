@@ -49,7 +49,7 @@ mod tests {
     use oss_config::error::ErrorReport;
 
     #[test]
-    fn gpus_are_shared_out() {
+    fn gpus_are_divided_among_trials() {
         let gpus = |parallel, ranks, gpus, visible| {
             let shares = divide(parallel, ranks, gpus, visible)?;
             Ok::<_, SweepError>(

@@ -39,7 +39,7 @@ fn a_run_is_the_same_again() {
 }
 
 #[test]
-fn the_first_other_number_is_named() {
+fn the_first_difference_is_reported() {
     let project = Project::new();
     project.oss_run("tiny.toml --until train").ends_with(0);
     let path = project.the_run().join("metrics.jsonl");

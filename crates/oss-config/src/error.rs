@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_found_wherever_it_stands() {
+    fn the_status_is_found_anywhere_in_the_chain() {
         for (error, status) in [
             (anyhow!("x"), Status::Failed),
             (UserError::wrong("x").into(), Status::Wrong),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_process_told_is_told_again() {
+    fn a_report_from_another_process_round_trips() {
         let told =
             report("training failed", &["cannot write a", "it is full"], &["free some space", "try b"]);
         let expected = ErrorReport {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn hints_stand_below_causes() {
+    fn hints_follow_causes() {
         let error =
             anyhow!("no room").context("cannot write a").hint("free some space").context("training failed");
         let (_, told) = of(&error);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_can_be_taken_as_what_it_was() {
+    fn a_message_can_be_downcast() {
         #[derive(Debug, PartialEq)]
         struct Seven(u8);
         impl Display for Seven {

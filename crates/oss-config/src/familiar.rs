@@ -219,7 +219,7 @@ mod tests {
     use crate::shape;
 
     #[test]
-    fn every_name_leads_to_a_key_that_exists_and_is_none_itself() {
+    fn every_name_maps_to_an_existing_key_and_is_not_one() {
         let exists = |path: &str| {
             let (shape, path) = match path.strip_prefix("sweep.") {
                 Some(inner) => (shape::sweep(), inner),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_counts_where_it_is_and_a_name_everywhere() {
+    fn paths_apply_in_place_and_names_everywhere() {
         assert_eq!(meant("weights", "train"), Some(Keys(&["train.param_dtype"])));
         assert_eq!(meant("weights", "model"), None);
         assert_eq!(meant("parallel", "sweep"), None);

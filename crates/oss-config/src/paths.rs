@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn hub_ids_and_run_names_are_no_paths() {
+    fn hub_ids_and_run_names_are_not_paths() {
         let base = Path::new("/nowhere");
         for id in ["openai/gpt-oss-20b", "last", "3f2a"] {
             assert!(!looks_like_a_path(id, base), "{id}");

@@ -102,7 +102,7 @@ fn swiglu_and_its_gradient() {
 }
 
 #[test]
-fn what_is_not_a_number_stays_so() {
+fn nan_stays_nan() {
     let gate_up = Tensor::from_slice(&[f32::NAN, 1.0, 1.0, f32::NAN]).view([1, 4]);
     assert_eq!(swiglu(&gate_up, 7.0).isnan().sum(Kind::Int64).int64_value(&[]), 2);
     let (_, y, _) = rms_norm(&gate_up, None, &Tensor::ones([4], (Kind::Float, Device::Cpu)), 1e-5);
@@ -176,7 +176,7 @@ fn products_of_few_rows() {
 }
 
 #[test]
-fn a_ring_keeps_the_last_tokens() {
+fn a_ring_buffer_keeps_the_last_tokens() {
     in_both_kinds(|kind| {
         let (batch, kv_heads, slots, dim) = (2, 3, 5, 4);
         let zeros = || Tensor::zeros([batch, kv_heads, slots, dim], (kind, Device::Cpu));
@@ -297,7 +297,7 @@ mod apart {
 }
 
 #[test]
-fn what_an_online_softmax_leaves_out_counts_in_its_sum() {
+fn elements_left_out_of_an_online_softmax_count_in_its_sum() {
     let logits = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]);
     let mut exponentials = logits.zeros_like();
     let mut softmax = OnlineSoftmax::new(2);
@@ -344,7 +344,7 @@ fn squares_are_summed() {
 }
 
 #[test]
-fn routing_chooses_the_largest_and_weighs_them() {
+fn routing_selects_and_weights_the_largest_logits() {
     for (tokens, experts, active) in [(1, 4, 2), (300, 32, 4), (7, 5, 5)] {
         let (logits, wide) = draw(&[tokens, experts], Kind::Float);
         let (chosen, weights, probabilities) = route(&logits, active, None);
@@ -361,7 +361,7 @@ fn routing_chooses_the_largest_and_weighs_them() {
 }
 
 #[test]
-fn of_equal_logits_the_first_is_chosen() {
+fn ties_go_to_the_first_logit() {
     let logits = Tensor::from_slice(&[1f32, 2.0, 2.0, 1.0, f32::NAN, f32::NEG_INFINITY]).view([1, 6]);
     let (chosen, ..) = route(&logits, 6, None);
     assert_eq!(Vec::<i64>::try_from(chosen.view([6])).unwrap(), [4, 1, 2, 0, 3, 5]);
@@ -382,7 +382,7 @@ fn likelihoods_are_relative_to_the_largest() {
 }
 
 #[test]
-fn eight_bits_are_within_half_a_step() {
+fn int8_rounds_to_nearest() {
     in_both_kinds(|kind| {
         let (matrix, wide) = draw(&[30, 67], kind);
         let _ = matrix.get(3).zero_();
@@ -396,7 +396,7 @@ fn eight_bits_are_within_half_a_step() {
 }
 
 #[test]
-fn products_in_eight_bits() {
+fn products_with_int8_matrices() {
     in_both_kinds(|kind| {
         for (count, width, out) in [(1, 1, 1), (1, 64, 1000), (1, 257, 300), (5, 130, 7), (16, 512, 90)] {
             let (x, wide_x) = draw(&[count, width], kind);

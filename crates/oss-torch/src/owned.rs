@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_handle_is_taken_as_it_is() {
+    fn a_sole_handle_is_taken_without_a_copy() {
         let tensor = zeros();
         let address = tensor.data_ptr();
         let mut owned = OwnedTensor::new(tensor);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_hold_is_copied() {
+    fn shared_memory_is_copied() {
         let tensor = zeros();
         for other in [tensor.shallow_clone(), tensor.view([6]), tensor.narrow(0, 1, 1), tensor.detach()] {
             let mut owned = OwnedTensor::new(other);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_has_no_elements() {
+    fn an_empty_tensor_has_no_elements() {
         assert_eq!(OwnedTensor::empty(&[0, 4], Kind::Float).slice::<f32>().len(), 0);
     }
 }

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "the ninth")]
-    fn a_panic_in_a_task_is_the_callers() {
+    fn a_panic_in_a_task_reaches_the_caller() {
         parallel_each((0..20).collect(), |i| assert!(i != 9, "the ninth"));
     }
 

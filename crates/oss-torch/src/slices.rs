@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_one_storage_are_apart() {
+    fn disjoint_views_of_one_storage_can_be_sliced_together() {
         let whole = zeros(8);
         let [a, mut b, mut c] = [(0, 4), (4, 2), (6, 2)].map(|(from, len)| whole.narrow(0, from, len));
         let slices = slices();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_lies_nowhere() {
+    fn empty_views_overlap_nothing() {
         let whole = zeros(4);
         let (mut none, mut all) = (whole.narrow(0, 2, 0), whole.shallow_clone());
         let slices = slices();
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn what_is_read_is_not_written() {
+    fn memory_being_read_cannot_be_written() {
         let a = zeros(4);
         let mut b = a.narrow(0, 3, 1);
         let slices = slices();
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn what_is_written_is_not_read() {
+    fn memory_being_written_cannot_be_read() {
         let mut a = zeros(4);
         let b = a.view_dtype(Kind::BFloat16);
         let slices = slices();
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn nothing_is_written_twice() {
+    fn memory_cannot_be_written_twice() {
         let (mut a, slices) = (zeros(4), slices());
         let mut b = a.shallow_clone();
         slices.of_mut::<f32>(&mut a);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "not contiguous")]
-    fn a_transposed_view_has_no_elements_in_order() {
+    fn a_transposed_view_is_not_contiguous() {
         slices().of::<f32>(&zeros(6).view([2, 3]).transpose(0, 1));
     }
 }

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_fetched_at_once_is_what_was_there() {
+    fn tensors_fetched_together_are_unchanged() {
         let cpu = Device::Cpu;
         let tensors = [
             Tensor::arange(3, (Kind::Float, cpu)),

@@ -222,7 +222,7 @@ fn words(key: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_changed_value_moves_the_keys_that_the_table_names() {
+fn a_changed_value_changes_exactly_the_keys_in_the_table() {
     let project = Project::new();
     // A key with a single possible value cannot be changed.
     assert_eq!(words("export.format"), ["hf"]);
@@ -253,7 +253,7 @@ fn steps_that_end_a_decay_make_another_run() {
 }
 
 #[test]
-fn a_value_written_out_moves_nothing() {
+fn writing_out_a_default_changes_no_key() {
     let project = Project::new();
     let base = ["dataset.builtin=stories".to_owned(), "dataset.tokenizer=bytes".to_owned()];
     let plain = project.keys(&base);

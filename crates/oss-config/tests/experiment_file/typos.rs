@@ -117,7 +117,7 @@ fn file_with(path: &[String], line: &str) -> (String, usize) {
 }
 
 #[test]
-fn a_slip_in_any_key() {
+fn a_typo_in_any_key_gets_a_suggestion() {
     let folder = Folder::new(&[]);
     let spots = spots();
     let siblings_of = |path: &[String]| -> Vec<String> {
@@ -160,7 +160,7 @@ fn inline(path: &[String], slip: &str) -> String {
 }
 
 #[test]
-fn a_slip_in_any_inline_table() {
+fn a_typo_in_any_inline_table_gets_a_suggestion() {
     let folder = Folder::new(&[]);
     let mut tried = 0;
     for spot in spots().iter().filter(|spot| spot.path.len() > 2) {
@@ -180,7 +180,7 @@ fn a_slip_in_any_inline_table() {
 }
 
 #[test]
-fn a_slip_in_any_argument() {
+fn a_typo_in_any_argument_gets_a_suggestion() {
     let folder = Folder::new(&[("e.toml", "[dataset]\nbuiltin = \"stories\"\n")]);
     let mut tried = 0;
     // Keys inside lists of tables have no dotted name, and only a file can contain `extends` and `[sweep]`.
@@ -210,7 +210,7 @@ fn a_slip_in_any_argument() {
 }
 
 #[test]
-fn a_slip_in_any_word() {
+fn a_typo_in_any_value_gets_a_suggestion() {
     let folder = Folder::new(&[]);
     let root = schema();
     let tokenizers = oss_config::TOKENIZERS.map(str::to_owned).to_vec();

@@ -36,7 +36,7 @@ fn a_version_keeps_its_stories() {
 }
 
 #[test]
-fn the_corpus_is_as_large_as_it_says() {
+fn the_corpus_size_matches_its_estimate() {
     let corpus = Corpus::new(TRAINING_SEED);
     let sample = 2_000;
     let bytes: usize = (0..sample).map(|number| corpus.story(number).len()).sum();
@@ -45,7 +45,7 @@ fn the_corpus_is_as_large_as_it_says() {
 }
 
 #[test]
-fn stories_are_of_the_right_length_and_all_different() {
+fn stories_have_the_right_length_and_are_distinct() {
     let mut seen = HashSet::new();
     for seed in [TRAINING_SEED, VALIDATION_SEED] {
         let corpus = Corpus::new(seed);
@@ -59,7 +59,7 @@ fn stories_are_of_the_right_length_and_all_different() {
 
 /// Every way of telling every beat is reached by enough stories of each plot, so this reads every template.
 #[test]
-fn every_sentence_is_whole() {
+fn every_template_gives_well_formed_sentences() {
     for (index, plot) in plots::ALL.iter().enumerate() {
         for seed in 0..400 {
             let mut random = Random::new(ChaCha8Rng::seed_from_u64(seed));

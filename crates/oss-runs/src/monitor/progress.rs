@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_thing_counts_its_own_work_only() {
+    fn a_resumed_bar_measures_only_its_own_work() {
         let closing = Closing {
             label: "work",
             position: 500,

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_difference_is_cut() {
+    fn a_huge_diff_is_truncated() {
         let Some(dir) = repository() else { return };
         fs::write(dir.path().join("a"), "line\n".repeat(1 << 20)).unwrap();
         let text = GitState::of(dir.path()).unwrap().text.unwrap();

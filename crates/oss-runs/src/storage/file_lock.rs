@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_holds_it_at_a_time_and_waiting_ends_with_the_holder() {
+    fn one_process_holds_it_and_waiting_ends_when_it_is_released() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         assert!(!FileLock::is_held(&path));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_is_the_holders() {
+    fn the_holder_replaces_the_contents() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         fs::write(&path, "somebody before, at length").unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_file_that_was_deleted_is_no_lock() {
+    fn a_deleted_lock_file_is_not_a_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         let first = FileLock::try_exclusive(&path).unwrap().unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_waits_for_a_file_that_is_deleted_locks_the_next_one() {
+    fn a_waiter_on_a_deleted_file_locks_its_successor() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         let first = FileLock::exclusive(&path).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn looking_keeps_nobody_away() {
+    fn testing_keeps_nobody_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         drop(FileLock::exclusive(&path).unwrap());

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn collectives_do_what_their_names_say() {
+    fn collectives_give_the_expected_results() {
         for kind in [Kind::Float, Kind::BFloat16] {
             let seen = group(3, move |rank, group| {
                 let options = (kind, Device::Cpu);
