@@ -60,7 +60,7 @@ fn saves_until_killed() {
 }
 
 #[test]
-fn a_process_killed_at_any_moment_leaves_its_last_checkpoint_whole() {
+fn a_process_killed_at_any_moment_leaves_its_last_checkpoint_intact() {
     let dir = tempfile::tempdir().unwrap();
     for round in 0..6u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -202,7 +202,7 @@ fn save_by(dir: &Path, ranks: usize, regions: &[Region], truth: &dyn Fn(&str) ->
 }
 
 #[test]
-fn any_number_of_ranks_reads_what_any_other_wrote() {
+fn a_checkpoint_can_be_read_by_any_number_of_ranks() {
     let model = Model { vocab_size: Some(40), intermediate_size: 96, ..Preset::Tiny.model() };
     let regions = Region::all(&model);
     let mut weights = Initial::new(&model, 5);
@@ -256,7 +256,7 @@ fn narrow() -> Experiment {
 }
 
 #[test]
-fn any_number_of_ranks_trains_on_with_the_bits_that_one_kept() {
+fn any_number_of_ranks_restores_the_bits_that_one_saved() {
     let mut experiment = narrow();
     let alone = Mesh::alone(Device::Cpu);
     let mut trainer =

@@ -104,7 +104,7 @@ fn compare_gradients(sharded: &ShardedModel<'_>, expected: impl Fn(&str) -> Tens
 }
 
 #[test]
-fn logits_are_transformers() {
+fn logits_match_transformers() {
     for device in devices() {
         for name in CASES {
             let mut golden = Golden::open(name);
@@ -122,7 +122,7 @@ fn logits_are_transformers() {
 }
 
 #[test]
-fn loss_and_every_gradient_are_transformers() {
+fn loss_and_every_gradient_match_transformers() {
     for device in devices() {
         for name in CASES {
             for (micro_batch_size, recompute) in [(8, false), (1, true)] {
@@ -141,7 +141,7 @@ fn loss_and_every_gradient_are_transformers() {
 }
 
 #[test]
-fn the_balancing_loss_and_its_gradients_are_transformers() {
+fn the_balancing_loss_and_its_gradients_match_transformers() {
     // So large that the gradient of the cross-entropy loss is small in comparison.
     let weight = 1000.0;
     for device in devices() {
@@ -171,7 +171,7 @@ fn the_balancing_loss_and_its_gradients_are_transformers() {
 }
 
 #[test]
-fn greedy_tokens_are_transformers_with_and_without_cache() {
+fn greedy_tokens_match_transformers_with_and_without_a_cache() {
     for device in devices() {
         for name in ["grouped", "ungrouped"] {
             let mut golden = Golden::open(name);
@@ -208,7 +208,7 @@ fn greedy_tokens_are_transformers_with_and_without_cache() {
 }
 
 #[test]
-fn adamw_with_clipping_is_torchs() {
+fn adamw_with_clipping_matches_torch() {
     for device in devices() {
         let mut golden = Golden::open("adamw");
         let model = model_of(&golden);
@@ -250,7 +250,7 @@ fn adamw_with_clipping_is_torchs() {
 }
 
 #[test]
-fn yarns_frequencies_are_transformers() {
+fn yarn_frequencies_match_transformers() {
     for entry in golden::yarn() {
         let (frequencies, factor) = inverse_frequencies(&entry.model);
         assert_eq!(frequencies.len(), entry.inv_freq.len());
