@@ -21,7 +21,7 @@ pub struct Advice {
     pub fix: String,
 }
 
-/// What is known besides the experiment.
+/// What is known in addition to the experiment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known {
     /// Training tokens, once they are prepared.

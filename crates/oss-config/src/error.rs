@@ -114,7 +114,7 @@ impl UserError {
     }
 }
 
-/// The message alone.
+/// The message, without causes and hints.
 impl Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Display::fmt(&self.error, f)

@@ -207,7 +207,7 @@ pub fn flash_attention_backward(
     Ok(results.map(|tensor| unsafe { Tensor::from_ptr(tensor) }))
 }
 
-/// Makes libtorch choose bit-reproducible kernels, and fail where there is none.
+/// Makes libtorch choose bit-reproducible kernels, and fail if there is none.
 pub fn set_deterministic(enabled: bool) -> Result<()> {
     // SAFETY: sets a flag of libtorch's global context, and in a CUDA build environment variables, before libtorch
     // computes; this program's other threads read none by then. Takes no pointer.

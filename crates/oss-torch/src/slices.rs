@@ -1,11 +1,12 @@
-//! Tensor memory as slices: the boundary where unsafe code begins.
+//! Tensor memory as slices: the boundary between safe and unsafe code.
 //!
 //! A tch tensor is a handle. `shallow_clone` and every view create another handle to the same memory from a shared
 //! reference, and in-place operations write through any of them. So neither `&Tensor` nor `&mut Tensor` guarantees what
 //! Rust's references promise, and no safe function can turn one into a slice. Memory becomes a slice in two ways:
 //!
 //! * [`Slices`], for loops over tensors that have other handles. Creating one is `unsafe`: the author of the loop
-//!   promises that nothing else touches the tensors meanwhile. That the loop's own tensors do not overlap is checked.
+//!   promises that nothing else accesses the tensors until the loop is over. That the loop's own tensors do not overlap
+//!   is checked.
 //! * [`OwnedTensor`](super::OwnedTensor), safe for all callers: a tensor whose memory no other handle references.
 //!
 //! [`to_vec`](super::to_vec) and [`copy_bytes`](super::copy_bytes) copy and lend nothing.

@@ -1,4 +1,4 @@
-//! A Hub that refuses, fails or lies: each message has the request and a hint, and never the token.
+//! A Hub that refuses, fails or lies: each message names the request and has a hint, and never shows the token.
 
 use std::fs;
 use std::net::TcpListener;

@@ -28,7 +28,7 @@ pub struct MetricsTail {
 }
 
 impl MetricsTail {
-    /// Finds the last value of each metric in `wanted`, reading backwards from the end of the file no further than
+    /// Finds the last value of each metric in `wanted`, reading backward from the end of the file no further than
     /// necessary, and at most 1 MiB. The file need not exist; damaged and torn lines are skipped.
     ///
     /// # Errors

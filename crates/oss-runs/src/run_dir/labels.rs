@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_stored_with_the_experiments_own() {
+    fn marks_are_stored_among_the_experiments_own() {
         let manifest = marked();
         assert_eq!(
             manifest.experiment,

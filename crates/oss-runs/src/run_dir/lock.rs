@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn testing_neither_takes_nor_keeps_the_lock() {
         let (_dir, run) = run();
-        assert!(!run.in_use(), "nobody ever wrote");
+        assert!(!run.in_use(), "there was never a writer");
         let lock = run.lock_for_writing().unwrap();
         assert!(run.in_use());
         assert_eq!(run.holder().unwrap().pid, std::process::id());

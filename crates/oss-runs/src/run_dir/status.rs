@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_attempt_decides_and_training_if_it_ended_well() {
+    fn the_last_start_decides_and_training_if_that_ended_well() {
         let failed = || Some(Exit::Failed("no room".into()));
         let trained = Some((StageState::Done, 6));
         for (exit, training, expected) in [

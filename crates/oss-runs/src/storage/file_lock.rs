@@ -29,8 +29,8 @@ pub struct FileLock {
 impl FileLock {
     /// Locks the file at `path`, creating it if necessary. Returns `None` if another process holds the lock.
     ///
-    /// A process that deletes a lock file holds its lock meanwhile, so a lock counts only on the file that has the
-    /// name.
+    /// A process holds the lock while it deletes the lock file, so a lock only counts if `path` still refers to the
+    /// locked file.
     ///
     /// # Errors
     /// If the file cannot be opened or locked, or is not a regular file. A symbolic link is rejected, because someone
@@ -174,9 +174,9 @@ mod tests {
     fn the_holder_replaces_the_contents() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
-        fs::write(&path, "somebody before, at length").unwrap();
+        fs::write(&path, "an earlier holder, at length").unwrap();
         let mut lock = FileLock::try_exclusive(&path).unwrap().unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody before, at length");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "an earlier holder, at length");
         lock.write(b"us").unwrap();
         lock.write(b"we").unwrap();
         assert!(FileLock::try_exclusive(&path).unwrap().is_none());
@@ -230,7 +230,7 @@ mod tests {
         assert!(!dir.path().join("missing").exists());
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
-        assert!(FileLock::try_exclusive(&path).is_err(), "nobody reads there");
+        assert!(FileLock::try_exclusive(&path).is_err(), "a pipe without a reader");
         let missing = FileLock::try_exclusive(Path::new("/nowhere/a.lock")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
