@@ -8,7 +8,7 @@
 //! | `oss-config` | the experiment file: types, layers, presets, validation | | no |
 //! | `oss-runs` | run directories, storage, logs, metrics, TensorBoard, signals | config | no |
 //! | `oss-data` | sources, tokenizers, prepared tokens, batches | config, runs | no |
-//! | `oss-torch` | operations and collectives missing from tch, matrix products; where unsafe code begins | | yes |
+//! | `oss-torch` | operations and collectives missing from tch, matrix products; most unsafe code | | yes |
 //! | `oss-kernels` | fused single-pass CPU kernels | torch | yes |
 //! | `oss-train` | the model, sharding, checkpoints, formats, training, evaluation, generation | all of the above | yes |
 //!

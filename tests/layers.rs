@@ -86,7 +86,7 @@ fn a_mod_file_only_declares_and_re_exports() {
 }
 
 #[test]
-fn a_stage_does_not_know_its_siblings() {
+fn stages_do_not_import_each_other() {
     let stages: Vec<(PathBuf, String)> = source_files("src")
         .into_iter()
         .filter(|file| file.starts_with("src/stages"))
@@ -106,7 +106,7 @@ fn a_stage_does_not_know_its_siblings() {
 }
 
 #[test]
-fn unsafe_code_lies_where_it_may() {
+fn unsafe_code_is_confined_to_the_allowlist() {
     for root in SAFE {
         let text = fs::read_to_string(Path::new(root).join("lib.rs")).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{root} does not forbid unsafe code");
@@ -125,7 +125,7 @@ fn unsafe_code_lies_where_it_may() {
 }
 
 #[test]
-fn the_scanner_sees_every_way_to_name_a_layer() {
+fn the_scanner_finds_every_form_of_path() {
     let source = r##"
         //! Not [`crate::cli`].
         use crate::data::{Tokenizer, self};

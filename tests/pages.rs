@@ -32,7 +32,7 @@ fn the_reference_page_is_current() {
 }
 
 #[test]
-fn the_page_of_what_makes_stale_is_current() {
+fn the_staleness_page_is_current() {
     assert_current("docs/staleness.md", &oss_run::plan::invalidation_docs::page());
 }
 

@@ -58,7 +58,7 @@ struct Cuda {
 }
 
 impl Cuda {
-    /// The wheels unpacked beside libtorch, else the toolkit at `CUDA_HOME`, else the one at `/usr/local/cuda`.
+    /// The wheels unpacked next to libtorch, else the toolkit at `CUDA_HOME`, else the one at `/usr/local/cuda`.
     fn find(libtorch: &Path) -> Result<Self, String> {
         if !libtorch.join("lib/libtorch_cuda.so").exists() {
             return Err(format!(

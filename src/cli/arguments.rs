@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_experiment_alone_is_run() {
+    fn a_bare_experiment_file_expands_to_run() {
         for (short, long) in [
             ("oss-run a.toml", "oss-run run a.toml"),
             ("oss-run a.toml --set b=c", "oss-run run a.toml --set b=c"),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn options_may_stand_before_and_behind() {
+    fn global_options_may_come_before_or_after_the_command() {
         for line in ["oss-run --runs-dir d plan a.toml", "oss-run plan a.toml --runs-dir d"] {
             let cli = Cli::try_parse_from(words(line)).unwrap();
             assert_eq!(cli.common.runs().root(), Path::new("d"));

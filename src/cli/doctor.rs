@@ -167,7 +167,7 @@ fn locks(place: &Path) -> Check {
         let first = FileLock::try_exclusive(file.path())?;
         Ok(first.is_some() && FileLock::try_exclusive(file.path())?.is_none())
     };
-    let fix = "keep runs on a local disk with --runs-dir, or mount the file system with locks";
+    let fix = "keep runs on a local disk with --runs-dir, or mount the file system with locking enabled";
     match try_twice() {
         Ok(true) => Check::good(what, format!("file locks work at {}", place.display())),
         Ok(false) => Check::bad(what, format!("file locks have no effect at {}", place.display()), fix),
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_ends_with_its_fix() {
+    fn a_failed_check_ends_with_its_fix() {
         assert_eq!(Check::good("disk", "1 GB").to_string(), "ok      disk        1 GB");
         assert_eq!(Check::bad("disk", "none", "buy one").to_string(), "bad     disk        none; buy one");
         let check = serde_json::to_value(Check::warning("hub", "silent", "wait")).unwrap();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_and_room_are_looked_for_where_runs_will_be() {
+    fn locks_and_space_are_checked_where_runs_will_be() {
         let folder = tempfile::tempdir().unwrap();
         let runs = folder.path().join("not/yet");
         assert_eq!(existing(&runs), folder.path());

@@ -11,7 +11,7 @@ use oss_config::error::UserError;
 use oss_config::{CheckpointChoice, Export, parse_bytes};
 use oss_runs::run_dir::RunsDir;
 
-/// Arguments of `oss-run export`; what is not given comes from the run's `[export]`.
+/// Arguments of `oss-run export`; options left out come from the run's `[export]`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The run: a path, an id (or a unique prefix), a name, or `last`

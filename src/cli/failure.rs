@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_no_error() {
+    fn a_stop_is_not_an_error() {
         let error = anyhow!(Stopped).context("stopped at step 3 of 8").hint("resume with `oss-run resume a`");
         insta::assert_snapshot!(render(&error), @r"
         stopped at step 3 of 8

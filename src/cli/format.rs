@@ -26,7 +26,7 @@ pub fn time(time: DateTime<Utc>) -> String {
     time.with_timezone(&Local).format("%Y-%m-%d %H:%M").to_string()
 }
 
-/// Five significant digits, more than runs with different seeds agree in.
+/// Five significant digits: more than runs with different seeds have in common.
 pub fn number(number: f64) -> String {
     if number == 0.0 || !number.is_finite() {
         return number.to_string().to_lowercase();

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_files() {
+    fn experiment_names_become_file_names() {
         let file = |name: &str| experiment_file(Path::new(name)).map(|file| file.display().to_string());
         assert_eq!(file("mine").unwrap(), "mine.toml");
         assert_eq!(file("mine.toml").unwrap(), "mine.toml");

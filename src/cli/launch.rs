@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_failure_starts_again_and_not_for_ever() {
+    fn only_failures_are_restarted_and_not_forever() {
         let failed = || Outcome::Failed(failure(1, ExitReason::Signal(9)));
         let wrong = || Outcome::Wrong(failure(1, ExitReason::Status(2)));
         assert_eq!(attempts(0, &[failed()]), (failed(), 1));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rank_0_has_said_is_not_said_again() {
+    fn what_rank_0_reported_is_not_repeated() {
         let said = |outcome| {
             let error = ended(outcome, Some(Path::new("runs/a/b"))).unwrap_err();
             match error.downcast::<Told>() {

@@ -38,10 +38,10 @@ use oss_train::train::{self, DryRun};
 pub struct Arguments {
     #[command(flatten)]
     experiment: Experiment,
-    /// Show every value and where it was set, including defaults
+    /// Show every value, including defaults, and where it was set
     #[arg(long)]
     explain: bool,
-    /// Draw the graph of stages, and print nothing else
+    /// Print only the graph of stages
     #[arg(long, value_name = "LANGUAGE", value_enum, num_args = 0..=1, default_missing_value = "text", conflicts_with = "json")]
     graph: Option<Language>,
     /// Measure this device's throughput in a few steps on synthetic tokens; the result is saved for later plans
@@ -257,7 +257,7 @@ fn played(experiment: &oss_config::Experiment, arguments: &Arguments, runs: &Run
     train::dry_run(&experiment, arguments.rank, arguments.steps, folder.path())
 }
 
-/// Numbers of prepared tokens; `None` unless all of them are prepared.
+/// Prepared token counts; `None` unless everything is prepared.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tokens {
     training: Option<u64>,

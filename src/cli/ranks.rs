@@ -43,8 +43,8 @@ pub fn on_ranks(task: &Task<'_>, work: impl FnOnce(&World) -> Result<()>) -> Res
 }
 
 /// Like [`on_ranks`], for work that rank 0 leads and the others [`follow`](runner::follow): `plan` decides once what to
-/// do, and `lead` does it. If the plan does not `have_work`, this process handles it alone without starting ranks.
-/// Returns the result if this process led.
+/// do, and `lead` does it. If `has_work` is false, this process handles the plan alone without starting ranks. Returns
+/// the result if this process led.
 ///
 /// # Errors
 /// Those of [`on_ranks`] and of `plan`.

@@ -12,7 +12,7 @@ use oss_config::Sample;
 use oss_config::error::UserError;
 use oss_runs::run_dir::RunsDir;
 
-/// Arguments of `oss-run sample`; what is not given comes from the run's `[sample]`.
+/// Arguments of `oss-run sample`; options left out come from the run's `[sample]`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The run: a path, an id (or a unique prefix), a name, or `last`
@@ -73,10 +73,7 @@ impl Arguments {
             return wrong("nothing to sample", "set --max-new-tokens and --num-samples to 1 or more");
         }
         if !(settings.temperature >= 0.0 && settings.temperature.is_finite()) {
-            return wrong(
-                "--temperature must be a number of 0 or more",
-                "pass 0 (greedy) or a positive number",
-            );
+            return wrong("--temperature must be 0 or more", "pass 0 (greedy) or a positive number");
         }
         if settings.top_k == Some(0) {
             return wrong("--top-k 0 leaves no token to sample", "pass 1 or more");

@@ -12,7 +12,7 @@ use oss_train::model::{logits_chunk_bytes, vocab_size};
 const F32_BYTES: u64 = 4;
 const INDEX_BYTES: u64 = 8;
 
-/// Memory of the kernels that oneDNN compiles and caches for low-precision matrix products, where they are left to it.
+/// Memory of the kernels that oneDNN compiles and caches for low-precision matrix products, if it computes them.
 /// `crates/oss-torch/src` limits the size of the cache; measured with a full cache.
 const KERNEL_BYTES: u64 = 100_000_000;
 

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_measured_is_known_for_the_like() {
+    fn a_measurement_applies_to_similar_experiments() {
         let dir = tempfile::tempdir().unwrap();
         let runs = RunsDir::new(dir.path());
         let mut experiment = Experiment::default();

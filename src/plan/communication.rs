@@ -93,8 +93,8 @@ fn gathered_by_the_optimizer(experiment: &Experiment, unit: Regions) -> u64 {
 }
 
 /// How often a step gathers unit `index` of `units`. Blocks are gathered in the forward and the backward pass, except
-/// that the last one is still there when the backward pass starts. The head runs forward and backward together, and the
-/// embedding's gradient needs no weights.
+/// that the last one is still in memory when the backward pass starts. The head runs forward and backward together, and
+/// the embedding's gradient needs no weights.
 fn times_gathered(index: usize, units: usize) -> u64 {
     if index == 0 || index + 2 >= units { 1 } else { 2 }
 }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn accumulation_moves_nothing() {
+    fn accumulation_adds_no_communication() {
         let mut experiment = tiny(Strategy::Fsdp, 4);
         let once = traffic(&experiment);
         (experiment.train.global_batch_size, experiment.train.micro_batch_size) = (256, 1);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_the_work_needs_half_the_interconnect() {
+    fn twice_the_work_needs_half_the_bandwidth() {
         let mut experiment = tiny(Strategy::Fsdp, 4);
         experiment.train.precision = Precision::Bf16;
         let speeds = |experiment: &Experiment| interconnects(experiment, &estimate(experiment), None);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn on_the_cpu_only_a_measured_pace_tells() {
+    fn on_the_cpu_only_measured_throughput_counts() {
         let mut experiment = tiny(Strategy::Fsdp, 4);
         experiment.train.device = "cpu".into();
         let costs = estimate(&experiment);

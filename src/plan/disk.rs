@@ -62,7 +62,7 @@ mod tests {
     use oss_config::{Model, ParamDtype, Preset, StateDtype};
 
     #[test]
-    fn a_checkpoint_holds_what_training_keeps() {
+    fn a_checkpoint_holds_the_training_state() {
         let model = Model { vocab_size: Some(201_088), ..Preset::B20.model() };
         let mut experiment = Experiment { model, ..Experiment::default() };
         assert_eq!(disk(&experiment).checkpoint, 12 * 20_914_757_184);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn checkpoints_are_counted_as_they_are_kept() {
+    fn the_retention_rules_bound_the_number_of_checkpoints() {
         let model = Model { vocab_size: Some(201_088), ..Preset::Tiny.model() };
         let mut experiment = Experiment { model, ..Experiment::default() };
         experiment.train.steps = 1000;

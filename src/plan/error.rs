@@ -1,4 +1,4 @@
-//! Errors in an experiment that only show when it is planned.
+//! Errors in an experiment that are only found when planning.
 
 use oss_config::error::{UserError, user_errors};
 use std::path::PathBuf;

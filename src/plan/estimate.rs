@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_110m_shape_has_110_million() {
+    fn the_110m_shape_has_110_million_parameters() {
         assert_eq!(estimate(&experiment(Preset::M110)).parameters.total / 1_000_000, 110);
     }
 

@@ -17,7 +17,7 @@ const CARDS: [(&str, u64); 6] = [
     ("180 GB (B200)", 180),
 ];
 
-/// Percentage of it that is usable, excluding the CUDA context, communication buffers and fragmentation.
+/// Usable percentage of a GPU's memory; the rest goes to the CUDA context, communication buffers and fragmentation.
 pub const USABLE_PERCENT: u64 = 94;
 
 /// A GPU or machine that might hold a rank.
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_that_is_too_small_says_by_how_much() {
+    fn a_gpu_that_is_too_small_reports_the_missing_bytes() {
         let experiment = the_20b();
         let needed = memory(&experiment);
         let fits = fits(&experiment, &needed);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn savings_are_what_the_changed_experiment_needs_less() {
+    fn savings_match_the_memory_of_the_changed_experiment() {
         let experiment = the_20b();
         let found = savings(&experiment);
         assert!(found.is_sorted_by(|a, b| a.bytes >= b.bytes));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_20b_model_trains_on_one_card_of_141_gb() {
+    fn the_20b_model_trains_on_one_141_gb_gpu() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/20b_1gpu.toml");
         let mut experiment =
             load(&path, &Overrides::default()).unwrap_or_else(|errors| panic!("{errors}")).experiment;

@@ -213,16 +213,19 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_an_earlier_version_is_still_this_run() {
+    fn a_run_of_an_earlier_version_is_found() {
         let then = KeyInputs { version: 1, ..KeyInputs::default() };
         let now = KeyInputs { version: 3, ..then.clone() };
         let found = newest_of(&[manifest(&then, "old")], &now).unwrap();
         assert_eq!((found.run.id().as_str(), found.trajectory.version), ("old", 1));
-        assert!(newest_of(&[manifest(&now, "new")], &then).is_none(), "a later program's run is another");
+        assert!(
+            newest_of(&[manifest(&now, "new")], &then).is_none(),
+            "a run by a later program is a different run"
+        );
     }
 
     #[test]
-    fn the_newest_copy_is_meant() {
+    fn the_newest_copy_is_chosen() {
         let key = KeyInputs { version: 1, ..KeyInputs::default() };
         let (first, mut second) = (manifest(&key, "x"), manifest(&key, "x-2"));
         second.1.created = first.1.created + chrono::TimeDelta::seconds(1);
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trajectory_takes_in_the_mix() {
+    fn the_trajectory_includes_the_mix() {
         let identity = oss_data::sources::Identity::Files { files: Vec::new() };
         let source = |weight| Source { name: "a".into(), weight, identity: identity.clone() };
         let key = |weights: &[f64]| {

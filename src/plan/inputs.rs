@@ -59,7 +59,7 @@ pub enum NetworkAccess<'a> {
 }
 
 impl<'a> NetworkAccess<'a> {
-    /// Reports progress of long work, and stops it on request.
+    /// The callbacks that report progress of long work and stop it on request.
     pub fn watch(self) -> Watch<'a> {
         let (Self::Local(watch) | Self::Hub(watch)) = self;
         watch

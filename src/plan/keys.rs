@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_preset_means_its_fields() {
+    fn a_preset_stands_for_its_fields() {
         let mut named = experiment();
         named.model.preset = Some(Preset::Tiny);
         assert_eq!(trajectory_key(&named), trajectory_key(&experiment()));
@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(
                 trajectory_key(&short),
                 trajectory_key(&fixed),
-                "{kind:?}: the decay that was derived, set"
+                "{kind:?}: the derived end of the decay, set explicitly"
             );
         }
         let (short, long) =
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn each_later_stage_hears_only_its_own_values() {
+    fn later_stages_depend_only_on_their_own_values() {
         let mut other = experiment();
         other.export.dtype = oss_config::ExportDtype::F32;
         assert_eq!(sample(&experiment(), "w").key(), sample(&other, "w").key());
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_raised_version_of_prepare_moves_no_run() {
+    fn a_new_version_of_prepare_keeps_every_run_id() {
         let mut source = prepare(&experiment(), "text", "bytes", false);
         let before = (source.key(), trajectory(&experiment(), &[(1.0, &source)], None, 257).key());
         source.version += 1;

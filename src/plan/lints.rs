@@ -21,7 +21,7 @@ pub struct Advice {
     pub fix: String,
 }
 
-/// What is known besides the experiment.
+/// What is known in addition to the experiment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known {
     /// Training tokens, once they are prepared.
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn each_slip_is_told_and_nothing_else() {
+    fn each_mistake_gets_its_warning_and_no_other() {
         assert_eq!(keys(|_, _| ()), [""; 0]);
         assert_eq!(keys(|e, _| e.optimizer.lr = 0.9), ["optimizer.lr"]);
         assert_eq!(keys(|e, _| e.optimizer.lr = 1e-6), ["optimizer.lr"]);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_experiments_need_none() {
+    fn the_shipped_experiments_get_no_warnings() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
         for inner in ["", "sweeps"] {
             for entry in std::fs::read_dir(folder.join(inner)).unwrap() {

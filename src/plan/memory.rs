@@ -148,7 +148,7 @@ mod tests {
         experiment
     }
 
-    /// Regions of the tiny shape with 100 words: 6400 and 0, twice 61440 and 3072, 6400 and 256.
+    /// Regions of the tiny shape with a vocabulary of 100: 6400 and 0, twice 61440 and 3072, 6400 and 256.
     #[test]
     fn a_small_model_by_hand() {
         let mut experiment = experiment(Preset::Tiny, 100);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_bits_and_updates_in_the_backward_by_hand() {
+    fn low_precision_state_and_in_backward_updates_by_hand() {
         let mut experiment = experiment(Preset::Tiny, 100);
         let (matrices, rest) = (2 * 6400 + 2 * 61440, 2 * 3072 + 256);
         experiment.train.precision = Precision::Bf16;
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn sharded_parts_fall_as_one_over_the_ranks() {
+    fn sharded_state_is_inversely_proportional_to_ranks() {
         let experiment = experiment(Preset::M110, 201_088);
         let whole = memory(&experiment).state();
         for ranks in [2, 3, 4, 8, 16] {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn offloaded_moments_lie_on_the_host() {
+    fn offloaded_moments_are_in_host_memory() {
         let mut experiment = on_ranks(&experiment(Preset::M110, 201_088), Strategy::Fsdp, 4);
         experiment.sharding.optimizer_cpu_offload = true;
         assert_eq!(memory(&experiment).on_host, 0, "on the CPU there is no separate host memory");
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn recomputation_keeps_the_borders() {
+    fn activation_checkpointing_keeps_the_block_inputs() {
         let mut experiment = experiment(Preset::M110, 201_088);
         let model = &experiment.model;
         let borders = (model.num_hidden_layers + 1) * model.hidden_size * 4;

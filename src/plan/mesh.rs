@@ -55,7 +55,7 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// Both.
+    /// Total number of elements.
     pub fn elements(&self) -> u64 {
         self.matrices + self.rest
     }
@@ -112,7 +112,7 @@ mod tests {
     use oss_config::Preset;
 
     #[test]
-    fn strategies_form_their_meshes() {
+    fn each_strategy_has_its_mesh() {
         let mesh = |strategy, ranks, shard_degree| {
             let mesh = Mesh::of(&Sharding { strategy, ranks, shard_degree, ..Sharding::default() });
             assert_eq!(mesh.ranks(), ranks);

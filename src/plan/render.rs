@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_language_says_the_same() {
+    fn every_format_shows_the_same_graph() {
         insta::assert_snapshot!(drawn(Language::Text), @r#"
         prepare    text of main -> tokens
                    fresh

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_are_raised_are_told_from_other_values() {
+    fn raised_steps_have_their_own_reason() {
         let schedule = Schedule { kind: ScheduleKind::Constant, ..Schedule::default() };
         let mut experiment = Experiment { schedule, ..Experiment::default() };
         let source = keys::prepare(&experiment, "text", "bytes", false);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_and_order() {
+    fn missing_damaged_and_dependent_outputs() {
         let lines = [
             Reason::Forced,
             Reason::OutputMissing("runs/a/b/export".into()),

@@ -1,6 +1,6 @@
 //! What each key of the experiment file invalidates, one row per key.
 
-/// The parts whose key a value can enter.
+/// What a value can affect; each part has its own key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// A prepared source of training text.
@@ -37,7 +37,7 @@ use Role::{Content, Recorded, Value};
 pub const TABLE: &[(&str, Role)] = &[
     ("run.name", Recorded),
     ("run.seed", Value(&[TrainingFingerprint])),
-    // On CUDA, results may differ in bits, as between two devices; neither makes another experiment.
+    // On CUDA, it may change some bits of the results, as another device would; neither makes another experiment.
     ("run.deterministic", Recorded),
     ("run.notes", Recorded),
     ("run.labels", Recorded),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_trajectory_are_told_from_the_others() {
+    fn trajectory_keys_are_recognized() {
         for key in ["run.seed", "dataset.separator", "dataset.files", "optimizer.lr", "dataset.hub.repo"] {
             assert!(in_trajectory(key), "{key}");
         }

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_the_newest_steps_counts() {
+    fn throughput_is_the_median_of_recent_steps() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::new(dir.path());
         assert_eq!(Pace::of(&run, 100), None);

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_differ_where_a_value_is_another_or_missing() {
+    fn changed_and_missing_values_are_differences() {
         let a = json!({"run": {"seed": 0, "notes": null}, "train": {"steps": 5}});
         let b = json!({"run": {"seed": 1, "notes": "x"}, "train": {"steps": 5}});
         let value = |text: &str| Some(text.to_owned());

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_is_a_curve_under_its_tag() {
+    fn every_scalar_is_a_curve_with_its_tag() {
         let lines = lines(&[
             json!({"loss": 3.0, "lr": 0.1}),
             json!({"val_loss": 2.5}),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_become_maps_that_keep_their_peaks() {
+    fn lists_become_maps_that_preserve_peaks() {
         let line = |step: u64| json!({"loss": 1.0, "load": [1.0, if step == 4 { 9.0 } else { 2.0 }]});
         let lines = lines(&(0..10).map(line).collect::<Vec<_>>());
         let mut all = curves(&lines);

@@ -1,4 +1,4 @@
-//! The report of one run, read from its directory, which may be written to meanwhile.
+//! The report of one run, read from its directory, which may be changing.
 
 use std::fs;
 
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headline_of_a_run_under_way() {
+    fn facts_of_a_run_in_progress() {
         let manifest = Manifest::new("aa", "tiny", Value::Null);
         let curves = [
             curve("train/loss", &[(1, 4.0), (30, 2.0)]),

@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_runs_are_those_that_exist() {
+    fn best_runs_are_existing_runs_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let runs = RunsDir::new(dir.path());
         let rows = vec![

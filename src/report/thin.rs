@@ -61,14 +61,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_curve_is_kept_as_it_is() {
+    fn a_short_curve_is_unchanged() {
         let points: Vec<Point> = (0..8).map(|step| (step, 0.5)).collect();
         assert_eq!(thin(&points, 8), points);
         assert_eq!(thin(&[], 8), []);
     }
 
     #[test]
-    fn one_peak_and_one_nan_among_ten_thousand_stay() {
+    fn a_single_peak_and_a_single_nan_are_preserved() {
         let mut points: Vec<Point> = (1..=10_000).map(|step| (step, 1.0 / step as f64)).collect();
         points[6_000].1 = 99.0;
         points[7_000].1 = f64::NAN;
@@ -80,13 +80,13 @@ mod tests {
     }
 
     #[test]
-    fn means_are_of_the_numbers_of_each_stretch() {
+    fn means_cover_each_interval_and_ignore_nans() {
         let points = [(1, 1.0), (2, 3.0), (3, f64::NAN), (4, 5.0), (5, f64::NAN), (6, f64::NAN)];
         assert_eq!(means(&points, 3), [(2, 2.0), (4, 5.0)]);
     }
 
     #[test]
-    fn numbers_get_shorter() {
+    fn rounding_shortens_numbers() {
         assert_eq!(rounded(0.390_697_442_646_629_87), 0.390_697);
         assert_eq!(rounded(547_241_984.0), 547_242_000.0);
         assert_eq!(rounded(-3e-4), -3e-4);
@@ -95,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn extremes_order_and_size_hold(
+        fn thinning_preserves_extremes_and_order(
             values in prop::collection::vec(prop_oneof![8 => -1e3..1e3f64, 1 => Just(f64::NAN)], 1..400),
             most in 8usize..60,
         ) {

@@ -100,7 +100,7 @@ pub fn manifest_digest(run: &RunDir) -> Result<String> {
 /// Checks that this rank sees the directory that the leader writes to.
 ///
 /// # Errors
-/// It does not.
+/// It sees a different one.
 pub fn same_directory(run: &RunDir, manifest: &str) -> Result<()> {
     let seen = manifest_digest(run).ok();
     let host = sysinfo::System::host_name().unwrap_or_default();
@@ -126,7 +126,7 @@ pub fn dismiss<T>(outcome: Result<T>, world: &World) -> Result<T> {
     let order = match &outcome {
         Ok(_) => Order::Leave,
         Err(error) if is_stop(error) => Order::Stop,
-        // They see it as a failure.
+        // The other ranks learn of a failure from `World::give_up`.
         Err(_) => return outcome,
     };
     // Ranks that stopped in the middle of a task no longer wait for commands, and may have exited.

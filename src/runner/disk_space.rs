@@ -12,7 +12,7 @@ use oss_train::checkpoint;
 /// Checks that there is space for the remaining checkpoints and the export.
 ///
 /// # Errors
-/// There is not; the message says how much is needed and how to need less.
+/// There is too little; the message says how much is needed and how to reduce it.
 pub fn check(experiment: &Experiment, run: &RunDir) -> Result<()> {
     let needed = still_needed(&disk(experiment), checkpoint::list(&run.checkpoints()).len() as u64);
     // If the file system does not report free space, continue; writing fails if it is full.
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_there_needs_no_more_room() {
+    fn existing_checkpoints_need_no_more_space() {
         let disk = Disk { checkpoint: 10, num_checkpoints: 3, export: 5 };
         assert_eq!(still_needed(&disk, 0), 35);
         assert_eq!(still_needed(&disk, 2), 15);

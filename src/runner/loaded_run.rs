@@ -1,6 +1,6 @@
 //! A run's weights for use outside the graph: evaluating a text, sampling, exporting elsewhere.
 //!
-//! Read-only, so it works while the run is training. An open checkpoint is not pruned.
+//! It works while the run is training: it does not write to the run, and an open checkpoint is not pruned.
 
 use std::path::Path;
 

@@ -141,7 +141,7 @@ fn data(manifest: &Manifest) -> Facts {
     facts
 }
 
-/// Of the last start: the program and its git state, and everything else except times.
+/// From the last start: the program and its git state, and everything else except times.
 fn surroundings(manifest: &Manifest) -> (Facts, Facts) {
     let last = manifest.segments.last().cloned().unwrap_or_default();
     let mut all = by_key(serde_json::to_value(&last).unwrap_or_default());
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_runs_do_not_differ_whatever_their_speed_and_times() {
+    fn equal_runs_do_not_differ_whatever_their_speed() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (run(dir.path(), "aa", 0.1, &[3.0, 2.0]), run(dir.path(), "bb", 0.1, &[3.0, 2.0]));
         let found = Differences::between(&a, &b).unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn each_difference_is_where_it_belongs() {
+    fn differences_are_grouped_by_kind() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (run(dir.path(), "aa", 0.1, &[3.0, 2.0, 1.0]), run(dir.path(), "bb", 0.2, &[3.0, 2.5]));
         let mut manifest = Manifest::load(&b).unwrap();

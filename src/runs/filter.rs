@@ -125,7 +125,7 @@ fn equals(found: &Value, text: &str) -> bool {
         Value::Null => text.is_empty(),
         Value::String(found) => found == text.trim_matches('"'),
         Value::Number(found) => text.parse().is_ok_and(|number| found.as_f64() == Some(number)),
-        // Booleans, lists and tables as JSON, which for these looks the same as TOML.
+        // Booleans and lists look the same in JSON and TOML; tables must be written as JSON.
         other => serde_json::from_str::<Value>(text).is_ok_and(|value| value == *other),
     }
 }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_the_fix() {
+    fn invalid_queries_are_rejected_with_a_hint() {
         let refused = |text: &str| ErrorReport::of(text.parse::<Condition>().unwrap_err()).to_string();
         insta::assert_snapshot!(refused("optimizer.lr"), @r#"
         "optimizer.lr" is not a comparison

@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_starts_meanwhile_has_its_data() {
+    fn a_run_started_meanwhile_keeps_its_data() {
         let dir = tempfile::tempdir().unwrap();
         let runs = RunsDir::new(dir.path());
         let [wanted, other] = ["a", "b"].map(|digit| runs.prepared(&digit.repeat(64)));

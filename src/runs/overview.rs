@@ -42,7 +42,7 @@ impl Overview {
         });
         let saved = checkpoint::newest_step(&run.checkpoints());
         let step = tail.step.max(saved).unwrap_or(0);
-        // Checked last: a run that has just ended has written its manifest before.
+        // After the manifest was loaded: see [`RunStatus::of`] for a run that ends in between.
         let status = RunStatus::of(&run, manifest.as_ref().ok());
         Self { run, manifest, status, step, tail }
     }

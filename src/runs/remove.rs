@@ -17,14 +17,14 @@ pub enum Refused {
     InUse {
         /// The run.
         run: PathBuf,
-        /// Who.
+        /// The process that is using it.
         by: String,
     },
     /// Other runs were initialized from its weights.
     StartedFrom {
         /// The run.
         run: PathBuf,
-        /// Who.
+        /// The runs that were initialized from it.
         by: Vec<String>,
     },
     /// Its use is unknown.

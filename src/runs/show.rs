@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_goes_from_first_to_last_with_its_best_between() {
+    fn a_metric_summary_has_the_first_last_and_best_values() {
         let line = |(step, loss): (u64, Value)| {
             let fields = json!({"loss": loss}).as_object().unwrap().clone();
             MetricsLine { step, fields }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_shown_with_who_set_them() {
+    fn values_are_shown_with_their_origin() {
         let experiment = json!({
             "run": {"name": "tiny", "seed": 0, "labels": {"a": "b"}},
             "optimizer": {"lr": 0.002, "eps": 1e-8},

@@ -1,4 +1,4 @@
-//! Errors in a sweep that only show when its trials are determined.
+//! Errors in a sweep that are only found when its trials are determined.
 
 use oss_config::error::{UserError, user_errors};
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub enum SweepError {
     Unknown {
         /// The requested name.
         name: String,
-        /// Its results.
+        /// Its missing results file.
         path: PathBuf,
     },
     /// A sweep under torchrun or SLURM.

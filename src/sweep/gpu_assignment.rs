@@ -49,7 +49,7 @@ mod tests {
     use oss_config::error::ErrorReport;
 
     #[test]
-    fn gpus_are_shared_out() {
+    fn gpus_are_divided_among_trials() {
         let gpus = |parallel, ranks, gpus, visible| {
             let shares = divide(parallel, ranks, gpus, visible)?;
             Ok::<_, SweepError>(
@@ -57,7 +57,7 @@ mod tests {
             )
         };
         assert_eq!(gpus(2, 1, 0, None).unwrap(), ["", ""], "on the CPU, cores are divided instead");
-        assert_eq!(gpus(1, 4, 8, None).unwrap(), [""], "one trial has all");
+        assert_eq!(gpus(1, 4, 8, None).unwrap(), [""], "a single trial gets all GPUs");
         assert_eq!(gpus(2, 2, 5, None).unwrap(), ["0,1", "2,3"]);
         assert_eq!(gpus(3, 1, 3, Some("4, 6,GPU-7")).unwrap(), ["4", "6", "GPU-7"]);
         let error = ErrorReport::of(gpus(3, 2, 4, None).unwrap_err()).to_string();

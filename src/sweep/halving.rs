@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_goes_on_and_the_best_wins() {
+    fn a_third_is_promoted_and_the_best_wins() {
         for asynchronous in [false, true] {
             let came = played(&plain(27, 4), 3, asynchronous, 1);
             let at_least = |rung| came.iter().filter(|came| **came >= rung).count();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn few_trials_have_a_winner_too() {
+    fn even_few_trials_have_a_winner() {
         for asynchronous in [false, true] {
             assert_eq!(played(&plain(2, 3), 3, asynchronous, 2), [2, 0]);
             assert_eq!(played(&plain(1, 3), 3, asynchronous, 1), [2]);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_better_than_none_both_ways() {
+    fn any_number_beats_none_in_both_directions() {
         for direction in [Direction::Minimize, Direction::Maximize] {
             assert_eq!(better(Some(1e9), None, direction), Ordering::Less);
             assert_eq!(better(None, Some(-1e9), direction), Ordering::Greater);

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn one_has_it_at_a_time() {
+    fn one_process_holds_it_at_a_time() {
         let (_dir, sweep, run) = sweep();
         assert!(!Lease::is_held(&sweep, "aa"));
         let claim = Lease::take(&sweep, &run).unwrap().unwrap();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_is_written_by_hand_is_not_free() {
+    fn a_run_in_use_outside_the_sweep_is_not_free() {
         let (_dir, sweep, run) = sweep();
         run.create().unwrap();
         fs::write(run.manifest(), "{}").unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_on_another_machine_is_believed_while_it_speaks() {
+    fn a_remote_holder_is_trusted_while_its_heartbeat_is_recent() {
         let (_dir, sweep, run) = sweep();
         let told = |host: &str, alive| {
             let holder = Holder { host: host.to_owned(), pid: 1, alive };

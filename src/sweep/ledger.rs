@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_keeps_its_number_and_new_ones_are_a_cohort_of_their_own() {
+    fn trials_keep_their_numbers_and_new_ones_form_a_cohort() {
         let dir = tempfile::tempdir().unwrap();
         let sweep = RunsDir::new(dir.path()).sweep("lr");
         let all = [("a", values(1.0)), ("b", values(2.0)), ("c", values(3.0))];
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_forgotten_and_a_damaged_one_named() {
+    fn a_torn_line_is_dropped_and_a_damaged_one_reported() {
         let dir = tempfile::tempdir().unwrap();
         let sweep = RunsDir::new(dir.path()).sweep("lr");
         let values = values(1.0);

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_is_among_those_that_are_done() {
+    fn the_best_trial_is_a_finished_one() {
         let rows = vec![
             row(1, TrialStatus::DONE, 10, Some(2.0), 0.1, 0),
             row(2, TrialStatus::STOPPED, 5, Some(1.0), 0.2, 0),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_and_damage_is_named() {
+    fn results_round_trip_and_damage_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let runs = RunsDir::new(dir.path());
         let missing = Results::read(&runs, "a").unwrap_err();

@@ -71,7 +71,7 @@ impl Plan {
                 self.publish(&mut memory)?;
                 looked = None;
             }
-            // A failure that has just been seen starts no other trial.
+            // After a failure, no other trial is started.
             let stopping = stopping || failure.is_some();
             let is_time = looked.is_none_or(|looked| looked.elapsed() >= PATIENCE);
             if !stopping && is_time && workers.len() < self.gpus.len() {
@@ -147,7 +147,7 @@ impl Plan {
         format!("trial {}", number.map_or_else(|| "?".to_owned(), |number| number.to_string()))
     }
 
-    /// Reports how a trial's process ended, and records a failure; returns whether it failed.
+    /// Reports how a trial's process ended, and records a failure; returns the error if it failed.
     fn settle(
         &self,
         worker: &Worker,

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_is_read_back_and_no_other() {
+    fn every_state_round_trips_and_others_are_rejected() {
         for status in TrialStatus::ALL {
             let text = serde_json::to_string(&status).unwrap();
             assert_eq!(text, format!("\"{}\"", status.word()));

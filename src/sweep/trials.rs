@@ -122,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_grid_is_every_combination_less_what_is_skipped() {
+    fn a_grid_is_every_combination_except_skipped_ones() {
         let mut sweep = sweep(
             SweepMethod::Grid,
             &[("optimizer.lr", choice(&[0.1, 0.2])), ("train.global_batch_size", choice(&[4.0, 8.0, 8.0]))],
         );
-        assert_eq!(trials(&sweep).unwrap().len(), 4, "a value named twice is one");
+        assert_eq!(trials(&sweep).unwrap().len(), 4, "duplicate values count once");
         let condition = std::collections::BTreeMap::from([
             ("optimizer.lr".to_owned(), Condition::Between(Between { min: Some(0.15), max: None })),
             ("train.global_batch_size".to_owned(), Condition::Is(json!(4))),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_that_repeat_are_not_trials() {
+    fn repeated_draws_are_not_trials() {
         let mut sweep = sweep(SweepMethod::Random, &[("optimizer.lr", choice(&[0.1, 0.2, 0.3]))]);
         sweep.num_trials = Some(3);
         assert_eq!(trials(&sweep).unwrap().len(), 3);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logarithmic_range_has_as_many_draws_in_each_decade() {
+    fn log_ranges_are_sampled_evenly_per_decade() {
         let range = Range { min: 1e-5, max: 1e-2, log: true, step: None };
         let draws: Vec<f64> = (0..3000)
             .map(|i| within(&range, uniform(0, "optimizer.lr", i), false).as_f64().unwrap())
@@ -171,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn draws_lie_in_their_range(
+        fn draws_are_within_their_range(
             min in 1i64..100, width in 0i64..100, log: bool, step in prop::option::of(1i64..7), index in 0u64..1000,
         ) {
             let max = min + width;
@@ -186,7 +186,7 @@ mod tests {
 
         /// Growing a sweep keeps its trials and their order.
         #[test]
-        fn more_trials_begin_with_the_fewer(few in 1u64..8, more in 0u64..8, seed: u64) {
+        fn growing_a_sweep_keeps_its_trials(few in 1u64..8, more in 0u64..8, seed: u64) {
             let range = Candidates::Range(Range { min: 1e-4, max: 1e-2, log: true, step: None });
             let mut sweep = sweep(SweepMethod::Random, &[("optimizer.lr", range)]);
             sweep.seed = seed;

@@ -23,7 +23,7 @@ use oss_train::distributed::{ExitReason, STOP, TIED};
 pub struct Job {
     /// Train to this step.
     pub to_step: u64,
-    /// The last stage, if that is the end of training.
+    /// The last stage to run, if `to_step` is the end of training.
     pub until: LastStage,
 }
 
@@ -199,7 +199,7 @@ mod tests {
     use oss_runs::run_dir::Segment;
 
     #[test]
-    fn why_a_trial_failed_is_what_its_own_start_recorded() {
+    fn a_failure_is_the_error_recorded_by_the_last_start() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::new(dir.path());
         assert_eq!(recorded(&run, 0), None, "no manifest");

@@ -157,7 +157,7 @@ fn one_head(q: &Tensor, k: &Tensor, v: &Tensor, sink: f64, window: Option<i64>) 
 }
 
 #[test]
-fn what_a_sink_takes() {
+fn the_share_of_a_sink() {
     let tokens = 16;
     let [q, k] = ["q", "k"].map(|name| normal(name, 1.3, &[tokens, tokens]));
     // With one-hot values, the output is the row of probabilities.

@@ -247,7 +247,7 @@ fn held(happened: &[Happened], bytes: &[f64], model: &Model) -> Vec<[f64; 3]> {
 }
 
 #[test]
-fn a_step_from_the_driver_itself() {
+fn a_step_traced_from_the_driver() {
     let experiment = small();
     let (happened, bytes) = traced(&experiment);
     let (units, head) = (bytes.len(), bytes.len() - 1);
@@ -261,7 +261,7 @@ fn a_step_from_the_driver_itself() {
     }
     let moved: f64 = happened.iter().filter(|h| h.what == "gather begins").map(|h| bytes[h.unit]).sum();
     let others = (RANKS as f64 - 1.0) / RANKS as f64;
-    assert_eq!(traffic(&experiment).all_gather as f64, moved * others, "`plan` reports other traffic");
+    assert_eq!(traffic(&experiment).all_gather as f64, moved * others, "`plan` reports different traffic");
 
     let ours = timeline(&happened);
     let usual = micro_batch_major(units);
@@ -421,7 +421,7 @@ fn accumulation_costs_bytes_in_one_order_and_memory_in_the_other() {
 }
 
 #[test]
-fn twenty_billion_parameters_on_one_card() {
+fn twenty_billion_parameters_on_one_gpu() {
     let last = shipped("20b_1gpu.toml");
     let mut experiment = last.clone();
     experiment.train.param_dtype = ParamDtype::F32;

@@ -54,7 +54,7 @@ fn is_same(was: &str, is: &str) -> bool {
 }
 
 #[test]
-fn places_may_differ_by_a_pixel_and_words_not_at_all() {
+fn coordinates_may_differ_by_a_pixel_but_text_may_not() {
     assert!(is_same(r#"<path class="l1" d="M1 2L3 4.5"/>"#, r#"<path class="l1" d="M1.2 2L3 4"/>"#));
     assert!(!is_same(r#"<path class="l1" d="M1 2L3 4.5"/>"#, r#"<path class="l1" d="M3.2 2L3 4"/>"#));
     assert!(!is_same(r#"<path class="lx" d="M1 2"/>"#, r#"<path class="ly" d="M1 2"/>"#));

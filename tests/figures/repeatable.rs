@@ -248,7 +248,7 @@ const WINDOWS: u64 = 20;
 const BATCH: u64 = 8;
 
 #[test]
-fn batches_and_weights_are_functions() {
+fn batches_and_weights_do_not_depend_on_the_ranks() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("train.bin");
     let mut experiment = Experiment::default();

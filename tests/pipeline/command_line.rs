@@ -11,7 +11,7 @@ fn document(ended: &Ended) -> Value {
 }
 
 #[test]
-fn a_plan_touches_nothing() {
+fn a_plan_writes_nothing() {
     let project = Project::new();
     let ended = project.oss_run("plan tiny.toml").ends_with(0);
     assert!(ended.stdout.contains("prepare    stale: never ran"), "{}", ended.stdout);
@@ -45,7 +45,7 @@ fn the_20b_plan_is_quick_and_exact() {
 }
 
 #[test]
-fn questions_to_a_run_leave_it_as_it_is() {
+fn inspecting_a_run_does_not_change_it() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let run = project.the_run();
@@ -89,11 +89,11 @@ fn questions_to_a_run_leave_it_as_it_is() {
 
     project.oss_run("export last --dtype f32").ends_with(0);
     let ended = project.oss_run("tiny.toml").ends_with(0);
-    assert_eq!(ended.ran(), ["export: export.dtype changed f32 -> bf16"], "the graph knows what is there");
+    assert_eq!(ended.ran(), ["export: export.dtype changed f32 -> bf16"], "the graph sees the actual export");
 }
 
 #[test]
-fn wrong_experiments_and_command_lines_have_status_2() {
+fn invalid_experiments_and_command_lines_exit_with_status_2() {
     let project = Project::new();
     for (arguments, words) in [
         ("tiny.toml --set optimizer.leraning_rate=1", "leraning_rate"),
@@ -114,7 +114,7 @@ fn wrong_experiments_and_command_lines_have_status_2() {
 }
 
 #[test]
-fn a_missing_experiment_names_the_nearest() {
+fn a_missing_experiment_suggests_the_nearest() {
     let project = Project::new();
     std::fs::create_dir(project.path("experiments")).unwrap();
     project.write("experiments/quickstart.toml", "");
@@ -124,7 +124,7 @@ fn a_missing_experiment_names_the_nearest() {
 }
 
 #[test]
-fn a_finished_run_says_where_everything_is() {
+fn a_finished_run_reports_where_its_outputs_are() {
     let project = Project::new();
     let ended = project.oss_run("tiny.toml --json").ends_with(0);
     let summary = document(&ended);

@@ -14,7 +14,7 @@ fn damage(path: &Path) {
 }
 
 #[test]
-fn a_damaged_manifest_is_named_and_the_one_before_it_offered() {
+fn a_damaged_manifest_is_reported_with_the_previous_one() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let manifest = project.the_run().join("manifest.json");
@@ -27,7 +27,7 @@ fn a_damaged_manifest_is_named_and_the_one_before_it_offered() {
 }
 
 #[test]
-fn a_damaged_checkpoint_gives_way_to_the_one_before_it() {
+fn a_damaged_checkpoint_falls_back_to_the_previous_one() {
     let project = Project::new();
     project.oss_run("tiny.toml --stop-at-step 5").ends_with(75);
     let run = project.the_run();
@@ -41,7 +41,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_it() {
 }
 
 #[test]
-fn damaged_tokens_are_named() {
+fn damaged_tokens_are_reported() {
     let project = Project::new();
     project.oss_run("tiny.toml --stop-at-step 2").ends_with(75);
     let tokens = find(&project.path("runs/.prepared"), "train.bin");
@@ -52,7 +52,7 @@ fn damaged_tokens_are_named() {
 }
 
 #[test]
-fn a_damaged_output_is_made_again() {
+fn damaged_outputs_are_regenerated() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let run = project.the_run();
@@ -70,7 +70,7 @@ fn a_damaged_output_is_made_again() {
 }
 
 #[test]
-fn prepared_data_that_somebody_removed_is_made_again() {
+fn removed_prepared_data_is_regenerated() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     fs::remove_dir_all(project.path("runs/.prepared")).unwrap();
@@ -80,7 +80,7 @@ fn prepared_data_that_somebody_removed_is_made_again() {
 }
 
 #[test]
-fn changed_text_is_another_run() {
+fn changed_text_starts_another_run() {
     let project = Project::new();
     project.oss_run("tiny.toml --until train").ends_with(0);
     let more = fs::read_to_string(project.path("text.txt")).unwrap() + "One more story.\n";
@@ -90,7 +90,7 @@ fn changed_text_is_another_run() {
 }
 
 #[test]
-fn secrets_reach_no_file_and_no_message() {
+fn secrets_appear_in_no_file_or_message() {
     let project = Project::new();
     let secret = "hf_canary7f3a91";
     let mut command = project.command("tiny.toml -vv");

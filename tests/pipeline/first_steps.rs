@@ -21,7 +21,7 @@ fn every_template_can_be_planned() {
     }
     let help = project.oss_run("init --help").ends_with(0).stdout;
     for template in TEMPLATES {
-        assert!(help.contains(&format!("- {template}:")), "{template} is in the help:\n{help}");
+        assert!(help.contains(&format!("- {template}:")), "{template} is missing from the help:\n{help}");
     }
 }
 
@@ -44,7 +44,7 @@ fn init_overwrites_nothing() {
 }
 
 #[test]
-fn the_stories_of_init_run_from_end_to_end() {
+fn the_experiment_from_init_runs_from_end_to_end() {
     let project = Project::new();
     project.oss_run("init first").ends_with(0);
     let tiny = "--set model.preset=tiny --set model.hidden_size=16 --set train.steps=2 --set schedule.warmup_steps=1 \
@@ -72,7 +72,7 @@ fn a_variable_sets_the_runs_directory_and_an_option_overrides_it() {
 }
 
 #[test]
-fn the_doctor_tells_what_it_found() {
+fn the_doctor_reports_its_findings() {
     let project = Project::new();
     let ended = project.oss_run("doctor --json").ends_with(0);
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();

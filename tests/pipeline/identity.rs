@@ -9,7 +9,7 @@ const REFUSED: &str = "would change the learning rate of steps already taken\nhi
                        run with model.init_from";
 
 #[test]
-fn the_same_experiment_again_is_fresh() {
+fn running_an_experiment_again_runs_no_stage() {
     let project = Project::new();
     let first = project.oss_run("tiny.toml").ends_with(0);
     assert_eq!(first.ran(), STAGES.map(|stage| format!("{stage}: never ran")));
@@ -23,7 +23,7 @@ fn the_same_experiment_again_is_fresh() {
 }
 
 #[test]
-fn only_the_later_stage_that_changed_runs() {
+fn only_the_changed_later_stage_runs() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     for (set, ran) in [
@@ -40,7 +40,7 @@ fn only_the_later_stage_that_changed_runs() {
 }
 
 #[test]
-fn what_is_only_recorded_runs_nothing() {
+fn changing_a_recorded_value_runs_no_stage() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let recorded = "--set train.micro_batch_size=1 --set checkpoint.every_steps=3 --set run.notes=hello \
@@ -48,11 +48,11 @@ fn what_is_only_recorded_runs_nothing() {
     let ended = project.oss_run(&format!("tiny.toml {recorded}")).ends_with(0);
     assert_eq!(ended.ran(), [""; 0]);
     let manifest = json(&project.the_run().join("manifest.json"));
-    assert_eq!(manifest["experiment"]["run"]["notes"], "hello", "but it is written down");
+    assert_eq!(manifest["experiment"]["run"]["notes"], "hello", "but it is recorded");
 }
 
 #[test]
-fn another_trajectory_is_another_directory() {
+fn a_different_trajectory_gets_a_different_directory() {
     let project = Project::new();
     project.oss_run("tiny.toml --until train").ends_with(0);
     let ended = project.oss_run("tiny.toml --until train --set optimizer.lr=0.01").ends_with(0);
@@ -66,7 +66,7 @@ fn another_trajectory_is_another_directory() {
 }
 
 #[test]
-fn a_new_run_is_a_copy_with_the_same_bits() {
+fn a_new_run_of_the_same_experiment_has_the_same_bits() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let first = project.the_run();
@@ -81,7 +81,7 @@ fn a_new_run_is_a_copy_with_the_same_bits() {
 }
 
 #[test]
-fn the_resolved_file_is_the_same_run() {
+fn the_resolved_file_belongs_to_the_same_run() {
     let project = Project::new();
     project.oss_run("tiny.toml --set optimizer.lr=0.002").ends_with(0);
     let resolved = project.the_run().join("experiment.toml");
@@ -144,7 +144,7 @@ fn raising_the_steps_of_a_derived_decay_is_refused() {
         assert_eq!(extended.ran(), ["train: train.steps raised 4 -> 6"]);
         assert_eq!(project.the_run(), run);
         project.oss_run("tiny.toml --set train.steps=8 --until train --new").ends_with(0);
-        assert_eq!(project.runs().len(), 2, "requested by name, so it is another run");
+        assert_eq!(project.runs().len(), 2, "`--new` starts another run");
     }
 }
 
@@ -165,7 +165,7 @@ fn fewer_steps_than_taken_are_refused_and_a_shorter_decay_is_another_run() {
 }
 
 #[test]
-fn forced_training_starts_over_and_gives_the_same() {
+fn forced_training_starts_over_with_the_same_result() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let run = project.the_run();
@@ -193,7 +193,7 @@ fn a_run_starts_from_another_runs_weights() {
 }
 
 #[test]
-fn a_raised_wsd_run_that_is_stopped_and_resumed_ends_the_same() {
+fn an_extended_wsd_run_can_be_stopped_and_resumed() {
     let wsd = ["schedule.kind = 'wsd'", "checkpoint.every_steps = 3", "checkpoint.keep_last = 1"];
     let project = Project::with(&wsd);
     project.oss_run("tiny.toml --until train --set train.steps=10").ends_with(0);

@@ -35,16 +35,16 @@ fn assert_same(one: &Checkpoint, other: &Checkpoint) {
 }
 
 #[test]
-fn what_is_kept_goes_on_bit_for_bit_after_a_kill() {
-    goes_on_bit_for_bit_after_a_kill(&NARROW);
+fn low_precision_resumes_bit_for_bit_after_a_kill() {
+    resumes_bit_for_bit_after_a_kill(&NARROW);
 }
 
 #[test]
-fn so_does_muon() {
-    goes_on_bit_for_bit_after_a_kill(&["optimizer.kind = 'muon'", "optimizer.state_dtype = 'bf16'"]);
+fn muon_resumes_bit_for_bit_after_a_kill() {
+    resumes_bit_for_bit_after_a_kill(&["optimizer.kind = 'muon'", "optimizer.state_dtype = 'bf16'"]);
 }
 
-fn goes_on_bit_for_bit_after_a_kill(values: &[&str]) {
+fn resumes_bit_for_bit_after_a_kill(values: &[&str]) {
     let whole = project(values);
     whole.oss_run("tiny.toml --until train").ends_with(0);
     let project = project(values);
@@ -65,7 +65,7 @@ fn goes_on_bit_for_bit_after_a_kill(values: &[&str]) {
 }
 
 #[test]
-fn a_checkpoint_keeps_each_number_as_training_does() {
+fn a_checkpoint_stores_values_in_their_training_dtype() {
     let project = project(&NARROW);
     project.oss_run("tiny.toml --stop-at-step 5").ends_with(75);
     let checkpoint = checkpoint(&project, 5);
@@ -81,7 +81,7 @@ fn a_checkpoint_keeps_each_number_as_training_does() {
 }
 
 #[test]
-fn training_in_fewer_bits_follows_f32() {
+fn low_precision_training_follows_f32() {
     let curve = |values: &[&str]| {
         let project = project(values);
         project.oss_run("tiny.toml --until train").ends_with(0);
@@ -103,7 +103,7 @@ fn training_in_fewer_bits_follows_f32() {
 }
 
 #[test]
-fn updates_in_the_backward_pass_are_those_after_it_where_nothing_clips() {
+fn updates_in_the_backward_pass_match_those_after_it_without_clipping() {
     // After the first step, the second moment is the squared gradient, so the RMS ratio is 1 and does not clip the
     // learning rate.
     for values in [&[] as &[&str], &NARROW[..3], &["optimizer.kind = 'muon'"]] {
@@ -132,7 +132,7 @@ fn the_true_gradient_norm_is_recorded() {
 }
 
 #[test]
-fn a_loss_that_is_not_finite_is_seen_before_anything_is_updated() {
+fn a_non_finite_loss_is_detected_before_any_update() {
     let values = ["optimizer.lr = 1e18", "optimizer.update = 'in_backward'"];
     let stopped = project(&values);
     let ended = stopped.oss_run("tiny.toml").ends_with(1);
@@ -152,7 +152,7 @@ fn tensors(checkpoint: &Checkpoint) -> Vec<Tensor> {
 }
 
 #[test]
-fn bf16_weights_are_exported_as_they_are() {
+fn bf16_weights_are_exported_unchanged() {
     let project = project(&NARROW);
     project.oss_run("tiny.toml --set train.steps=5").ends_with(0);
     let (checkpoint, export) = (checkpoint(&project, 5), project.the_run().join("export/model.safetensors"));

@@ -1,4 +1,4 @@
-//! Many run directories, generated without training: `ls` shows for each what was written there.
+//! Many run directories, generated without training: `ls` shows what was written for each.
 
 use oss_runs::monitor::MetricsLog;
 use oss_runs::run_dir::{Exit, Manifest, RunsDir, Segment, StageRecord, StageState};
@@ -54,7 +54,7 @@ fn write(runs: &RunsDir, n: u64) {
 }
 
 #[test]
-fn many_runs_are_told_apart() {
+fn many_runs_are_listed_filtered_and_sorted() {
     let project = Project::new();
     let runs = RunsDir::new(project.path("runs"));
     (0..RUNS).for_each(|n| write(&runs, n));

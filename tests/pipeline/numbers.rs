@@ -1,4 +1,4 @@
-//! Non-finite losses, low precision, and scores that do not depend on how they are computed.
+//! Non-finite losses, low precision, and an evaluation that does not depend on how it is computed.
 
 use std::fs;
 
@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::project::{Project, json};
 
-/// A learning rate at which the second step's scores are infinite.
+/// A learning rate at which the loss of the second step is NaN.
 const HOPELESS: &str = "optimizer.lr = 1e18";
 
 #[test]
-fn a_loss_that_is_not_finite_stops_with_all_that_is_needed_to_look_into_it() {
+fn a_non_finite_loss_stops_with_everything_needed_to_investigate() {
     let project = Project::with(&[HOPELESS]);
     let ended = project.oss_run("tiny.toml").ends_with(1);
     for part in ["step 2: the loss is NaN", "batch with digest", "lower optimizer.lr", "step-00000000"] {
@@ -19,7 +19,7 @@ fn a_loss_that_is_not_finite_stops_with_all_that_is_needed_to_look_into_it() {
 }
 
 #[test]
-fn such_steps_are_skipped_where_the_experiment_says_so() {
+fn non_finite_steps_are_skipped_if_configured() {
     let project = Project::with(&[HOPELESS, "train.non_finite = \"skip\""]);
     project.oss_run("tiny.toml --until train --stop-at-step 4").ends_with(75);
     project.oss_run("tiny.toml --until train").ends_with(0);
@@ -29,7 +29,7 @@ fn such_steps_are_skipped_where_the_experiment_says_so() {
 }
 
 #[test]
-fn narrow_precisions_follow_f32() {
+fn bf16_and_f16_follow_f32() {
     let curve = |precision: &str| {
         let project = Project::with(&[&format!("train.precision = {precision:?}"), "optimizer.lr = 3e-3"]);
         project.oss_run("tiny.toml --until train").ends_with(0);
@@ -46,7 +46,7 @@ fn narrow_precisions_follow_f32() {
 }
 
 #[test]
-fn a_score_does_not_depend_on_the_training_batch() {
+fn evaluation_does_not_depend_on_the_micro_batch_size() {
     let score = |values: &[&str]| {
         let project = Project::new();
         project.oss_run("tiny.toml --until train").ends_with(0);

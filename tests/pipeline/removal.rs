@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::project::{Project, json, weights};
 
-/// Backdates everything under the project's runs so far that no process can be using it.
+/// Backdates everything under `path` far enough that no process can still be using it.
 fn let_time_pass(path: &Path) {
     if path.is_dir() {
         fs::read_dir(path).unwrap().for_each(|entry| let_time_pass(&entry.unwrap().path()));
@@ -35,7 +35,7 @@ fn prepared(project: &Project) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_run_goes_when_somebody_says_so() {
+fn a_run_is_removed_only_after_confirmation() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let run = project.the_run();
@@ -54,7 +54,7 @@ fn a_run_goes_when_somebody_says_so() {
 }
 
 #[test]
-fn a_run_that_others_started_from_stays() {
+fn a_run_that_initialized_others_is_kept() {
     let project = Project::new();
     project.oss_run("tiny.toml --until train").ends_with(0);
     let base = project.the_run();
@@ -87,7 +87,7 @@ fn a_run_that_others_started_from_stays() {
 }
 
 #[test]
-fn prepared_data_goes_with_the_last_run_that_names_it() {
+fn prepared_data_is_removed_after_the_last_run_that_uses_it() {
     let project = Project::with(&["dataset.tokenizer = { train = 300 }"]);
     project.oss_run("tiny.toml --until train").ends_with(0);
     project.oss_run("tiny.toml --until train --new").ends_with(0);
@@ -119,7 +119,7 @@ fn prepared_data_goes_with_the_last_run_that_names_it() {
 }
 
 #[test]
-fn prepared_data_that_somebody_makes_is_left_alone() {
+fn prepared_data_that_is_being_written_is_left_alone() {
     let project = Project::new();
     project.oss_run("tiny.toml --until train").ends_with(0);
     project.oss_run("rm last --yes").ends_with(0);
@@ -133,7 +133,7 @@ fn prepared_data_that_somebody_makes_is_left_alone() {
 }
 
 #[test]
-fn what_killed_processes_left_goes() {
+fn leftovers_of_killed_processes_are_removed() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let run = project.the_run();

@@ -15,7 +15,7 @@ fn page(path: &Path) -> String {
 }
 
 #[test]
-fn a_run_is_reported_into_its_own_directory() {
+fn a_report_is_written_to_the_run_directory() {
     let project = Project::with(&["sample.every_steps = 3", "run.notes = \"a first try\""]);
     project.oss_run("tiny.toml").ends_with(0);
     let run = project.the_run();
@@ -45,7 +45,7 @@ fn a_run_is_reported_into_its_own_directory() {
 }
 
 #[test]
-fn a_run_under_way_and_one_that_failed_can_be_reported() {
+fn a_stopped_run_with_a_torn_log_can_be_reported() {
     let project = Project::new();
     project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
     let run = project.the_run();
@@ -63,7 +63,7 @@ fn a_run_under_way_and_one_that_failed_can_be_reported() {
 }
 
 #[test]
-fn several_runs_are_told_apart_and_texts_of_users_stay_texts() {
+fn several_runs_are_compared_and_user_text_is_escaped() {
     let project = Project::with(&["sample.every_steps = 3"]);
     project.set(&[&format!("run.notes = '{HOSTILE}'"), &format!("sample.prompts = ['{HOSTILE}']")]);
     project.oss_run("tiny.toml").ends_with(0);
@@ -87,7 +87,7 @@ fn several_runs_are_told_apart_and_texts_of_users_stay_texts() {
 }
 
 #[test]
-fn a_sweep_brings_its_trials_and_its_best_runs() {
+fn a_sweep_report_has_its_trials_and_best_runs() {
     let project = Project::new();
     project.oss_run("tiny.toml --until train").ends_with(0);
     let id = project.the_run().file_name().unwrap().to_str().unwrap().to_owned();

@@ -12,7 +12,7 @@ fn document(ended: &Ended) -> Value {
 }
 
 #[test]
-fn a_run_is_the_same_again() {
+fn a_run_is_reproduced_bit_for_bit() {
     let project = Project::new();
     // The tokens already exist, prepared by a run that has been deleted.
     project.oss_run("tiny.toml --until prepare").ends_with(0);
@@ -39,7 +39,7 @@ fn a_run_is_the_same_again() {
 }
 
 #[test]
-fn the_first_other_number_is_named() {
+fn the_first_difference_is_reported() {
     let project = Project::new();
     project.oss_run("tiny.toml --until train").ends_with(0);
     let path = project.the_run().join("metrics.jsonl");
@@ -57,7 +57,7 @@ fn the_first_other_number_is_named() {
 }
 
 #[test]
-fn a_part_of_a_run_that_was_stopped_is_reproduced() {
+fn part_of_a_stopped_run_is_reproduced() {
     let project = Project::new();
     project.oss_run("tiny.toml --stop-at-step 4").ends_with(75);
     let ended = project.oss_run("reproduce tiny --steps 2").ends_with(0);
@@ -69,7 +69,7 @@ fn a_part_of_a_run_that_was_stopped_is_reproduced() {
 }
 
 #[test]
-fn a_run_remembers_what_its_working_tree_differed_in() {
+fn a_run_records_the_diff_of_its_working_tree() {
     let project = Project::new();
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");

@@ -23,7 +23,7 @@ fn last(project: &Project) -> String {
 }
 
 #[test]
-fn runs_are_listed_as_they_stand() {
+fn runs_are_listed_with_their_state() {
     let project = Project::new();
     assert!(project.oss_run("ls").ends_with(0).stdout.is_empty());
     project.oss_run("tiny.toml --until train").ends_with(0);
@@ -75,7 +75,7 @@ fn runs_are_listed_as_they_stand() {
 }
 
 #[test]
-fn a_run_is_shown_with_what_happened_to_it() {
+fn a_run_is_shown_with_its_history() {
     let project = Project::new();
     project.oss_run("tiny.toml --set optimizer.lr=0.01 --stop-at-step 3").ends_with(75);
     project.oss_run("resume last").ends_with(0);
@@ -106,7 +106,7 @@ fn a_run_is_shown_with_what_happened_to_it() {
 }
 
 #[test]
-fn differences_are_told_in_their_order_or_not_at_all() {
+fn differences_are_shown_by_kind_if_there_are_any() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);
     let first = project.the_run();
@@ -143,7 +143,7 @@ fn differences_are_told_in_their_order_or_not_at_all() {
 }
 
 #[test]
-fn labels_given_afterwards_stay() {
+fn labels_added_later_are_kept() {
     let project = Project::with(&["run.labels = { draft = 'yes', set = 'a' }"]);
     project.oss_run("tiny.toml --until train").ends_with(0);
     let run = project.the_run();
@@ -174,7 +174,7 @@ fn labels_given_afterwards_stay() {
 }
 
 #[test]
-fn a_run_at_work_says_so_and_who_holds_it() {
+fn a_run_in_progress_is_shown_with_its_process() {
     let project = Project::with(&["train.steps = 100000", "checkpoint.every_steps = 100000"]);
     let mut started = project.start("tiny.toml --until train");
     started.wait_for("train ");

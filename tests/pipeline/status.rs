@@ -143,7 +143,7 @@ fn record() -> StageRecord {
 }
 
 #[test]
-fn every_command_says_the_same_of_a_run() {
+fn every_command_reports_the_same_state() {
     use Stage::{Evaluate, Export, Prepare, Sample, Train};
     use StageState::{Done, Failed, Running, Stopped};
 
@@ -229,7 +229,7 @@ fn every_command_says_the_same_of_a_run() {
 }
 
 #[test]
-fn a_reported_sweep_does_not_believe_what_has_changed_since() {
+fn a_sweep_report_does_not_show_outdated_states() {
     let fixture = Fixture::new();
     let results = fixture.project.path("runs/lr/sweep/results.jsonl");
     let mut row: Value = serde_json::from_str(&fs::read_to_string(&results).unwrap()).unwrap();

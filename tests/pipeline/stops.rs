@@ -31,7 +31,7 @@ fn a_pause_changes_nothing() {
 }
 
 #[test]
-fn samples_of_steps_that_are_taken_again_go() {
+fn samples_of_repeated_steps_are_removed() {
     let project = Project::with(&["sample.every_steps = 2"]);
     project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
     let samples = project.the_run().join("samples");
@@ -45,7 +45,7 @@ fn samples_of_steps_that_are_taken_again_go() {
 }
 
 #[test]
-fn resume_needs_the_manifest_alone() {
+fn resume_needs_only_the_manifest() {
     let project = Project::new();
     project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
     for name in ["text.txt", "tiny.toml"] {
@@ -60,7 +60,7 @@ fn resume_needs_the_manifest_alone() {
 }
 
 #[test]
-fn resume_changes_only_what_leaves_the_trajectory() {
+fn resume_accepts_only_changes_that_keep_the_trajectory() {
     let project = Project::new();
     project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
     let refused = project.oss_run("resume last --set optimizer.lr=0.1").ends_with(2);
@@ -81,7 +81,7 @@ fn interrupt_at(project: &Project, arguments: &str, words: &str) -> Ended {
 }
 
 #[test]
-fn every_phase_stops_on_request_and_goes_on() {
+fn every_stage_stops_on_request_and_resumes() {
     // Each stage is long enough for a signal sent after its first line to arrive in time.
     let project = Project::with(&[
         "train.steps = 3000",
@@ -119,7 +119,7 @@ fn newest_step(run: &std::path::Path) -> u64 {
 }
 
 #[test]
-fn an_export_stops_on_request_and_leaves_the_old_one() {
+fn a_stopped_export_keeps_the_old_one() {
     // A large vocabulary makes large tensors, so that there is time to stop.
     let project = Project::with(&["model.vocab_size = 60000", "train.steps = 2", "export.dtype = 'f32'"]);
     project.oss_run("tiny.toml").ends_with(0);
@@ -138,7 +138,7 @@ fn an_export_stops_on_request_and_leaves_the_old_one() {
 }
 
 #[test]
-fn a_run_killed_at_any_moment_ends_as_if_it_had_not_been() {
+fn a_run_killed_at_any_moment_ends_with_the_same_result() {
     let values = ["train.steps = 120", "checkpoint.every_steps = 5", "schedule.kind = 'cosine'"];
     let project = Project::with(&values);
     for steps in [13, 46, 91] {
@@ -156,7 +156,7 @@ fn a_run_killed_at_any_moment_ends_as_if_it_had_not_been() {
     assert_eq!((weights(&run), losses(&run)), whole(&values));
 }
 
-/// Number of lines in the metrics, including a torn one that is being written.
+/// Number of training steps in the metrics, including a torn one that is being written.
 fn steps_logged(project: &Project) -> usize {
     let run = project.runs().pop();
     let metrics = run.and_then(|run| fs::read_to_string(run.join("metrics.jsonl")).ok());
@@ -164,7 +164,7 @@ fn steps_logged(project: &Project) -> usize {
 }
 
 #[test]
-fn two_processes_cannot_write_one_run() {
+fn two_processes_cannot_write_to_one_run() {
     let project = Project::with(&["train.steps = 5000", "log.every_steps = 1000"]);
     let mut first = project.start("tiny.toml");
     first.wait_for("train      stale");

@@ -133,7 +133,7 @@ fn two_processes_share_the_trials_of_one_sweep() {
 }
 
 #[test]
-fn trials_at_once_come_to_the_same_results() {
+fn parallel_trials_give_the_same_results() {
     let project = Project::new();
     project.write("lr.toml", GRID);
     project.oss_run("sweep lr.toml --runs-dir one").ends_with(0);
@@ -142,7 +142,7 @@ fn trials_at_once_come_to_the_same_results() {
 }
 
 #[test]
-fn a_sweep_that_grows_runs_only_what_is_new() {
+fn an_extended_sweep_runs_only_new_trials() {
     let project = Project::new();
     let sweep = |rates: &str| {
         project.write(
@@ -169,7 +169,7 @@ fn a_sweep_that_grows_runs_only_what_is_new() {
 }
 
 #[test]
-fn a_stopped_sweep_goes_on() {
+fn a_stopped_sweep_pauses_its_trial() {
     let project = Project::with(&["train.steps = 4000"]);
     project
         .write("lr.toml", "[sweep]\nbase = \"tiny.toml\"\n[sweep.parameters]\noptimizer.lr = [1e-3, 2e-3]\n");
@@ -188,7 +188,7 @@ fn a_stopped_sweep_goes_on() {
 }
 
 #[test]
-fn a_trial_that_fails_leaves_the_others_alone() {
+fn a_failed_trial_does_not_affect_the_others() {
     let project = Project::new();
     let sweep = |policy: &str| {
         let text = "[sweep]\nbase = \"tiny.toml\"\n[sweep.parameters]\noptimizer.lr = [1e30, \
@@ -229,7 +229,7 @@ fn a_trial_that_fails_leaves_the_others_alone() {
 }
 
 #[test]
-fn trials_that_would_be_one_run_are_refused() {
+fn trials_that_are_the_same_run_are_rejected() {
     let project = Project::new();
     let text = "[sweep]\nbase = \"tiny.toml\"\n[sweep.parameters]\nsample.temperature = [0.5, 1.0]\n";
     project.write("t.toml", text);
@@ -242,7 +242,7 @@ fn trials_that_would_be_one_run_are_refused() {
 }
 
 #[test]
-fn trials_of_more_steps_are_trials_of_their_own() {
+fn trials_may_differ_in_their_steps() {
     let project = Project::with(&["schedule.kind = \"cosine\""]);
     project.write("steps.toml", "[sweep]\nbase = \"tiny.toml\"\n[sweep.parameters]\ntrain.steps = [4, 6]\n");
     project.oss_run("sweep steps.toml").ends_with(0);

@@ -5,7 +5,7 @@ use std::fs;
 use crate::project::{Project, json, text};
 
 #[test]
-fn a_vocabulary_is_learnt_once_and_shared() {
+fn a_tokenizer_is_trained_once_and_shared() {
     let project = Project::with(&["dataset.tokenizer = { train = 280 }"]);
     project.oss_run("tiny.toml").ends_with(0);
     let config = json(&project.the_run().join("export/config.json"));
@@ -18,7 +18,7 @@ fn a_vocabulary_is_learnt_once_and_shared() {
 }
 
 #[test]
-fn a_mix_with_validation_text_of_its_own() {
+fn a_mix_with_separate_validation_text() {
     let project = Project::new();
     project.write("other.txt", &text(40));
     project.write("held.txt", &text(30));
@@ -90,7 +90,7 @@ fn a_hub_revision_is_pinned_when_first_resolved() {
 }
 
 #[test]
-fn text_that_cannot_be_used_is_named() {
+fn unusable_text_is_reported() {
     let project = Project::new();
     for (name, content, words, status) in [
         ("empty.txt", "", "empty.txt: the file is empty", 2),

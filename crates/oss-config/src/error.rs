@@ -103,7 +103,7 @@ impl UserError {
         self.status
     }
 
-    /// The hint.
+    /// The hints, in the order in which they were added.
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
@@ -114,7 +114,7 @@ impl UserError {
     }
 }
 
-/// The message alone.
+/// The message, without causes and hints.
 impl Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Display::fmt(&self.error, f)
@@ -143,7 +143,7 @@ pub use user_errors;
 /// Adds a hint to an error, next to its message:
 /// `fs::read(path).with_context(|| format!("cannot read {}", path.display())).hint("check its permissions")`.
 pub trait Hint: Sized {
-    /// Adds a hint.
+    /// The result with the hint.
     type Hinted;
 
     /// Adds a hint that is only computed if there is an error.
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_found_wherever_it_stands() {
+    fn the_status_is_found_anywhere_in_the_chain() {
         for (error, status) in [
             (anyhow!("x"), Status::Failed),
             (UserError::wrong("x").into(), Status::Wrong),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_process_told_is_told_again() {
+    fn a_report_from_another_process_round_trips() {
         let told =
             report("training failed", &["cannot write a", "it is full"], &["free some space", "try b"]);
         let expected = ErrorReport {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn hints_stand_below_causes() {
+    fn hints_follow_causes() {
         let error =
             anyhow!("no room").context("cannot write a").hint("free some space").context("training failed");
         let (_, told) = of(&error);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_can_be_taken_as_what_it_was() {
+    fn a_message_can_be_downcast() {
         #[derive(Debug, PartialEq)]
         struct Seven(u8);
         impl Display for Seven {

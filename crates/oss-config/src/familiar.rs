@@ -1,14 +1,14 @@
-//! Names that people bring from other trainers, and those that this program used before.
+//! Key names from other trainers, and from earlier versions of this program.
 //!
-//! No spelling here is accepted. An unknown key is answered with the key that was meant, where letters alone would lead
-//! nowhere: `learning_rate` is far from `lr`.
+//! None of them is accepted. They improve the suggestion for an unknown key where spelling alone would find nothing:
+//! `learning_rate` is far from `lr`.
 
-/// What somebody meant.
+/// What an unknown name was meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meant {
     /// One of these keys, as full paths.
     Keys(&'static [&'static str]),
-    /// Something that is said in another way.
+    /// Something that is expressed differently here.
     Advice(&'static str),
 }
 
@@ -28,7 +28,7 @@ const SECTIONS: &[(&[&str], Meant)] = &[
     (&["experiment"], Keys(&["run"])),
 ];
 
-/// Names with what they mean. A name with a dot counts at that path alone, any other in every table.
+/// Names and what they mean. A name with a dot applies only at that path, any other in every table.
 const FAMILIAR: &[(&[&str], Meant)] = &[
     // Names of earlier versions.
     (&["train.weights"], Keys(&["train.param_dtype"])),
@@ -96,7 +96,7 @@ const FAMILIAR: &[(&[&str], Meant)] = &[
     (&["warmup", "num_warmup_steps", "warmup_iters", "warmup_ratio"], Keys(&["schedule.warmup_steps"])),
     (&["min_lr", "final_lr", "end_lr", "lr_min"], Keys(&["schedule.min_lr_ratio"])),
     (&["lr_decay_iters", "num_decay_steps", "cooldown_steps"], Keys(&["schedule.decay_steps"])),
-    // Numbers.
+    // Precision, memory and the auxiliary loss.
     (&["bf16", "fp16", "mixed_precision", "amp", "autocast", "torch_dtype"], Keys(&["train.precision"])),
     (
         &["gradient_checkpointing", "activation_recompute", "checkpoint_activations"],
@@ -179,7 +179,7 @@ const FAMILIAR: &[(&[&str], Meant)] = &[
     ),
 ];
 
-/// Words that people bring for the values of keys.
+/// Values from other trainers, and the values they mean here.
 const WORDS: &[(&[&str], &str)] = &[
     (&["bfloat16", "bf16-mixed", "torch.bfloat16"], "bf16"),
     (&["float32", "fp32", "float", "32", "torch.float32", "full"], "f32"),
@@ -219,7 +219,7 @@ mod tests {
     use crate::shape;
 
     #[test]
-    fn every_name_leads_to_a_key_that_exists_and_is_none_itself() {
+    fn every_name_maps_to_an_existing_key_and_is_not_one() {
         let exists = |path: &str| {
             let (shape, path) = match path.strip_prefix("sweep.") {
                 Some(inner) => (shape::sweep(), inner),
@@ -230,17 +230,17 @@ mod tests {
         let mut seen = BTreeSet::new();
         for (names, meant) in SECTIONS.iter().chain(FAMILIAR) {
             for name in *names {
-                assert!(seen.insert(*name), "{name} is there twice");
+                assert!(seen.insert(*name), "{name} is listed twice");
                 assert!(!name.contains('.') || !exists(name), "{name} is a key");
             }
             if let Keys(keys) = meant {
-                keys.iter().for_each(|key| assert!(exists(key), "{key} is no key"));
+                keys.iter().for_each(|key| assert!(exists(key), "{key} is not a key"));
             }
         }
     }
 
     #[test]
-    fn a_path_counts_where_it_is_and_a_name_everywhere() {
+    fn paths_apply_in_place_and_names_everywhere() {
         assert_eq!(meant("weights", "train"), Some(Keys(&["train.param_dtype"])));
         assert_eq!(meant("weights", "model"), None);
         assert_eq!(meant("parallel", "sweep"), None);

@@ -232,8 +232,8 @@ fn leaves<'a>(
     }
 }
 
-/// Derives values from others: the run's name, the removal of the preset, and the fraction of a separate validation
-/// source.
+/// Derives values from others: names the run after its file, removes the preset, and sets the held-out fraction to 0 if
+/// validation has its own source.
 fn settle(experiment: &mut Experiment, mut provenance: Provenance, stem: Option<String>) -> Provenance {
     if experiment.run.name.is_none() && stem.is_some() {
         experiment.run.name = stem;

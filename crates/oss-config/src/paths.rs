@@ -28,8 +28,8 @@ pub(super) fn resolve(root: &mut Table, base: &Path) {
     }
 }
 
-/// Whether `init_from` names a local path: it starts like one, is deeper than a Hub ID (`owner/name`), or is an
-/// existing directory.
+/// Whether `init_from` names a local path: it starts like one, is deeper than a Hub ID (`owner/name`), or looks
+/// like a Hub ID but exists.
 fn looks_like_a_path(name: &str, base: &Path) -> bool {
     let starts_like_one = name.starts_with(['/', '~']) || name.starts_with("./") || name.starts_with("../");
     let slashes = name.matches('/').count();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn hub_ids_and_run_names_are_no_paths() {
+    fn hub_ids_and_run_names_are_not_paths() {
         let base = Path::new("/nowhere");
         for id in ["openai/gpt-oss-20b", "last", "3f2a"] {
             assert!(!looks_like_a_path(id, base), "{id}");

@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_size() {
+    fn rejects_invalid_sizes() {
         for wrong in ["", "GB", "five GB", "5 parsecs", "-1GB", "0", "0.0GB", "1.2.3MB", "99999999999TB"] {
             assert_eq!(parse_bytes(wrong), None, "{wrong}");
         }

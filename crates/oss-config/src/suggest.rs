@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_slips_of_the_hand() {
+    fn finds_typos() {
         let words = ["lr", "betas", "eps", "weight_decay", "max_grad_norm"];
         assert_eq!(nearest("rl", words), ["lr"]);
         assert_eq!(nearest("wieght_decay", words), ["weight_decay"]);

@@ -21,7 +21,7 @@ fn under(variables: &[(&str, &str)], set: &[&str]) -> Result<Resolved, Experimen
 }
 
 #[test]
-fn variables_win_over_files_and_lose_to_arguments() {
+fn variables_override_files_and_arguments_override_variables() {
     let variables = [
         ("OSS_RUN__TRAIN__STEPS", "600"),
         ("OSS_RUN__OPTIMIZER__LR", "3e-4"),
@@ -42,7 +42,7 @@ fn variables_win_over_files_and_lose_to_arguments() {
 }
 
 #[test]
-fn wrong_variables_go_by_their_names() {
+fn invalid_variables_are_reported_by_name() {
     let variables = [
         ("OSS_RUN__TRAIN__STEPZ", "600"),
         ("OSS_RUN__TRAIN__PRECISION", "bf15"),
@@ -78,7 +78,7 @@ fn keys<'a>(shape: &'a Shape, path: &mut Vec<&'a str>, found: &mut Vec<Vec<&'a s
 }
 
 #[test]
-fn a_slip_in_any_variable() {
+fn a_typo_in_any_variable_gets_a_suggestion() {
     let mut found = Vec::new();
     keys(shape::experiment(), &mut Vec::new(), &mut found);
     assert!(found.len() > 90, "{}", found.len());

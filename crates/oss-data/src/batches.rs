@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_keep_their_shares_at_every_point() {
+    fn sources_keep_their_proportions_at_every_point() {
         let (_dir, batches) = batches(&[90, 40, 70], &[3.0, 1.0, 0.5], 4);
         let mut taken = [0.0; 3];
         for index in 0..500 {

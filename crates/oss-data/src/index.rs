@@ -102,7 +102,7 @@ pub struct TokenizerRecord {
     pub name: String,
     /// [`Tokenizer::digest`].
     pub digest: String,
-    /// One more than its largest ID; no token reaches it.
+    /// One more than its largest ID.
     pub vocab_size: i64,
     /// The ID that ends every document.
     pub end_of_text: u32,

@@ -27,10 +27,10 @@ const BATCH_BYTES: usize = 128 * 1024;
 /// Bytes after which a growing file is synced, so that the disk is busy while the text is still being encoded.
 const SYNC_BYTES: usize = 64 * 1024 * 1024;
 
-/// How often a slow source is interrupted to check whether to continue.
+/// How long to wait for a slow source before checking whether to continue.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The same for a slow disk, which is checked more often because it must not wait for text either.
+/// The same for a slow disk; shorter, so that the writer never runs out of work.
 const DISK_PATIENCE: Duration = Duration::from_millis(2);
 
 /// How a source is prepared.

@@ -39,7 +39,7 @@ fn combine_rows<T: Scalar>(
         Some(base) => base.copy(),
         None => Tensor::zeros([tokens as i64, width as i64], (rows.kind(), Device::Cpu)),
     };
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let (place, source) = (slices.of::<i64>(place), slices.of::<T>(rows));
     let weights = weights.map_or(ones.as_slice(), |weights| slices.of::<f32>(weights));

@@ -24,7 +24,7 @@ pub fn append(
     let size = keys.size();
     let [kv_heads, slots, dim] = [size[1], size[2], size[3]].map(|n| n as usize);
     let new = [new_keys, new_values].map(Tensor::contiguous);
-    // SAFETY: until the loops are over, nothing but them touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loops are over.
     let slices = unsafe { Slices::new() };
     let positions = slices.of::<i64>(positions);
     let slot_of = |sequence: usize| positions[sequence] as usize % slots;
@@ -70,7 +70,7 @@ fn by_kind<T: Scalar>(
     let group = q.size()[1] as usize / kv_heads;
     let q = q.contiguous();
     let mut y = Tensor::empty([size[0], (kv_heads * group * dim) as i64], (q.kind(), q.device()));
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let (keys, values, sinks) = (slices.of::<T>(keys), slices.of::<T>(values), slices.of::<f32>(sinks));
     let (held, positions) = (slices.of::<i64>(held), slices.of::<i64>(positions));

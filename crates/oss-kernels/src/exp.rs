@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn infinities_are_clamped_and_nan_stays_nan() {
+    fn extreme_arguments() {
         assert_eq!(exp(0.0), 1.0);
         assert!(exp(f32::NEG_INFINITY) < 2e-38);
         assert!(exp(f32::INFINITY).is_finite());

@@ -38,7 +38,7 @@ pub fn int8_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option
 /// The same for f32 only, all contiguous.
 fn widened_product(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) {
     let (width, out) = (x.size()[1] as usize, matrix.size()[0] as usize);
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let (x, matrix, y) = (slices.of::<f32>(x), slices.of::<i8>(matrix), slices.of_mut::<f32>(into));
     match bias.map(|bias| slices.of::<f32>(bias)) {
@@ -102,7 +102,7 @@ fn encode<T: Scalar>(numbers: &[T], row: &mut [i8]) {
 pub fn to_int8(matrix: &Tensor) -> Tensor {
     let (out, width) = (matrix.size()[0], matrix.size()[1] as usize);
     let mut packed = Tensor::empty([out, (width + SCALE_BYTES) as i64], (Kind::Int8, Device::Cpu));
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let codes = slices.of_mut(&mut packed);
     match matrix.kind() {
@@ -128,7 +128,7 @@ pub fn from_int8(matrix: &Tensor) -> Tensor {
     let width = bytes_of_row - SCALE_BYTES;
     let mut wide = Tensor::empty([out, width as i64], (Kind::Float, Device::Cpu));
     let rows = Rows::new(out as usize, width);
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let tasks = rows.cut(slices.of::<i8>(matrix), bytes_of_row);
     let tasks = tasks.zip(rows.cut_mut(slices.of_mut::<f32>(&mut wide), width)).collect();

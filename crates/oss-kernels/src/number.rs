@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounding_to_bf16_matches_the_half_crate() {
+    fn narrowing_rounds_like_half() {
         for high in 0..=u16::MAX {
             for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
                 let value = f32::from_bits(u32::from(high) << 16 | low);

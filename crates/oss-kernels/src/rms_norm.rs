@@ -50,7 +50,7 @@ fn forward<T: Scalar>(
     let rows = Rows::new(x.numel() / width, width);
     let mut total = added.map(|_| x.empty_like());
     let (mut y, mut inverse) = (x.empty_like(), Tensor::empty([x.size()[0], 1], F32));
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let (source, weight) = (slices.of::<T>(x), slices.of::<f32>(weight));
     let ys = rows.cut_mut(slices.of_mut::<T>(&mut y), width);
@@ -86,7 +86,7 @@ fn backward<T: Scalar>(
         None => x.zeros_like(),
     };
     let mut grad_weights = vec![vec![0.0; width]; rows.parts()];
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let (grad, x, weight) = (slices.of::<T>(grad), slices.of::<T>(x), slices.of::<f32>(weight));
     let (inverse, total) = (slices.of::<f32>(inverse_rms), slices.of_mut::<f32>(grad_weight));

@@ -24,7 +24,7 @@ fn by_kind<T: Scalar>(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Ten
     let [length, heads, dim] = [size[1], size[2], size[3]].map(|n| n as usize);
     let x = x.contiguous();
     let mut y = x.empty_like();
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let (cos, sin) = (slices.of::<T>(cos), slices.of::<T>(sin));
     let sign = if back { -1.0 } else { 1.0 };

@@ -21,7 +21,7 @@ pub fn route(logits: &Tensor, active: i64, chosen: Option<&Tensor>) -> (Tensor, 
     let logits = logits.contiguous();
     let rows = Rows::new(tokens as usize, num_experts);
     let is_chosen = chosen.is_some();
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let choices = rows.cut_mut(slices.of_mut::<i64>(&mut experts), count);
     let choices = choices.zip(rows.cut_mut(slices.of_mut::<f32>(&mut weights), count));
@@ -58,7 +58,7 @@ fn choose(logits: &[f32], experts: &mut [i64]) {
     }
 }
 
-/// Replaces `x` by `exp(x) / sum exp(x)`, in place.
+/// Applies softmax to `numbers`, in place.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn softmax(numbers: &mut [f32]) {
     let max = numbers.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });

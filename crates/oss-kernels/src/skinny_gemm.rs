@@ -25,8 +25,8 @@ const TOGETHER: usize = 4;
 /// Elements of the matrix that justify another thread.
 pub const MIN_ELEMENTS: usize = 1 << 15;
 
-/// Whether there are few enough rows for this kernel, and `torch::gemm` has no faster one that itself reads the matrix
-/// only once.
+/// Whether there are few enough rows for this kernel, and `oss_torch` has no faster one that also reads the matrix only
+/// once.
 pub fn takes_few_rows(like: &Tensor, rows: i64) -> bool {
     super::supports(like) && (1..=FEW).contains(&rows) && !has_few_rows_gemm(like)
 }
@@ -55,7 +55,7 @@ fn by_kind<T: Scalar>(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Opti
     let (count, width) = (x.size()[0] as usize, x.size()[1] as usize);
     let out = matrix.size()[1] as usize;
     let turned = matrix.transpose(0, 1);
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let wide: Vec<f32> = slices.of::<T>(x).iter().map(|x| x.wide()).collect();
     let mut sums = match into.kind() {

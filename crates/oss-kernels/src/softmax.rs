@@ -52,7 +52,7 @@ impl OnlineSoftmax {
         exponentials: &mut Tensor,
         left_out: &[(usize, usize)],
     ) -> (Vec<f32>, Vec<f32>) {
-        // SAFETY: until the loops are over, nothing but them touches the tensors.
+        // SAFETY: nothing else accesses the tensors until the loops are over.
         let slices = unsafe { Slices::new() };
         let (logits, exponentials) = (slices.of::<f32>(logits), slices.of_mut::<T>(exponentials));
         let factors = self.add_rows(logits, exponentials);

@@ -11,7 +11,7 @@ const BLOCK: usize = 4096;
 
 /// The sum of the squares of a flat f32 tensor on the CPU.
 pub fn sum_of_squares(x: &Tensor) -> f64 {
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let x = slices.of::<f32>(x);
     let parts = Rows::new(x.len(), 1);

@@ -49,7 +49,7 @@ fn forward<T: Scalar>(gate_up: &Tensor, limit: f32) -> Tensor {
     let mut y = Tensor::empty([count, width], (gate_up.kind(), gate_up.device()));
     let width = width as usize;
     let rows = Rows::new(count as usize, width);
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let sources = rows.cut(slices.of::<T>(gate_up), 2 * width);
     let tasks = sources.zip(rows.cut_mut(slices.of_mut::<T>(&mut y), width)).collect();
@@ -62,7 +62,7 @@ fn backward<T: Scalar>(grad: &Tensor, gate_up: &Tensor, weight: &Tensor, limit: 
     let (mut weighted, mut grad_gate_up) = (grad.empty_like(), gate_up.empty_like());
     let mut grad_weight = weight.empty_like();
     let rows = Rows::new(count, width);
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let sources = rows.cut(slices.of::<T>(grad), width).zip(rows.cut(slices.of::<T>(gate_up), 2 * width));
     let sources = sources.zip(rows.cut(slices.of::<f32>(weight), 1));

@@ -22,7 +22,7 @@ fn numbers(shape: &[i64]) -> Tensor {
     ((&hashed - hashed.floor() - 0.5) * 12f64.sqrt()).view(shape)
 }
 
-/// Such values rounded to `kind`, and the rounded values in f64.
+/// Values like those of [`numbers`], rounded to `kind`, and the rounded values in f64.
 fn draw(shape: &[i64], kind: Kind) -> (Tensor, Tensor) {
     let narrow = numbers(shape).to_kind(kind);
     let wide = narrow.to_kind(Kind::Double);
@@ -102,7 +102,7 @@ fn swiglu_and_its_gradients_match_libtorch() {
 }
 
 #[test]
-fn nan_propagates() {
+fn nan_stays_nan() {
     let gate_up = Tensor::from_slice(&[f32::NAN, 1.0, 1.0, f32::NAN]).view([1, 4]);
     assert_eq!(swiglu(&gate_up, 7.0).isnan().sum(Kind::Int64).int64_value(&[]), 2);
     let (_, y, _) = rms_norm(&gate_up, None, &Tensor::ones([4], (Kind::Float, Device::Cpu)), 1e-5);
@@ -297,7 +297,7 @@ mod apart {
 }
 
 #[test]
-fn logits_left_out_of_an_online_softmax_count_in_its_sum() {
+fn elements_left_out_of_an_online_softmax_count_in_its_sum() {
     let logits = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0]).view([2, 2]);
     let mut exponentials = logits.zeros_like();
     let mut softmax = OnlineSoftmax::new(2);
@@ -344,7 +344,7 @@ fn sum_of_squares_matches_libtorch() {
 }
 
 #[test]
-fn routing_selects_the_top_experts_and_weights_them_by_softmax() {
+fn routing_selects_and_weights_the_largest_logits() {
     for (tokens, experts, active) in [(1, 4, 2), (300, 32, 4), (7, 5, 5)] {
         let (logits, wide) = draw(&[tokens, experts], Kind::Float);
         let (chosen, weights, probabilities) = route(&logits, active, None);
@@ -361,7 +361,7 @@ fn routing_selects_the_top_experts_and_weights_them_by_softmax() {
 }
 
 #[test]
-fn routing_breaks_ties_by_the_lowest_index() {
+fn ties_go_to_the_first_logit() {
     let logits = Tensor::from_slice(&[1f32, 2.0, 2.0, 1.0, f32::NAN, f32::NEG_INFINITY]).view([1, 6]);
     let (chosen, ..) = route(&logits, 6, None);
     assert_eq!(Vec::<i64>::try_from(chosen.view([6])).unwrap(), [4, 1, 2, 0, 3, 5]);
@@ -396,7 +396,7 @@ fn int8_rounds_to_nearest() {
 }
 
 #[test]
-fn int8_products_match_libtorch() {
+fn products_with_int8_matrices() {
     in_both_kinds(|kind| {
         for (count, width, out) in [(1, 1, 1), (1, 64, 1000), (1, 257, 300), (5, 130, 7), (16, 512, 90)] {
             let (x, wide_x) = draw(&[count, width], kind);

@@ -150,7 +150,7 @@ fn stop(signals: &[&str], saves_long: bool) -> (ExitStatus, String) {
 }
 
 #[test]
-fn the_first_signal_asks_and_says_so() {
+fn the_first_signal_requests_a_stop_and_says_so() {
     for signal in ["INT", "TERM"] {
         let (status, seen) = stop(&[signal], false);
         assert_eq!(status.code(), Some(75), "{seen}");
@@ -164,7 +164,7 @@ fn the_first_signal_asks_and_says_so() {
 }
 
 #[test]
-fn the_second_signal_stops_at_once() {
+fn the_second_signal_stops_immediately() {
     let (status, seen) = stop(&["INT", "INT"], true);
     assert_eq!(status.code(), Some(130), "{seen}");
     let (status, seen) = stop(&["INT", "TERM"], true);

@@ -1,4 +1,5 @@
-// The C side of `bridge.rs`: operations of libtorch that tch does not expose.
+// The C side of `bridge.rs`, `owned.rs`, `parallel.rs` and `transfer.rs`: operations of libtorch that tch does not
+// expose.
 #include "guarded.hpp"
 
 #include <ATen/ATen.h>
@@ -22,7 +23,7 @@ std::optional<at::Tensor> optional(at::Tensor *tensor) {
 
 // oneDNN and libtorch's layer above it each cache 1024 compiled primitives of about half a megabyte. Experts see a
 // different number of rows each time, so almost no entry is reused and the cache only costs 600 MB of bf16 kernels.
-// Both variables are read on first use, and nothing else runs yet while they are set.
+// Both variables are read on first use, and no other thread runs yet when they are set.
 //
 // libtorch returns the memory of large tensors to the kernel immediately, so most are allocated from fresh pages, which
 // are cheaper as 2 MB huge pages.
@@ -128,7 +129,7 @@ char *oss_set_deterministic(bool enabled) {
     }
 #endif
     at::globalContext().setDeterministicAlgorithms(enabled, false);
-    // Filling fresh memory is libtorch's guard against uninitialized reads; no operation here does any.
+    // Filling fresh memory is libtorch's guard against uninitialized reads; no operation here does that.
     at::globalContext().setDeterministicFillUninitializedMemory(false);
   });
 }

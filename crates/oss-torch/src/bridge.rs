@@ -1,4 +1,4 @@
-//! Declarations of the functions in `bridge.cpp`, and safe wrappers around them.
+//! Declarations of most functions in `bridge.cpp`, and safe wrappers around them.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::{null, null_mut};
@@ -84,7 +84,7 @@ pub struct AdamWOptions {
 /// `step` is a one-element f32 tensor that already counts this step (1 for the first). `lr` is zero-dimensional: f64 on
 /// the CPU, or f32 on the parameter's GPU, which causes no synchronization. The gradient is divided by `grad_scale` in
 /// the same pass, which makes clipping free.
-#[expect(clippy::too_many_arguments, reason = "libtorch's own")]
+#[expect(clippy::too_many_arguments, reason = "the parameters of libtorch's operation")]
 pub fn fused_adamw(
     parameter: &mut Tensor,
     gradient: &mut Tensor,
@@ -207,7 +207,7 @@ pub fn flash_attention_backward(
     Ok(results.map(|tensor| unsafe { Tensor::from_ptr(tensor) }))
 }
 
-/// Makes libtorch choose bit-reproducible kernels, and fail where there is none.
+/// Makes libtorch choose bit-reproducible kernels, and fail if there is none.
 pub fn set_deterministic(enabled: bool) -> Result<()> {
     // SAFETY: sets a flag of libtorch's global context, and in a CUDA build environment variables, before libtorch
     // computes; this program's other threads read none by then. Takes no pointer.

@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "2 bytes at offset 23 of 24")]
-    fn copying_past_the_end_panics() {
+    fn copies_past_the_end_panic() {
         copy_bytes(&Tensor::from_slice(&[1i64, 2, 3]), 23, &mut [0; 2]);
     }
 }

@@ -1,4 +1,4 @@
-// The C side of `c10d.rs`: the store through which processes rendezvous, and the groups that move tensors between them.
+// The C side of `c10d/`: the store through which processes rendezvous, and the groups that move tensors between them.
 #include "guarded.hpp"
 
 #include <ATen/ATen.h>

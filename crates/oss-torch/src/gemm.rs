@@ -124,7 +124,7 @@ pub fn gemm_each(products: &[Gemm<'_>]) {
     let written: Vec<AddressRange> = products.iter().map(Product::addresses).collect();
     assert_apart(&written, &read);
     // SAFETY: all tensors are borrowed until the products are done, results do not overlap them or each other, and
-    // nothing else runs meanwhile.
+    // nothing else accesses them until then.
     unsafe { compute_each(&products) };
 }
 
@@ -192,8 +192,8 @@ pub fn int8_gemm(into: &mut Tensor, x: &Tensor, matrix: &Tensor, bias: Option<&T
         Start::Row(row(bias, 0))
     });
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: of these sizes, contiguous and borrowed; `into` does not overlap the others, and nothing else runs
-    // meanwhile.
+    // SAFETY: of these sizes, contiguous and borrowed; `into` does not overlap the others, and nothing else accesses
+    // them until the call returns.
     unsafe {
         product::int8_product(Matrix::of(into), memory(x).0.cast(), memory(matrix).0, (m, n, k), start);
     }

@@ -1,5 +1,5 @@
 //! Extensions to tch: fused operations and collectives through a C++ bridge, matrix products, and slices of tensor
-//! memory ([`Slices`], [`OwnedTensor`]). Unsafe code is confined to this crate and to kernels that use [`Slices`].
+//! memory ([`Slices`], [`OwnedTensor`]). Most unsafe code is here and in kernels that use [`Slices`].
 
 mod address_range;
 mod bridge;

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_and_transposed_tensors_are_copied() {
+    fn shared_memory_is_copied() {
         let tensor = zeros();
         for other in [tensor.shallow_clone(), tensor.view([6]), tensor.narrow(0, 1, 1), tensor.detach()] {
             let mut owned = OwnedTensor::new(other);

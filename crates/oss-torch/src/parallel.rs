@@ -47,8 +47,8 @@ pub fn parallel_each<T: Send>(tasks: Vec<T>, work: impl Fn(T) + Sync) {
     let count = tasks.len() as i64;
     let tasks = tasks.into_iter().map(|task| Mutex::new(Some(task))).collect();
     let mut shared = Shared { tasks, work: &work, panic: Mutex::new(None) };
-    // SAFETY: `shared` outlives the call, which returns when every index was worked on; `run::<T>` reads it as the type that
-    // it is, through a shared reference, and all that threads share in it is Sync (T is Send, `work` is Sync).
+    // SAFETY: `shared` outlives the call, which returns when all indices are done; `run::<T>` reads it as its own type,
+    // through a shared reference, and everything that threads share in it is Sync (T is Send, `work` is Sync).
     let message = unsafe { oss_parallel_for(count, run::<T>, (&raw mut shared).cast()) };
     if let Some(panic) = shared.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
         resume_unwind(panic);

@@ -1,11 +1,12 @@
-//! Tensor memory as slices: the boundary where unsafe code begins.
+//! Tensor memory as slices: the boundary between safe and unsafe code.
 //!
 //! A tch tensor is a handle. `shallow_clone` and every view create another handle to the same memory from a shared
 //! reference, and in-place operations write through any of them. So neither `&Tensor` nor `&mut Tensor` guarantees what
 //! Rust's references promise, and no safe function can turn one into a slice. Memory becomes a slice in two ways:
 //!
 //! * [`Slices`], for loops over tensors that have other handles. Creating one is `unsafe`: the author of the loop
-//!   promises that nothing else touches the tensors meanwhile. That the loop's own tensors do not overlap is checked.
+//!   promises that nothing else accesses the tensors until the loop is over. That the loop's own tensors do not overlap
+//!   is checked.
 //! * [`OwnedTensor`](super::OwnedTensor), safe for all callers: a tensor whose memory no other handle references.
 //!
 //! [`to_vec`](super::to_vec) and [`copy_bytes`](super::copy_bytes) copy and lend nothing.
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn disjoint_parts_of_a_storage_do_not_conflict() {
+    fn disjoint_views_of_one_storage_can_be_sliced_together() {
         let whole = zeros(8);
         let [a, mut b, mut c] = [(0, 4), (4, 2), (6, 2)].map(|(from, len)| whole.narrow(0, from, len));
         let slices = slices();
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_view_overlaps_nothing() {
+    fn empty_views_overlap_nothing() {
         let whole = zeros(4);
         let (mut none, mut all) = (whole.narrow(0, 2, 0), whole.shallow_clone());
         let slices = slices();
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn borrowed_memory_cannot_be_borrowed_mutably() {
+    fn memory_being_read_cannot_be_written() {
         let a = zeros(4);
         let mut b = a.narrow(0, 3, 1);
         let slices = slices();
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn mutably_borrowed_memory_cannot_be_borrowed() {
+    fn memory_being_written_cannot_be_read() {
         let mut a = zeros(4);
         let b = a.view_dtype(Kind::BFloat16);
         let slices = slices();
@@ -212,7 +213,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "shares memory")]
-    fn memory_cannot_be_borrowed_mutably_twice() {
+    fn memory_cannot_be_written_twice() {
         let (mut a, slices) = (zeros(4), slices());
         let mut b = a.shallow_clone();
         slices.of_mut::<f32>(&mut a);
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "not contiguous")]
-    fn a_transposed_view_is_rejected() {
+    fn a_transposed_view_is_not_contiguous() {
         slices().of::<f32>(&zeros(6).view([2, 3]).transpose(0, 1));
     }
 }

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_fetched_in_one_transfer_are_unchanged() {
+    fn tensors_fetched_together_are_unchanged() {
         let cpu = Device::Cpu;
         let tensors = [
             Tensor::arange(3, (Kind::Float, cpu)),

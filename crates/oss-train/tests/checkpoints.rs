@@ -202,7 +202,7 @@ fn save_by(dir: &Path, ranks: usize, regions: &[Region], truth: &dyn Fn(&str) ->
 }
 
 #[test]
-fn checkpoints_can_be_resharded_between_any_rank_counts() {
+fn a_checkpoint_can_be_read_by_any_number_of_ranks() {
     let model = Model { vocab_size: Some(40), intermediate_size: 96, ..Preset::Tiny.model() };
     let regions = Region::all(&model);
     let mut weights = Initial::new(&model, 5);
@@ -256,7 +256,7 @@ fn narrow() -> Experiment {
 }
 
 #[test]
-fn any_number_of_ranks_resumes_bit_for_bit_from_a_single_rank() {
+fn any_number_of_ranks_restores_the_bits_that_one_saved() {
     let mut experiment = narrow();
     let alone = Mesh::alone(Device::Cpu);
     let mut trainer =

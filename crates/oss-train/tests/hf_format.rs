@@ -1,4 +1,4 @@
-//! Model directories: released layouts compared with what transformers reads from them, and exports with imports.
+//! Model directories: released layouts load as in transformers, and exports are read back.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -78,7 +78,7 @@ fn copy_of(name: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn both_released_layouts_match_transformers() {
+fn both_released_layouts_load_as_in_transformers() {
     let expected = read(&golden("expected.safetensors"));
     for layout in ["huggingface", "openai"] {
         let mut directory = HfDirectory::open(&golden(layout)).unwrap();
@@ -124,7 +124,7 @@ fn layouts() -> Vec<(&'static str, tempfile::TempDir)> {
 }
 
 #[test]
-fn any_range_matches_the_whole_parameter_in_every_layout() {
+fn any_range_of_a_parameter_equals_that_part_of_the_whole() {
     let expected = read(&golden("expected.safetensors"));
     for (layout, dir) in layouts() {
         let mut directory = HfDirectory::open(dir.path()).unwrap();
@@ -156,7 +156,7 @@ fn any_range_matches_the_whole_parameter_in_every_layout() {
 }
 
 #[test]
-fn every_mxfp4_code_and_scale_matches_transformers() {
+fn every_mxfp4_code_and_scale_decodes_as_in_transformers() {
     let table = read(&golden("table.safetensors"));
     // A model whose down projection is the table: 255 outputs of one MXFP4 block.
     let dir = copy_of("huggingface");
@@ -192,7 +192,7 @@ fn every_mxfp4_code_and_scale_matches_transformers() {
 }
 
 #[test]
-fn an_export_round_trips_bit_for_bit_whole_or_in_shards() {
+fn a_whole_or_sharded_export_is_read_back_bit_for_bit() {
     let model = model();
     let mut weights = Weights::new(&model);
     for (dtype, kind) in
@@ -272,7 +272,7 @@ fn an_export_replaces_only_an_earlier_export() {
 }
 
 #[test]
-fn f16_overflow_and_tokens_outside_the_vocabulary_are_refused() {
+fn f16_overflow_and_tokens_outside_the_vocabulary_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("export");
     let mut weights = Weights::new(&model());
@@ -313,7 +313,7 @@ fn every_mismatched_tensor_is_listed() {
 }
 
 #[test]
-fn damaged_or_hostile_directories_are_refused() {
+fn damaged_or_hostile_directories_are_rejected() {
     let open = |dir: &tempfile::TempDir| message(HfDirectory::open(dir.path()).unwrap_err());
     let dir = copy_of("huggingface");
     let path = dir.path().join("model.safetensors");

@@ -141,7 +141,7 @@ fn loss_and_every_gradient_match_transformers() {
 }
 
 #[test]
-fn the_load_balancing_loss_and_its_gradients_match_transformers() {
+fn the_balancing_loss_and_its_gradients_match_transformers() {
     // So large that the gradient of the cross-entropy loss is small in comparison.
     let weight = 1000.0;
     for device in devices() {
@@ -171,7 +171,7 @@ fn the_load_balancing_loss_and_its_gradients_match_transformers() {
 }
 
 #[test]
-fn greedy_tokens_match_transformers_with_and_without_cache() {
+fn greedy_tokens_match_transformers_with_and_without_a_cache() {
     for device in devices() {
         for name in ["grouped", "ungrouped"] {
             let mut golden = Golden::open(name);

@@ -76,7 +76,7 @@ mod tests {
     const CARDS: &str = "NVIDIA H200, 143771, 570.124.06\nNVIDIA H200, 143771, 570.124.06\n";
 
     #[test]
-    fn cards_are_told_with_their_memory() {
+    fn gpus_are_listed_with_their_memory() {
         let shown =
             |has_cuda, has_driver, seen, cards| devices(has_cuda, has_driver, seen, cards).to_string();
         assert_eq!(
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_driver_is_named() {
+    fn an_old_driver_is_reported() {
         let old = driver(CARDS).unwrap().to_string();
         assert!(old.contains("570.124.06 is too old") && old.contains("; install 580 or newer"), "{old}");
         assert_eq!(

@@ -178,7 +178,7 @@ impl Project {
 /// The default of a key and a different value: another word, a larger number, the opposite boolean.
 fn other_value(key: &str) -> (String, String) {
     let default =
-        keys::default_values().get(key).unwrap_or_else(|| panic!("say in `change` how {key} changes"));
+        keys::default_values().get(key).unwrap_or_else(|| panic!("add a case for {key} to `change`"));
     let other = match default {
         Value::Bool(value) => json!(!value),
         Value::Number(number) => match number.as_i64() {
@@ -186,9 +186,12 @@ fn other_value(key: &str) -> (String, String) {
             None => json!(number.as_f64().unwrap() / 2.0),
         },
         Value::String(word) => json!(
-            words(key).into_iter().find(|other| other != word).unwrap_or_else(|| panic!("no word for {key}"))
+            words(key)
+                .into_iter()
+                .find(|other| other != word)
+                .unwrap_or_else(|| panic!("no other value for {key}"))
         ),
-        other => panic!("say in `change` how {key} changes from {other}"),
+        other => panic!("add a case for {key} to `change`; its default is {other}"),
     };
     (default.to_string(), other.to_string())
 }
@@ -219,7 +222,7 @@ fn words(key: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_changed_value_moves_the_keys_that_the_table_names() {
+fn a_changed_value_changes_exactly_the_keys_in_the_table() {
     let project = Project::new();
     // A key with a single possible value cannot be changed.
     assert_eq!(words("export.format"), ["hf"]);
@@ -250,7 +253,7 @@ fn steps_that_end_a_decay_make_another_run() {
 }
 
 #[test]
-fn a_value_written_out_moves_nothing() {
+fn writing_out_a_default_changes_no_key() {
     let project = Project::new();
     let base = ["dataset.builtin=stories".to_owned(), "dataset.tokenizer=bytes".to_owned()];
     let plain = project.keys(&base);

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_breaks_where_there_is_no_number() {
+    fn lines_break_at_nans() {
         let points = [(0, 1.0), (1, 2.0), (2, f64::NAN), (3, 4.0)];
         let drawn = path(&points, &|step| step as f64, &|value| value);
         assert_eq!(drawn, "M0.0 1.0L1.0 2.0M3.0 4.0");

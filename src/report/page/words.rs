@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_for_people() {
+    fn human_readable_numbers() {
         let shown = [0.0, 0.25, 7.0, 12.345, 999.4, 1000.0, 34_567.0, 20_914_757_184.0].map(scaled);
         assert_eq!(shown, ["0", "0.25", "7", "12.3", "999", "1 k", "34.6 k", "20.9 B"]);
         assert_eq!(exact(20_914_757_184), "20,914,757,184");

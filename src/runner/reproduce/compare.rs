@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_other_number_is_named() {
+    fn the_first_difference_is_reported() {
         let (_a, then) = run(
             "{\"step\":1,\"loss\":2.5,\"tokens_per_second\":9}\n{\"step\":2,\"loss\":2.25}\n{\"step\":3,\"loss\":1}\n",
         );

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changed_is_told_and_what_did_not_is_not() {
+    fn only_changes_are_reported() {
         let then = Segment { libtorch: "2.10.0".into(), threads: 2, ranks: 1, ..Segment::default() };
         let mut now = Segment { libtorch: "2.11.0".into(), ..then.clone() };
         now.environment.host.name = "here".into();

@@ -1,4 +1,4 @@
-//! How ranks end: when one is killed, hangs or is asked to stop, and when the launcher is.
+//! How ranks end: when one is killed, hangs or is asked to stop, and when the launcher is killed.
 
 use std::fs;
 use std::path::Path;
@@ -88,7 +88,7 @@ fn unfinished_folders(run: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_killed_rank_takes_the_others_along_and_the_run_goes_on() {
+fn a_killed_rank_ends_the_others_and_the_run_can_be_resumed() {
     // The rank is likely to be killed in the phase in which it spends most of its time.
     let phases: [(&str, &[&str]); 4] = [
         ("forward and backward", &[]),
@@ -119,7 +119,7 @@ fn a_killed_rank_takes_the_others_along_and_the_run_goes_on() {
 }
 
 #[test]
-fn a_rank_that_hangs_is_named_by_what_the_others_waited_for() {
+fn a_hanging_rank_is_reported_with_what_the_others_waited_for() {
     // Only steps, so that the rank hangs in one.
     let project = long(&[
         "sharding.timeout_seconds = 3",
@@ -138,7 +138,7 @@ fn a_rank_that_hangs_is_named_by_what_the_others_waited_for() {
 }
 
 #[test]
-fn a_request_to_stop_reaches_all_ranks_from_any() {
+fn a_stop_request_to_any_process_stops_all_ranks() {
     let options = on("fsdp", 3);
     let whole = undisturbed(&[], &options);
     // The launcher first, then two of the ranks.
@@ -171,7 +171,7 @@ fn no_rank_outlives_the_launcher() {
 }
 
 #[test]
-fn ranks_start_again_as_often_as_asked() {
+fn ranks_are_restarted_as_often_as_allowed() {
     let options = on("fsdp", 2);
     let project = long(&[]);
     let (started, pids) =

@@ -41,7 +41,7 @@ fn together(commands: Vec<Command>) -> Vec<Ended> {
 }
 
 #[test]
-fn ranks_that_torchrun_starts_do_what_the_launcher_s_do() {
+fn ranks_started_by_torchrun_match_launched_ones() {
     let options = format!("tiny.toml {}", on("fsdp", 2));
     let launched = project(&[]);
     launched.oss_run(&options).ends_with(0);
@@ -57,7 +57,7 @@ fn ranks_that_torchrun_starts_do_what_the_launcher_s_do() {
 }
 
 #[test]
-fn slurm_s_variables_do_the_same() {
+fn ranks_started_by_slurm_form_one_run() {
     let project = project(&[]);
     let port = free_port();
     let commands = (0..2).map(|number| {
@@ -87,7 +87,7 @@ fn slurm_s_variables_do_the_same() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_at_once() {
+fn inconsistent_settings_are_rejected_immediately() {
     let project = project(&[]);
     let mut partial = project.command("tiny.toml");
     let ended = Ended::of(partial.env("RANK", "0").env("WORLD_SIZE", "2")).ends_with(2);
@@ -102,7 +102,7 @@ fn what_does_not_fit_is_refused_at_once() {
 }
 
 #[test]
-fn a_port_in_use_and_a_store_that_never_answers_are_named() {
+fn connection_failures_are_reported() {
     let project = project(&["sharding.timeout_seconds = 2"]);
     let options = format!("tiny.toml {}", on("fsdp", 2));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -120,7 +120,7 @@ fn a_port_in_use_and_a_store_that_never_answers_are_named() {
 }
 
 #[test]
-fn ranks_with_different_experiments_are_told_apart() {
+fn ranks_with_different_experiments_are_rejected() {
     let project = project(&[]);
     let port = free_port();
     let options = format!("tiny.toml {}", on("fsdp", 2));

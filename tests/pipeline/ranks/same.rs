@@ -1,4 +1,4 @@
-//! Any number of ranks gives the same results as one.
+//! Any number of ranks gives the same results as a single one.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use tch::Tensor;
 use super::{exported, newest_checkpoint, on, project};
 use crate::project::{Project, json, losses};
 
-/// Every sharding that this machine can run.
+/// Shardings to compare with a single rank: the strategy and the number of ranks.
 const WAYS: [(&str, usize); 7] =
     [("fsdp", 1), ("fsdp", 2), ("fsdp", 3), ("fsdp", 4), ("ddp", 2), ("ddp", 3), ("hsdp", 4)];
 
@@ -47,7 +47,7 @@ fn compare(values: &[&str], ways: &[(&str, usize)], bound: f64) {
 }
 
 #[test]
-fn losses_and_gradients_are_those_of_one_rank() {
+fn losses_and_gradient_norms_match_one_rank() {
     compare(&[], &WAYS, 1e-5);
 }
 
@@ -61,7 +61,7 @@ fn first_gradients(options: &str) -> Vec<(String, Tensor)> {
 }
 
 #[test]
-fn every_gradient_of_the_first_step_is_that_of_one_rank() {
+fn every_gradient_of_the_first_step_matches_one_rank() {
     let alone = first_gradients("");
     assert_eq!(alone.len(), 2 * 17 + 3);
     for (strategy, ranks) in WAYS {
@@ -74,7 +74,7 @@ fn every_gradient_of_the_first_step_is_that_of_one_rank() {
 }
 
 #[test]
-fn so_they_are_with_recomputation_documents_and_two_sequences_at_once() {
+fn losses_match_with_checkpointing_documents_and_two_sequences_at_once() {
     let values = [
         "train.activation_checkpointing = true",
         "train.document_mask = true",
@@ -85,26 +85,26 @@ fn so_they_are_with_recomputation_documents_and_two_sequences_at_once() {
 }
 
 #[test]
-fn so_they_are_in_half_precision_to_its_digits() {
+fn losses_match_in_half_precision() {
     compare(&["train.precision = 'bf16'"], &[("fsdp", 2)], 5e-3);
     compare(&["train.precision = 'f16'"], &[("hsdp", 4)], 5e-3);
 }
 
 #[test]
-fn so_they_are_where_each_unit_is_updated_in_the_backward_pass() {
+fn losses_match_with_updates_in_the_backward_pass() {
     let ways = [("fsdp", 2), ("fsdp", 4), ("ddp", 2), ("hsdp", 4)];
     compare(&["optimizer.update = 'in_backward'"], &ways, 1e-5);
 }
 
 #[test]
-fn so_they_are_where_muon_needs_whole_matrices() {
+fn losses_match_with_muon() {
     // Muon's products are in bf16 if the processor supports it; a difference in the last bit is 0.4 % of the value.
     compare(&["optimizer.kind = 'muon'"], &[("fsdp", 3), ("ddp", 2), ("hsdp", 4)], 2e-3);
     compare(&["optimizer.kind = 'muon'", "optimizer.update = 'in_backward'"], &[("fsdp", 2)], 2e-3);
 }
 
 #[test]
-fn so_they_are_in_fewer_bits_to_their_digits() {
+fn losses_match_with_low_precision_state() {
     let values = [
         "train.precision = 'bf16'",
         "train.param_dtype = 'bf16'",
@@ -115,7 +115,7 @@ fn so_they_are_in_fewer_bits_to_their_digits() {
 }
 
 #[test]
-fn one_rank_of_many_is_played_alone() {
+fn a_dry_run_simulates_one_rank_of_many() {
     let project = project(&["model.hidden_size = 64", "model.intermediate_size = 64"]);
     let plan = |options: &str| {
         let ended = project.oss_run(&format!("plan tiny.toml --json {options}")).ends_with(0);
@@ -143,7 +143,7 @@ fn one_rank_of_many_is_played_alone() {
 }
 
 #[test]
-fn the_first_weights_are_the_same_bits() {
+fn initial_weights_are_bit_identical_on_any_ranks() {
     let first = |options: &str| {
         let project = project(&[]);
         project.oss_run(&format!("tiny.toml --until train --stop-at-step 0 {options}")).ends_with(75);
@@ -157,7 +157,7 @@ fn the_first_weights_are_the_same_bits() {
 }
 
 #[test]
-fn the_same_ranks_twice_give_the_same_bits_in_the_background_too() {
+fn repeated_runs_are_bit_identical_also_with_background_checkpoints() {
     for (strategy, ranks) in [("fsdp", 3), ("ddp", 2), ("hsdp", 4)] {
         let run = |more: &str| {
             let project = project(&[]);
@@ -172,7 +172,7 @@ fn the_same_ranks_twice_give_the_same_bits_in_the_background_too() {
 }
 
 #[test]
-fn weights_are_judged_sampled_and_exported_alike_on_any_ranks() {
+fn evaluation_samples_and_exports_are_the_same_on_any_ranks() {
     let project = project(&[]);
     project.oss_run(&format!("tiny.toml {}", on("fsdp", 3))).ends_with(0);
     let said = |command: &str, ranks: usize| {
@@ -199,7 +199,7 @@ fn weights_are_judged_sampled_and_exported_alike_on_any_ranks() {
 }
 
 #[test]
-fn other_ranks_go_on_where_some_stopped() {
+fn a_run_resumes_on_a_different_number_of_ranks() {
     let whole = numbers(&trained(&["train.global_batch_size = 24"], ""));
     let project = project(&[
         "train.global_batch_size = 24",

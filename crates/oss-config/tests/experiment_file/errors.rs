@@ -50,7 +50,7 @@ max_shard_size = "5 parsecs"
 }
 
 #[test]
-fn syntax_errors_have_their_place() {
+fn syntax_errors_have_locations() {
     assert_snapshot!(rendered(
         "[run]\nnotes = \"é\"\nlabels = { \"é\" = \"b\", x = 3 }\nname = 5\n[dataset]\nbuiltin = \"stories\"\n",
         &[]
@@ -98,14 +98,14 @@ checkpoint = "best"
 }
 
 #[test]
-fn updates_that_come_too_early_are_refused() {
+fn conflicts_with_in_backward_updates_are_rejected() {
     let values = "[optimizer]\nupdate = \"in_backward\"\nmax_grad_norm = 1.0\n\
                   [train]\nprecision = \"f16\"\nparam_dtype = \"bf16\"\n";
     assert_snapshot!(rendered(&format!("{STORIES}{values}"), &[]));
 }
 
 #[test]
-fn a_momentum_that_does_nothing_or_never_moves_is_named() {
+fn a_useless_momentum_is_reported() {
     let named = |values: &str| rendered(&format!("{STORIES}[optimizer]\n{values}"), &[]);
     let seen = named("kind = \"muon\"\nmomentum = 1.0\n");
     assert!(seen.contains("set optimizer.momentum below 1, such as 0.95"), "{seen}");
@@ -115,7 +115,7 @@ fn a_momentum_that_does_nothing_or_never_moves_is_named() {
 }
 
 #[test]
-fn origins_that_lead_elsewhere_are_refused() {
+fn unsafe_origins_are_rejected() {
     assert_snapshot!(
         listed(
             r#"[[dataset.source]]
@@ -145,7 +145,7 @@ hub = { repo = "a/b/c", files = [] }
 }
 
 #[test]
-fn nothing_at_all_is_said_plainly() {
+fn missing_text_sources_are_reported() {
     assert_snapshot!(rendered("", &[]));
     assert_snapshot!(rendered("[dataset]\ntext_field = \"story\"\n", &["evaluate.every_steps=0"]));
 }

@@ -10,7 +10,7 @@ fn problem(section: &str, line: &str) -> String {
 }
 
 #[test]
-fn names_from_elsewhere_lead_to_ours() {
+fn names_from_other_trainers_get_suggestions() {
     for (section, line, meant) in [
         ("train", "batch_size = 8", "did you mean `global_batch_size` or `micro_batch_size`?"),
         ("train", "learning_rate = 1e-3", "did you mean `optimizer.lr`?"),
@@ -25,7 +25,7 @@ fn names_from_elsewhere_lead_to_ours() {
 }
 
 #[test]
-fn names_of_earlier_versions_lead_to_those_of_today() {
+fn names_from_earlier_versions_get_suggestions() {
     for (section, line, meant) in [
         ("train", "weights = \"bf16\"", "did you mean `param_dtype`?"),
         ("train", "recompute = true", "did you mean `activation_checkpointing`?"),
@@ -40,7 +40,7 @@ fn names_of_earlier_versions_lead_to_those_of_today() {
 }
 
 #[test]
-fn words_from_elsewhere_lead_to_ours() {
+fn values_from_other_trainers_get_suggestions() {
     let problem = problem("train", "precision = \"bfloat16\"");
     assert!(problem.contains("did you mean \"bf16\"?"), "{problem}");
 }

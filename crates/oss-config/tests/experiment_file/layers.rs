@@ -13,7 +13,7 @@ fn set_by(folder: &Folder, file: &str, line: usize, column: usize) -> SetBy {
 }
 
 #[test]
-fn layers_win_in_their_order() {
+fn later_layers_override_earlier_ones() {
     let folder = Folder::new(&[
         ("base/one.toml", "[train]\nsteps = 100\nprecision = \"bf16\"\nsequence_length = 64\n"),
         ("base/two.toml", "[train]\nsteps = 200\nmax_minutes = 5\n"),
@@ -55,7 +55,7 @@ fn a_file_that_two_others_extend_is_read_twice() {
 }
 
 #[test]
-fn a_preset_enters_where_it_is_named() {
+fn a_preset_applies_in_the_layer_that_names_it() {
     let folder = Folder::new(&[
         ("base.toml", "[dataset]\nbuiltin = \"stories\"\n[model]\npreset = \"110m\"\nhidden_size = 128\n"),
         ("stronger.toml", "extends = \"base.toml\"\n[model]\npreset = \"tiny\"\nhead_dim = 8\n"),
@@ -187,7 +187,7 @@ fn explain_lists_every_key_with_its_value() {
 }
 
 #[test]
-fn unset_takes_a_key_back_to_its_default() {
+fn unset_resets_a_key_to_its_default() {
     let folder = Folder::new(&[(
         "e.toml",
         "[dataset]\nbuiltin = \"stories\"\n[train]\nsteps = 7\n[schedule]\nwarmup_steps = 1\n",

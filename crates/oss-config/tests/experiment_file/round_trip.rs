@@ -140,7 +140,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn written_and_loaded_is_the_same(experiment in experiment()) {
+    fn a_written_experiment_loads_unchanged(experiment in experiment()) {
         let text = experiment.to_toml().expect("every integer fits TOML");
         let loaded = Experiment::from_toml_str("experiment.toml", &text);
         let loaded = loaded.unwrap_or_else(|errors| panic!("{text}\n{errors}"));
@@ -149,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_too_strange(text in strange_text(), argument in "\\PC{0,20}|[a-z.]{1,12}=\\PC{0,8}") {
+    fn no_input_panics(text in strange_text(), argument in "\\PC{0,20}|[a-z.]{1,12}=\\PC{0,8}") {
         if let Err(errors) = Experiment::from_toml_str("strange.toml", &text) {
             prop_assert!(!errors.render(true).is_empty());
         }

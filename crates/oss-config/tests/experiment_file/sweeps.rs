@@ -15,7 +15,7 @@ fn errors(sweep: &str) -> String {
 }
 
 #[test]
-fn keys_are_quoted_or_not() {
+fn keys_may_be_quoted_or_not() {
     let folder = Folder::new(&[("base.toml", BASE)]);
     let read = |parameters: &str| {
         folder.write("s.toml", &format!("[sweep]\nbase = \"base.toml\"\n[sweep.parameters]\n{parameters}"));
@@ -29,7 +29,7 @@ fn keys_are_quoted_or_not() {
 }
 
 #[test]
-fn a_trial_is_the_base_with_the_sections_beside_and_its_own_values_on_top() {
+fn a_trial_overrides_the_file_which_overrides_the_base() {
     let folder = Folder::new(&[("base.toml", BASE)]);
     let text = "[sweep]\nbase = \"base.toml\"\n[sweep.parameters]\noptimizer.lr = [1e-3, 5e-3]\n[train]\nsteps = 700\n";
     folder.write("s.toml", text);
@@ -43,7 +43,7 @@ fn a_trial_is_the_base_with_the_sections_beside_and_its_own_values_on_top() {
 }
 
 #[test]
-fn everything_wrong_has_its_place_and_fix() {
+fn every_problem_has_a_location_and_a_fix() {
     let all = errors(
         r#"method = "radnom"
 metrc = "val_loss"
@@ -81,7 +81,7 @@ fn sections_that_do_not_fit_their_method() {
 }
 
 #[test]
-fn a_rung_within_the_warm_up_is_a_warning() {
+fn a_rung_within_the_warmup_is_a_warning() {
     let folder = Folder::new(&[("base.toml", BASE)]);
     let warnings = |sweep: &str| {
         folder.write("s.toml", &format!("[sweep]\nbase = \"base.toml\"\n{sweep}"));

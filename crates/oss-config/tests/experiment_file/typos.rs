@@ -117,7 +117,7 @@ fn file_with(path: &[String], line: &str) -> (String, usize) {
 }
 
 #[test]
-fn a_slip_in_any_key() {
+fn a_typo_in_any_key_gets_a_suggestion() {
     let folder = Folder::new(&[]);
     let spots = spots();
     let siblings_of = |path: &[String]| -> Vec<String> {
@@ -147,7 +147,7 @@ fn a_slip_in_any_key() {
             tried += 1;
         }
     }
-    assert!(tried > 400, "only {tried} slips tried");
+    assert!(tried > 400, "only {tried} typos tried");
 }
 
 /// `a.b[].c` written on one line in the section `[a]`: `b = [{ slip = 1 }]`.
@@ -160,7 +160,7 @@ fn inline(path: &[String], slip: &str) -> String {
 }
 
 #[test]
-fn a_slip_in_any_inline_table() {
+fn a_typo_in_any_inline_table_gets_a_suggestion() {
     let folder = Folder::new(&[]);
     let mut tried = 0;
     for spot in spots().iter().filter(|spot| spot.path.len() > 2) {
@@ -176,11 +176,11 @@ fn a_slip_in_any_inline_table() {
         assert!(fix.starts_with("did you mean") && fix.contains(&format!("`{name}`")), "{line}\n{errors}");
         tried += 1;
     }
-    assert!(tried > 15, "only {tried} slips tried");
+    assert!(tried > 15, "only {tried} typos tried");
 }
 
 #[test]
-fn a_slip_in_any_argument() {
+fn a_typo_in_any_argument_gets_a_suggestion() {
     let folder = Folder::new(&[("e.toml", "[dataset]\nbuiltin = \"stories\"\n")]);
     let mut tried = 0;
     // Keys inside lists of tables have no dotted name, and only a file can contain `extends` and `[sweep]`.
@@ -206,11 +206,11 @@ fn a_slip_in_any_argument() {
         assert!(suggests(&errors), "--unset {slip}\n{errors}");
         tried += 1;
     }
-    assert!(tried > 80, "only {tried} slips tried");
+    assert!(tried > 80, "only {tried} typos tried");
 }
 
 #[test]
-fn a_slip_in_any_word() {
+fn a_typo_in_any_value_gets_a_suggestion() {
     let folder = Folder::new(&[]);
     let root = schema();
     let tokenizers = oss_config::TOKENIZERS.map(str::to_owned).to_vec();
@@ -245,5 +245,5 @@ fn a_slip_in_any_word() {
             }
         }
     }
-    assert!(tried > 150, "only {tried} slips tried");
+    assert!(tried > 150, "only {tried} typos tried");
 }

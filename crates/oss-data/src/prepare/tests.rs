@@ -38,7 +38,7 @@ fn prepare(
 }
 
 #[test]
-fn documents_are_trimmed_closed_and_in_order() {
+fn documents_are_trimmed_terminated_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("main");
     let index = prepare(documents(&["  ab\n", " \n\t", "c d"]), &bytes(), &out, 0.0).unwrap();
@@ -91,7 +91,7 @@ fn the_whole_source_may_be_held_out() {
 }
 
 #[test]
-fn too_few_documents_to_hold_any_out_are_told_how_to_be_more() {
+fn too_few_documents_to_hold_out_get_specific_hints() {
     let dir = tempfile::tempdir().unwrap();
     for (texts, hint) in [
         (&["one long text"][..], "its text is a single document, and documents are not split"),
@@ -119,7 +119,7 @@ fn threads_do_not_change_the_files() {
 }
 
 #[test]
-fn a_learnt_tokenizer_travels_with_the_tokens() {
+fn a_trained_tokenizer_is_stored_with_the_tokens() {
     let dir = tempfile::tempdir().unwrap();
     let texts = many();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -169,7 +169,7 @@ fn stopping_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_a_killed_program_left_is_removed_and_what_a_running_one_writes_is_not() {
+fn leftovers_are_removed_and_directories_in_use_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("main");
     let dead = dir.path().join("main.tmp-0123456789abcdef");
@@ -181,7 +181,7 @@ fn what_a_killed_program_left_is_removed_and_what_a_running_one_writes_is_not() 
 }
 
 #[test]
-fn a_death_at_any_call_leaves_the_old_tokens_or_the_new() {
+fn a_kill_at_any_call_leaves_the_old_tokens_or_the_new() {
     for exchange in [true, false] {
         for number in 1.. {
             let dir = tempfile::tempdir().unwrap();
@@ -247,7 +247,7 @@ fn a_full_disk_says_how_much_is_missing() {
 }
 
 #[test]
-fn damage_is_found_and_named() {
+fn damage_is_detected_and_reported() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("main");
     assert!(matches!(Prepared::open(&out), Err(PreparedError::Missing { .. })));

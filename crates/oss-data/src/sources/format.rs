@@ -93,7 +93,7 @@ mod tests {
     use oss_config::error::ErrorReport;
 
     #[test]
-    fn extensions_tell_the_format() {
+    fn extensions_determine_the_format() {
         let of = |name: &str| Format::of_path(Path::new(name));
         assert_eq!(of("a/b.txt").unwrap(), Format::Text(Compression::None));
         assert_eq!(of("b.TXT.GZ").unwrap(), Format::Text(Compression::Gzip));

@@ -187,7 +187,7 @@ impl ParquetDocuments {
     }
 }
 
-/// What the crate returns; it panics on some damaged files.
+/// Calls the crate, which panics on some damaged files.
 fn sound<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }

@@ -173,7 +173,7 @@ const PLACES: &[Place] = &[
     },
 ];
 
-/// An adjective of the day and what the sky is like.
+/// An adjective for the day, and a sentence about the sky.
 const DAYS: &[(&str, &str)] = &[
     ("sunny", "The sky was blue and the grass was warm."),
     ("bright", "There was not a cloud in the sky."),
@@ -184,7 +184,7 @@ const DAYS: &[(&str, &str)] = &[
     ("misty", "A thin mist hung over the ground."),
 ];
 
-/// Casts a hero, a friend of the other sex (so that `he` and `she` are never in doubt) and an elder, and sets the
+/// Casts a hero, a friend of the other sex (so that `he` and `she` are never ambiguous) and an elder, and sets the
 /// place and the day.
 pub fn set_scene(who: Who, random: &mut Random) -> Scene {
     let mut scene = Scene::default();

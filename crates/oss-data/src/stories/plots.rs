@@ -24,7 +24,7 @@ pub type Props = &'static [(&'static str, &'static str)];
 
 /// One step of a plot.
 pub struct Beat {
-    /// In how many of a hundred stories it is told.
+    /// Percentage of stories that include it.
     pub percent: usize,
     /// Ways of telling it.
     pub ways: &'static [&'static str],
@@ -35,7 +35,7 @@ pub const fn always(ways: &'static [&'static str]) -> Beat {
     Beat { percent: 100, ways }
 }
 
-/// A beat that is told in `percent` of a hundred stories.
+/// A beat that `percent` of stories include.
 pub const fn sometimes(percent: usize, ways: &'static [&'static str]) -> Beat {
     Beat { percent, ways }
 }
@@ -90,7 +90,7 @@ pub fn tell(random: &mut Random) -> String {
     tell_plot(plot, random)
 }
 
-/// Tells one story of a plot; one that comes out too long is told anew.
+/// Tells one story of a plot; one that comes out too long is told again.
 pub fn tell_plot(plot: &Plot, random: &mut Random) -> String {
     loop {
         let story = tell_once(plot, random);

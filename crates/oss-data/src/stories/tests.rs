@@ -48,7 +48,7 @@ fn mean_bytes_matches_the_stories() {
 }
 
 #[test]
-fn stories_are_of_the_right_length_and_all_different() {
+fn stories_have_the_right_length_and_are_distinct() {
     let mut seen = HashSet::new();
     for CorpusRange { seed, .. } in [CorpusRange::TRAINING, CorpusRange::VALIDATION] {
         for number in 0..3_000 {
@@ -61,7 +61,7 @@ fn stories_are_of_the_right_length_and_all_different() {
 
 /// Every way of telling every beat is reached by enough stories of each plot, so this reads every template.
 #[test]
-fn every_sentence_is_whole() {
+fn every_template_gives_well_formed_sentences() {
     for (index, plot) in plots::ALL.iter().enumerate() {
         for seed in 0..400 {
             let mut random = Random::new(ChaCha8Rng::seed_from_u64(seed));

@@ -15,7 +15,7 @@ pub(super) fn encode(text: &str) -> Vec<u32> {
     text.bytes().map(u32::from).collect()
 }
 
-/// The bytes of a token; empty for an ID outside the vocabulary.
+/// The bytes of a token; `None` for an ID outside the vocabulary.
 pub(super) fn token_bytes(id: u32) -> Option<Vec<u8>> {
     match id {
         END_OF_TEXT => Some(super::END_OF_TEXT.into()),

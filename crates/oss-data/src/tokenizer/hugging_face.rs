@@ -12,7 +12,8 @@ use crate::caught::caught;
 /// `tokenizer_config.json`, which for chat models is the end of a turn.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>"];
 
-/// Longest text to encode in one go, in bytes: the `tokenizers` crate needs about 150 bytes of memory for each.
+/// Longest text to encode in one go, in bytes: the `tokenizers` crate needs about 150 bytes of memory for each
+/// of them.
 const LONGEST_WHOLE: usize = 8 * 1024 * 1024;
 
 /// A tokenizer of the `tokenizers` crate.

@@ -204,7 +204,7 @@ fn runs_that_break_the_regex_engines_are_encoded() {
 }
 
 #[test]
-fn a_foreign_tokenizer_keeps_its_rules() {
+fn an_external_tokenizer_keeps_its_rules() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.json");
     let mut json: Value = serde_json::from_str(&named_tokenizer("bytes").hugging_face_json()).unwrap();
@@ -235,7 +235,7 @@ fn half_a_character_and_unknown_ids_decode_to_replacements() {
 }
 
 #[test]
-fn learning_is_deterministic_and_fills_the_vocabulary() {
+fn training_is_deterministic_and_fills_the_vocabulary() {
     let first = learnt(350).unwrap();
     assert_eq!((first.vocab_size(), first.end_of_text()), (350, 349));
     for _ in 0..3 {
@@ -247,7 +247,7 @@ fn learning_is_deterministic_and_fills_the_vocabulary() {
 }
 
 #[test]
-fn learning_stops_when_asked_or_when_reading_fails() {
+fn training_stops_on_request_or_read_errors() {
     let document = || Ok(Document { text: "text".into(), place: "row".into() });
     let stopped = Tokenizer::learn([document()].into_iter(), 300, &|| anyhow::bail!("stop"));
     assert_eq!(stopped.err().unwrap().to_string(), "stop");

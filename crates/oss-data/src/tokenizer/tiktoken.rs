@@ -108,7 +108,7 @@ impl Encoding {
         }
     }
 
-    /// The bytes of a token; empty for an unused ID.
+    /// The bytes of a token; `None` for an unused ID.
     pub(super) fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         (self.table)().decode_bytes(&[id]).ok()
     }

@@ -57,7 +57,7 @@ fn files_land_in_the_shared_layout() {
 }
 
 #[test]
-fn the_token_goes_to_the_hub_alone() {
+fn the_token_is_sent_only_to_the_hub() {
     let hub = FakeHub::start(&[("small.txt", b"a tale"), ("big.bin", &large())]);
     let home = tempfile::tempdir().unwrap();
     let pinned = pin(&hub.config(home.path())).unwrap();
@@ -76,7 +76,7 @@ fn the_token_goes_to_the_hub_alone() {
 }
 
 #[test]
-fn a_commit_is_not_asked_about() {
+fn a_full_commit_needs_no_request() {
     let hub = FakeHub::start(&[("small.txt", b"a tale")]);
     let home = tempfile::tempdir().unwrap();
     let repository = Repository::dataset("ann/tales", COMMIT).unwrap();
@@ -98,7 +98,7 @@ fn a_mirror_without_revisions_still_names_the_commit() {
 }
 
 #[test]
-fn a_broken_download_goes_on_where_it_stopped() {
+fn a_broken_download_resumes_where_it_stopped() {
     let hub = FakeHub::start(&[("big.bin", &large())]);
     hub.now().cuts.extend([1_000_000, 500_000]);
     let home = tempfile::tempdir().unwrap();
@@ -127,7 +127,7 @@ fn a_later_process_resumes_what_an_earlier_one_left() {
 }
 
 #[test]
-fn a_hub_that_cannot_resume_sends_it_all_again() {
+fn a_hub_that_cannot_resume_sends_everything_again() {
     let hub = FakeHub::start(&[("big.bin", &large())]);
     hub.now().cuts.push_back(1_000_000);
     hub.now().ignores_ranges = true;
@@ -137,7 +137,7 @@ fn a_hub_that_cannot_resume_sends_it_all_again() {
 }
 
 #[test]
-fn a_spoilt_partial_file_is_fetched_anew() {
+fn a_corrupted_partial_file_is_downloaded_again() {
     let hub = FakeHub::start(&[("big.bin", &large())]);
     let home = tempfile::tempdir().unwrap();
     let config = HubConfig { retries: 0, ..hub.config(home.path()) };
@@ -162,7 +162,7 @@ fn a_spoilt_partial_file_is_fetched_anew() {
 }
 
 #[test]
-fn a_stopped_download_is_kept_and_its_cause_passed_on() {
+fn a_stopped_download_is_kept_and_its_error_passed_through() {
     let hub = FakeHub::start(&[("big.bin", &large())]);
     let home = tempfile::tempdir().unwrap();
     let pinned = pin(&hub.config(home.path())).unwrap();
@@ -203,7 +203,7 @@ fn an_empty_file_is_a_file() {
 }
 
 #[test]
-fn a_hub_repository_is_a_source_online_and_off() {
+fn a_hub_repository_is_a_source_online_and_offline() {
     let hub = FakeHub::start(&[
         ("data/b.txt", b"two\n<|endoftext|>\nthree"),
         ("data/a.txt", b"one"),

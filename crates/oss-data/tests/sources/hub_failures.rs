@@ -1,4 +1,4 @@
-//! A Hub that refuses, fails or lies: each message has the request and a hint, and never the token.
+//! A Hub that refuses, fails or lies: each message names the request and has a hint, and never shows the token.
 
 use std::fs;
 use std::net::TcpListener;
@@ -42,7 +42,7 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn passing_failures_are_tried_again() {
+fn transient_failures_are_retried() {
     let hub = FakeHub::start(&[("small.txt", b"a tale")]);
     let home = tempfile::tempdir().unwrap();
     let config = hub.config(home.path());
@@ -74,7 +74,7 @@ fn wrong_bytes_are_discarded() {
 }
 
 #[test]
-fn a_short_answer_is_an_error_that_keeps_what_came() {
+fn a_truncated_response_is_an_error() {
     let hub = FakeHub::start(&[("big.bin", &large())]);
     let home = tempfile::tempdir().unwrap();
     let pinned = pin(&hub.config(home.path())).unwrap();
@@ -85,7 +85,7 @@ fn a_short_answer_is_an_error_that_keeps_what_came() {
 }
 
 #[test]
-fn nobody_at_the_endpoint() {
+fn an_unreachable_endpoint() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", free.local_addr().unwrap());
     drop(free);
@@ -102,7 +102,7 @@ fn nobody_at_the_endpoint() {
 }
 
 #[test]
-fn settings_that_cannot_work() {
+fn invalid_settings() {
     let hub = FakeHub::start(&[]);
     let home = tempfile::tempdir().unwrap();
     let config = hub.config(home.path());
@@ -118,7 +118,7 @@ fn settings_that_cannot_work() {
 }
 
 #[test]
-fn bad_names_are_refused_before_anything_is_asked() {
+fn invalid_names_are_rejected_before_any_request() {
     let hub = FakeHub::start(&[("small.txt", b"a tale")]);
     let home = tempfile::tempdir().unwrap();
     let mut options = options(home.path());

@@ -82,7 +82,7 @@ fn every_format_gives_the_same_documents() {
 }
 
 #[test]
-fn separators_are_found_where_they_part_documents() {
+fn separators_split_documents() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.txt");
     let check = |text: &str, separator: &str, expected: &[&str]| {
@@ -146,7 +146,7 @@ fn patterns_expand_in_order_and_once() {
 }
 
 #[test]
-fn two_readers_read_at_once_on_other_threads() {
+fn two_readers_on_different_threads() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.txt");
     fs::write(&path, text()).unwrap();
@@ -161,7 +161,7 @@ fn two_readers_read_at_once_on_other_threads() {
 }
 
 #[test]
-fn digests_are_of_the_content_and_remembered() {
+fn digests_depend_on_content_and_are_cached() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.txt");
     let cache = folder.path().join("cache/digests.json");

@@ -35,7 +35,7 @@ fn check(name: &str, bytes: &[u8], parts: &[&str]) {
 }
 
 #[test]
-fn files_that_are_not_there_or_not_readable() {
+fn missing_or_unreadable_files() {
     let folder = tempfile::tempdir().unwrap();
     check_path(&folder.path().join("none.txt"), &["no such file", "dataset.files"], |_| ());
     check_path(&folder.path().join("none*.txt"), &["matches no file"], |_| ());

@@ -44,7 +44,7 @@ pub fn backward<T: Scalar>(
     let shape = flash.shape();
     let [q, k, v, grad] = [flash.q, flash.k, flash.v, grad].map(Tensor::contiguous);
     let [mut dq, mut dk, mut dv] = [&q, &k, &v].map(Tensor::empty_like);
-    // SAFETY: until the loops are over, nothing but them touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loops are over.
     let slices = unsafe { Slices::new() };
     let inputs = flash.inputs::<T>(&slices, [&q, &k, &v]);
     let saved = Saved {

@@ -26,7 +26,7 @@ pub fn forward<T: Scalar>(flash: &Flash<'_>) -> (Tensor, Tensor) {
     let size = [shape.batch as i64, shape.length as i64, heads];
     let mut logsumexp = Tensor::empty(size, (Kind::Float, Device::Cpu));
 
-    // SAFETY: until the loop is over, nothing but it touches the tensors.
+    // SAFETY: nothing else accesses the tensors until the loop is over.
     let slices = unsafe { Slices::new() };
     let (inputs, sinks) = (flash.inputs::<T>(&slices, [&q, &k, &v]), slices.of::<f32>(flash.sinks));
     let mut outputs = slices.of_mut::<T>(&mut output).chunks_exact_mut(shape.group * shape.dim);
@@ -47,7 +47,7 @@ pub fn forward<T: Scalar>(flash: &Flash<'_>) -> (Tensor, Tensor) {
     (output, logsumexp)
 }
 
-/// Reorders `tasks` so that threads, each of which takes a contiguous share, get equally many late tasks, which see
+/// Reorders `tasks` so that threads, each of which takes contiguous tasks, get an equal mix of late tasks, which see
 /// more keys, and early ones.
 fn dealt<T>(tasks: Vec<T>) -> Vec<T> {
     let threads = num_threads();

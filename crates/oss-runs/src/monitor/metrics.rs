@@ -138,7 +138,7 @@ impl MetricsLog {
         self.file.sync_data().map_err(|source| self.failed(source))
     }
 
-    /// Every complete line of the file at `path`; empty if there is no such file. The run may be active.
+    /// Every complete line of the file at `path`; empty if there is no such file. The run may be in progress.
     ///
     /// # Errors
     /// If the file cannot be read, or a line before the torn last one is damaged.
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_middle_is_named_and_does_not_stop_a_resume() {
+    fn damage_in_the_middle_is_reported_and_does_not_stop_a_resume() {
         let (_dir, path) = file();
         fs::write(&path, "{\"step\":1}\n\0\0\0\n{\"loss\":2}\n{\"step\":4}\n").unwrap();
         let error = ErrorReport::of(MetricsLog::read(&path).unwrap_err()).to_string();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_the_way_is_named() {
+    fn a_directory_in_the_way_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let error = ErrorReport::of(MetricsLog::open(dir.path(), None).unwrap_err()).to_string();
         assert!(error.starts_with(&format!("cannot read {}", dir.path().display())), "{error}");
@@ -298,7 +298,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_can_be_read_and_resumed(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_can_be_read_and_resumed(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let (_dir, path) = file();
             fs::write(&path, &bytes).unwrap();
             let _ = MetricsLog::read(&path);

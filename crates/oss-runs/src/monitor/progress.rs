@@ -20,7 +20,7 @@ const WORTH_A_LINE: Duration = Duration::from_secs(1);
 /// The bars on the screen, stacked vertically.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Set by the option for less output.
+/// Set if only warnings and errors are shown.
 static HIDDEN: AtomicBool = AtomicBool::new(false);
 
 /// Disables progress bars from now on.
@@ -60,7 +60,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts at zero, towards `total` if it is known.
+    /// Starts at zero, toward `total` if it is known.
     pub fn new(label: &str, total: Option<u64>, unit: Unit) -> Self {
         Self::resumed(label, total, unit, 0)
     }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_thing_counts_its_own_work_only() {
+    fn a_resumed_bar_measures_only_its_own_work() {
         let closing = Closing {
             label: "work",
             position: 500,

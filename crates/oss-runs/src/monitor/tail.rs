@@ -21,14 +21,14 @@ const MAX_BYTES: u64 = 1 << 20;
 pub struct MetricsTail {
     /// Step of the last line; `None` if the file is empty.
     pub step: Option<u64>,
-    /// The last value of each requested metric that was found; `null` does not count.
+    /// The last value of each requested metric that was found; `null` stands for NaN or infinity.
     pub fields: Map<String, Value>,
     /// Names of all metrics encountered, requested or not.
     pub names: BTreeSet<String>,
 }
 
 impl MetricsTail {
-    /// Finds the last value of each metric in `wanted`, reading backwards from the end of the file no further than
+    /// Finds the last value of each metric in `wanted`, reading backward from the end of the file no further than
     /// necessary, and at most 1 MiB. The file need not exist; damaged and torn lines are skipped.
     ///
     /// # Errors

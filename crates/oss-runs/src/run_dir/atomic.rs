@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn free_space_of_a_path_to_come() {
+    fn free_space_of_a_path_that_does_not_exist_yet() {
         assert!(free_bytes(Path::new("a/folder/to/come")).unwrap() > 0);
         assert!(free_bytes(&std::env::temp_dir()).unwrap() > 0);
     }

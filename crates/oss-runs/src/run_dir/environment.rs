@@ -51,7 +51,7 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
 }
 
-/// NVIDIA's kernel driver.
+/// NVIDIA's kernel driver and its GPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nvidia {
     /// Its version, such as `580.82.07`.
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_driver_tells_of_itself() {
+    fn the_driver_and_gpus_are_read_from_proc() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Nvidia::under(dir.path()), None);
         let version = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs)\nGCC version: 12.2.0\n";

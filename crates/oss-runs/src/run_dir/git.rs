@@ -102,7 +102,7 @@ fn git(dir: &Path, arguments: &[&str]) -> Option<(String, bool)> {
     let read = receive.recv_timeout(PATIENCE);
     let is_whole = matches!(&read, Ok(Ok(bytes)) if bytes.len() <= MAX_DIFF_BYTES);
     if !is_whole {
-        // The output is longer than the limit.
+        // The output is too long, or git timed out.
         let _ = child.kill();
     }
     let succeeded = child.wait().is_ok_and(|status| status.success());
@@ -136,7 +136,7 @@ mod tests {
         let clean = GitState::of(dir.path()).unwrap();
         assert_eq!((clean.commit.len(), clean.dirty, &clean.diff), (40, false, &None));
         fs::write(dir.path().join("untracked"), "x").unwrap();
-        assert_eq!(GitState::of(dir.path()), Some(clean), "files that are not tracked are nobody's business");
+        assert_eq!(GitState::of(dir.path()), Some(clean), "untracked files are ignored");
 
         fs::write(dir.path().join("a"), "2\npassword = \"correct horse battery\"\n").unwrap();
         let dirty = GitState::of(dir.path()).unwrap();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_difference_is_cut() {
+    fn a_huge_diff_is_truncated() {
         let Some(dir) = repository() else { return };
         fs::write(dir.path().join("a"), "line\n".repeat(1 << 20)).unwrap();
         let text = GitState::of(dir.path()).unwrap().text.unwrap();

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_stand_where_the_experiments_own_do() {
+    fn marks_are_stored_among_the_experiments_own() {
         let manifest = marked();
         assert_eq!(
             manifest.experiment,
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_file_again_loses_none() {
+    fn running_the_same_file_again_keeps_marks() {
         let file = Run {
             labels: [("draft", "yes"), ("set", "b")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             ..Run::default()
@@ -110,6 +110,6 @@ mod tests {
         assert_eq!(run.notes.as_deref(), Some("look again"));
         let mut told = Run { notes: Some("new".to_owned()), ..file };
         marked().mark(&mut told, |key| key == "run.notes");
-        assert_eq!(told.notes.as_deref(), Some("new"), "what is said now counts");
+        assert_eq!(told.notes.as_deref(), Some("new"), "an explicit setting wins");
     }
 }

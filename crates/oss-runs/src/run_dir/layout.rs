@@ -44,7 +44,7 @@ impl From<CreateError> for UserError {
     fn from(error: CreateError) -> Self {
         let CreateError { path, source } = error;
         Self::failed(format!("cannot write to {}", path.display()))
-            .hint("choose another directory with --runs-dir, or free this one")
+            .hint("choose another directory with --runs-dir, or make this one writable")
             .because(source)
     }
 }
@@ -315,7 +315,7 @@ mod tests {
     use oss_config::error::ErrorReport;
 
     #[test]
-    fn everything_lies_under_the_run() {
+    fn all_files_are_under_the_run() {
         let run = RunsDir::new("runs").run("tiny", "0123456789");
         assert_eq!(run.root(), Path::new("runs/tiny/0123456789"));
         assert_eq!(run.id(), "0123456789");
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_a_manifest_is_no_run() {
+    fn a_folder_without_a_manifest_is_not_a_run() {
         let dir = tempfile::tempdir().unwrap();
         let runs = RunsDir::new(dir.path());
         assert!(runs.list().unwrap().is_empty());
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn reproductions_share_tokens_and_are_no_runs() {
+    fn reproductions_share_tokens_but_are_not_listed() {
         let dir = tempfile::tempdir().unwrap();
         let runs = RunsDir::new(dir.path());
         let again = runs.reproductions();
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_takes_no_files_is_named() {
+    fn an_unwritable_place_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("tiny"), "a file, not a folder").unwrap();
         let error = RunsDir::new(dir.path()).run("tiny", "aa").create().unwrap_err();

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_holders_words_do_not_matter() {
+    fn leftover_contents_of_the_lock_file_do_not_matter() {
         let (_dir, run) = run();
         fs::write(run.lock(), "x".repeat(1000)).unwrap();
         let lock = run.lock_for_writing().unwrap();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_files_go_once_the_lock_is_held() {
+    fn taking_the_lock_removes_unfinished_files() {
         let (_dir, run) = run();
         let unfinished = run.root().join(".manifest.json.unfinished-Ab12");
         fs::write(&unfinished, "{").unwrap();
@@ -175,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn looking_neither_takes_nor_keeps_the_lock() {
+    fn testing_neither_takes_nor_keeps_the_lock() {
         let (_dir, run) = run();
-        assert!(!run.in_use(), "nobody ever wrote");
+        assert!(!run.in_use(), "there was never a writer");
         let lock = run.lock_for_writing().unwrap();
         assert!(run.in_use());
         assert_eq!(run.holder().unwrap().pid, std::process::id());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_lock_files_place_is_refused() {
+    fn a_symlink_as_lock_file_is_rejected() {
         let (dir, run) = run();
         let victim = dir.path().join("victim");
         fs::write(&victim, "theirs").unwrap();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_named() {
+    fn a_missing_directory_is_reported() {
         let error = RunDir::new("/nowhere/run").lock_for_writing().unwrap_err();
         assert!(ErrorReport::of(error).message.starts_with("cannot lock /nowhere/run/.lock"));
     }

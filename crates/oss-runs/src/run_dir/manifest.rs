@@ -40,7 +40,7 @@ pub struct Manifest {
     pub layers: BTreeMap<String, String>,
     /// Its inputs by content: sources, tokenizer, initial weights.
     pub inputs: Value,
-    /// Keys of the run's components: name (`trajectory`, `target`, a stage) to key.
+    /// Keys of the run's components: name (`trajectory`, `target`, `tokens`) to key.
     pub keys: BTreeMap<String, String>,
     /// What happened to each stage, by name.
     pub stages: BTreeMap<String, StageRecord>,
@@ -93,7 +93,7 @@ pub struct Segment {
     pub environment: Environment,
     /// Version of libtorch.
     pub libtorch: String,
-    /// Devices by rank, such as `cpu` or `NVIDIA H200`.
+    /// The device of rank 0, such as `cpu` or `Cuda(0)`.
     pub devices: Vec<String>,
     /// Number of ranks.
     pub ranks: u64,
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn comes_back_as_it_was_saved() {
+    fn round_trips() {
         let (_dir, run) = run();
         let manifest = sample();
         manifest.save(&run).unwrap();
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_is_the_text_that_it_always_was() {
+    fn an_exit_is_stored_as_text() {
         let (_dir, run) = run();
         let failed = || Exit::Failed("train failed: no room".into());
         for (exit, text) in [
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_one_is_said_to_be_missing() {
+    fn a_missing_manifest_is_reported() {
         let (_dir, run) = run();
         let error = Manifest::load(&run).unwrap_err();
         assert!(matches!(error, ManifestError::Missing { .. }));
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_by_hand_is_noticed() {
+    fn a_manual_edit_is_detected() {
         let (_dir, run) = run();
         sample().save(&run).unwrap();
         let text = fs::read_to_string(run.manifest()).unwrap();
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_before_is_offered_when_the_last_is_damaged() {
+    fn a_damaged_manifest_suggests_the_previous_one() {
         let (_dir, run) = run();
         let first = sample();
         first.save(&run).unwrap();
@@ -454,7 +454,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_changed_byte_or_lost_tail_is_noticed(place in 0.0..1.0f64, flip in 1u8..=255, cut in any::<bool>()) {
+        fn any_changed_byte_or_lost_tail_is_detected(place in 0.0..1.0f64, flip in 1u8..=255, cut in any::<bool>()) {
             let mut bytes = sample().to_text().into_bytes();
             let at = (place * bytes.len() as f64) as usize;
             if cut { bytes.truncate(at) } else { bytes[at] ^= flip }

@@ -5,7 +5,7 @@
 //! * [`RunStatus`]: the run's status, in the same word for every command.
 //! * [`WriteLock`]: one writer per run; readers need no lock.
 //! * [`write_atomic`]: a file is either unchanged or complete, whatever happens in between.
-//! * `marks`: labels and notes added to a run later.
+//! * `labels`: labels and notes added to a run later.
 //! * `remove`: a run is deleted completely, or left as something that is not a run.
 //! * [`redact`]: secrets are removed from everything that is stored or shown.
 

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn url_credentials_go_and_the_rest_stays() {
+    fn only_url_credentials_are_redacted() {
         for (text, expected) in [
             (
                 "get https://me:pa@ss@hub.example/a?b=c@d now",
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn protected_values_go_everywhere() {
+    fn protected_values_are_redacted_everywhere() {
         protect(" canary-5f2c \n");
         assert_eq!(redact("Bearer canary-5f2c: canary-5f2c"), "Bearer [redacted]: [redacted]");
         protect("a");

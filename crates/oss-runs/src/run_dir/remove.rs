@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_run_takes_its_folder_along() {
+    fn removing_the_last_run_removes_its_folder() {
         let (dir, runs) = runs(&["aa", "bb"]);
         let remove = |id| {
             let run = runs.run("tiny", id);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_removal_left_is_no_run_and_is_found() {
+    fn a_half_removed_run_is_not_a_run_and_is_found() {
         let (_dir, runs) = runs(&["aa"]);
         let run = runs.run("tiny", "aa");
         let aside = run.root().with_file_name(".aa.removed-0123456789abcdef");

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_go_and_their_lines_stay() {
+    fn secrets_are_redacted_and_line_breaks_kept() {
         for (text, expected) in [
             ("+token = \"abcdefgh12345\"", "+token = \"[redacted]\""),
             ("-  'api_key': 'abcdefgh12345',", "-  'api_key': '[redacted]',"),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_code_stays() {
+    fn ordinary_code_is_unchanged() {
         for text in [
             "+max_tokens = 1234567890",
             "+tokenizer = \"o200k_harmony\"",

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_start_counts_and_training_where_that_ended_well() {
+    fn the_last_start_decides_and_training_if_that_ended_well() {
         let failed = || Some(Exit::Failed("no room".into()));
         let trained = Some((StageState::Done, 6));
         for (exit, training, expected) in [
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_ends_while_it_is_looked_at_has_ended_as_it_says() {
+    fn a_run_that_ends_during_the_check_is_reported_as_ended() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::new(dir.path());
         let running = manifest(None, None);

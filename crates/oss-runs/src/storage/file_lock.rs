@@ -29,8 +29,8 @@ pub struct FileLock {
 impl FileLock {
     /// Locks the file at `path`, creating it if necessary. Returns `None` if another process holds the lock.
     ///
-    /// A process that deletes a lock file holds its lock meanwhile, so a lock counts only on the file that has the
-    /// name.
+    /// A process holds the lock while it deletes the lock file, so a lock only counts if `path` still refers to the
+    /// locked file.
     ///
     /// # Errors
     /// If the file cannot be opened or locked, or is not a regular file. A symbolic link is rejected, because someone
@@ -111,7 +111,7 @@ fn open_lock_file(path: &Path) -> io::Result<File> {
     match opened {
         Ok(file) if file.metadata()?.is_file() => Ok(file),
         Err(error) if !is_odd() => Err(error),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "a link or device is in the lock file's place")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the lock file is a link or device")),
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_holds_it_at_a_time_and_waiting_ends_with_the_holder() {
+    fn one_process_holds_it_and_waiting_ends_when_it_is_released() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         assert!(!FileLock::is_held(&path));
@@ -171,12 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn the_content_is_the_holders() {
+    fn the_holder_replaces_the_contents() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
-        fs::write(&path, "somebody before, at length").unwrap();
+        fs::write(&path, "an earlier holder, at length").unwrap();
         let mut lock = FileLock::try_exclusive(&path).unwrap().unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody before, at length");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "an earlier holder, at length");
         lock.write(b"us").unwrap();
         lock.write(b"we").unwrap();
         assert!(FileLock::try_exclusive(&path).unwrap().is_none());
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_file_that_was_deleted_is_no_lock() {
+    fn a_deleted_lock_file_is_not_a_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         let first = FileLock::try_exclusive(&path).unwrap().unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_waits_for_a_file_that_is_deleted_locks_the_next_one() {
+    fn a_waiter_on_a_deleted_file_locks_its_successor() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         let first = FileLock::exclusive(&path).unwrap();
@@ -230,13 +230,13 @@ mod tests {
         assert!(!dir.path().join("missing").exists());
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
-        assert!(FileLock::try_exclusive(&path).is_err(), "nobody reads there");
+        assert!(FileLock::try_exclusive(&path).is_err(), "a pipe without a reader");
         let missing = FileLock::try_exclusive(Path::new("/nowhere/a.lock")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
-    fn looking_keeps_nobody_away() {
+    fn testing_keeps_nobody_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         drop(FileLock::exclusive(&path).unwrap());

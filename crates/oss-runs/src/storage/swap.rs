@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sibling_names_are_recognised_and_others_left_alone() {
+    fn sibling_names_are_recognized_and_others_left_alone() {
         for kind in Sibling::ALL {
             let name = kind.of(Path::new("/runs/step-00000007"));
             let name = name.file_name().unwrap().to_str().unwrap();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_or_a_death_at_any_call_leaves_a_whole_version() {
+    fn a_fault_or_kill_at_any_call_leaves_a_complete_version() {
         for fault in [Fault::Once, Fault::Full, Fault::Killed] {
             for exchange in [true, false] {
                 assert!(survive(fault, exchange, false) > 9);
@@ -277,7 +277,7 @@ mod tests {
 
     /// Restoring what a dead process left, killed in turn.
     #[test]
-    fn a_death_during_the_repair_loses_nothing() {
+    fn a_kill_during_recovery_loses_nothing() {
         for first in 1..=14 {
             for second in 1..=3 {
                 let dir = tempfile::tempdir().unwrap();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_being_written_and_what_is_not_asked_for_is_left_alone() {
+    fn directories_in_use_and_other_names_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::default();
         let staged = StagedDir::create(&disk, &dir.path().join("data")).unwrap();

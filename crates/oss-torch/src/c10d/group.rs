@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn collectives_compute_the_expected_values() {
+    fn collectives_give_the_expected_results() {
         for kind in [Kind::Float, Kind::BFloat16] {
             let seen = group(3, move |rank, group| {
                 let options = (kind, Device::Cpu);

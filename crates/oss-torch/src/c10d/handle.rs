@@ -18,7 +18,7 @@ pub fn non_null<T>(handle: *mut T) -> NonNull<T> {
         .unwrap_or_else(|| unreachable!("the C side returned neither an object nor a message"))
 }
 
-/// The timeout as the C side takes it.
+/// The timeout in milliseconds, as the C side expects it.
 pub fn milliseconds(timeout: Duration) -> i64 {
     timeout.as_millis().min(i64::MAX as u128) as i64
 }

@@ -204,16 +204,16 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let served = Store::serve(listener, PATIENCE).unwrap();
         let other = Store::connect("127.0.0.1", port, PATIENCE).unwrap();
-        assert_eq!(other.get("colour").unwrap(), None);
-        served.set("colour", b"blue").unwrap();
-        assert_eq!(awaited(&other, "colour", true).as_deref(), Some(&b"blue"[..]));
-        served.delete("colour").unwrap();
-        assert_eq!(awaited(&other, "colour", false), None);
+        assert_eq!(other.get("color").unwrap(), None);
+        served.set("color", b"blue").unwrap();
+        assert_eq!(awaited(&other, "color", true).as_deref(), Some(&b"blue"[..]));
+        served.delete("color").unwrap();
+        assert_eq!(awaited(&other, "color", false), None);
         other.set("empty", b"").unwrap();
         assert_eq!(awaited(&served, "empty", true), Some(Vec::new()));
         assert_eq!((served.add("count", 2).unwrap(), other.add("count", 3).unwrap()), (2, 5));
         let apart = served.prefixed("apart").unwrap();
-        assert_eq!(apart.get("colour").unwrap(), None);
+        assert_eq!(apart.get("color").unwrap(), None);
     }
 
     #[test]

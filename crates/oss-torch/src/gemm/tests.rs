@@ -92,7 +92,7 @@ fn only_the_product_is_written() {
 }
 
 #[test]
-fn nan_in_the_output_is_overwritten() {
+fn nan_in_the_destination_is_overwritten() {
     for kind in [Kind::Float, Kind::BFloat16] {
         let mut into = Tensor::full([3, 3], f64::NAN, (kind, Device::Cpu));
         let (a, b) = (into.new_ones([3, 2], (kind, Device::Cpu)), into.new_ones([2, 3], (kind, Device::Cpu)));
@@ -132,7 +132,7 @@ fn a_product_cannot_alias_its_factor() {
 
 #[test]
 #[should_panic(expected = "shares memory")]
-fn a_product_cannot_alias_the_added_row() {
+fn a_product_is_not_its_own_bias() {
     let rows = numbers([3, 4], Kind::Float);
     let (a, b) = (numbers([2, 5], Kind::Float), numbers([5, 4], Kind::Float));
     gemm(&mut rows.narrow(0, 0, 2), &a, &b, Accumulate::Row(&rows.get(1)));
@@ -140,7 +140,7 @@ fn a_product_cannot_alias_the_added_row() {
 
 #[test]
 #[should_panic(expected = "shares memory")]
-fn a_product_cannot_alias_a_factor_of_another() {
+fn products_computed_together_are_not_each_others_factors() {
     let [first, second] = [(); 2].map(|()| numbers([3, 3], Kind::Float));
     let (mut into, mut also) = (first.zeros_like(), first.shallow_clone());
     gemm_each(&[
@@ -151,7 +151,7 @@ fn a_product_cannot_alias_a_factor_of_another() {
 
 #[test]
 #[should_panic(expected = "shares memory")]
-fn products_cannot_alias_each_other() {
+fn products_computed_together_do_not_share_a_destination() {
     let [a, b] = [(); 2].map(|()| numbers([3, 3], Kind::Float));
     let mut into = a.zeros_like();
     let mut same = into.shallow_clone();
@@ -172,7 +172,7 @@ fn a_grouped_product_cannot_alias_its_factor() {
 
 #[test]
 #[should_panic(expected = "overlapping elements")]
-fn an_expanded_output_is_rejected() {
+fn an_expanded_row_is_not_a_valid_destination() {
     let zeros = |shape: [i64; 2]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     let mut into = zeros([1, 4]).expand([3, 4], false);
     gemm(&mut into, &zeros([3, 2]), &zeros([2, 4]), Accumulate::Zero);
@@ -222,7 +222,7 @@ fn each_group_of_rows_has_its_own_factor() {
 
 #[test]
 #[should_panic(expected = "groups must not overlap")]
-fn overlapping_groups_are_rejected() {
+fn groups_do_not_overlap() {
     let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     let groups = [Group { index: 0, start: 0, len: 2 }, Group { index: 1, start: 1, len: 1 }];
     gemm_grouped(&mut zeros(&[3, 2]), &zeros(&[3, 2]), &zeros(&[2, 2, 2]), None, &groups);

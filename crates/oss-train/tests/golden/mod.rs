@@ -78,7 +78,7 @@ pub fn model_of(golden: &Golden) -> Model {
     model(golden.case["config"].as_object().unwrap())
 }
 
-/// The fields of `config` that belong to [model].
+/// The fields of `config` that belong to `[model]`.
 fn model(config: &Map<String, Value>) -> Model {
     let known =
         serde_json::to_value(Model { vocab_size: Some(0), layer_types: Some(vec![]), ..Model::default() });

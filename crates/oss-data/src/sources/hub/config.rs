@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_honoured() {
+    fn variables_are_honored() {
         let config = of(&[
             ("HF_ENDPOINT", "http://127.0.0.1:9/"),
             ("HF_TOKEN", " secret\n"),

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_and_redirects_are_read_with_care() {
+    fn tags_and_redirects_are_validated() {
         assert_eq!(plain("W/\"ab-1\"").as_deref(), Some("ab-1"));
         assert_eq!(plain("\"../../x\""), None);
         assert_eq!(plain("\"\""), None);

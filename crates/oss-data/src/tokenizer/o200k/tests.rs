@@ -75,7 +75,7 @@ fn a_million_of_one_character() {
 }
 
 #[test]
-fn what_is_remembered_is_what_was_made() {
+fn cached_tokens_equal_fresh_ones() {
     let words: Vec<String> = (0..40_000).map(|n| format!("qzx{:x}vk", n * 7919)).collect();
     let text = words.join(" ");
     assert_eq!(encode(&text), reference(&text));

@@ -58,7 +58,7 @@ fn a_resumed_run_writes_a_later_file_that_purges() {
 }
 
 #[test]
-fn hparams_come_in_the_plugins_three_summaries() {
+fn hparams_are_written_as_three_summaries() {
     use tensorboard_proto::plugin_hparams::HParamsPluginData;
 
     let dir = tempfile::tempdir().unwrap();
@@ -86,7 +86,7 @@ fn hparams_come_in_the_plugins_three_summaries() {
 }
 
 #[test]
-fn a_folder_that_takes_no_files_does_not_stop_the_run() {
+fn an_unwritable_directory_does_not_stop_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let in_the_way = dir.path().join("tensorboard");
     fs::write(&in_the_way, "a file").unwrap();
@@ -97,7 +97,7 @@ fn a_folder_that_takes_no_files_does_not_stop_the_run() {
 }
 
 #[test]
-fn a_full_disk_ends_the_writing_and_nothing_else() {
+fn a_full_disk_only_ends_tensorboard_logging() {
     let mut board = TensorBoard {
         dir: "/dev".into(),
         writer: Some(RecordWriter::new(BufWriter::new(

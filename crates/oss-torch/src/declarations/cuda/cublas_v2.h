@@ -1,5 +1,5 @@
-// Headers of libtorch that ProcessGroupNCCL.hpp includes name these types of this library and call nothing of it. Its own
-// headers come with hundreds of megabytes that nothing else here needs.
+// libtorch headers that ProcessGroupNCCL.hpp includes name these types of this library but call none of its functions.
+// The library's own headers come with hundreds of megabytes that nothing else here needs.
 #pragma once
 typedef struct cublasContext *cublasHandle_t;
 typedef enum { CUBLAS_STATUS_SUCCESS = 0 } cublasStatus_t;

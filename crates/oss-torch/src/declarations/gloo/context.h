@@ -1,5 +1,5 @@
-// libtorch's wheels hold gloo but not its headers, and ProcessGroupGloo.hpp includes them. These are the few names that
-// it mentions; nothing of gloo is called or inherited from here, so that declarations are enough.
+// libtorch's wheels contain gloo but not its headers, which ProcessGroupGloo.hpp includes. These are the few names that
+// it mentions; nothing of gloo is called or inherited from here, so declarations are enough.
 #pragma once
 #include <chrono>
 namespace gloo {

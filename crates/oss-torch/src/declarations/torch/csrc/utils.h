@@ -1,2 +1,2 @@
-// c10d's FakeProcessGroup.hpp includes this header of libtorch's, which wants Python's and of which it uses nothing.
+// c10d's FakeProcessGroup.hpp includes this libtorch header, which needs Python's headers, and uses nothing from it.
 #pragma once
