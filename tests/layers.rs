@@ -49,7 +49,7 @@ const CRATE: [&str; 2] = ["crate", "oss_run"];
 
 #[test]
 fn each_layer_imports_only_those_below() {
-    let mut offences = String::new();
+    let mut violations = String::new();
     for (root, rows) in LAYERS {
         let row_of = |layer: &str| rows.iter().position(|row| row.contains(&layer));
         for file in source_files(root) {
@@ -62,27 +62,27 @@ fn each_layer_imports_only_those_below() {
                 let used = &path[0];
                 let allowed = *used == layer || row_of(used).is_some_and(|below| below > row);
                 if !allowed {
-                    writeln!(offences, "{}:{line}: {layer} uses {used}", file.display()).unwrap();
+                    writeln!(violations, "{}:{line}: {layer} uses {used}", file.display()).unwrap();
                 }
             }
         }
     }
-    assert!(offences.is_empty(), "layers may only use the layers below them:\n{offences}");
+    assert!(violations.is_empty(), "layers may only use the layers below them:\n{violations}");
 }
 
 #[test]
 fn a_mod_file_only_declares_and_re_exports() {
     let files = ["src", "crates"].into_iter().flat_map(source_files);
     let of_a_test = |file: &Path| file.components().any(|component| component.as_os_str() == "tests");
-    let mut offences = String::new();
+    let mut violations = String::new();
     for file in files.filter(|file| file.ends_with("mod.rs") && !of_a_test(file)) {
         walk(tokens(&file), &mut |tree| {
             if matches!(tree, TokenTree::Ident(word) if DEFINITIONS.iter().any(|keyword| word == keyword)) {
-                writeln!(offences, "{}:{}", file.display(), tree.span().start().line).unwrap();
+                writeln!(violations, "{}:{}", file.display(), tree.span().start().line).unwrap();
             }
         });
     }
-    assert!(offences.is_empty(), "give these definitions a file of their own:\n{offences}");
+    assert!(violations.is_empty(), "give these definitions a file of their own:\n{violations}");
 }
 
 #[test]
@@ -111,17 +111,17 @@ fn unsafe_code_is_confined_to_the_allowlist() {
         let text = fs::read_to_string(Path::new(root).join("lib.rs")).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{root} does not forbid unsafe code");
     }
-    let mut offences = String::new();
+    let mut violations = String::new();
     for file in
         source_files("crates").iter().filter(|file| !UNSAFE.iter().any(|place| file.starts_with(place)))
     {
         walk(tokens(file), &mut |tree| {
             if matches!(tree, TokenTree::Ident(word) if word == "unsafe") {
-                writeln!(offences, "{}:{}", file.display(), tree.span().start().line).unwrap();
+                writeln!(violations, "{}:{}", file.display(), tree.span().start().line).unwrap();
             }
         });
     }
-    assert!(offences.is_empty(), "unsafe code outside the allowlist:\n{offences}");
+    assert!(violations.is_empty(), "unsafe code outside the allowlist:\n{violations}");
 }
 
 #[test]

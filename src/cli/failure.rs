@@ -13,14 +13,14 @@ use oss_runs::run_dir::redact;
 /// The ranks ended with this status, and rank 0 has already printed why.
 #[derive(Debug, thiserror::Error)]
 #[error("rank 0 has reported the error")]
-pub struct Told(pub Status);
+pub struct AlreadyReported(pub Status);
 
 /// Runs `work`, reports any error on stderr, and returns the exit status. A panic is reported as a bug.
 pub fn guarded(work: impl FnOnce() -> Result<()>) -> Status {
     let outcome = panic::catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|payload| Err(bug(payload.as_ref()).into()));
     let Err(error) = outcome else { return Status::Done };
-    if let Some(Told(status)) = error.downcast_ref() {
+    if let Some(AlreadyReported(status)) = error.downcast_ref() {
         return *status;
     }
     let words = redact(&render(&error));
@@ -90,7 +90,7 @@ mod tests {
     fn the_status_follows_the_error() {
         assert_eq!(guarded(|| Ok(())), Status::Done);
         assert_eq!(guarded(|| Err(UserError::wrong("x")).context("above")), Status::Wrong);
-        assert_eq!(guarded(|| Err(Told(Status::Stopped).into())), Status::Stopped);
+        assert_eq!(guarded(|| Err(AlreadyReported(Status::Stopped).into())), Status::Stopped);
     }
 
     #[test]

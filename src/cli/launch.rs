@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::failure::Told;
+use super::failure::AlreadyReported;
 use crate::runner::RUN;
 use oss_config::Experiment;
 use oss_config::error::{Hint, Status, UserError};
@@ -46,7 +46,7 @@ pub fn launch(experiment: &Experiment, resumed: impl Fn(&Path) -> Vec<OsString>)
     let outcome = restarting(sharding.max_restarts, |restart| {
         launch.restart = restart;
         let outcome = start(&program, &arguments, &launch)?;
-        if let Some(told) = told_run(&store, &launch)? {
+        if let Some(told) = announced_run(&store, &launch)? {
             arguments = resumed(&told);
             run = Some(told);
         }
@@ -82,7 +82,7 @@ fn restarting(most: u64, mut attempt: impl FnMut(u64) -> Result<Outcome>) -> Res
 }
 
 /// The run directory of rank 0, if it got that far.
-fn told_run(store: &Store, launch: &Launch) -> Result<Option<PathBuf>> {
+fn announced_run(store: &Store, launch: &Launch) -> Result<Option<PathBuf>> {
     let told = store.get(&format!("{}/{RUN}", launch.prefix()))?;
     Ok(told.map(|bytes| PathBuf::from(String::from_utf8_lossy(&bytes).into_owned())))
 }
@@ -91,17 +91,17 @@ fn told_run(store: &Store, launch: &Launch) -> Result<Option<PathBuf>> {
 fn ended(outcome: Outcome, run: Option<&Path>) -> Result<()> {
     Err(match outcome {
         Outcome::Done => return Ok(()),
-        Outcome::Stopped => Told(Status::Stopped).into(),
-        Outcome::Wrong(failure) if is_told(&failure) => Told(Status::Wrong).into(),
-        Outcome::Failed(failure) if is_told(&failure) => Told(Status::Failed).into(),
+        Outcome::Stopped => AlreadyReported(Status::Stopped).into(),
+        Outcome::Wrong(failure) if was_printed(&failure) => AlreadyReported(Status::Wrong).into(),
+        Outcome::Failed(failure) if was_printed(&failure) => AlreadyReported(Status::Failed).into(),
         Outcome::Wrong(failure) => UserError::wrong(failure).into(),
         Outcome::Failed(failure) => {
             let error = UserError::failed(failure);
-            let go_on = |run: &Path| {
+            let resume_hint = |run: &Path| {
                 format!("run `oss-run resume {}` to continue from the last good checkpoint", run.display())
             };
             match run {
-                Some(run) => error.hint(go_on(run)).into(),
+                Some(run) => error.hint(resume_hint(run)).into(),
                 None => error.into(),
             }
         }
@@ -109,7 +109,7 @@ fn ended(outcome: Outcome, run: Option<&Path>) -> Result<()> {
 }
 
 /// Whether rank 0 has reported it itself.
-fn is_told(failure: &Failure) -> bool {
+fn was_printed(failure: &Failure) -> bool {
     failure.rank == 0 && matches!(failure.how.status(), Some(Status::Failed | Status::Wrong))
 }
 
@@ -147,8 +147,8 @@ mod tests {
     fn what_rank_0_reported_is_not_repeated() {
         let said = |outcome| {
             let error = ended(outcome, Some(Path::new("runs/a/b"))).unwrap_err();
-            match error.downcast::<Told>() {
-                Ok(Told(status)) => (None, status),
+            match error.downcast::<AlreadyReported>() {
+                Ok(AlreadyReported(status)) => (None, status),
                 Err(error) => {
                     let status = Status::of(&error);
                     let known = error.downcast::<UserError>().unwrap();
@@ -157,9 +157,13 @@ mod tests {
                 }
             }
         };
-        let go_on = "run `oss-run resume runs/a/b` to continue from the last good checkpoint".to_owned();
+        let resume_hint =
+            "run `oss-run resume runs/a/b` to continue from the last good checkpoint".to_owned();
         let (killed, wrong) = (failure(2, ExitReason::Signal(9)), failure(1, ExitReason::Status(2)));
-        assert_eq!(said(Outcome::Failed(killed.clone())), (Some((killed, vec![go_on])), Status::Failed));
+        assert_eq!(
+            said(Outcome::Failed(killed.clone())),
+            (Some((killed, vec![resume_hint])), Status::Failed)
+        );
         assert_eq!(said(Outcome::Failed(failure(0, ExitReason::Status(1)))), (None, Status::Failed));
         assert_eq!(said(Outcome::Stopped), (None, Status::Stopped));
         assert_eq!(said(Outcome::Wrong(wrong.clone())), (Some((wrong, Vec::new())), Status::Wrong));

@@ -22,7 +22,7 @@ use crate::plan::lints::{Advice, Known, advice};
 use crate::plan::memory::{Memory, memory};
 use crate::plan::mesh::{Mesh, on_gpu};
 use crate::plan::render::{Language, draw};
-use crate::plan::throughput::Pace;
+use crate::plan::throughput::Throughput;
 use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage};
 use oss_config::Explained;
 use oss_config::error::{Hint, UserError};
@@ -90,7 +90,7 @@ struct Plan {
     /// Free bytes in the runs directory; unknown on some file systems.
     disk_free: Option<u64>,
     /// Known after the run's first steps.
-    pace: Option<Pace>,
+    throughput: Option<Throughput>,
     /// Known if it was measured for an experiment like this one.
     calibration: Option<Calibration>,
     /// Warnings about unwise settings.
@@ -146,7 +146,7 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let estimate = estimate(&experiment);
     let taken = graph.as_ref().map_or(0, |graph| steps_taken(&graph.identity.run));
     let left = estimate.tokens.saturating_sub(taken * estimate.tokens_per_step);
-    let pace = graph.as_ref().and_then(|graph| Pace::of(&graph.identity.run, left));
+    let throughput = graph.as_ref().and_then(|graph| Throughput::of(&graph.identity.run, left));
     let (memory, traffic) = (memory(&experiment), traffic(&experiment));
     let calibration = match arguments.calibrate {
         true => Some(calibrated(&experiment, &memory, runs)?),
@@ -157,8 +157,8 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let known = Known {
         training_tokens: prepared.training,
         validation_tokens: prepared.validation,
-        tokens_per_second: pace
-            .map(|pace| pace.tokens_per_second)
+        tokens_per_second: throughput
+            .map(|throughput| throughput.tokens_per_second)
             .or(calibration.map(|it| it.tokens_per_second)),
         evaluates_on_purpose: on_purpose("evaluate.every_steps"),
         samples_on_purpose: on_purpose("sample.every_steps"),
@@ -176,7 +176,7 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         epochs: prepared.training.map(|tokens| estimate.tokens as f64 / tokens as f64),
         mesh: Mesh::of(&experiment.sharding),
         traffic: PlannedTraffic { total: traffic.total(), kinds: traffic },
-        interconnects: interconnects(&experiment, &estimate, pace),
+        interconnects: interconnects(&experiment, &estimate, throughput),
         fits: fits(&experiment, &memory),
         savings: savings(&experiment),
         memory: PlannedMemory {
@@ -189,8 +189,8 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         validation_tokens: prepared.validation,
         disk: disk(&experiment),
         disk_free: free_bytes(runs.root()).ok(),
-        dry_run: arguments.dry_run.then(|| played(&experiment, arguments, runs)).transpose()?,
-        pace,
+        dry_run: arguments.dry_run.then(|| dry_run(&experiment, arguments, runs)).transpose()?,
+        throughput,
         calibration,
         advice,
         estimate,
@@ -239,7 +239,7 @@ fn calibrated(experiment: &oss_config::Experiment, memory: &Memory, runs: &RunsD
 }
 
 /// Simulates one rank. Its file is written to the runs directory, where checkpoints would go.
-fn played(experiment: &oss_config::Experiment, arguments: &Arguments, runs: &RunsDir) -> Result<DryRun> {
+fn dry_run(experiment: &oss_config::Experiment, arguments: &Arguments, runs: &RunsDir) -> Result<DryRun> {
     let place = || format!("cannot write to {}", runs.root().display());
     let hint = "choose another directory with --runs-dir";
     std::fs::create_dir_all(runs.root()).with_context(place).hint(hint)?;

@@ -100,7 +100,7 @@ fn as_rank<T>(task: &Task<'_>, rank_env: &RankEnv, work: impl FnOnce(&World) -> 
     let world = World::join(rank_env, &fingerprint, timeout)?;
     let outcome = work(&world);
     if let Err(error) = &outcome {
-        world.give_up(error);
+        world.report_failure(error);
     }
     world.leave();
     outcome

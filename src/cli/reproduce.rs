@@ -33,8 +33,8 @@ pub fn reproduce(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let extent = Extent { steps: arguments.steps, new: arguments.new };
     let reproduction = Reproduction::load(&run, extent)?;
     // The launcher reports for all ranks.
-    let is_told = is_launched(&|name| env::var(name).ok());
-    for difference in reproduction.differences().into_iter().filter(|_| !is_told) {
+    let is_launched_rank = is_launched(&|name| env::var(name).ok());
+    for difference in reproduction.differences().into_iter().filter(|_| !is_launched_rank) {
         match difference.changes_bits {
             true => tracing::warn!("differs from the original run: {difference}"),
             false => tracing::info!("differs from the original run: {difference}"),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::format;
 use super::output::{print, print_json};
 use super::table::table;
-use crate::runs::show::{Details, Kept, MetricSummary, Output, SetValue, StageShown};
+use crate::runs::show::{Details, MetricSummary, Output, SetValue, StageShown, StoredCheckpoint};
 use oss_runs::run_dir::{RunStatus, RunsDir, Segment};
 
 /// Arguments of `oss-run show`.
@@ -32,8 +32,8 @@ pub fn show(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
 fn describe(details: &Details) -> String {
     let parts = [
         table(&[], facts(details), &[]),
-        part(&["stage", "", "started", "took", "why"], stages(details), &[3]),
-        part(&["start", "took", "ended", "program", "git", "host", "devices"], starts(details), &[1]),
+        part(&["stage", "", "started", "duration", "why"], stages(details), &[3]),
+        part(&["start", "duration", "ended", "program", "git", "host", "devices"], starts(details), &[1]),
         part(&["value", "", "set by"], values(details), &[]),
         part(&["metric", "first", "last", "best", "at step"], metrics(details), &[1, 2, 3, 4]),
         part(&["checkpoint", "size", ""], checkpoints(details), &[1]),
@@ -58,8 +58,8 @@ fn facts(details: &Details) -> Vec<Vec<String>> {
         None => details.status.word().to_owned(),
     };
     let starts = counted(details.segments.len() as u64, "start");
-    let took = details.seconds.map(format::duration).unwrap_or_default();
-    let times = format!("{}, {took} in {starts}", format::time(details.created));
+    let duration = details.seconds.map(format::duration).unwrap_or_default();
+    let times = format!("{}, {duration} in {starts}", format::time(details.created));
     let mut facts = vec![
         ("run", details.directory.display().to_string()),
         ("state", state),
@@ -81,7 +81,7 @@ fn counted(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn took(started: DateTime<Utc>, finished: Option<DateTime<Utc>>) -> String {
+fn duration_between(started: DateTime<Utc>, finished: Option<DateTime<Utc>>) -> String {
     finished.map_or("-".to_owned(), |end| format::duration((end - started).as_seconds_f64()))
 }
 
@@ -91,7 +91,7 @@ fn stages(details: &Details) -> Vec<Vec<String>> {
             stage.stage.to_string(),
             stage.status.word().to_owned(),
             format::time(stage.started),
-            took(stage.started, stage.finished),
+            duration_between(stage.started, stage.finished),
             stage.reason.clone().unwrap_or_default(),
         ]
     };
@@ -114,7 +114,7 @@ fn starts(details: &Details) -> Vec<Vec<String>> {
         );
         vec![
             format::time(segment.started),
-            took(segment.started, segment.finished),
+            duration_between(segment.started, segment.finished),
             segment.ended(index == last && details.status == RunStatus::Running),
             format!("{}, libtorch {}", environment.program, segment.libtorch),
             git,
@@ -146,9 +146,9 @@ fn metrics(details: &Details) -> Vec<Vec<String>> {
 }
 
 fn checkpoints(details: &Details) -> Vec<Vec<String>> {
-    let row = |kept: &Kept| {
-        let best = if kept.best { "best" } else { "" };
-        vec![format!("step {}", kept.step), format::bytes(kept.bytes), best.to_owned()]
+    let row = |checkpoint: &StoredCheckpoint| {
+        let best = if checkpoint.best { "best" } else { "" };
+        vec![format!("step {}", checkpoint.step), format::bytes(checkpoint.bytes), best.to_owned()]
     };
     details.checkpoints.iter().map(row).collect()
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::activations::precision_bytes;
 use super::estimate::Estimate;
 use super::mesh::{Mesh, Regions, device, on_gpu, regions, uses_gloo};
-use super::throughput::Pace;
+use super::throughput::Throughput;
 use oss_config::{Experiment, Precision};
 use oss_torch::element_bytes;
 use oss_train::optimizer::{ParamGroup, StorageConfig};
@@ -99,8 +99,12 @@ fn times_gathered(index: usize, units: usize) -> u64 {
     if index == 0 || index + 2 >= units { 1 } else { 2 }
 }
 
-/// The minimum interconnect for some devices and for the run's own `pace`; empty if there is no communication.
-pub fn interconnects(experiment: &Experiment, estimate: &Estimate, pace: Option<Pace>) -> Vec<Interconnect> {
+/// The minimum interconnect for some devices and for the run's own `throughput`; empty if there is no communication.
+pub fn interconnects(
+    experiment: &Experiment,
+    estimate: &Estimate,
+    throughput: Option<Throughput>,
+) -> Vec<Interconnect> {
     let moved = traffic(experiment).total();
     if moved == 0 {
         return Vec::new();
@@ -119,8 +123,8 @@ pub fn interconnects(experiment: &Experiment, estimate: &Estimate, pace: Option<
             bytes_per_second: bytes_per_second(step_seconds),
         }
     });
-    let measured = pace.map(|pace| {
-        let step_seconds = estimate.tokens_per_step as f64 / pace.tokens_per_second;
+    let measured = throughput.map(|throughput| {
+        let step_seconds = estimate.tokens_per_step as f64 / throughput.tokens_per_second;
         let bytes_per_second = bytes_per_second(step_seconds);
         Interconnect { device: "this run".to_owned(), flops_per_second: None, step_seconds, bytes_per_second }
     });
@@ -218,8 +222,8 @@ mod tests {
         experiment.train.device = "cpu".into();
         let costs = estimate(&experiment);
         assert_eq!(interconnects(&experiment, &costs, None), []);
-        let pace = Pace { tokens_per_second: 1024.0, secs_left: 0.0 };
-        let speeds = interconnects(&experiment, &costs, Some(pace));
+        let throughput = Throughput { tokens_per_second: 1024.0, secs_left: 0.0 };
+        let speeds = interconnects(&experiment, &costs, Some(throughput));
         assert_eq!(speeds[0].step_seconds, 16.0);
         assert_eq!(speeds[0].bytes_per_second, traffic(&experiment).total() as f64 / 16.0);
     }

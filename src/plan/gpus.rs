@@ -8,7 +8,7 @@ use oss_config::{Experiment, ParamDtype, Precision, StateDtype, Strategy, Update
 use oss_runs::run_dir::Host;
 
 /// GPUs and their nominal memory in GiB.
-const CARDS: [(&str, u64); 6] = [
+const GPUS: [(&str, u64); 6] = [
     ("24 GB (RTX 4090)", 24),
     ("40 GB (A100)", 40),
     ("48 GB (L40S)", 48),
@@ -44,7 +44,7 @@ pub struct Saving {
 pub fn fits(experiment: &Experiment, needed: &Memory) -> Vec<Fit> {
     if on_gpu(&experiment.train) {
         let usable = |gib: u64| (gib << 30) / 100 * USABLE_PERCENT;
-        CARDS.iter().map(|(name, gib)| fit(name, usable(*gib), needed.on_device())).collect()
+        GPUS.iter().map(|(name, gib)| fit(name, usable(*gib), needed.on_device())).collect()
     } else {
         let ranks = experiment.sharding.ranks.max(1);
         vec![fit("this machine", Host::this().memory_bytes, needed.total().saturating_mul(ranks))]
@@ -134,7 +134,7 @@ mod tests {
         let experiment = the_20b();
         let needed = memory(&experiment);
         let fits = fits(&experiment, &needed);
-        assert_eq!(fits.len(), CARDS.len());
+        assert_eq!(fits.len(), GPUS.len());
         assert_eq!(fits[0].missing, needed.on_device() - fits[0].usable);
         assert_eq!(fits[5].missing, 0);
         assert_eq!(fits[5].usable, (180 << 30) / 100 * 94);

@@ -127,7 +127,7 @@ impl Inputs {
     }
 
     /// Key of a tokenizer trained on the training text; `None` for others.
-    pub fn learnt_tokenizer(&self, experiment: &Experiment) -> Option<Key> {
+    pub fn trained_tokenizer(&self, experiment: &Experiment) -> Option<Key> {
         matches!(experiment.dataset.tokenizer, TokenizerChoice::Train(_)).then(|| Key(self.tokenizer.clone()))
     }
 }
@@ -144,7 +144,7 @@ fn tokenizer_identity(dataset: &Dataset, sources: &[Source]) -> Result<String> {
     }
     let identities: Vec<&Identity> = sources.iter().map(|source| &source.identity).collect();
     let definition = serde_json::json!({
-        "learnt": dataset.tokenizer,
+        "train": dataset.tokenizer,
         "sources": identities,
         "text_field": dataset.text_field,
         "separator": dataset.separator,

@@ -10,14 +10,14 @@ const RECENT_LINES: usize = 20;
 
 /// Throughput of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Pace {
+pub struct Throughput {
     /// Tokens per second, the median over the newest logged steps.
     pub tokens_per_second: f64,
     /// Estimated seconds for the remaining steps.
     pub secs_left: f64,
 }
 
-impl Pace {
+impl Throughput {
     /// The throughput of `run` with `tokens_left` remaining; `None` before its first logged step.
     pub fn of(run: &RunDir, tokens_left: u64) -> Option<Self> {
         let lines = MetricsLog::read(&run.metrics()).ok()?;
@@ -38,12 +38,12 @@ mod tests {
     fn throughput_is_the_median_of_recent_steps() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::new(dir.path());
-        assert_eq!(Pace::of(&run, 100), None);
+        assert_eq!(Throughput::of(&run, 100), None);
         let lines = ["{\"step\":1,\"tokens_per_second\":1}", "{\"step\":2,\"tokens_per_second\":50}"];
         let lines: String =
             lines.into_iter().chain(["{\"step\":2,\"val_loss\":3}"]).map(|l| format!("{l}\n")).collect();
         std::fs::write(run.metrics(), lines).unwrap();
-        let pace = Pace::of(&run, 100).unwrap();
-        assert_eq!((pace.tokens_per_second, pace.secs_left), (50.0, 2.0));
+        let throughput = Throughput::of(&run, 100).unwrap();
+        assert_eq!((throughput.tokens_per_second, throughput.secs_left), (50.0, 2.0));
     }
 }

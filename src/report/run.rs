@@ -64,7 +64,7 @@ pub struct Facts {
     /// Parameters and tokens per step.
     pub estimate: Option<Estimate>,
     /// Total working time over all starts, not counting starts whose end was not recorded.
-    pub worked: TimeDelta,
+    pub running_time: TimeDelta,
     /// When a metric was last logged.
     pub logged: Option<DateTime<Utc>>,
 }
@@ -163,7 +163,7 @@ impl Facts {
             best: losses.min_by(|a, b| a.nats.total_cmp(&b.nats)),
             tokens_per_second: median(points("train/tokens_per_second")),
             estimate: experiment.as_ref().filter(|known| has_vocabulary(known)).map(estimate),
-            worked: manifest.worked(),
+            running_time: manifest.running_time(),
             logged,
         }
     }

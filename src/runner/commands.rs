@@ -17,7 +17,7 @@ use oss_train::distributed::World;
 
 /// A task for all ranks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Order {
+pub enum Task {
     /// Train the run.
     Train {
         /// Its directory.
@@ -53,8 +53,8 @@ pub enum Order {
 /// Those of the task; the leader failed; stopped on request.
 pub fn follow(world: &World) -> Result<()> {
     loop {
-        match world.broadcast::<Order>(None)? {
-            Order::Train { run, manifest, stop_at_step } => {
+        match world.broadcast::<Task>(None)? {
+            Task::Train { run, manifest, stop_at_step } => {
                 let run = open(world, run)?;
                 world.all_ok(same_directory(&run, &manifest))?;
                 let outcome = compute::train(&graph_of(&run)?, world, stop_at_step)?;
@@ -62,17 +62,17 @@ pub fn follow(world: &World) -> Result<()> {
                     return Err(Stopped.into());
                 }
             }
-            Order::Evaluate { run, checkpoint } => {
+            Task::Evaluate { run, checkpoint } => {
                 let graph = graph_of(&open(world, run)?)?;
                 compute::evaluate(&graph, world, Checkpoint::open(&checkpoint)?)?;
             }
-            Order::Sample { run, checkpoint } => {
+            Task::Sample { run, checkpoint } => {
                 let graph = graph_of(&open(world, run)?)?;
                 let settings = &graph.experiment.sample;
                 compute::sample(&graph, world, Checkpoint::open(&checkpoint)?, settings, Weights::AsTrained)?;
             }
-            Order::Leave => return Ok(()),
-            Order::Stop => return Err(Stopped.into()),
+            Task::Leave => return Ok(()),
+            Task::Stop => return Err(Stopped.into()),
         }
     }
 }
@@ -124,9 +124,9 @@ pub const RUN: &str = "run";
 /// Those of the leader's part.
 pub fn dismiss<T>(outcome: Result<T>, world: &World) -> Result<T> {
     let order = match &outcome {
-        Ok(_) => Order::Leave,
-        Err(error) if is_stop(error) => Order::Stop,
-        // The other ranks learn of a failure from `World::give_up`.
+        Ok(_) => Task::Leave,
+        Err(error) if is_stop(error) => Task::Stop,
+        // The other ranks learn of a failure from `World::report_failure`.
         Err(_) => return outcome,
     };
     // Ranks that stopped in the middle of a task no longer wait for commands, and may have exited.

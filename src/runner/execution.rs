@@ -6,7 +6,7 @@ use anyhow::{Error, Result, bail};
 
 use super::commands::RUN;
 use super::progress::watch;
-use super::session::{Session, is_stop, keep_marks};
+use super::session::{Session, is_stop, keep_labels};
 use super::stage_loop::run_stages;
 use super::{StageSummary, Summary};
 use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage};
@@ -65,7 +65,7 @@ impl Execution {
 
     pub(super) fn plan(mut graph: Graph, source: Source, options: Options) -> Result<Self> {
         if let Some(manifest) = &graph.identity.manifest {
-            keep_marks(&mut graph.experiment, manifest, &source.provenance);
+            keep_labels(&mut graph.experiment, manifest, &source.provenance);
         }
         let planned = plan::stages(&graph, graph.identity.manifest.as_ref(), &options.choices)?;
         Ok(Self { graph, source, options, planned })

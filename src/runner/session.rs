@@ -47,7 +47,7 @@ impl Session {
             let name = graph.experiment.run.name.clone().unwrap_or_default();
             Manifest::new(run.id(), name, Value::Null)
         };
-        keep_marks(&mut graph.experiment, &manifest, &source.provenance);
+        keep_labels(&mut graph.experiment, &manifest, &source.provenance);
         manifest.experiment = serde_json::to_value(&graph.experiment)?;
         manifest.layers = layers(&source.provenance, &manifest);
         manifest.file =
@@ -168,18 +168,18 @@ pub fn is_stop(error: &anyhow::Error) -> bool {
 /// Where each explicitly set key was set. A resumed run keeps earlier entries for keys that were not set again.
 fn layers(provenance: &Provenance, known: &Manifest) -> BTreeMap<String, String> {
     let mut layers = known.layers.clone();
-    let is_new = |key: &str| is_told(provenance, key) || !known.is_marked(key);
+    let is_new = |key: &str| is_argument(provenance, key) || !known.is_marked(key);
     let set = provenance.iter().filter(|(key, set_by)| set_by.is_explicit() && is_new(key));
     layers.extend(set.map(|(key, set_by)| (key.to_owned(), redact(&set_by.to_string()))));
     layers
 }
 
 /// Labels and notes added later take precedence over the experiment file; the command line takes precedence over both.
-pub fn keep_marks(experiment: &mut Experiment, manifest: &Manifest, provenance: &Provenance) {
-    manifest.mark(&mut experiment.run, |key| is_told(provenance, key));
+pub fn keep_labels(experiment: &mut Experiment, manifest: &Manifest, provenance: &Provenance) {
+    manifest.mark(&mut experiment.run, |key| is_argument(provenance, key));
 }
 
-fn is_told(provenance: &Provenance, key: &str) -> bool {
+fn is_argument(provenance: &Provenance, key: &str) -> bool {
     matches!(provenance.of(key), SetBy::Argument { .. })
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Value, json};
 
-use super::commands::{Order, manifest_digest, same_directory};
+use super::commands::{Task, manifest_digest, same_directory};
 use super::compute;
 use super::data::{self, Data};
 use super::progress::watch;
@@ -118,7 +118,7 @@ fn run_prepare(graph: &Graph, force: bool) -> Result<Outputs> {
     let inputs = prepare::Inputs {
         sources: data::sources(graph)?,
         tokenizer: &graph.experiment.dataset.tokenizer,
-        learnt: graph.runs.learnt_tokenizer(&graph.inputs.tokenizer),
+        trained: graph.runs.trained_tokenizer(&graph.inputs.tokenizer),
         force,
         watch: watch(),
     };
@@ -165,7 +165,7 @@ fn run_train(session: &mut Session, stop_at_step: Option<u64>, world: &World) ->
     let (experiment, run) = (&graph.experiment, session.run());
     disk_space::check(experiment, run)?;
     let manifest = manifest_digest(run)?;
-    world.broadcast(Some(Order::Train {
+    world.broadcast(Some(Task::Train {
         run: run.root().to_owned(),
         manifest: manifest.clone(),
         stop_at_step,
@@ -204,7 +204,7 @@ fn run_evaluate(graph: &Graph, world: &World) -> Result<Outputs> {
     let path = run.evaluation();
     let checkpoint = last_checkpoint(graph)?;
     let place = checkpoint.path().to_owned();
-    world.broadcast(Some(Order::Evaluate { run: run.root().to_owned(), checkpoint: place }))?;
+    world.broadcast(Some(Task::Evaluate { run: run.root().to_owned(), checkpoint: place }))?;
     let Some(report) = compute::evaluate(graph, world, checkpoint)? else {
         tracing::info!("{:<10} no held-out data to evaluate on", Stage::Evaluate);
         return Ok(Outputs::new());
@@ -220,7 +220,7 @@ fn run_sample(graph: &Graph, world: &World) -> Result<Outputs> {
     let run = &graph.identity.run;
     let checkpoint = last_checkpoint(graph)?;
     let place = checkpoint.path().to_owned();
-    world.broadcast(Some(Order::Sample { run: run.root().to_owned(), checkpoint: place }))?;
+    world.broadcast(Some(Task::Sample { run: run.root().to_owned(), checkpoint: place }))?;
     let samples = compute::sample(graph, world, checkpoint, &graph.experiment.sample, Weights::AsTrained)?;
     let paths = samples.write(run)?;
     let files: Vec<OutputFile> =

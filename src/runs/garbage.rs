@@ -188,17 +188,17 @@ impl Collector<'_> {
             return Ok(());
         }
         let aside = set_aside(unneeded);
-        self.settle(aside);
+        self.delete_or_restore(aside);
         Ok(())
     }
 
     /// Deletes what was moved aside, but restores what a run has come to need.
-    fn settle(&mut self, aside: Vec<Aside>) {
+    fn delete_or_restore(&mut self, aside: Vec<SetAside>) {
         let needed = self.needed().unwrap_or_else(|error| {
             tracing::warn!("{error:#}");
             None
         });
-        for Aside { path, hidden, _lock } in aside {
+        for SetAside { path, hidden, _lock } in aside {
             if needed.as_ref().is_none_or(|needed| needed.contains(&path)) {
                 if let Err(error) = fs::rename(&hidden, &path) {
                     tracing::warn!(
@@ -292,20 +292,20 @@ impl Collector<'_> {
 }
 
 /// Prepared data that has been moved aside, with the lock that prevents it from being recreated.
-struct Aside {
+struct SetAside {
     path: PathBuf,
     hidden: PathBuf,
     _lock: FileLock,
 }
 
 /// Moves prepared data aside unless another process is creating it.
-fn set_aside(unneeded: Vec<PathBuf>) -> Vec<Aside> {
+fn set_aside(unneeded: Vec<PathBuf>) -> Vec<SetAside> {
     let mut aside = Vec::new();
     for path in unneeded {
         let Ok(Some(lock)) = FileLock::try_exclusive(&lock_file(&path)) else { continue };
         let hidden = Sibling::Removed.of(&path.with_file_name(format!(".{}", name(&path))));
         match fs::rename(&path, &hidden) {
-            Ok(()) => aside.push(Aside { path, hidden, _lock: lock }),
+            Ok(()) => aside.push(SetAside { path, hidden, _lock: lock }),
             Err(error) => {
                 tracing::warn!("cannot remove {}: {error}\nhint: check its permissions", path.display());
             }
@@ -442,7 +442,7 @@ mod tests {
         let aside = set_aside(vec![wanted.clone(), other.clone()]);
         assert!(!wanted.exists() && !other.exists());
         start(&runs, &"a".repeat(64));
-        collector.settle(aside);
+        collector.delete_or_restore(aside);
         assert_eq!(fs::read(wanted.join("train.bin")).unwrap(), b"1234");
         assert!(!other.exists());
         let removed: Vec<&Path> = collector.collected.garbage.iter().map(|it| it.path.as_path()).collect();

@@ -86,7 +86,7 @@ impl Overview {
             Some(_) => TimeDelta::zero(),
             None => (last_sign().unwrap_or(last.started) - last.started).max(TimeDelta::zero()),
         };
-        Some(manifest.worked() + open)
+        Some(manifest.running_time() + open)
     }
 
     /// Labels of the run.

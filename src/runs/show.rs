@@ -53,7 +53,7 @@ pub struct Details {
     /// Summary of the main metrics.
     pub metrics: Vec<MetricSummary>,
     /// Complete checkpoints, oldest first.
-    pub checkpoints: Vec<Kept>,
+    pub checkpoints: Vec<StoredCheckpoint>,
     /// Its outputs, by kind.
     pub outputs: Vec<Output>,
 }
@@ -102,7 +102,7 @@ pub struct MetricSummary {
 
 /// A checkpoint.
 #[derive(Debug, PartialEq, Serialize)]
-pub struct Kept {
+pub struct StoredCheckpoint {
     /// Its step.
     pub step: u64,
     /// Size of its files in bytes.
@@ -123,7 +123,7 @@ pub struct Output {
 }
 
 /// The main metrics, and whether lower is better.
-const TELLING: [(&str, bool); 3] = [("loss", true), ("val_loss", true), ("tokens_per_second", false)];
+const MAIN_METRICS: [(&str, bool); 3] = [("loss", true), ("val_loss", true), ("tokens_per_second", false)];
 
 impl Details {
     /// Reads `run`, which may be in progress.
@@ -155,8 +155,11 @@ impl Details {
             marks: Marks::of(&manifest),
             stages: stages(&manifest, is_running),
             values: set_values(&manifest),
-            metrics: TELLING.into_iter().filter_map(|(name, least)| course(&lines, name, least)).collect(),
-            checkpoints: kept(run),
+            metrics: MAIN_METRICS
+                .into_iter()
+                .filter_map(|(name, least)| course(&lines, name, least))
+                .collect(),
+            checkpoints: stored_checkpoints(run),
             outputs: outputs(run),
             segments: manifest.segments,
         })
@@ -210,13 +213,17 @@ fn course(lines: &[MetricsLine], name: &'static str, least: bool) -> Option<Metr
     Some(MetricSummary { name, first, last, best, best_step })
 }
 
-fn kept(run: &RunDir) -> Vec<Kept> {
+fn stored_checkpoints(run: &RunDir) -> Vec<StoredCheckpoint> {
     let best = best_step(run).unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
         None
     });
-    let kept = |(step, path): (u64, PathBuf)| Kept { step, bytes: bytes_in(&path), best: best == Some(step) };
-    checkpoint::list(&run.checkpoints()).into_iter().map(kept).collect()
+    let stored_checkpoints = |(step, path): (u64, PathBuf)| StoredCheckpoint {
+        step,
+        bytes: bytes_in(&path),
+        best: best == Some(step),
+    };
+    checkpoint::list(&run.checkpoints()).into_iter().map(stored_checkpoints).collect()
 }
 
 fn outputs(run: &RunDir) -> Vec<Output> {

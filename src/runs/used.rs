@@ -42,9 +42,9 @@ impl Needs {
         let would =
             inputs.prepared_sources(&experiment)?.into_iter().chain(inputs.prepared_validation(&experiment)?);
         let keys = used.into_iter().flatten().chain(would.map(|inputs: KeyInputs| inputs.key().0));
-        let learnt = inputs.learnt_tokenizer(&experiment).map(|key| runs.learnt_tokenizer(&key.0));
+        let trained = inputs.trained_tokenizer(&experiment).map(|key| runs.trained_tokenizer(&key.0));
         Ok(Self {
-            prepared: keys.map(|key| runs.prepared(&key)).chain(learnt).collect(),
+            prepared: keys.map(|key| runs.prepared(&key)).chain(trained).collect(),
             starts_from: inputs.initial.as_ref().and_then(|initial| initial.path()).map(Path::to_owned),
         })
     }

@@ -40,7 +40,7 @@ pub struct Inputs<'a> {
     /// The tokenizer.
     pub tokenizer: &'a TokenizerChoice,
     /// Directory for a tokenizer trained on the training sources.
-    pub learnt: PathBuf,
+    pub trained: PathBuf,
     /// Regenerate existing data.
     pub force: bool,
     /// Reports the progress of downloads, and stops them on request.
@@ -108,26 +108,26 @@ fn load(inputs: &Inputs<'_>) -> Result<Tokenizer> {
     match inputs.tokenizer {
         TokenizerChoice::Named(_) => Ok(Tokenizer::load(inputs.tokenizer)?),
         TokenizerChoice::Train(choice) => {
-            let path = inputs.learnt.join("tokenizer.json");
-            let _lock = lock(&inputs.learnt, inputs.watch)?;
+            let path = inputs.trained.join("tokenizer.json");
+            let _lock = lock(&inputs.trained, inputs.watch)?;
             if path.is_file() && !inputs.force {
                 return Ok(Tokenizer::from_file(&path)?);
             }
-            let learnt = learn(inputs, choice.train).context("cannot train the tokenizer")?;
-            keep(&learnt, &inputs.learnt, &path)?;
+            let trained = train_tokenizer(inputs, choice.train).context("cannot train the tokenizer")?;
+            keep(&trained, &inputs.trained, &path)?;
             // Read it back, so that this run uses exactly what later runs will load.
             Ok(Tokenizer::from_file(&path)?)
         }
     }
 }
 
-fn learn(inputs: &Inputs<'_>, entries: u32) -> Result<Tokenizer> {
+fn train_tokenizer(inputs: &Inputs<'_>, entries: u32) -> Result<Tokenizer> {
     let bar = Progress::new(&format!("training the tokenizer ({entries} tokens)"), None, Unit::Items);
     let training = inputs.sources.iter().filter(|source| source.validation_share < 1.0);
     let streams: Vec<Documents> =
         training.map(|source| documents(source, inputs.watch)).collect::<Result<_>>()?;
     let counted = streams.into_iter().flatten().inspect(|_: &Result<Document>| bar.advance(1));
-    Tokenizer::learn(counted, entries, &|| (inputs.watch.keep_going)())
+    Tokenizer::train(counted, entries, &|| (inputs.watch.keep_going)())
 }
 
 /// Stores a trained tokenizer: the end-of-text token, which `tokenizer.json` does not define, and then

@@ -21,7 +21,7 @@ pub fn load_weights<'a>(
     if world.size() > 1 {
         // Files read as a whole are verified while reading; with another number of ranks, a shard is only part of a
         // file.
-        world.all_ok(checkpoint.verify_share(world.rank(), world.size()).map_err(Into::into))?;
+        world.all_ok(checkpoint.verify_part(world.rank(), world.size()).map_err(Into::into))?;
     }
     world.all_ok(Shards::load(model, checkpoint, mesh, kind))
 }

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     /// Simulates a sweep with a known metric at every rung; returns the rung that each trial reached.
-    fn played(metrics: &[Vec<f64>], reduction: usize, asynchronous: bool, workers: usize) -> Vec<usize> {
+    fn simulate(metrics: &[Vec<f64>], reduction: usize, asynchronous: bool, workers: usize) -> Vec<usize> {
         let rungs = metrics[0].len();
         let mut trials: Vec<Contender> = (0..metrics.len())
             .map(|i| Contender {
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_third_is_promoted_and_the_best_wins() {
         for asynchronous in [false, true] {
-            let came = played(&plain(27, 4), 3, asynchronous, 1);
+            let came = simulate(&plain(27, 4), 3, asynchronous, 1);
             let at_least = |rung| came.iter().filter(|came| **came >= rung).count();
             assert_eq!((at_least(1), at_least(2), at_least(3)), (9, 3, 1), "{came:?}");
             assert_eq!(came[0], 3);
@@ -189,20 +189,20 @@ mod tests {
     #[test]
     fn parallel_workers_do_not_wait_and_the_best_still_wins() {
         let metrics: Vec<Vec<f64>> = (0..27).map(|i| vec![f64::from(i * 7 % 27); 4]).collect();
-        let came = played(&metrics, 3, true, 4);
+        let came = simulate(&metrics, 3, true, 4);
         assert_eq!(came[0], 3);
         let promoted = came.iter().filter(|came| **came >= 1).count();
         assert!((9..=13).contains(&promoted), "{came:?}");
         // Worst first: each new trial is the best so far, and the last one still wins.
         let rising: Vec<Vec<f64>> = plain(27, 4).into_iter().rev().collect();
-        assert_eq!(played(&rising, 3, true, 4)[26], 3);
+        assert_eq!(simulate(&rising, 3, true, 4)[26], 3);
     }
 
     #[test]
     fn even_few_trials_have_a_winner() {
         for asynchronous in [false, true] {
-            assert_eq!(played(&plain(2, 3), 3, asynchronous, 2), [2, 0]);
-            assert_eq!(played(&plain(1, 3), 3, asynchronous, 1), [2]);
+            assert_eq!(simulate(&plain(2, 3), 3, asynchronous, 2), [2, 0]);
+            assert_eq!(simulate(&plain(1, 3), 3, asynchronous, 1), [2]);
         }
     }
 

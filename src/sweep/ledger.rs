@@ -132,7 +132,7 @@ impl Ledger {
             .and_then(|()| self.file.sync_data())
             .context("cannot write the sweep's ledger")
             .hint("free some disk space")?;
-        events.iter().for_each(|event| learn(&mut self.entries, event));
+        events.iter().for_each(|event| apply(&mut self.entries, event));
         Ok(())
     }
 
@@ -183,7 +183,7 @@ fn parse(text: &[u8], path: &Path) -> Result<BTreeMap<String, Entry>> {
     let mut entries = BTreeMap::new();
     for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         match serde_json::from_slice(line) {
-            Ok(event) => learn(&mut entries, &event),
+            Ok(event) => apply(&mut entries, &event),
             Err(error) => bail!(
                 UserError::failed(format!("{}:{} is damaged ({error})", path.display(), index + 1))
                     .hint("restore the file, or remove it to renumber the trials; their runs are kept")
@@ -193,7 +193,7 @@ fn parse(text: &[u8], path: &Path) -> Result<BTreeMap<String, Entry>> {
     Ok(entries)
 }
 
-fn learn(entries: &mut BTreeMap<String, Entry>, event: &Event) {
+fn apply(entries: &mut BTreeMap<String, Entry>, event: &Event) {
     let mut change = |id: &str, change: &dyn Fn(&mut Entry)| {
         if let Some(entry) = entries.get_mut(id) {
             change(entry);

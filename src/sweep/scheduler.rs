@@ -63,7 +63,7 @@ impl Plan {
                 workers.iter_mut().for_each(Worker::ask_to_stop);
             }
             for (worker, end) in reap(&mut workers)? {
-                let failed = self.settle(&worker, end, stopping, &mut memory)?;
+                let failed = self.record_end(&worker, end, stopping, &mut memory)?;
                 drop(worker);
                 if self.sweep.on_failure == OnFailure::Stop {
                     failure = failure.or(failed);
@@ -148,7 +148,7 @@ impl Plan {
     }
 
     /// Reports how a trial's process ended, and records a failure; returns the error if it failed.
-    fn settle(
+    fn record_end(
         &self,
         worker: &Worker,
         end: End,

@@ -153,7 +153,7 @@ impl Trial {
 
     /// Working time of its processes in seconds.
     pub fn seconds(&self) -> f64 {
-        Manifest::load(self.run()).map_or(0.0, |manifest| manifest.worked().as_seconds_f64())
+        Manifest::load(self.run()).map_or(0.0, |manifest| manifest.running_time().as_seconds_f64())
     }
 }
 

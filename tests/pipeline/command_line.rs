@@ -25,7 +25,7 @@ fn a_plan_writes_nothing() {
     assert_eq!(statuses, ["fresh", "fresh", "fresh", "fresh", "stale"]);
     assert_eq!(plan["stages"][4]["reason"], "export.dtype changed bf16 -> f32");
     assert!(plan["epochs"].as_f64().unwrap() > 0.0);
-    assert!(plan["pace"]["tokens_per_second"].as_f64().unwrap() > 0.0);
+    assert!(plan["throughput"]["tokens_per_second"].as_f64().unwrap() > 0.0);
 }
 
 #[test]

@@ -142,8 +142,8 @@ impl ExperimentErrors {
     }
 
     /// All problems for the terminal, each with its line of source and the offending part underlined.
-    pub fn render(&self, colour: bool) -> String {
-        render(&self.problems, colour)
+    pub fn render(&self, color: bool) -> String {
+        render(&self.problems, color)
     }
 }
 
@@ -169,8 +169,8 @@ impl From<ExperimentErrors> for UserError {
 user_errors!(ExperimentErrors);
 
 /// Renders problems (or warnings) with their snippets, separated by blank lines.
-pub(super) fn render(problems: &[Problem], colour: bool) -> String {
-    let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+pub(super) fn render(problems: &[Problem], color: bool) -> String {
+    let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_links(false);
     let mut text = String::new();
     for problem in problems {

@@ -5,17 +5,17 @@
 
 /// What an unknown name was meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meant {
+pub(super) enum Meaning {
     /// One of these keys, as full paths.
     Keys(&'static [&'static str]),
     /// Something that is expressed differently here.
     Advice(&'static str),
 }
 
-use Meant::{Advice, Keys};
+use Meaning::{Advice, Keys};
 
 /// Names of sections.
-const SECTIONS: &[(&[&str], Meant)] = &[
+const SECTIONS: &[(&[&str], Meaning)] = &[
     (&["training", "trainer", "training_args"], Keys(&["train"])),
     (&["data", "datasets"], Keys(&["dataset"])),
     (&["optim"], Keys(&["optimizer"])),
@@ -29,7 +29,7 @@ const SECTIONS: &[(&[&str], Meant)] = &[
 ];
 
 /// Names and what they mean. A name with a dot applies only at that path, any other in every table.
-const FAMILIAR: &[(&[&str], Meant)] = &[
+const FAMILIAR: &[(&[&str], Meaning)] = &[
     // Names of earlier versions.
     (&["train.weights"], Keys(&["train.param_dtype"])),
     (&["train.recompute"], Keys(&["train.activation_checkpointing"])),
@@ -195,13 +195,13 @@ const WORDS: &[(&[&str], &str)] = &[
 ];
 
 /// What `name`, a key of the table at `path`, means elsewhere.
-pub(super) fn meant(name: &str, path: &str) -> Option<Meant> {
+pub(super) fn meaning_of(name: &str, path: &str) -> Option<Meaning> {
     let name = name.to_lowercase().replace('-', "_");
     let full = super::validate::join(path, &name);
     let sections = if path.is_empty() { SECTIONS } else { &[] };
     let mut all = sections.iter().chain(FAMILIAR);
     all.find(|(names, _)| names.contains(&full.as_str()) || names.contains(&name.as_str()))
-        .map(|(_, meant)| *meant)
+        .map(|(_, meaning)| *meaning)
 }
 
 /// The value of `valid` that `word` means elsewhere.
@@ -228,12 +228,12 @@ mod tests {
             shape.at(path.split('.')).is_some()
         };
         let mut seen = BTreeSet::new();
-        for (names, meant) in SECTIONS.iter().chain(FAMILIAR) {
+        for (names, meaning) in SECTIONS.iter().chain(FAMILIAR) {
             for name in *names {
                 assert!(seen.insert(*name), "{name} is listed twice");
                 assert!(!name.contains('.') || !exists(name), "{name} is a key");
             }
-            if let Keys(keys) = meant {
+            if let Keys(keys) = meaning {
                 keys.iter().for_each(|key| assert!(exists(key), "{key} is not a key"));
             }
         }
@@ -241,10 +241,10 @@ mod tests {
 
     #[test]
     fn paths_apply_in_place_and_names_everywhere() {
-        assert_eq!(meant("weights", "train"), Some(Keys(&["train.param_dtype"])));
-        assert_eq!(meant("weights", "model"), None);
-        assert_eq!(meant("parallel", "sweep"), None);
-        assert_eq!(meant("Learning-Rate", "train"), Some(Keys(&["optimizer.lr"])));
+        assert_eq!(meaning_of("weights", "train"), Some(Keys(&["train.param_dtype"])));
+        assert_eq!(meaning_of("weights", "model"), None);
+        assert_eq!(meaning_of("parallel", "sweep"), None);
+        assert_eq!(meaning_of("Learning-Rate", "train"), Some(Keys(&["optimizer.lr"])));
         assert_eq!(meant_word("BFloat16", ["f32", "bf16"]), Some("bf16"));
         assert_eq!(meant_word("bfloat16", ["f32"]), None);
     }

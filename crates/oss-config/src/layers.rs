@@ -114,7 +114,7 @@ impl Reader<'_> {
         let mut root = document::parse_file(&source, &mut self.report.problems);
         if self.report.problems.len() > before {
             // A half-parsed file says nothing about the other half.
-            self.report.break_everything();
+            self.report.invalidate_all();
             return source;
         }
         for (parent, place) in self.take_extends(&mut root) {
@@ -173,7 +173,7 @@ impl Reader<'_> {
     /// A layer that cannot be read makes every value uncertain.
     fn fail(&mut self, problem: Problem) {
         self.report.problems.push(problem);
-        self.report.break_everything();
+        self.report.invalidate_all();
     }
 }
 

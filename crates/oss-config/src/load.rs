@@ -124,7 +124,7 @@ fn resolve(
             return Err(ExperimentErrors::new(report.problems));
         }
     };
-    let provenance = settle(&mut experiment, provenance, stem);
+    let provenance = derive_values(&mut experiment, provenance, stem);
     let slips = swept.map(|swept| swept.check_with(&experiment, &mut report)).unwrap_or_default();
     let mut warnings: Vec<String> = slips.iter().map(Problem::to_string).collect();
     for finding in check::findings(&experiment) {
@@ -234,7 +234,11 @@ fn leaves<'a>(
 
 /// Derives values from others: names the run after its file, removes the preset, and sets the held-out fraction to 0 if
 /// validation has its own source.
-fn settle(experiment: &mut Experiment, mut provenance: Provenance, stem: Option<String>) -> Provenance {
+fn derive_values(
+    experiment: &mut Experiment,
+    mut provenance: Provenance,
+    stem: Option<String>,
+) -> Provenance {
     if experiment.run.name.is_none() && stem.is_some() {
         experiment.run.name = stem;
         provenance.set("run.name".into(), SetBy::FileName);

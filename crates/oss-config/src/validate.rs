@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     document::{Data, Node, Place, Table},
     errors::Problem,
-    familiar::{self, Meant},
+    familiar::{self, Meaning},
     shape::{self, Bounds, Field, Shape, listed},
     suggest::nearest,
 };
@@ -17,7 +17,7 @@ pub(super) struct Report {
     /// Keys that have a problem of their own; checks that need their values are skipped.
     pub broken: BTreeSet<String>,
     /// Whether a layer could not be read at all.
-    everything_broken: bool,
+    all_invalid: bool,
 }
 
 impl Report {
@@ -26,12 +26,12 @@ impl Report {
         let inside = |outer: &str, inner: &str| {
             inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
-        self.everything_broken || self.broken.iter().any(|broken| inside(broken, key) || inside(key, broken))
+        self.all_invalid || self.broken.iter().any(|broken| inside(broken, key) || inside(key, broken))
     }
 
     /// Marks every value as unknown.
-    pub fn break_everything(&mut self) {
-        self.everything_broken = true;
+    pub fn invalidate_all(&mut self) {
+        self.all_invalid = true;
     }
 
     /// Keeps the valid part of a layer's top-level table and reports the rest.
@@ -64,8 +64,8 @@ impl Report {
             _ => format!("unknown key `{name}` in [{path}]"),
         };
         let (suggestions, advice) = match familiar(name, fields, path) {
-            Some(Meant::Keys(keys)) => (keys.iter().map(|key| (*key).to_owned()).collect(), None),
-            Some(Meant::Advice(advice)) => (Vec::new(), Some(advice)),
+            Some(Meaning::Keys(keys)) => (keys.iter().map(|key| (*key).to_owned()).collect(), None),
+            Some(Meaning::Advice(advice)) => (Vec::new(), Some(advice)),
             None => (suggestions(name, fields, path), None),
         };
         let help = if path.is_empty() && name == "extends" {
@@ -232,10 +232,10 @@ pub(super) fn join(path: &str, key: &str) -> String {
 }
 
 /// What a name from elsewhere means, unless it is a slip of one letter in a key of this table.
-fn familiar(name: &str, fields: &[Field], path: &str) -> Option<Meant> {
+fn familiar(name: &str, fields: &[Field], path: &str) -> Option<Meaning> {
     let typed = name.to_lowercase().replace('-', "_");
     let is_slip = fields.iter().any(|field| strsim::osa_distance(&typed, &field.name) <= 1);
-    if is_slip { None } else { familiar::meant(name, path) }
+    if is_slip { None } else { familiar::meaning_of(name, path) }
 }
 
 /// Full paths of the keys that `name` may have been meant for.

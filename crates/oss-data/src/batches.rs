@@ -17,7 +17,7 @@ pub struct Batches {
     sources: Vec<Source>,
     seed: u64,
     sequence_length: usize,
-    turns: Mutex<Turns>,
+    interleaving: Mutex<Interleaving>,
 }
 
 #[derive(Debug)]
@@ -52,13 +52,13 @@ impl Batches {
                 Ok(Source { share: weight / total, tokens, windows })
             })
             .collect::<Result<Vec<_>>>()?;
-        let turns = Mutex::new(Turns::new(sources.len()));
-        Ok(Self { sources, seed, sequence_length, turns })
+        let interleaving = Mutex::new(Interleaving::new(sources.len()));
+        Ok(Self { sources, seed, sequence_length, interleaving })
     }
 
     /// The T + 1 tokens of a sample.
     pub fn sample(&self, global_index: u64) -> Vec<i64> {
-        let (number, ordinal) = self.turn(global_index);
+        let (number, ordinal) = self.source_of(global_index);
         let source = &self.sources[number];
         let (epoch, place) = (ordinal / source.windows, ordinal % source.windows);
         let window = Permutation::new(source.windows, self.seed, &[number as u64, epoch]).apply(place);
@@ -67,18 +67,18 @@ impl Batches {
     }
 
     /// The source of a sample, and how many samples that source had before.
-    fn turn(&self, global_index: u64) -> (usize, u64) {
+    fn source_of(&self, global_index: u64) -> (usize, u64) {
         if self.sources.len() == 1 {
             return (0, global_index);
         }
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.next > global_index {
-            *turns = Turns::new(self.sources.len());
+        let mut interleaving = self.interleaving.lock().unwrap_or_else(PoisonError::into_inner);
+        if interleaving.next > global_index {
+            *interleaving = Interleaving::new(self.sources.len());
         }
         loop {
-            let (at, turn) = turns.take(&self.sources);
+            let (at, found) = interleaving.take(&self.sources);
             if at == global_index {
-                return turn;
+                return found;
             }
         }
     }
@@ -88,12 +88,12 @@ impl Batches {
 ///
 /// The state is a cache: it follows from the number of samples alone, and going back restarts from 0.
 #[derive(Debug)]
-struct Turns {
+struct Interleaving {
     next: u64,
     taken: Vec<u64>,
 }
 
-impl Turns {
+impl Interleaving {
     fn new(sources: usize) -> Self {
         Self { next: 0, taken: vec![0; sources] }
     }

@@ -4,10 +4,10 @@ mod byte_level;
 mod bytes;
 mod error;
 mod hugging_face;
-mod learned;
 mod o200k;
 mod segments;
 mod tiktoken;
+mod training;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the name is unknown or the file unreadable; [`TokenizerError::NotTrained`] for `{ train = N }`, which is
-    /// created by [`Tokenizer::learn`] and then loaded by [`Tokenizer::from_file`].
+    /// created by [`Tokenizer::train`] and then loaded by [`Tokenizer::from_file`].
     pub fn load(choice: &TokenizerChoice) -> Result<Self, TokenizerError> {
         if let Some(path) = choice.path() {
             return Self::from_file(&path);
@@ -95,13 +95,13 @@ impl Tokenizer {
     /// # Errors
     /// Errors of reading a document, or of `keep_going`, which is called before each; [`TokenizerError::TooFewEntries`]
     /// if the text has too few distinct pairs.
-    pub fn learn(
+    pub fn train(
         documents: impl Iterator<Item = anyhow::Result<Document>> + Send,
         entries: u32,
         keep_going: &(dyn Fn() -> anyhow::Result<()> + Sync),
     ) -> anyhow::Result<Self> {
-        let learnt = learned::learn(documents, entries.max(bytes::VOCAB_SIZE), keep_going)?;
-        Ok(Self { name: "tokenizer.json".into(), kind: Kind::HuggingFace(Arc::new(learnt)) })
+        let trained = training::train(documents, entries.max(bytes::VOCAB_SIZE), keep_going)?;
+        Ok(Self { name: "tokenizer.json".into(), kind: Kind::HuggingFace(Arc::new(trained)) })
     }
 
     /// Vocabulary size and digest of a choice, without loading the large tables.

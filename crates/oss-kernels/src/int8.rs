@@ -15,7 +15,7 @@ use oss_torch::{SCALE_BYTES, Slices, fetch_ahead, has_int8_gemm, int8_gemm, para
 pub const FEW: i64 = 16;
 
 /// Prefetch distance in bytes.
-const AHEAD: usize = 4096;
+const PREFETCH_DISTANCE: usize = 4096;
 
 /// `into [b, out] = x [b, in] @ matrix^T`, with `matrix` i8 `[out, in + 4]`, plus `bias` (f32 `[out]`), summed in f32;
 /// `x` is f32 or bf16, and `into` is f32 or of the kind of `x`.
@@ -70,7 +70,7 @@ fn dots(x: &[f32], matrix: &[i8], y: &mut [&mut [f32]]) {
         for (x, y) in x.chunks_exact(width).zip(&mut *y) {
             let mut lanes = [0.0; LANES];
             for (x, codes) in x[..whole].chunks_exact(LANES).zip(codes[..whole].chunks_exact(LANES)) {
-                fetch_ahead(codes, AHEAD);
+                fetch_ahead(codes, PREFETCH_DISTANCE);
                 for lane in 0..LANES {
                     lanes[lane] += x[lane] * f32::from(codes[lane]);
                 }

@@ -35,7 +35,7 @@ fn by_kind<T: Scalar>(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Ten
     parallel_each(tasks, |((range, x), y)| {
         for ((row, x), y) in range.zip(x.chunks_exact(width)).zip(y.chunks_exact_mut(width)) {
             let angles = row % length * (dim / 2)..(row % length + 1) * (dim / 2);
-            turn(x, &cos[angles.clone()], &sin[angles], sign, y);
+            rotate_heads(x, &cos[angles.clone()], &sin[angles], sign, y);
         }
     });
     y
@@ -43,7 +43,7 @@ fn by_kind<T: Scalar>(x: &Tensor, cos: &Tensor, sin: &Tensor, back: bool) -> Ten
 
 /// Rotates all heads at one position.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn turn<T: Scalar>(x: &[T], cos: &[T], sin: &[T], sign: f32, y: &mut [T]) {
+fn rotate_heads<T: Scalar>(x: &[T], cos: &[T], sin: &[T], sign: f32, y: &mut [T]) {
     let half = cos.len();
     for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
         let ((first, second), (out_first, out_second)) = (x.split_at(half), y.split_at_mut(half));

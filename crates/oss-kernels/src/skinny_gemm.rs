@@ -17,7 +17,7 @@ pub const FEW: i64 = 4;
 pub const LANES: usize = 64;
 
 /// Prefetch distance in elements, further than the hardware prefetcher goes.
-const AHEAD: usize = 4096;
+const PREFETCH_DISTANCE: usize = 4096;
 
 /// Rows of the matrix that are read side by side.
 const TOGETHER: usize = 4;
@@ -119,7 +119,7 @@ fn dots<T: Scalar>(x: &[f32], columns: &[T], y: &mut [&mut [f32]]) {
         for (x, y) in x.chunks_exact(width).zip(&mut *y) {
             let mut lanes = [0.0; LANES];
             for (x, column) in x[..whole].chunks_exact(LANES).zip(column[..whole].chunks_exact(LANES)) {
-                fetch_ahead(column, AHEAD);
+                fetch_ahead(column, PREFETCH_DISTANCE);
                 for lane in 0..LANES {
                     lanes[lane] += x[lane] * column[lane].wide();
                 }

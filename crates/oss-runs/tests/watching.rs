@@ -137,8 +137,8 @@ fn stop(signals: &[&str], saves_long: bool) -> (ExitStatus, String) {
     let mut child = command.spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut seen = String::new();
-    for (signal, awaited) in signals.iter().zip(["ready", "saving"]) {
-        while !seen.lines().any(|line| line == awaited) {
+    for (signal, line) in signals.iter().zip(["ready", "saving"]) {
+        while !seen.lines().any(|seen| seen == line) {
             assert_ne!(stderr.read_line(&mut seen).unwrap(), 0, "the child ended early: {seen}");
         }
         let sent =

@@ -68,12 +68,12 @@ const MAX_SLICES: usize = 16;
 /// ```
 #[derive(Debug)]
 pub struct Slices {
-    lent: RefCell<Lent>,
+    borrows: RefCell<Borrows>,
 }
 
 /// The address ranges of the slices, and whether each is mutable.
 #[derive(Debug)]
-struct Lent {
+struct Borrows {
     ranges: [(AddressRange, bool); MAX_SLICES],
     count: usize,
 }
@@ -87,7 +87,9 @@ impl Slices {
     /// another [`Slices`], through any handle and on any thread, and by no queued copy. Nor does anything give the
     /// tensor other memory (`resize_`, `set_data`).
     pub unsafe fn new() -> Self {
-        Self { lent: RefCell::new(Lent { ranges: [(AddressRange::EMPTY, false); MAX_SLICES], count: 0 }) }
+        Self {
+            borrows: RefCell::new(Borrows { ranges: [(AddressRange::EMPTY, false); MAX_SLICES], count: 0 }),
+        }
     }
 
     /// The elements of a contiguous CPU tensor, in order.
@@ -136,7 +138,7 @@ impl Slices {
     fn lend(&self, tensor: &Tensor, is_written: bool) {
         let (first, len) = memory(tensor);
         let range = AddressRange::new(first, len);
-        let Lent { ranges, count } = &mut *self.lent.borrow_mut();
+        let Borrows { ranges, count } = &mut *self.borrows.borrow_mut();
         let clashes = ranges[..*count]
             .iter()
             .any(|&(other, other_is_written)| (is_written || other_is_written) && range.overlaps(other));

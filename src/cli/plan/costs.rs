@@ -12,7 +12,7 @@ use crate::plan::calibration::Calibration;
 use crate::plan::estimate::Estimate;
 use crate::plan::gpus::{Fit, Saving, USABLE_PERCENT};
 use crate::plan::mesh::{Mesh, uses_gloo};
-use crate::plan::throughput::Pace;
+use crate::plan::throughput::Throughput;
 use oss_config::{Experiment, ParamDtype, Precision, StateDtype, Update};
 
 /// Name, amount and note.
@@ -38,13 +38,13 @@ impl Plan {
             self.work(),
             self.disk(),
             self.time(),
-            self.played(),
+            self.dry_run_rows(),
         ];
         table(&[], parts.concat(), &[1])
     }
 
     /// Dry-run measurements next to the planned figures.
-    fn played(&self) -> Vec<Row> {
+    fn dry_run_rows(&self) -> Vec<Row> {
         let Some(dry) = &self.dry_run else { return Vec::new() };
         let planned = |bytes_planned: u64| format!("planned {}", bytes(bytes_planned));
         let (state, total) = (self.memory.state, self.memory.on_device);
@@ -224,8 +224,8 @@ impl Plan {
     /// Training and its evaluations, whose forward pass costs a third of a training step. The run's own throughput
     /// takes precedence over a calibration.
     fn time(&self) -> Vec<Row> {
-        let (what, speed, tokens, how) = match (self.pace, self.calibration) {
-            (Some(Pace { tokens_per_second: speed, secs_left }), _) => {
+        let (what, speed, tokens, how) = match (self.throughput, self.calibration) {
+            (Some(Throughput { tokens_per_second: speed, secs_left }), _) => {
                 ("time left", speed, secs_left * speed, "as measured in this run".to_owned())
             }
             (None, Some(Calibration { tokens_per_second: speed, measured })) => {

@@ -7,20 +7,20 @@ use oss_runs::run_dir::RunStatus;
 
 /// The state of a run or one of its stages.
 pub fn run(status: RunStatus) -> Markup {
-    badge(colour(status), status.word())
+    badge(color(status), status.word())
 }
 
 /// The state of a trial.
 pub fn trial(status: TrialStatus) -> Markup {
     let class = match status {
-        TrialStatus::Run(status) => colour(status),
+        TrialStatus::Run(status) => color(status),
         TrialStatus::Paused => "stopped",
         TrialStatus::Waiting => "waiting",
     };
     badge(class, status.word())
 }
 
-fn colour(status: RunStatus) -> &'static str {
+fn color(status: RunStatus) -> &'static str {
     match status {
         RunStatus::Done => "done",
         RunStatus::Stopped | RunStatus::Interrupted => "stopped",

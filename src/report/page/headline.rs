@@ -26,7 +26,7 @@ fn tiles(facts: &Facts, written: DateTime<Utc>) -> Markup {
         (RunStatus::Running | RunStatus::Interrupted, Some(logged)) => {
             format!("last logged {} before this report", duration(written - logged))
         }
-        _ => format!("{} in total", duration(facts.worked)),
+        _ => format!("{} in total", duration(facts.running_time)),
     };
     let loss = |nats: f64| html! { (format!("{nats:.4}")) };
     html! {

@@ -92,7 +92,7 @@ fn segment(start: &Segment, is_running: bool) -> Markup {
     let host = &start.environment.host;
     html! { tr {
         td { (moment(start.started)) }
-        td { (start.finished.map_or_else(|| "–".to_owned(), |end| took(end - start.started))) }
+        td { (start.finished.map_or_else(|| "–".to_owned(), |end| stage_duration(end - start.started))) }
         td { (start.ended(is_running)) }
         td { "oss-run " (start.environment.program) }
         td { @match &start.environment.git {
@@ -128,7 +128,7 @@ pub fn stages(runs: &[RunReport]) -> Markup {
                         td { (badge::run(record.state.status(run.is_running()))) }
                         td { (record.reason.as_deref().unwrap_or("")) }
                         td { (moment(record.started)) }
-                        td { (record.finished.map_or_else(|| "–".to_owned(), |end| took(end - record.started))) }
+                        td { (record.finished.map_or_else(|| "–".to_owned(), |end| stage_duration(end - record.started))) }
                     } } } }
                 } }
             }
@@ -136,6 +136,6 @@ pub fn stages(runs: &[RunReport]) -> Markup {
     }
 }
 
-fn took(time: TimeDelta) -> String {
+fn stage_duration(time: TimeDelta) -> String {
     if time < TimeDelta::seconds(1) { format!("{} ms", time.num_milliseconds()) } else { duration(time) }
 }

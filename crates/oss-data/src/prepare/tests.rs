@@ -123,7 +123,7 @@ fn a_trained_tokenizer_is_stored_with_the_tokens() {
     let dir = tempfile::tempdir().unwrap();
     let texts = many();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let tokenizer = Tokenizer::learn(documents(&texts), 300, &|| Ok(())).unwrap();
+    let tokenizer = Tokenizer::train(documents(&texts), 300, &|| Ok(())).unwrap();
     let out = dir.path().join("learnt");
     prepare(documents(&texts), &tokenizer, &out, 0.1).unwrap();
     let again = Prepared::open(&out).unwrap().tokenizer().unwrap();

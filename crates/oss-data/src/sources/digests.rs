@@ -29,11 +29,11 @@ pub struct DigestCache {
 #[derive(Default, Serialize, Deserialize)]
 struct Stored {
     version: u32,
-    files: BTreeMap<String, Remembered>,
+    files: BTreeMap<String, CachedDigest>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Remembered {
+struct CachedDigest {
     #[serde(flatten)]
     stamp: Stamp,
     blake3: String,
@@ -63,7 +63,7 @@ impl DigestCache {
         }
         let blake3 = hash(path, stamp.bytes, watch)?;
         if let Some(key) = key.filter(|_| settled(stamp)) {
-            self.stored.files.insert(key.into(), Remembered { stamp, blake3: blake3.clone() });
+            self.stored.files.insert(key.into(), CachedDigest { stamp, blake3: blake3.clone() });
             self.changed = true;
         }
         Ok(blake3)

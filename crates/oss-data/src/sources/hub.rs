@@ -128,8 +128,8 @@ impl Hub {
             // The listing of a large repository takes megabytes, well above the reader's own limit.
             let info = response.body_mut().with_config().limit(1 << 30).read_json();
             info.map_err(|error| match error {
-                ureq::Error::Io(error) => http::passing(error.to_string()),
-                ureq::Error::Timeout(_) => http::passing("timed out".into()),
+                ureq::Error::Io(error) => http::transient(error.to_string()),
+                ureq::Error::Timeout(_) => http::transient("timed out".into()),
                 _ => {
                     let problem = "does not describe a repository".into();
                     Failure::from(HubError::Answer { what: subject.label(), problem })

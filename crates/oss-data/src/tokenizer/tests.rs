@@ -33,7 +33,7 @@ impl Pair {
 static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
     let named = ["bytes", "o200k_harmony", "cl100k_base", "p50k_base"];
     let mut tokenizers: Vec<_> = named.map(named_tokenizer).into();
-    tokenizers.push(learnt(350).unwrap());
+    tokenizers.push(trained(350).unwrap());
     tokenizers.into_iter().map(Pair::new).collect()
 });
 
@@ -41,7 +41,7 @@ fn named_tokenizer(name: &str) -> Tokenizer {
     Tokenizer::load(&TokenizerChoice::Named(name.into())).unwrap()
 }
 
-fn learnt(entries: u32) -> anyhow::Result<Tokenizer> {
+fn trained(entries: u32) -> anyhow::Result<Tokenizer> {
     let (onsets, rimes) =
         (["b", "c", "d", "gr", "l", "m", "st", "th"], ["ack", "ell", "ing", "ore", "ut", "ay"]);
     let documents = (0..200).map(|number| {
@@ -49,7 +49,7 @@ fn learnt(entries: u32) -> anyhow::Result<Tokenizer> {
         let text = (0..20).map(|n| format!("{} the {}. ", word(number + n * n), word(number * n))).collect();
         Ok(Document { text, place: format!("row {number}") })
     });
-    Tokenizer::learn(documents, entries, &|| Ok(()))
+    Tokenizer::train(documents, entries, &|| Ok(()))
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn runs_that_break_the_regex_engines_are_encoded() {
     };
     ["A", " ", "\t", "\n"].iter().for_each(|run| check(&named_tokenizer("o200k_harmony"), run));
     [" ", "!"].iter().for_each(|run| check(&named_tokenizer("p50k_base"), run));
-    check(&learnt(300).unwrap(), " ");
+    check(&trained(300).unwrap(), " ");
 }
 
 #[test]
@@ -236,22 +236,22 @@ fn half_a_character_and_unknown_ids_decode_to_replacements() {
 
 #[test]
 fn training_is_deterministic_and_fills_the_vocabulary() {
-    let first = learnt(350).unwrap();
+    let first = trained(350).unwrap();
     assert_eq!((first.vocab_size(), first.end_of_text()), (350, 349));
     for _ in 0..3 {
-        assert_eq!(learnt(350).unwrap().digest(), first.digest());
+        assert_eq!(trained(350).unwrap().digest(), first.digest());
     }
     assert!(first.encode("back the core").unwrap().len() < 6);
-    let error = ErrorReport::of(learnt(100_000).err().unwrap()).to_string();
+    let error = ErrorReport::of(trained(100_000).err().unwrap()).to_string();
     assert!(error.contains("train = "), "{error}");
 }
 
 #[test]
 fn training_stops_on_request_or_read_errors() {
     let document = || Ok(Document { text: "text".into(), place: "row".into() });
-    let stopped = Tokenizer::learn([document()].into_iter(), 300, &|| anyhow::bail!("stop"));
+    let stopped = Tokenizer::train([document()].into_iter(), 300, &|| anyhow::bail!("stop"));
     assert_eq!(stopped.err().unwrap().to_string(), "stop");
-    let broken = Tokenizer::learn([document(), Err(anyhow::anyhow!("row 2"))].into_iter(), 300, &|| Ok(()));
+    let broken = Tokenizer::train([document(), Err(anyhow::anyhow!("row 2"))].into_iter(), 300, &|| Ok(()));
     assert_eq!(broken.err().unwrap().to_string(), "row 2");
 }
 
@@ -259,7 +259,7 @@ fn training_stops_on_request_or_read_errors() {
 fn a_saved_vocabulary_loads_as_the_same_tokenizer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.json");
-    let first = learnt(300).unwrap();
+    let first = trained(300).unwrap();
     std::fs::write(&path, first.hugging_face_json()).unwrap();
     let again = Tokenizer::load(&TokenizerChoice::Named(path.display().to_string())).unwrap();
     assert_eq!(again.digest(), first.digest());
@@ -315,6 +315,6 @@ fn facts_need_no_table() {
         let facts = Tokenizer::facts(&TokenizerChoice::Named(encoding.name.into())).unwrap();
         assert_eq!(facts.vocab_size, i64::from(encoding.vocab_size));
     }
-    let learnt = Tokenizer::facts(&TokenizerChoice::Train(TrainTokenizer { train: 4096 })).unwrap();
-    assert_eq!(learnt, TokenizerInfo { vocab_size: 4096, digest: None });
+    let trained = Tokenizer::facts(&TokenizerChoice::Train(TrainTokenizer { train: 4096 })).unwrap();
+    assert_eq!(trained, TokenizerInfo { vocab_size: 4096, digest: None });
 }

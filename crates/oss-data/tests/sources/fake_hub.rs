@@ -26,7 +26,7 @@ pub struct Request {
 
 /// The behavior of the Hub, which a test can change at any time.
 #[derive(Default)]
-pub struct Behaviour {
+pub struct Behavior {
     /// Files by name; those named `*.bin` are large files, stored on another host and identified by their SHA-256.
     pub files: BTreeMap<String, Vec<u8>>,
     /// Statuses to return before behaving normally, each with an error code.
@@ -43,7 +43,7 @@ pub struct Behaviour {
 }
 
 pub struct FakeHub {
-    pub behaviour: Arc<Mutex<Behaviour>>,
+    pub behavior: Arc<Mutex<Behavior>>,
     pub endpoint: String,
     /// Requests to the host of the large files.
     pub storage: Arc<Mutex<Vec<Request>>>,
@@ -52,27 +52,27 @@ pub struct FakeHub {
 impl FakeHub {
     pub fn start(files: &[(&str, &[u8])]) -> Self {
         let files = files.iter().map(|(name, bytes)| ((*name).to_string(), bytes.to_vec())).collect();
-        let behaviour = Arc::new(Mutex::new(Behaviour { files, ..Behaviour::default() }));
+        let behavior = Arc::new(Mutex::new(Behavior { files, ..Behavior::default() }));
         let storage = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&storage);
-        let known = Arc::clone(&behaviour);
+        let known = Arc::clone(&behavior);
         // To a client, `localhost` and `127.0.0.1` are different hosts.
         let storage_port = listen(move |stream, request| {
             seen.lock().unwrap().push(request.clone());
             let name = request.path.trim_start_matches("/blob/").to_string();
             send_file(stream, &request, &name, &mut known.lock().unwrap(), "");
         });
-        let known = Arc::clone(&behaviour);
+        let known = Arc::clone(&behavior);
         let port = listen(move |stream, request| {
-            let mut behaviour = known.lock().unwrap();
-            behaviour.requests.push(request.clone());
-            answer(stream, &request, &mut behaviour, storage_port);
+            let mut behavior = known.lock().unwrap();
+            behavior.requests.push(request.clone());
+            answer(stream, &request, &mut behavior, storage_port);
         });
-        Self { behaviour, endpoint: format!("http://127.0.0.1:{port}"), storage }
+        Self { behavior, endpoint: format!("http://127.0.0.1:{port}"), storage }
     }
 
-    pub fn now(&self) -> MutexGuard<'_, Behaviour> {
-        self.behaviour.lock().unwrap()
+    pub fn now(&self) -> MutexGuard<'_, Behavior> {
+        self.behavior.lock().unwrap()
     }
 
     /// Settings for this Hub with a cache in `home` and short retry delays.
@@ -123,25 +123,25 @@ fn parse(stream: &TcpStream) -> Option<Request> {
     Some(request)
 }
 
-fn answer(stream: &mut TcpStream, request: &Request, behaviour: &mut Behaviour, storage_port: u16) {
-    if let Some((status, code)) = behaviour.statuses.pop_front() {
+fn answer(stream: &mut TcpStream, request: &Request, behavior: &mut Behavior, storage_port: u16) {
+    if let Some((status, code)) = behavior.statuses.pop_front() {
         let code = if code.is_empty() { String::new() } else { format!("X-Error-Code: {code}\r\n") };
         // What a careless server might echo must not appear in the program's output.
         let body = format!("you sent {:?}", request.token);
         return reply(stream, status, &format!("{code}Retry-After: 0\r\n"), body.as_bytes(), None);
     }
-    if request.path.starts_with("/api/datasets/ann/tales/revision/") && !behaviour.without_api {
+    if request.path.starts_with("/api/datasets/ann/tales/revision/") && !behavior.without_api {
         let siblings: Vec<_> =
-            behaviour.files.keys().map(|name| serde_json::json!({"rfilename": name})).collect();
+            behavior.files.keys().map(|name| serde_json::json!({"rfilename": name})).collect();
         let body = serde_json::json!({"sha": COMMIT, "siblings": siblings}).to_string();
         return reply(stream, 200, "", body.as_bytes(), None);
     }
     let resolved =
         request.path.strip_prefix("/datasets/ann/tales/resolve/").and_then(|rest| rest.split_once('/'));
-    let Some((_, name)) = resolved.filter(|(_, name)| behaviour.files.contains_key(*name)) else {
+    let Some((_, name)) = resolved.filter(|(_, name)| behavior.files.contains_key(*name)) else {
         return reply(stream, 404, "X-Error-Code: EntryNotFound\r\n", b"no", None);
     };
-    let bytes = &behaviour.files[name];
+    let bytes = &behavior.files[name];
     let commit = format!("X-Repo-Commit: {COMMIT}\r\n");
     if name.ends_with(".bin") {
         let sha = hexadecimal(&sha2::Sha256::digest(bytes));
@@ -154,25 +154,19 @@ fn answer(stream: &mut TcpStream, request: &Request, behaviour: &mut Behaviour, 
         let blob = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
         let id = hexadecimal(&sha1::Sha1::digest(&blob));
         let name = name.to_string();
-        send_file(stream, request, &name, behaviour, &format!("{commit}ETag: W/\"{id}\"\r\n"));
+        send_file(stream, request, &name, behavior, &format!("{commit}ETag: W/\"{id}\"\r\n"));
     }
 }
 
-fn send_file(
-    stream: &mut TcpStream,
-    request: &Request,
-    name: &str,
-    behaviour: &mut Behaviour,
-    headers: &str,
-) {
-    let mut bytes = behaviour.files[name].clone();
+fn send_file(stream: &mut TcpStream, request: &Request, name: &str, behavior: &mut Behavior, headers: &str) {
+    let mut bytes = behavior.files[name].clone();
     let total = bytes.len();
-    if behaviour.corrupt {
+    if behavior.corrupt {
         bytes.iter_mut().for_each(|byte| *byte ^= 1);
     }
-    let asked = request.range.as_deref().filter(|_| !behaviour.ignores_ranges);
+    let asked = request.range.as_deref().filter(|_| !behavior.ignores_ranges);
     let only_metadata = request.range.as_deref() == Some("bytes=0-0");
-    let cut = if only_metadata { None } else { behaviour.cuts.pop_front() };
+    let cut = if only_metadata { None } else { behavior.cuts.pop_front() };
     let Some((from, to)) = asked.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) else {
         return reply(stream, 200, headers, &bytes, cut);
     };

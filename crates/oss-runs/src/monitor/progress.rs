@@ -15,7 +15,7 @@ use indicatif::{
 };
 
 /// Shorter operations log nothing.
-const WORTH_A_LINE: Duration = Duration::from_secs(1);
+const MIN_REPORTED: Duration = Duration::from_secs(1);
 
 /// The bars on the screen, stacked vertically.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -109,7 +109,7 @@ impl Progress {
     /// If the bar is not visible, logs once that a longer operation is in progress.
     fn announce(&self) {
         if !self.drawn
-            && self.started.elapsed() >= WORTH_A_LINE
+            && self.started.elapsed() >= MIN_REPORTED
             && !self.announced.swap(true, Ordering::Relaxed)
         {
             match self.total {
@@ -142,7 +142,7 @@ impl Drop for Progress {
             took,
             message: &self.bar.message(),
         };
-        if took >= WORTH_A_LINE {
+        if took >= MIN_REPORTED {
             tracing::info!("{closing}");
         } else {
             tracing::debug!("{closing}");

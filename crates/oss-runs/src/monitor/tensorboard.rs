@@ -49,7 +49,7 @@ impl TensorBoard {
                 }
                 board.flush();
             }
-            Err(error) => board.give_up(&error),
+            Err(error) => board.disable(&error),
         }
         board
     }
@@ -83,7 +83,7 @@ impl TensorBoard {
         if let Some(writer) = &mut self.writer
             && let Err(error) = writer.flush()
         {
-            self.give_up(&error);
+            self.disable(&error);
         }
     }
 
@@ -93,11 +93,11 @@ impl TensorBoard {
         let written =
             event.write_to_bytes().map_err(io::Error::from).and_then(|record| writer.write(&record));
         if let Err(error) = written {
-            self.give_up(&error);
+            self.disable(&error);
         }
     }
 
-    fn give_up(&mut self, error: &io::Error) {
+    fn disable(&mut self, error: &io::Error) {
         self.writer = None;
         tracing::warn!(
             "TensorBoard logging stopped ({}: {error}); the run continues, and metrics.jsonl has all metrics",

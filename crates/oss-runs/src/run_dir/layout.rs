@@ -256,7 +256,7 @@ impl RunsDir {
     }
 
     /// The tokenizer with this digest, trained on the text of the runs that share it.
-    pub fn learnt_tokenizer(&self, digest: &str) -> PathBuf {
+    pub fn trained_tokenizer(&self, digest: &str) -> PathBuf {
         self.prepared(&format!("tokenizer-{digest}"))
     }
 

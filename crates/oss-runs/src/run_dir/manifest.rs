@@ -286,7 +286,7 @@ impl Manifest {
     }
 
     /// Total running time of all attempts; the running time of a killed attempt is unknown and not counted.
-    pub fn worked(&self) -> TimeDelta {
+    pub fn running_time(&self) -> TimeDelta {
         self.segments.iter().filter_map(|start| Some(start.finished? - start.started)).sum()
     }
 

@@ -188,7 +188,7 @@ mod tests {
 
     /// Waits until a key is set, or deleted, and returns its value: the server processes each connection at its own
     /// pace.
-    fn awaited(store: &Store, key: &str, there: bool) -> Option<Vec<u8>> {
+    fn wait_for_key(store: &Store, key: &str, there: bool) -> Option<Vec<u8>> {
         loop {
             let value = store.get(key).unwrap();
             if value.is_some() == there {
@@ -206,11 +206,11 @@ mod tests {
         let other = Store::connect("127.0.0.1", port, PATIENCE).unwrap();
         assert_eq!(other.get("color").unwrap(), None);
         served.set("color", b"blue").unwrap();
-        assert_eq!(awaited(&other, "color", true).as_deref(), Some(&b"blue"[..]));
+        assert_eq!(wait_for_key(&other, "color", true).as_deref(), Some(&b"blue"[..]));
         served.delete("color").unwrap();
-        assert_eq!(awaited(&other, "color", false), None);
+        assert_eq!(wait_for_key(&other, "color", false), None);
         other.set("empty", b"").unwrap();
-        assert_eq!(awaited(&served, "empty", true), Some(Vec::new()));
+        assert_eq!(wait_for_key(&served, "empty", true), Some(Vec::new()));
         assert_eq!((served.add("count", 2).unwrap(), other.add("count", 3).unwrap()), (2, 5));
         let apart = served.prefixed("apart").unwrap();
         assert_eq!(apart.get("color").unwrap(), None);

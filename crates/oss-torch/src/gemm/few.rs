@@ -19,7 +19,7 @@ const FEW_DOTS: usize = 16;
 const FEW_MIXTURES: usize = 4;
 
 /// Prefetch distance in bytes, further than the hardware prefetcher goes.
-const AHEAD: usize = 8192;
+const PREFETCH_DISTANCE: usize = 8192;
 
 /// The same for int8 codes, which are fewer bytes for as much arithmetic.
 const AHEAD_OF_CODES: usize = 4096;
@@ -34,7 +34,7 @@ const TILES: usize = 2;
 const VECTOR: usize = 64;
 
 /// Kernel for products of a few rows.
-pub enum Way {
+pub enum FewRowsKernel {
     /// Uses [`dots`].
     Dots,
     /// Uses [`mixtures`].
@@ -42,10 +42,10 @@ pub enum Way {
 }
 
 /// The kernel that is faster than packing, if any, for this many contiguous rows.
-pub fn way(rows: usize, matrix: Matrix) -> Option<Way> {
+pub fn kernel_for(rows: usize, matrix: Matrix) -> Option<FewRowsKernel> {
     match matrix.strides {
-        [1, _] if rows <= FEW_DOTS => Some(Way::Dots),
-        [_, 1] if rows <= FEW_MIXTURES => Some(Way::Mixtures),
+        [1, _] if rows <= FEW_DOTS => Some(FewRowsKernel::Dots),
+        [_, 1] if rows <= FEW_MIXTURES => Some(FewRowsKernel::Mixtures),
         _ => None,
     }
 }
@@ -85,7 +85,7 @@ pub unsafe fn dots<const BF16: bool>(
                     let left = rows.data.offset(row as isize * rows.stride);
                     let right = columns.data.offset((first_column + column) as isize * columns.stride);
                     for at in (0..whole).step_by(VECTOR) {
-                        _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(at + AHEAD).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(at + PREFETCH_DISTANCE).cast());
                         let (left, right) = (left.add(at), right.add(at));
                         *sum = if BF16 {
                             let left = transmute::<__m512i, __m512bh>(_mm512_loadu_si512(left.cast()));

@@ -102,20 +102,20 @@ impl Product {
             let Self { into, a, b, start } = *self;
             let size = (rows.1, columns.1, a.sizes[1]);
             let of_neighbours = into.strides[1] == 1 && a.strides[1] == 1;
-            let way = if of_neighbours { few::way(rows.1, b) } else { None };
+            let kernel = if of_neighbours { few::kernel_for(rows.1, b) } else { None };
             // SAFETY: the caller's promise.
             unsafe {
                 let (target, start) = (into.target(rows.0, columns.0), start.from(rows.0, columns.0));
                 let few = a.lines(rows.0, 0);
-                match (way, a.kind) {
-                    (Some(few::Way::Dots), kind) => {
+                match (kernel, a.kind) {
+                    (Some(few::FewRowsKernel::Dots), kind) => {
                         let lines = (few, b.transposed().lines(columns.0, 0));
                         return match kind {
                             Kind::BFloat16 => few::dots::<true>(target, lines, size, start),
                             _ => few::dots::<false>(target, lines, size, start),
                         };
                     }
-                    (Some(few::Way::Mixtures), kind) => {
+                    (Some(few::FewRowsKernel::Mixtures), kind) => {
                         let lines = (few, b.lines(0, columns.0));
                         return match kind {
                             Kind::BFloat16 => few::mixtures::<true>(target, lines, size, start),

@@ -41,11 +41,11 @@ impl Background {
     ) -> Result<Self> {
         let copies: Vec<Entry> = entries.iter().map(on_host).collect();
         let abandoned = Arc::new(AtomicBool::new(false));
-        let (folder, give_up) = (folder.to_owned(), Arc::clone(&abandoned));
+        let (folder, stop) = (folder.to_owned(), Arc::clone(&abandoned));
         let path = folder.clone();
         let thread = thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || write_rank_with(&disk, &folder, rank, ranks, &copies, &give_up))
+            .spawn(move || write_rank_with(&disk, &folder, rank, ranks, &copies, &stop))
             .map_err(Error::io("start a thread to write to", &path))?;
         Ok(Self { thread: Some(thread), abandoned })
     }

@@ -45,7 +45,7 @@ pub fn newest_whole<E: From<Error>>(
     let mut problems = Vec::new();
     for path in candidates {
         let opened = Checkpoint::open(path)
-            .and_then(|checkpoint| checkpoint.verify_share(rank, ranks).map(|()| checkpoint))
+            .and_then(|checkpoint| checkpoint.verify_part(rank, ranks).map(|()| checkpoint))
             .map_err(|error| ErrorReport::of(error).summary());
         let complaint = opened.as_ref().err().cloned();
         match (agree(complaint)?, opened) {

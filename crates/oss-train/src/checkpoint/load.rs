@@ -56,14 +56,14 @@ impl Checkpoint {
         }
         let index = manifest.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
         let checkpoint = Self { path: path.to_owned(), manifest, files, index, _pin: pin };
-        match checkpoint.manifest.tensors.iter().find_map(|tensor| checkpoint.misfit(tensor)) {
+        match checkpoint.manifest.tensors.iter().find_map(|tensor| checkpoint.mismatch(tensor)) {
             Some(what) => Err(damaged(what)),
             None => Ok(checkpoint),
         }
     }
 
     /// How a tensor's pieces in the files differ from the manifest; `None` if they match it.
-    fn misfit(&self, tensor: &TensorRecord) -> Option<String> {
+    fn mismatch(&self, tensor: &TensorRecord) -> Option<String> {
         if kind_of(tensor.dtype).is_none() {
             return Some(format!("{} has unsupported dtype {}", tensor.name, tensor.dtype));
         }
@@ -81,11 +81,11 @@ impl Checkpoint {
 
     /// Reads every byte and compares digests. The error names the damaged tensor.
     pub fn verify(&self) -> Result<()> {
-        self.verify_share(0, 1)
+        self.verify_part(0, 1)
     }
 
     /// This rank's part of [`Checkpoint::verify`]; the files are divided among the ranks.
-    pub fn verify_share(&self, rank: usize, ranks: usize) -> Result<()> {
+    pub fn verify_part(&self, rank: usize, ranks: usize) -> Result<()> {
         let mine: Vec<_> = self.manifest.files.iter().skip(rank).step_by(ranks).collect();
         mine.into_par_iter().try_for_each(|record| self.verify_file(record))
     }

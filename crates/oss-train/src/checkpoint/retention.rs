@@ -28,9 +28,9 @@ pub(super) fn prune_with(
 ) -> Result<Vec<u64>> {
     let complete = list(dir);
     let steps: Vec<u64> = complete.iter().map(|(step, _)| *step).collect();
-    let kept = kept(&steps, policy, best, protected);
+    let retained = retained(&steps, policy, best, protected);
     let mut pruned = Vec::new();
-    for (step, path) in complete.into_iter().filter(|(step, _)| !kept.contains(step)) {
+    for (step, path) in complete.into_iter().filter(|(step, _)| !retained.contains(step)) {
         if remove_with(disk, &path)? {
             pruned.push(step);
         }
@@ -39,7 +39,7 @@ pub(super) fn prune_with(
 }
 
 /// The steps to keep; `steps` are in ascending order.
-fn kept(
+fn retained(
     steps: &[u64],
     policy: &oss_config::Checkpoint,
     best: Option<u64>,
@@ -80,7 +80,7 @@ mod tests {
     fn keeps_the_newest_multiples_the_best_and_protected_steps() {
         let steps = [10, 20, 30, 40, 50, 60];
         let kept_steps = |policy, best, protected: &[u64]| {
-            kept(&steps, &policy, best, protected).into_iter().collect::<Vec<_>>()
+            retained(&steps, &policy, best, protected).into_iter().collect::<Vec<_>>()
         };
         assert_eq!(kept_steps(policy(2, None, false), Some(10), &[]), [50, 60]);
         assert_eq!(kept_steps(policy(1, Some(20), false), None, &[]), [20, 40, 60]);

@@ -192,7 +192,7 @@ impl Mesh {
     ///
     /// # Errors
     /// As [`Self::sum`].
-    pub fn of_first(&self, numbers: Vec<i64>) -> Result<Vec<i64>> {
+    pub fn broadcast_numbers(&self, numbers: Vec<i64>) -> Result<Vec<i64>> {
         if self.everyone.is_alone() {
             return Ok(numbers);
         }

@@ -28,11 +28,11 @@ pub use error::WorldError;
 pub use handshake::Fingerprint;
 
 /// Initial and maximum polling interval of a rank that waits for a message.
-const NAP: Duration = Duration::from_millis(1);
-const LONGEST_NAP: Duration = Duration::from_millis(50);
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
+const MAX_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long the rank that hosts the store waits for the others to leave: a killed rank never says that it has left.
-const FAREWELL: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All ranks of a run, as seen by one of them.
 #[derive(Debug)]
@@ -248,7 +248,7 @@ impl World {
     }
 
     /// Tells the other ranks, which may be waiting for a message, that this one has failed.
-    pub fn give_up(&self, error: &anyhow::Error) {
+    pub fn report_failure(&self, error: &anyhow::Error) {
         if let Some(store) = &self.store {
             let told = serde_json::to_vec(&(self.rank, ErrorReport::from(error)));
             // The store may be gone for the same reason; then nobody is waiting.
@@ -266,8 +266,8 @@ impl World {
         }
         let start = Instant::now();
         let here = |rank: usize| matches!(store.get(&format!("left/{rank}")), Ok(None));
-        while (1..self.size).any(here) && start.elapsed() < FAREWELL {
-            thread::sleep(LONGEST_NAP);
+        while (1..self.size).any(here) && start.elapsed() < SHUTDOWN_TIMEOUT {
+            thread::sleep(MAX_POLL_INTERVAL);
         }
     }
 
@@ -294,7 +294,7 @@ impl World {
         absent: impl Fn() -> Vec<usize>,
     ) -> Result<T> {
         let start = Instant::now();
-        let mut nap = NAP;
+        let mut interval = MIN_POLL_INTERVAL;
         let look = || store.get(key).context("lost connection to rank 0 or the process hosting the store");
         let read = |text: Vec<u8>| {
             serde_json::from_slice(&text)
@@ -319,8 +319,8 @@ impl World {
                 let seconds = start.elapsed().as_secs();
                 return Err(WorldError::Absent { rank: self.rank, missing, seconds }.into());
             }
-            thread::sleep(nap);
-            nap = (nap * 2).min(LONGEST_NAP);
+            thread::sleep(interval);
+            interval = (interval * 2).min(MAX_POLL_INTERVAL);
         }
     }
 }

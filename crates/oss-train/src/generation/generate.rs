@@ -59,7 +59,7 @@ pub fn generate(
         let mut still = Vec::new();
         let mut next = Vec::new();
         // Different devices could choose different tokens; the ranks would then deadlock.
-        for (row, (&index, token)) in live.iter().zip(mesh.of_first(chosen)?).enumerate() {
+        for (row, (&index, token)) in live.iter().zip(mesh.broadcast_numbers(chosen)?).enumerate() {
             added[index].push(token);
             if !decoding.end_tokens.contains(&token) && !stop(index, &added[index]) {
                 still.push(row as i64);

@@ -169,11 +169,11 @@ impl Moments {
 
     /// The first `N` moments in f32 `[n]`: the tensors themselves if stored in f32, otherwise copies.
     pub fn wide<const N: usize>(&self) -> [Tensor; N] {
-        std::array::from_fn(|index| self.wide_one(index))
+        std::array::from_fn(|index| self.wide_at(index))
     }
 
     /// The moment at `index` in f32 `[n]`, as in [`Self::wide`].
-    pub fn wide_one(&self, index: usize) -> Tensor {
+    pub fn wide_at(&self, index: usize) -> Tensor {
         self.0[index].numbers.wide()
     }
 

@@ -15,11 +15,11 @@ pub struct CheckpointSaver<'a> {
     mesh: &'a Mesh,
     /// The directory of the run's checkpoints.
     dir: &'a Path,
-    begun: Option<Begun>,
+    begun: Option<PendingSave>,
 }
 
 /// A checkpoint that is being written in the background.
-struct Begun {
+struct PendingSave {
     /// Only on the leader.
     writer: Option<Writer>,
     state: Value,
@@ -54,7 +54,7 @@ impl<'a> CheckpointSaver<'a> {
         let (writer, folder) = self.begin(step, entries)?;
         let start = || Background::start(&folder, self.mesh.shard, self.mesh.shards, entries);
         let file = self.world.all_ok(self.writes().then(start).transpose().map_err(Into::into))?;
-        self.begun = Some(Begun { writer, state, file });
+        self.begun = Some(PendingSave { writer, state, file });
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl<'a> CheckpointSaver<'a> {
     /// # Errors
     /// As [`Self::save`].
     pub fn complete(&mut self) -> Result<()> {
-        let Some(Begun { writer, state, file }) = self.begun.take() else { return Ok(()) };
+        let Some(PendingSave { writer, state, file }) = self.begun.take() else { return Ok(()) };
         let file = file.map(|file| file.wait().map_err(|error| ErrorReport::of(error).summary()));
         self.commit(writer, file, &state)
     }

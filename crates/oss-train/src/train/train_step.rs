@@ -236,7 +236,7 @@ mod tests {
         batch.staged(&experiment.train, None, Device::Cpu).unwrap()
     }
 
-    fn kept(trainer: &Trainer<'_>) -> Vec<(String, Tensor)> {
+    fn snapshot(trainer: &Trainer<'_>) -> Vec<(String, Tensor)> {
         trainer.entries().into_iter().map(|entry| (entry.name, entry.tensor.copy())).collect()
     }
 
@@ -245,18 +245,18 @@ mod tests {
         let mesh = Mesh::alone(Device::Cpu);
         let mut source = Initial::new(&experiment.model, 5);
         let mut trainer = Trainer::new(experiment, &mut source, true, &mesh).unwrap();
-        let before = kept(&trainer);
+        let before = snapshot(&trainer);
         let good = trainer.step(&batch(experiment, 0), Flags::default).unwrap();
-        let after_one = kept(&trainer);
+        let after_one = snapshot(&trainer);
         assert!(!good.skipped && !good.flags.stop);
         assert!(before.iter().zip(&after_one).any(|((_, before), (_, after))| before != after));
 
         corrupt(&mut trainer);
-        let corrupted = kept(&trainer);
+        let corrupted = snapshot(&trainer);
         let report = trainer.step(&batch(experiment, 1), || Flags { stop: true, writing: false }).unwrap();
         assert!(report.skipped);
         assert_eq!(report.flags, Flags { stop: true, writing: false });
-        for ((name, before), (_, after)) in corrupted.iter().zip(&kept(&trainer)) {
+        for ((name, before), (_, after)) in corrupted.iter().zip(&snapshot(&trainer)) {
             // NaN values that `corrupt` wrote count as equal.
             assert!(before.isclose(after, 0.0, 0.0, true).all().int64_value(&[]) == 1, "{name}");
         }

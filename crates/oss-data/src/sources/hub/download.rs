@@ -9,7 +9,7 @@ use anyhow::Result;
 use sha1::Digest;
 use ureq::http::StatusCode;
 
-use super::http::{self, Client, Failure, Subject, header, passing};
+use super::http::{self, Client, Failure, Subject, header, transient};
 use super::metadata::{self, Metadata};
 use super::{HubError, Pinned};
 use crate::sources::{Activity, ActivityKind, Watch};
@@ -93,7 +93,7 @@ fn receive(
     let response = client.get(url, range.as_deref(), true)?;
     if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
         incoming.restart()?;
-        return Err(passing("the Hub cannot resume at this offset".into()));
+        return Err(transient("the Hub cannot resume at this offset".into()));
     }
     let response = client.accept(response, subject)?;
     let goes_on = response.status() == StatusCode::PARTIAL_CONTENT
@@ -107,19 +107,19 @@ fn receive(
     if from > 0 && !goes_on {
         incoming.restart()?;
         if response.status() == StatusCode::PARTIAL_CONTENT {
-            return Err(passing("the Hub resumed at a different offset".into()));
+            return Err(transient("the Hub resumed at a different offset".into()));
         }
     }
     let mut body = response.into_body().into_reader();
     let mut buffer = vec![0; BUFFER_BYTES];
     let file = subject.file.unwrap_or_default();
     loop {
-        http::go_on(watch)?;
+        http::check_watch(watch)?;
         let read = match body.read(&mut buffer) {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(passing(format!("after {} bytes: {error}", incoming.done_bytes))),
+            Err(error) => return Err(transient(format!("after {} bytes: {error}", incoming.done_bytes))),
         };
         incoming.append(&buffer[..read])?;
         *gained = true;
@@ -132,7 +132,7 @@ fn receive(
     }
     match incoming.total_bytes {
         Some(total) if incoming.done_bytes < total => {
-            Err(passing(format!("{} of {total} bytes arrived", incoming.done_bytes)))
+            Err(transient(format!("{} of {total} bytes arrived", incoming.done_bytes)))
         }
         _ => Ok(()),
     }

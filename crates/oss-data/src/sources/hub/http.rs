@@ -36,11 +36,11 @@ pub enum Failure {
     /// Retrying would not help.
     Final(HubError),
     /// It may work next time, after this delay if the Hub gave one.
-    Passing { kind: Passing, wait: Option<Duration> },
+    Transient { kind: Transient, wait: Option<Duration> },
 }
 
 /// Transient failures.
-pub enum Passing {
+pub enum Transient {
     /// An HTTP status.
     Status(u16),
     /// A broken connection or a timeout.
@@ -113,7 +113,7 @@ impl Client {
     /// Sends a GET request, for the bytes of `range` if given, following redirects if `follow`.
     ///
     /// # Errors
-    /// [`Failure::Final`] if no connection is possible, [`Failure::Passing`] if it broke.
+    /// [`Failure::Final`] if no connection is possible, [`Failure::Transient`] if it broke.
     pub fn get(&self, url: &str, range: Option<&str>, follow: bool) -> Result<Response<Body>, Failure> {
         let agent = if follow { &self.following } else { &self.staying };
         let mut request = agent.get(url);
@@ -132,13 +132,13 @@ impl Client {
             ureq::Error::Io(error) => match error.kind() {
                 ConnectionRefused => "connection refused".to_string(),
                 NotFound => "host not found".to_string(),
-                _ => return passing(error.to_string()),
+                _ => return transient(error.to_string()),
             },
             ureq::Error::HostNotFound => "host not found".to_string(),
             ureq::Error::ConnectionFailed => "no connection".to_string(),
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => "no answer".to_string(),
-            ureq::Error::Timeout(_) => return passing("timed out".into()),
-            ureq::Error::Protocol(_) => return passing("broken HTTP".into()),
+            ureq::Error::Timeout(_) => return transient("timed out".into()),
+            ureq::Error::Protocol(_) => return transient("broken HTTP".into()),
             // The text of these errors may contain an address with a signature.
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
                 "it redirects to an invalid address".to_string()
@@ -152,7 +152,7 @@ impl Client {
     /// Turns an error status into a failure, and passes through a success.
     ///
     /// # Errors
-    /// [`Failure::Passing`] for 408, 429 and 5xx, [`Failure::Final`] for the rest.
+    /// [`Failure::Transient`] for 408, 429 and 5xx, [`Failure::Final`] for the rest.
     pub fn accept(&self, response: Response<Body>, subject: &Subject<'_>) -> Result<Response<Body>, Failure> {
         let status = response.status();
         if status.is_success() || status.is_redirection() {
@@ -163,8 +163,8 @@ impl Client {
             || status.is_server_error()
         {
             let wait = header(response.headers(), "retry-after").and_then(|text| text.parse().ok());
-            return Err(Failure::Passing {
-                kind: Passing::Status(status.as_u16()),
+            return Err(Failure::Transient {
+                kind: Transient::Status(status.as_u16()),
                 wait: wait.map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT)),
             });
         }
@@ -225,19 +225,19 @@ impl Client {
     ) -> Result<T, HubError> {
         let mut tries = 0;
         loop {
-            go_on(watch)?;
+            check_watch(watch)?;
             let mut gained = false;
             let (kind, wait) = match attempt(&mut gained) {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing { kind, wait }) => (kind, wait),
+                Err(Failure::Transient { kind, wait }) => (kind, wait),
             };
             tries = if gained { 1 } else { tries + 1 };
             if tries > self.config.retries {
                 let what = subject.label();
                 return Err(match kind {
-                    Passing::Status(status) => HubError::Status { status, what, tries },
-                    Passing::Broken(reason) => HubError::Broken { what, reason, tries },
+                    Transient::Status(status) => HubError::Status { status, what, tries },
+                    Transient::Broken(reason) => HubError::Broken { what, reason, tries },
                 });
             }
             let doubled = self.config.backoff.saturating_mul(1 << (tries - 1).min(6));
@@ -247,12 +247,12 @@ impl Client {
 }
 
 /// A transient failure of the connection.
-pub fn passing(reason: String) -> Failure {
-    Failure::Passing { kind: Passing::Broken(reason), wait: None }
+pub fn transient(reason: String) -> Failure {
+    Failure::Transient { kind: Transient::Broken(reason), wait: None }
 }
 
 /// Returns early if `watch` says that the work should stop.
-pub fn go_on(watch: Watch<'_>) -> Result<(), HubError> {
+pub fn check_watch(watch: Watch<'_>) -> Result<(), HubError> {
     (watch.keep_going)().map_err(HubError::Interrupted)
 }
 
@@ -260,7 +260,7 @@ pub fn go_on(watch: Watch<'_>) -> Result<(), HubError> {
 pub fn pause(wait: Duration, watch: Watch<'_>) -> Result<(), HubError> {
     let end = Instant::now() + wait;
     loop {
-        go_on(watch)?;
+        check_watch(watch)?;
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());

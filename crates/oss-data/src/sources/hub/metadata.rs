@@ -40,7 +40,7 @@ pub fn ask(
     let wrong = |problem: &str| HubError::Answer { what: subject.label(), problem: problem.into() };
     client.persist(&subject, watch, |_| {
         let mut url = address(client, repository, revision, file);
-        let mut found = Announced::default();
+        let mut found = RedirectHeaders::default();
         for _ in 0..10 {
             let response = client.get(&url, Some("bytes=0-0"), false)?;
             // An empty file does not have that byte.
@@ -73,7 +73,7 @@ fn same_host(url: &str, location: &str) -> Option<String> {
 
 /// Headers collected along the redirects.
 #[derive(Default)]
-struct Announced {
+struct RedirectHeaders {
     commit: Option<String>,
     linked_etag: Option<String>,
     linked_bytes: Option<u64>,
@@ -81,7 +81,7 @@ struct Announced {
     bytes: Option<u64>,
 }
 
-impl Announced {
+impl RedirectHeaders {
     fn read(&mut self, headers: &HeaderMap, status: StatusCode) {
         let text = |name| header(headers, name).map(str::to_string);
         let number = |name| header(headers, name).and_then(|text| text.parse().ok());

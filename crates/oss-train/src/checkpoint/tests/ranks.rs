@@ -149,7 +149,7 @@ fn all_ranks_together_verify_every_file() {
         let checkpoint = Checkpoint::open(&path).unwrap();
         for ranks in 1..=7 {
             for rank in 0..ranks {
-                let found = checkpoint.verify_share(rank, ranks);
+                let found = checkpoint.verify_part(rank, ranks);
                 assert_eq!(found.is_err(), damaged % ranks == rank, "file {damaged}, rank {rank} of {ranks}");
             }
         }

@@ -51,7 +51,7 @@ impl Reducer {
             return Ok(cut(layout, slice));
         }
         self.in_use = 1 - self.in_use;
-        self.settle(mesh, self.in_use)?;
+        self.reduce_slice(mesh, self.in_use)?;
         let (most, options) = (self.most, (Kind::Float, self.device));
         let buffer = self.buffers[self.in_use].get_or_insert_with(|| Buffer {
             whole: Tensor::empty([most], options),
@@ -95,13 +95,13 @@ impl Reducer {
     /// If another rank is gone.
     pub fn finish(&mut self, mesh: &Mesh) -> Result<()> {
         // In the order in which they were started, which is the same on every rank.
-        self.settle(mesh, 1 - self.in_use)?;
-        self.settle(mesh, self.in_use)?;
+        self.reduce_slice(mesh, 1 - self.in_use)?;
+        self.reduce_slice(mesh, self.in_use)?;
         self.replicating.drain(..).try_for_each(Pending::wait)
     }
 
     /// Waits for the sum over a row of the mesh, and starts the sum over the column.
-    fn settle(&mut self, mesh: &Mesh, which: usize) -> Result<()> {
+    fn reduce_slice(&mut self, mesh: &Mesh, which: usize) -> Result<()> {
         let Some(buffer) = &mut self.buffers[which] else { return Ok(()) };
         for pending in buffer.leaving.drain(..) {
             pending.wait()?;

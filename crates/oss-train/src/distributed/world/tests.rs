@@ -97,7 +97,7 @@ fn ranks_do_not_wait_for_one_that_gave_up() {
         |world| {
             let world = world.unwrap();
             if world.is_leader() {
-                world.give_up(&anyhow!("no text"));
+                world.report_failure(&anyhow!("no text"));
                 world.leave();
                 return String::new();
             }

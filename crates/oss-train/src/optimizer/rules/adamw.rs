@@ -154,7 +154,7 @@ fn rms_ratio_by_tensors(region: &Region, gradient: &Tensor, param: &ParamSlice, 
         let square = (gradient.narrow(0, offset, len) / &step.divisor).square_();
         let moments =
             region.moments.narrow(offset, len).map(|tensor| oss_torch::to_device(tensor, square.device()));
-        let expected = (moments.wide_one(1) * beta + &square * (1.0 - beta)) / correction;
+        let expected = (moments.wide_at(1) * beta + &square * (1.0 - beta)) / correction;
         sum += (square / expected.clamp_min(eps * eps)).sum(Kind::Double);
     }
     sum

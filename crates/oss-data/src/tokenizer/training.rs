@@ -19,7 +19,7 @@ const SAMPLE: usize = 64 * 1024 * 1024;
 /// # Errors
 /// Errors of reading the documents, or of `keep_going`, which is called before each document; and
 /// [`TokenizerError::TooFewEntries`] if the text has too few distinct pairs.
-pub(super) fn learn(
+pub(super) fn train(
     documents: impl Iterator<Item = anyhow::Result<Document>> + Send,
     entries: u32,
     keep_going: &(dyn Fn() -> anyhow::Result<()> + Sync),
@@ -52,11 +52,11 @@ pub(super) fn learn(
     if found < entries {
         return Err(TokenizerError::TooFewEntries { wanted: entries, found }.into());
     }
-    let mut learnt = tokenizers::Tokenizer::new(model);
-    learnt.with_pre_tokenizer(Some(pre_tokenizer));
-    learnt.with_decoder(Some(ByteLevel::new(false, false, false)));
-    learnt.add_special_tokens(&[AddedToken::from(END_OF_TEXT, true)]);
-    let json = learnt.to_string(false).map_err(crate_error)?;
+    let mut trained = tokenizers::Tokenizer::new(model);
+    trained.with_pre_tokenizer(Some(pre_tokenizer));
+    trained.with_decoder(Some(ByteLevel::new(false, false, false)));
+    trained.add_special_tokens(&[AddedToken::from(END_OF_TEXT, true)]);
+    let json = trained.to_string(false).map_err(crate_error)?;
     Ok(HuggingFace::parse(json, Some(END_OF_TEXT), Path::new("tokenizer.json"))?)
 }
 
