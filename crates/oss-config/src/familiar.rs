@@ -197,7 +197,7 @@ const WORDS: &[(&[&str], &str)] = &[
 /// What `name`, a key of the table at `path`, means elsewhere.
 pub(super) fn meaning_of(name: &str, path: &str) -> Option<Meaning> {
     let name = name.to_lowercase().replace('-', "_");
-    let full = super::validate::join(path, &name);
+    let full = super::key_path::join(path, &name);
     let sections = if path.is_empty() { SECTIONS } else { &[] };
     let mut all = sections.iter().chain(FAMILIAR);
     all.find(|(names, _)| names.contains(&full.as_str()) || names.contains(&name.as_str()))

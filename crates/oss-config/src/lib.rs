@@ -7,6 +7,7 @@ mod document;
 pub mod error;
 mod errors;
 mod familiar;
+mod key_path;
 mod layers;
 mod load;
 mod merge;

@@ -12,12 +12,13 @@ use super::{
     check::{self, Finding},
     document::Place,
     errors::Problem,
+    key_path::join,
     layers::{self, Files, Layer},
     merge::{self, Merged},
     overrides, paths,
     shape::{self, Shape},
     sweep::Swept,
-    validate::{Report, join},
+    validate::Report,
 };
 
 /// An experiment with its layers merged and validated, and where each of its values came from.

@@ -5,9 +5,10 @@ use std::{path::Path, sync::Arc};
 use super::{
     document::{self, Data, Node, Place, Source, SourceKind, Table},
     errors::Problem,
+    key_path::join,
     layers::Layer,
     shape::{self, Shape},
-    validate::{Report, join, takes},
+    validate::{Report, takes},
 };
 
 /// Changes to an experiment file from the command line and the environment.

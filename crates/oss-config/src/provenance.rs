@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Resolved,
     document::{Place, SourceKind},
-    validate::join,
+    key_path::join,
 };
 
 /// The origin of a key's value.

@@ -6,6 +6,7 @@ use super::{
     document::{Data, Node, Place, Table},
     errors::Problem,
     familiar::{self, Meaning},
+    key_path::join,
     shape::{self, Bounds, Field, Shape, listed},
     suggest::nearest,
 };
@@ -222,13 +223,6 @@ pub(super) fn not_one_of<'a>(typed: &str, valid: impl Iterator<Item = &'a str> +
         [] => all,
         near => format!("did you mean {}? {all}", listed(near.iter().map(|word| format!("\"{word}\"")))),
     }
-}
-
-/// The path of a key in the table at `path`, quoted if TOML requires it.
-pub(super) fn join(path: &str, key: &str) -> String {
-    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    let key = if bare { key.to_owned() } else { format!("{key:?}") };
-    if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
 /// What a name from elsewhere means, unless it is a slip of one letter in a key of this table.

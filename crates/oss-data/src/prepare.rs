@@ -123,7 +123,8 @@ fn stage(disk: &Disk, out: &Path) -> Result<StagedDir> {
             recover_with(disk, out);
             StagedDir::create(disk, out)
         })
-        .with_context(|| format!("cannot write to {}; free space there or set --runs-dir", parent.display()))
+        .with_context(|| format!("cannot write to {}", parent.display()))
+        .hint("free some space there, or choose another directory with --runs-dir")
 }
 
 /// Removes what dead processes left next to `out`, and restores the name of an older version that one of them had moved
@@ -329,7 +330,7 @@ impl Files {
                 "not enough disk space for {path}: {written} bytes{} were written",
                 whole.unwrap_or_default()
             ))
-            .hint("free space there or set --runs-dir")
+            .hint("free some space there, or choose another directory with --runs-dir")
     }
 }
 

@@ -243,7 +243,7 @@ fn a_full_disk_says_how_much_is_missing() {
     let error = files.push(&Encoded { train, ..Encoded::default() }).unwrap_err();
     let error = ErrorReport::from(&files.explain(error, &options));
     assert!(error.message.ends_with("120 bytes of about 1200 were written"), "{error}");
-    assert_eq!(error.hints, ["free space there or set --runs-dir"]);
+    assert_eq!(error.hints, ["free some space there, or choose another directory with --runs-dir"]);
 }
 
 #[test]

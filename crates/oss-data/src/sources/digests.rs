@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::local::Stamp;
+use super::stamp::Stamp;
 use super::{Activity, ActivityKind, Watch};
 
 const VERSION: u32 = 1;

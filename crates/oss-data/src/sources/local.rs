@@ -1,17 +1,16 @@
 //! Local files: expands patterns to paths, and records the state of each file when it was found.
 
 use std::collections::HashSet;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use oss_config::error::UserError;
-use serde::{Deserialize, Serialize};
 
 use super::digests::DigestCache;
 use super::format::Format;
+use super::stamp::Stamp;
 use super::{FileIdentity, Watch};
 
 /// A file to read, as it was when it was found.
@@ -21,27 +20,6 @@ pub struct LocalFile {
     format: Format,
     stamp: Stamp,
     blake3: String,
-}
-
-/// Distinguishes states of a file without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    /// Size in bytes.
-    pub bytes: u64,
-    /// Modification time, in nanoseconds since 1970.
-    pub modified_ns: i64,
-    /// Inode number.
-    pub inode: u64,
-}
-
-impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Self {
-            bytes: metadata.len(),
-            modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
-            inode: metadata.ino(),
-        }
-    }
 }
 
 impl LocalFile {

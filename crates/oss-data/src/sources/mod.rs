@@ -15,6 +15,7 @@ mod local;
 mod options;
 mod parquet;
 mod source_files;
+mod stamp;
 mod text;
 mod watch;
 

@@ -112,7 +112,7 @@ fn swap(disk: &Disk, complete: &Path, target: &Path) -> io::Result<()> {
     if let Some(older) = older
         && let Err(error) = disk.remove_dir_all(&older)
     {
-        tracing::warn!("cannot remove {}: {error}; delete it manually", older.display());
+        tracing::warn!("cannot remove {}: {error}\nhint: delete it manually", older.display());
     }
     Ok(())
 }
