@@ -76,7 +76,7 @@ impl Execution {
         !self.planned.iter().all(PlannedStage::is_fresh)
     }
 
-    /// Brings the run up to date. The leader of `world` calls this; the other ranks call [`follow`].
+    /// Brings the run up to date. The leader of `world` calls this; the other ranks call [`follow`](super::follow).
     ///
     /// # Errors
     /// A stage failed, or stopped on request.

@@ -31,7 +31,7 @@ impl Plan {
     /// parallel.
     ///
     /// # Errors
-    /// [`SweepError`]; the experiment of a trial is invalid.
+    /// [`SweepError`](super::SweepError); the experiment of a trial is invalid.
     pub fn new(resolved: &Resolved, overrides: &Overrides, sweep: Sweep, runs: &RunsDir) -> Result<Self> {
         let name = resolved.experiment.run.name.clone().unwrap_or_default();
         let (parallel, ranks) = (sweep.parallel(), resolved.experiment.sharding.ranks);

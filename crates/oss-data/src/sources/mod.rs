@@ -1,8 +1,8 @@
 //! Text sources: generated corpora, local files and Hub repositories, all read as a stream of documents.
 //!
-//! [`SourceFiles::resolve`] turns an [`Origin`] into files with digests or a Hub commit without reading a document, so
-//! that a plan's key is known early. [`SourceFiles::fetch`] downloads missing files, and [`SourceFiles::documents`]
-//! streams. Any number of readers can stream the same source at the same time.
+//! [`SourceFiles::resolve`] turns an [`Origin`](oss_config::Origin) into files with digests or a Hub commit without
+//! reading a document, so that a plan's key is known early. [`SourceFiles::fetch`] downloads missing files, and
+//! [`SourceFiles::documents`] streams. Any number of readers can stream the same source at the same time.
 
 mod digests;
 mod documents;
