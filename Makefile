@@ -14,7 +14,7 @@ PYTHON ?= python3
 FEATURES = $$(scripts/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test figures interop fuzz bench bench-gpu doctor install dist lint check-cuda clean
+.PHONY: help setup build quickstart test figures interop fuzz bench bench-gpu doctor install dist lint check-cuda sanitize clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ lint: setup ## check formatting, clippy, documentation and dependencies; warning
 
 check-cuda: setup ## compile and link the `cuda` feature; needs no GPU
 	@scripts/check-cuda.sh
+
+sanitize: setup ## run the tests of libtorch's bridge and the kernels under AddressSanitizer
+	@scripts/sanitize.sh
 
 clean: ## remove build outputs; keep runs and the user's cache
 	rm -rf target $(VENV)
