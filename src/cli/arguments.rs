@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{
@@ -12,6 +14,12 @@ use super::{
 use oss_runs::interrupt;
 use oss_runs::run_dir::RunsDir;
 
+/// The colors of the program's other messages: see [`monitor::colored`](oss_runs::monitor::colored).
+const STYLES: Styles = Styles::styled()
+    .error(AnsiColor::Red.on_default().bold())
+    .valid(AnsiColor::Cyan.on_default())
+    .invalid(AnsiColor::Yellow.on_default());
+
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
 ///
 /// `oss-run EXPERIMENT.toml` is short for `oss-run run EXPERIMENT.toml`. RUN is a path, an id or a unique prefix of
@@ -19,6 +27,7 @@ use oss_runs::run_dir::RunsDir;
 /// the command line is invalid, 75 if stopped on request.
 #[derive(Debug, Parser)]
 #[command(name = "oss-run", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(styles = STYLES)]
 pub struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,

@@ -1,13 +1,13 @@
 //! How the program exits: the status code and the final error message.
 
 use std::any::Any;
-use std::io::IsTerminal;
 use std::panic::{self, AssertUnwindSafe};
 
 use anyhow::{Error, Result};
 
 use oss_config::ExperimentErrors;
 use oss_config::error::{ErrorReport, Status, UserError};
+use oss_runs::monitor::{colored, colors_enabled};
 use oss_runs::run_dir::redact;
 
 /// The ranks ended with this status, and rank 0 has already printed why.
@@ -24,7 +24,7 @@ pub fn guarded(work: impl FnOnce() -> Result<()>) -> Status {
         return *status;
     }
     let words = redact(&render(&error));
-    eprintln!("{words}");
+    eprintln!("{}", colored(&words));
     // Log it as well: with several ranks, only one prints to the terminal.
     tracing::debug!("{words}");
     Status::of(&error)
@@ -44,7 +44,7 @@ fn bug(payload: &(dyn Any + Send)) -> UserError {
 
 fn render(error: &Error) -> String {
     if let Some(problems) = experiment_errors(error) {
-        return problems.render(std::io::stderr().is_terminal());
+        return problems.render(colors_enabled());
     }
     let report = ErrorReport::from(error);
     match Status::of(error) {

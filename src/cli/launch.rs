@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::failure::AlreadyReported;
 use crate::runner::RUN;
 use oss_config::Experiment;
 use oss_config::error::{Hint, Status, UserError};
 use oss_runs::interrupt;
+use oss_runs::run_dir::Host;
 use oss_torch::Store;
 use oss_train::distributed::{Failure, GracePeriod, Launch, Outcome, supervise};
 
@@ -31,6 +32,7 @@ pub fn own_arguments() -> Vec<OsString> {
 /// A rank failed, the store cannot be served, or a process cannot be started.
 pub fn launch(experiment: &Experiment, resumed: impl Fn(&Path) -> Vec<OsString>) -> Result<()> {
     let sharding = &experiment.sharding;
+    check_ranks(sharding.ranks, Host::this().cores as u64)?;
     let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on 127.0.0.1")?;
     let port = listener.local_addr().context("cannot get the address of the rendezvous store")?.port();
     let store = Store::serve(listener, Duration::from_secs(sharding.timeout_seconds))?;
@@ -53,6 +55,19 @@ pub fn launch(experiment: &Experiment, resumed: impl Fn(&Path) -> Vec<OsString>)
         Ok(outcome)
     })?;
     ended(outcome, run.as_deref())
+}
+
+/// A machine can run more ranks than it has cores, slowly, but not any number of them.
+fn check_ranks(ranks: u64, cores: u64) -> Result<()> {
+    let most = (16 * cores).max(64);
+    ensure!(
+        ranks <= most,
+        UserError::wrong(format!("{ranks} ranks are too many for this machine, which has {cores} cores"))
+            .hint(format!(
+                "set sharding.ranks to at most {most}, or start the ranks on several machines with torchrun or SLURM"
+            ))
+    );
+    Ok(())
 }
 
 /// Starts all ranks once and waits until they have exited.

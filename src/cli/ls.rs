@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::format;
 use super::output::{print, print_json};
-use super::table::table;
+use super::table::Layout;
 use crate::runs::columns::{self, Fact};
 use crate::runs::{Column, Condition, Filter, Overview, filter};
 use oss_config::error::ErrorReport;
@@ -82,7 +82,9 @@ pub fn ls(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         tracing::info!("no matching runs in {}", runs.root().display());
         return Ok(());
     }
-    print(&rows(&found, &columns))
+    // Columns that were asked for are not left out.
+    let optional = if arguments.columns.is_empty() { columns::OPTIONAL.as_slice() } else { &[] };
+    print(&rows(&found, &columns, optional))
 }
 
 impl Arguments {
@@ -117,7 +119,7 @@ fn document(run: &Overview, columns: &[Column]) -> Map<String, Value> {
     document
 }
 
-fn rows(runs: &[Overview], columns: &[Column]) -> String {
+fn rows(runs: &[Overview], columns: &[Column], optional: &[&str]) -> String {
     let header: Vec<&str> = columns.iter().map(Column::word).collect();
     let rows = runs.iter().map(|run| columns.iter().map(|column| cell(run, column)).collect()).collect();
     let is_number = |column: &Column| match column {
@@ -129,11 +131,17 @@ fn rows(runs: &[Overview], columns: &[Column]) -> String {
     };
     let right: Vec<usize> =
         columns.iter().enumerate().filter(|(_, column)| is_number(column)).map(|(index, _)| index).collect();
-    table(&header, rows, &right)
+    let optional: Vec<usize> =
+        optional.iter().filter_map(|word| header.iter().position(|name| name == word)).collect();
+    Layout { header: &header, right: &right, optional: &optional }.to_terminal(rows)
 }
 
 fn cell(run: &Overview, column: &Column) -> String {
     match (column, column.value(run)) {
+        (Column::Fact(Fact::State), Value::String(state)) => match run.skipped_steps() {
+            0 => state,
+            skipped => format!("{state}, {skipped} steps skipped"),
+        },
         (_, Value::Null) => "-".to_owned(),
         (Column::Fact(Fact::Step), step) => {
             run.steps().map_or_else(|| step.to_string(), |steps| format!("{step}/{steps}"))

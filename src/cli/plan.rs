@@ -23,6 +23,7 @@ use crate::plan::memory::{Memory, memory};
 use crate::plan::mesh::{Mesh, on_gpu};
 use crate::plan::render::{Language, draw};
 use crate::plan::throughput::Throughput;
+use crate::plan::unfinished::left_behind;
 use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage};
 use oss_config::Explained;
 use oss_config::error::{Hint, UserError};
@@ -200,6 +201,9 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         return print_json(&planned);
     }
     print(&planned.show(arguments.explain))?;
+    if let Some(notice) = graph.as_ref().and_then(left_behind) {
+        tracing::warn!("{notice}");
+    }
     for Advice { key, message, fix } in &planned.advice {
         let place = match resolved.provenance.of(key) {
             set_by if set_by.is_explicit() => format!("{set_by}: "),

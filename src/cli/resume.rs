@@ -23,6 +23,9 @@ pub struct Arguments {
     /// Stop training after step N without changing the schedule
     #[arg(long, value_name = "N")]
     stop_at_step: Option<u64>,
+    /// Train even if memory or disk space seems insufficient
+    #[arg(long)]
+    force_start: bool,
     /// Print the outcome as one JSON document
     #[arg(long)]
     json: bool,
@@ -32,7 +35,8 @@ pub struct Arguments {
 pub fn resume(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let run = runs.resolve(&arguments.run)?;
     let choices = Choices { until: arguments.until, ..Choices::default() };
-    let options = Options { choices, stop_at_step: arguments.stop_at_step };
+    let Arguments { stop_at_step, force_start, .. } = *arguments;
+    let options = Options { choices, stop_at_step, force_start };
     let resuming = Resuming::load(&run, &arguments.set)?;
     let experiment = resuming.experiment().clone();
     // `last` may resolve to another run by the time another rank looks.

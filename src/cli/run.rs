@@ -101,6 +101,9 @@ pub struct Arguments {
     /// Stop training after step N without changing the schedule
     #[arg(long, value_name = "N")]
     stop_at_step: Option<u64>,
+    /// Train even if memory or disk space seems insufficient
+    #[arg(long)]
+    force_start: bool,
     /// Print the outcome as one JSON document
     #[arg(long)]
     json: bool,
@@ -113,6 +116,9 @@ impl Arguments {
         line.extend(["resume".into(), run.into(), "--until".into(), self.until.name().into()]);
         if let Some(step) = self.stop_at_step {
             line.extend(["--stop-at-step".into(), step.to_string().into()]);
+        }
+        if self.force_start {
+            line.push("--force-start".into());
         }
         if self.json {
             line.push("--json".into());
@@ -144,6 +150,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let options = Options {
         choices: Choices { until: arguments.until, force: arguments.force.clone(), new: arguments.new },
         stop_at_step: arguments.stop_at_step,
+        force_start: arguments.force_start,
     };
     let task = Task {
         experiment: &resolved.experiment,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::arguments::Common;
 use super::output::{print, print_json};
 use super::run::Experiment;
-use super::table::table;
+use super::table::{Layout, table};
 use crate::sweep::{Group, Plan, Results, SweepError, TrialResult, TrialStatus, cell};
 use oss_config::error::UserError;
 use oss_config::{Overrides, Resolved};
@@ -111,7 +111,9 @@ fn shown(results: &Results) -> String {
         });
         cells
     };
-    let mut text = table(&header, results.ranked().iter().map(row).collect(), &numbers);
+    let (run, step) = (1, keys.len() + 3);
+    let layout = Layout { header: &header, right: &numbers, optional: &[step, run] };
+    let mut text = layout.to_terminal(results.ranked().iter().map(row).collect());
     if results.groups.iter().any(|group| group.seeds > 1) {
         text.push('\n');
         text.push_str(&seeds(&results.groups, metric));

@@ -247,7 +247,8 @@ pub fn with_vocabulary(experiment: &Experiment) -> Result<Experiment> {
 /// `reach` is local.
 ///
 /// # Errors
-/// An input cannot be found, or the existing run does not allow the change ([`PlanError`]).
+/// An input cannot be found, the initial weights do not match `[model]`, or the existing run does not allow the change
+/// ([`PlanError`]).
 pub fn graph(
     experiment: Experiment,
     runs: &RunsDir,
@@ -258,6 +259,9 @@ pub fn graph(
     let name = experiment.run.name.clone().unwrap_or_else(|| "experiment".to_owned());
     let trajectory = TrainingFingerprint { experiment: &experiment, inputs: &inputs };
     let identity = identity::find(runs, &name, trajectory, choices.new)?;
+    if let Some(initial) = inputs.initial.as_ref().filter(|_| steps_taken(&identity.run) == 0) {
+        initial.check(&experiment.model, reach.watch())?;
+    }
     let experiment = inputs::pinned(&experiment, &inputs);
     Ok(Some(Graph { experiment, inputs, identity, runs: runs.clone() }))
 }

@@ -6,16 +6,17 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::hub_pins::Pins;
+use super::identity::experiment_of;
 use super::inputs::{NetworkAccess, digest_cache};
 use super::keys;
 use oss_config::Model;
 use oss_config::error::UserError;
 use oss_data::sources::hub::{Hub, HubConfig, Pinned, Repository};
 use oss_data::sources::{Identity, Watch, digest_files};
-use oss_runs::run_dir::{RunDir, RunsDir};
+use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 use oss_train::checkpoint::{self, Checkpoint};
 use oss_train::hf_format::HfDirectory;
-use oss_train::model::WeightSource;
+use oss_train::model::{ParameterSpec, WeightSource, parameters};
 
 /// Initial weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,13 +135,24 @@ impl Initial {
         Ok(Some(Self { place: Place::Hub { repo: repo.to_owned(), commit, files }, digest }))
     }
 
+    /// Checks that local weights match `model`; those on the hub are checked once they are downloaded.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn check(&self, model: &Model, watch: Watch<'_>) -> Result<()> {
+        match self.place {
+            Place::Hub { .. } => Ok(()),
+            _ => self.open(model, watch).map(drop),
+        }
+    }
+
     /// Opens the weights for `model`, downloading them first if they are on the hub.
     ///
     /// # Errors
     /// The weights are missing, corrupted, or do not match `model`; the hub is unreachable.
     pub fn open(&self, model: &Model, watch: Watch<'_>) -> Result<Box<dyn WeightSource>> {
         match &self.place {
-            Place::Checkpoint(path) => Ok(Box::new(Checkpoint::open(path)?)),
+            Place::Checkpoint(path) => open_checkpoint(path, model),
             Place::HuggingFace(path) => open_directory(path, model),
             Place::Hub { repo, commit, files } => {
                 let pinned = pinned(repo, commit, watch)?;
@@ -158,12 +170,34 @@ fn pinned(repo: &str, revision: &str, watch: Watch<'_>) -> Result<Pinned> {
     Hub::new(HubConfig::from_env())?.pin(&repository, Some("config.json"), watch)
 }
 
+fn open_checkpoint(path: &Path, model: &Model) -> Result<Box<dyn WeightSource>> {
+    let checkpoint = Checkpoint::open(path)?;
+    let other = |spec: &&ParameterSpec| checkpoint.shape(&spec.name) != Some(spec.shape.as_slice());
+    if let Some(spec) = parameters(model).iter().find(other) {
+        let found = match checkpoint.shape(&spec.name) {
+            Some(shape) => format!("{} has shape {shape:?}, not {:?}", spec.name, spec.shape),
+            None => format!("{} is missing", spec.name),
+        };
+        let run = path.parent().and_then(Path::parent).map(RunDir::new);
+        let theirs = run.and_then(|run| experiment_of(&Manifest::load(&run).ok()?));
+        let fix = match theirs.map(|theirs| differences(&theirs.model, model)) {
+            Some(differences) if !differences.is_empty() => format!("set {}", differences.join(", ")),
+            _ => "describe the model of the checkpoint's run in [model]".to_owned(),
+        };
+        bail!(
+            UserError::wrong(format!("[model] does not match the weights in {}: {found}", path.display()))
+                .hint(fix)
+        );
+    }
+    Ok(Box::new(checkpoint))
+}
+
 fn open_directory(path: &Path, model: &Model) -> Result<Box<dyn WeightSource>> {
     let directory = HfDirectory::open(path)?;
     let differences = differences(directory.model(), model);
     ensure!(
         differences.is_empty(),
-        UserError::failed(format!("[model] does not match the weights in {}", path.display()))
+        UserError::wrong(format!("[model] does not match the weights in {}", path.display()))
             .hint(format!("set {}", differences.join(", ")))
     );
     Ok(Box::new(directory))

@@ -100,6 +100,7 @@ pub const TABLE: &[(&str, Role)] = &[
     ("train.router_aux_loss_coef", Value(&[TrainingFingerprint])),
     // A run that stopped at a NaN may be resumed by skipping it; without a NaN, both are the same.
     ("train.non_finite", Recorded),
+    ("train.max_skipped_steps", Recorded),
     ("train.max_minutes", Recorded),
     ("train.device", Recorded),
     ("train.threads", Recorded),
@@ -131,6 +132,7 @@ pub const TABLE: &[(&str, Role)] = &[
     ("export.dtype", Value(&[Export])),
     ("export.max_shard_size", Value(&[Export])),
     ("log.every_steps", Recorded),
+    ("log.every_seconds", Recorded),
 ];
 
 /// The role of a key; a key below a row (`dataset.hub.repo`) has that row's role.

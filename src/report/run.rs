@@ -55,6 +55,8 @@ pub struct Facts {
     pub step: u64,
     /// The target number of steps.
     pub steps: Option<u64>,
+    /// Steps without an update because the loss or the gradient was not finite.
+    pub skipped: u64,
     /// The final or latest validation loss.
     pub last: Option<Loss>,
     /// The lowest validation loss.
@@ -156,6 +158,7 @@ impl Facts {
                 .max()
                 .unwrap_or(0),
             steps: experiment.as_ref().map(|experiment| experiment.train.steps),
+            skipped: manifest.skipped_steps(),
             last: match (last_stage, in_training) {
                 (Some(stage), Some(newer)) if newer.step > stage.step => Some(newer),
                 (stage, newest) => stage.or(newest),

@@ -1,5 +1,7 @@
 //! Checks disk space before hours of training rather than after.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use indicatif::BinaryBytes;
 
@@ -13,19 +15,20 @@ use oss_train::checkpoint;
 ///
 /// # Errors
 /// There is too little; the message says how much is needed and how to reduce it.
-pub fn check(experiment: &Experiment, run: &RunDir) -> Result<()> {
+pub fn check(experiment: &Experiment, run: &RunDir, runs: &Path) -> Result<()> {
     let needed = still_needed(&disk(experiment), checkpoint::list(&run.checkpoints()).len() as u64);
     // If the file system does not report free space, continue; writing fails if it is full.
-    let Ok(free) = free_bytes(run.root()) else { return Ok(()) };
+    let Ok(free) = free_bytes(run.root()).or_else(|_| free_bytes(runs)) else { return Ok(()) };
     if needed > free {
         bail!(
             UserError::failed(format!(
                 "not enough disk space in {}: checkpoints and export need {}, but only {} are free",
-                run.root().display(),
+                runs.display(),
                 BinaryBytes(needed),
                 BinaryBytes(free)
             ))
-            .hint("free some space, lower checkpoint.keep_last, or choose another directory with --runs-dir")
+            .hint("free some space, lower checkpoint.keep_last, choose another directory with --runs-dir, or start anyway with \
+                 `run --force-start`")
         );
     }
     Ok(())

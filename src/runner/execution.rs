@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Error, Result, bail};
 
 use super::commands::RUN;
+use super::preflight;
 use super::progress::watch;
 use super::session::{Session, is_stop, keep_labels};
 use super::stage_loop::run_stages;
 use super::{StageSummary, Summary};
+use crate::plan::unfinished::left_behind;
 use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage};
 use oss_config::error::{Hint, UserError};
 use oss_config::{Provenance, Resolved};
@@ -22,6 +24,8 @@ pub struct Options {
     pub choices: Choices,
     /// Stop training after this step without changing the schedule.
     pub stop_at_step: Option<u64>,
+    /// Train even if the estimates say that memory or disk space is insufficient.
+    pub force_start: bool,
 }
 
 /// Origin of an experiment.
@@ -59,6 +63,9 @@ impl Execution {
                     .hint("check the network and HF_ENDPOINT")
             );
         };
+        if let Some(notice) = left_behind(&graph).filter(|_| !options.choices.new) {
+            tracing::warn!("{notice}");
+        }
         let source = Source { file: Some(resolved.file.clone()), provenance: resolved.provenance.clone() };
         Self::plan(graph, source, options)
     }
@@ -68,6 +75,7 @@ impl Execution {
             keep_labels(&mut graph.experiment, manifest, &source.provenance);
         }
         let planned = plan::stages(&graph, graph.identity.manifest.as_ref(), &options.choices)?;
+        preflight::check(&graph, &planned, options.force_start)?;
         Ok(Self { graph, source, options, planned })
     }
 

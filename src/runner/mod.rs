@@ -7,6 +7,7 @@ mod disk_space;
 mod execution;
 mod inspect;
 pub mod loaded_run;
+mod preflight;
 mod progress;
 mod reproduce;
 mod resume;

@@ -88,6 +88,7 @@ impl Reproduction {
         let options = Options {
             choices: Choices { until: last.unwrap_or(Stage::Train).max(Stage::Train), ..Choices::default() },
             stop_at_step: (!is_whole).then_some(steps),
+            force_start: false,
         };
         let graph = Graph { experiment, inputs: then.inputs, identity, runs };
         let source = Source { file: manifest.file.clone(), provenance: Provenance::default() };

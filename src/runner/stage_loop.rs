@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Value, json};
@@ -22,7 +23,8 @@ use oss_config::CheckpointChoice;
 use oss_config::error::Stopped;
 use oss_config::error::{Hint, UserError};
 use oss_runs::interrupt;
-use oss_runs::run_dir::{OutputFile, RunDir, write_json};
+use oss_runs::monitor::{InProgress, set_status_interval};
+use oss_runs::run_dir::{OutputFile, RunDir, SKIPPED_STEPS, write_json};
 use oss_train::checkpoint::{self, Checkpoint};
 use oss_train::distributed::World;
 
@@ -35,6 +37,7 @@ type Outputs = BTreeMap<String, Value>;
 /// A stage failed, or stopped on request.
 pub fn run_stages(session: &mut Session, options: &Options, world: &World) -> Result<Vec<StageSummary>> {
     let mut summaries = Vec::new();
+    set_status_interval(Duration::from_secs(session.graph.experiment.log.every_seconds));
     // Plan again: before we held the lock, another process may have changed the run.
     let mut left = VecDeque::from(plan::stages(&session.graph, Some(&session.manifest), &options.choices)?);
     while let Some(planned) = left.pop_front() {
@@ -42,6 +45,7 @@ pub fn run_stages(session: &mut Session, options: &Options, world: &World) -> Re
         interrupt::check().map_err(|stop| stopped(stop.into(), session.run(), &format!("before {stage}")))?;
         tracing::info!("{stage:<10} {freshness}");
         if let Freshness::Stale { reason } = freshness {
+            let _status = InProgress::new(stage.name());
             run_one(session, *stage, reason, options, world)?;
             left =
                 plan::stages_after(*stage, &session.graph, Some(&session.manifest), &options.choices)?.into();
@@ -69,7 +73,7 @@ fn run_one(
     session.begin(stage, &wanted, reason)?;
     let outcome = match stage {
         Stage::Prepare => run_prepare(&session.graph, *reason == Reason::Forced),
-        Stage::Train => run_train(session, options.stop_at_step, world),
+        Stage::Train => run_train(session, options, world),
         Stage::Evaluate => run_evaluate(&session.graph, world),
         Stage::Sample => run_sample(&session.graph, world),
         Stage::Export => run_export(&session.graph),
@@ -158,12 +162,15 @@ fn set_checkpoints_aside(run: &RunDir) -> Result<()> {
         .with_context(|| format!("cannot move {} aside", current.display()))
 }
 
-fn run_train(session: &mut Session, stop_at_step: Option<u64>, world: &World) -> Result<Outputs> {
+fn run_train(session: &mut Session, options: &Options, world: &World) -> Result<Outputs> {
+    let Options { stop_at_step, force_start, .. } = *options;
     let data = Data::open(&session.graph)?;
     session.record(TOKENS, data.digests().join(" "))?;
     let graph = &session.graph;
     let (experiment, run) = (&graph.experiment, session.run());
-    disk_space::check(experiment, run)?;
+    if !force_start {
+        disk_space::check(experiment, run, graph.runs.root())?;
+    }
     let manifest = manifest_digest(run)?;
     world.broadcast(Some(Task::Train {
         run: run.root().to_owned(),
@@ -188,6 +195,7 @@ fn run_train(session: &mut Session, stop_at_step: Option<u64>, world: &World) ->
     }
     Ok(Outputs::from([
         ("step".to_owned(), json!(steps)),
+        (SKIPPED_STEPS.to_owned(), json!(outcome.skipped)),
         ("weights".to_owned(), json!(last.weights_digest())),
         ("checkpoint".to_owned(), json!(last.path().strip_prefix(run.root()).unwrap_or(last.path()))),
     ]))

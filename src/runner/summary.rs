@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::plan::{Freshness, Graph, PlannedStage, Stage};
 use crate::stages::evaluate::Report;
+use oss_runs::run_dir::Manifest;
 
 /// One stage of an execution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,6 +50,10 @@ pub struct Summary {
     /// The samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<PathBuf>,
+    /// Steps without an update, because the loss or the gradient was not finite.
+    pub skipped_steps: u64,
+    /// The number of steps of the run.
+    pub steps: u64,
     /// The TensorBoard log directory.
     pub tensorboard: PathBuf,
     /// The evaluation.
@@ -72,6 +77,8 @@ impl Summary {
             stages,
             model: there(run.export()),
             samples: there(run.samples().join("final.txt")),
+            skipped_steps: Manifest::load(run).map_or(0, |manifest| manifest.skipped_steps()),
+            steps: graph.experiment.train.steps,
             tensorboard: run.tensorboard(),
             evaluation,
         })
@@ -86,6 +93,13 @@ impl fmt::Display for Summary {
                 "validation {:.4} nats per token (perplexity {:.2}), {nats_per_byte:.4} nats per byte, \
                  {bits_per_byte:.4} bits per byte",
                 evaluation.loss, evaluation.perplexity
+            )?;
+        }
+        if self.skipped_steps > 0 {
+            writeln!(
+                f,
+                "skipped    {} of {} steps, whose loss or gradient was not finite",
+                self.skipped_steps, self.steps
             )?;
         }
         for (name, path) in [("model", &self.model), ("samples", &self.samples)] {

@@ -68,6 +68,11 @@ impl Overview {
         self.value("train.steps").as_u64()
     }
 
+    /// Steps without an update because the loss or the gradient was not finite.
+    pub fn skipped_steps(&self) -> u64 {
+        self.manifest.as_ref().map_or(0, Manifest::skipped_steps)
+    }
+
     /// When it was last started.
     pub fn started(&self) -> Option<DateTime<Utc>> {
         self.manifest.as_ref().ok().map(Manifest::last_started)

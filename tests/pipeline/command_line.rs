@@ -150,3 +150,25 @@ fn the_doctor_passes_here() {
     let ended = project.oss_run("doctor").ends_with(0);
     assert!(ended.stdout.contains("o200k_harmony, 201088 tokens"), "{}", ended.stdout);
 }
+
+/// What `plan` can know does not wait for the data to be prepared.
+#[test]
+fn training_that_cannot_end_well_does_not_start() {
+    let project = Project::new();
+    let refused = |set: &str, words: &str, status: i32| {
+        let ended = project.oss_run(&format!("tiny.toml --set {set}")).ends_with(status);
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+        assert!(!project.path("runs/.prepared").exists(), "something was prepared");
+    };
+    if cfg!(not(feature = "cuda")) {
+        refused("train.device=cuda", "this oss-run was built without CUDA", 1);
+    }
+    let large = "train.micro_batch_size=1048576 --set train.global_batch_size=1048576";
+    refused(&format!("{large} --set train.sequence_length=4096"), "training needs ", 2);
+    refused(
+        "sharding.strategy=ddp --set sharding.ranks=1000000 --set train.global_batch_size=1000000 --set \
+         train.micro_batch_size=1 --force-start",
+        "1000000 ranks are too many for this machine",
+        2,
+    );
+}

@@ -204,3 +204,15 @@ fn an_extended_wsd_run_can_be_stopped_and_resumed() {
     let whole = uninterrupted(&[wsd[0], wsd[1], wsd[2], "train.steps = 15"]);
     assert_eq!((weights(&project.the_run()), losses(&project.the_run())), whole);
 }
+
+#[test]
+fn a_plan_compares_the_shape_with_the_initial_weights() {
+    let project = Project::new();
+    project.oss_run("tiny.toml --until train").ends_with(0);
+    for command in ["plan", "run"] {
+        let set = "--set model.init_from=tiny --set run.name=tuned --set model.hidden_size=32";
+        let ended = project.oss_run(&format!("{command} tiny.toml {set}")).ends_with(2);
+        assert!(ended.stderr.contains("[model] does not match the weights in "), "{}", ended.stderr);
+        assert!(ended.stderr.contains("hint: set model.hidden_size = 16"), "{}", ended.stderr);
+    }
+}

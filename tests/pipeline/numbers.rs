@@ -59,6 +59,25 @@ fn evaluation_does_not_depend_on_the_micro_batch_size() {
     assert!((whole - halved).abs() <= 1e-9 * whole, "{whole} and {halved}");
 }
 
+#[test]
+fn skipped_steps_are_counted_and_limited() {
+    let overflowing =
+        ["train.precision = 'f16'", "model.initializer_range = 1000.0", "train.non_finite = 'skip'"];
+    let project = Project::with(&overflowing);
+    let ended = project.oss_run("tiny.toml --until train").ends_with(0);
+    assert!(ended.stderr.contains("skipped    6 of 6 steps"), "{}", ended.stderr);
+    let listed = project.oss_run("ls").ends_with(0).stdout;
+    assert!(listed.contains("done, 6 steps skipped"), "{listed}");
+
+    project.set(&["train.max_skipped_steps = 4", "run.seed = 1"]);
+    let ended = project.oss_run("tiny.toml --until train").ends_with(1);
+    assert!(
+        ended.stderr.contains("step 4: 4 steps in a row were skipped (4 of 4 in total)"),
+        "{}",
+        ended.stderr
+    );
+}
+
 /// The metrics of the training steps.
 fn steps(project: &Project) -> Vec<Value> {
     let text = fs::read_to_string(project.the_run().join("metrics.jsonl")).unwrap();

@@ -31,6 +31,34 @@ fn a_pause_changes_nothing() {
 }
 
 #[test]
+fn a_change_after_a_stop_says_that_it_starts_a_new_run() {
+    let project = Project::new();
+    project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);
+    let id = project.the_run().file_name().unwrap().to_str().unwrap().to_owned();
+    let notice = format!("warning: {id} stopped at step 3 with optimizer.lr = 0.0003; this starts a new run");
+    for command in ["plan", "run"] {
+        let ended = project.oss_run(&format!("{command} tiny.toml --set optimizer.lr=0.5")).ends_with(0);
+        assert!(ended.stderr.contains(&notice), "{}", ended.stderr);
+    }
+    let same = project.oss_run("plan tiny.toml").ends_with(0);
+    assert!(!same.stderr.contains("starts a new run"), "{}", same.stderr);
+}
+
+/// Without a terminal, a long run still says how far it is.
+#[test]
+fn a_run_on_a_pipe_prints_status_lines() {
+    let project =
+        Project::with(&["train.steps = 1_000_000", "log.every_seconds = 1", "evaluate.every_steps = 0"]);
+    let mut started = project.start("tiny.toml");
+    started.wait_for(" left, loss ");
+    started.wait_for(" left, loss ");
+    started.signal("INT");
+    let ended = started.end().ends_with(75);
+    let status = |line: &&str| line.starts_with("train: ") && line.contains(" of 1,000,000 steps, ");
+    assert!(ended.stderr.lines().filter(status).count() >= 2, "{}", ended.stderr);
+}
+
+#[test]
 fn samples_of_repeated_steps_are_removed() {
     let project = Project::with(&["sample.every_steps = 2"]);
     project.oss_run("tiny.toml --stop-at-step 3").ends_with(75);

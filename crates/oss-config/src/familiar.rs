@@ -39,6 +39,17 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
     (&["sharding.ranks_per_replica"], Keys(&["sharding.shard_degree"])),
     (&["sharding.offload_optimizer"], Keys(&["sharding.optimizer_cpu_offload"])),
     (&["sweep.halving.reduction"], Keys(&["sweep.halving.reduction_factor"])),
+    // Sweeps (Hydra, W&B, Optuna, Ray).
+    (
+        &["sweep.grid", "sweep.params", "sweep.space", "sweep.search_space", "sweep.param_space"],
+        Keys(&["sweep.parameters"]),
+    ),
+    (
+        &["sweep.n_trials", "sweep.max_trials", "sweep.num_samples", "sweep.count"],
+        Keys(&["sweep.num_trials"]),
+    ),
+    (&["sweep.n_jobs", "sweep.max_concurrent_trials", "sweep.workers"], Keys(&["sweep.parallel"])),
+    (&["sweep.goal", "sweep.mode"], Keys(&["sweep.direction"])),
     // Any table with a kind.
     (&["optimizer.type", "optimizer.name", "optimizer_type", "optim_type"], Keys(&["optimizer.kind"])),
     (&["schedule.type", "schedule.name", "lr_scheduler_type", "lr_schedule"], Keys(&["schedule.kind"])),

@@ -34,10 +34,13 @@ pub struct Log {
     /// Steps between log entries; the first and last steps are always logged.
     #[schemars(range(min = 1))]
     pub every_steps: u64,
+    /// Seconds between status lines if stderr is not a terminal, which shows a progress bar instead.
+    #[schemars(range(min = 1))]
+    pub every_seconds: u64,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { every_steps: 1 }
+        Self { every_steps: 1, every_seconds: 30 }
     }
 }

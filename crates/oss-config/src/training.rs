@@ -197,6 +197,10 @@ pub struct Train {
     pub router_aux_loss_coef: Option<f64>,
     /// What to do when the loss is NaN or infinite.
     pub non_finite: NonFinite,
+    /// Consecutive skipped steps after which the run fails: the weights no longer change. Above 16, the number of
+    /// halvings that the loss scale of `precision = "f16"` may need.
+    #[schemars(range(min = 1))]
+    pub max_skipped_steps: u64,
     /// Stop after this many minutes, with a checkpoint and exit status 75.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -222,6 +226,7 @@ impl Default for Train {
             document_mask: false,
             router_aux_loss_coef: None,
             non_finite: NonFinite::Stop,
+            max_skipped_steps: 32,
             max_minutes: None,
             device: "auto".into(),
             threads: None,

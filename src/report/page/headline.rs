@@ -60,7 +60,9 @@ fn tile(name: &str, value: Markup, note: &str) -> Markup {
 }
 
 fn of_steps(facts: &Facts) -> String {
-    facts.steps.map_or_else(String::new, |steps| format!("of {}", exact(steps)))
+    let skipped =
+        if facts.skipped > 0 { format!(", {} skipped", exact(facts.skipped)) } else { String::new() };
+    facts.steps.map_or_else(String::new, |steps| format!("of {}{skipped}", exact(steps)))
 }
 
 /// Columns of the table of runs.

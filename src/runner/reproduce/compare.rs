@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::plan::Stage;
 use crate::plan::graph::FILES;
-use oss_runs::monitor::MetricsLog;
+use oss_runs::monitor::{MetricsLog, TIME};
 use oss_runs::run_dir::{Manifest, RunDir};
 use oss_train::checkpoint::{self, Checkpoint};
 
@@ -36,7 +36,7 @@ impl fmt::Display for Compared {
 }
 
 /// Measurements of the machine, which are not reproducible.
-const OF_THE_MACHINE: [&str; 3] = ["tokens_per_second", "tflops", "peak_memory_bytes"];
+const OF_THE_MACHINE: [&str; 4] = [TIME, "tokens_per_second", "tflops", "peak_memory_bytes"];
 
 /// Compares the first `steps` steps of both runs: metrics and weights and, if these are all steps, the outputs of later
 /// stages.

@@ -15,7 +15,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
+use super::heartbeat::line_printed;
 use super::progress::{above_bars, hide_bars};
+use super::style::colored;
 use crate::run_dir::redact;
 
 /// Maximum size in bytes of the messages kept for a log file that is not open yet.
@@ -127,7 +129,9 @@ struct Console;
 
 impl Write for Console {
     fn write(&mut self, message: &[u8]) -> io::Result<usize> {
-        above_bars(|| io::stderr().write_all(message))?;
+        let text = String::from_utf8_lossy(message);
+        above_bars(|| io::stderr().write_all(colored(&text).as_bytes()))?;
+        line_printed();
         Ok(message.len())
     }
 

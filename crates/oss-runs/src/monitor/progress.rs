@@ -1,7 +1,8 @@
 //! Progress bars for long operations.
 //!
-//! Bars are drawn on stderr if it is a terminal. Otherwise, an operation that takes more than a moment logs two lines:
-//! one while it is in progress, and one with its totals at the end. In both cases, the rank's log has the closing line.
+//! Bars are drawn on stderr if it is a terminal. Otherwise, an operation that takes more than a moment logs a line when
+//! it is first noticed, status lines (see `heartbeat`), and a line with its totals at the end. In both cases, the rank's
+//! log has the closing line.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -9,6 +10,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::heartbeat::{self, Registration};
 use indicatif::{
     BinaryBytes, FormattedDuration, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget,
     ProgressState, ProgressStyle,
@@ -49,14 +51,11 @@ pub enum Unit {
 /// A long operation in progress. Threads may share it; dropping it ends it.
 #[derive(Debug)]
 pub struct Progress {
-    label: String,
-    unit: Unit,
-    total: Option<u64>,
-    first: u64,
-    bar: ProgressBar,
+    snapshot: Snapshot,
     drawn: bool,
     announced: AtomicBool,
-    started: Instant,
+    /// Ends its status lines, which a visible bar does not need.
+    _registration: Option<Registration>,
 }
 
 impl Progress {
@@ -67,7 +66,7 @@ impl Progress {
 
     /// Starts at `first`, which was done earlier; the rate is measured from there.
     pub fn resumed(label: &str, total: Option<u64>, unit: Unit, first: u64) -> Self {
-        let drawn = io::stderr().is_terminal() && !HIDDEN.load(Ordering::Relaxed);
+        let drawn = is_drawn();
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_position(first);
         let bar = if drawn { BARS.add(bar) } else { bar };
         bar.set_style(style(unit, total.is_some()));
@@ -77,48 +76,40 @@ impl Progress {
             // Shows that the program is alive during steps that take many seconds.
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Self {
-            label: label.to_owned(),
-            unit,
-            total,
-            first,
-            bar,
-            drawn,
-            announced: AtomicBool::new(false),
-            started: Instant::now(),
-        }
+        let snapshot = Snapshot { label: label.to_owned(), unit, total, first, bar, started: Instant::now() };
+        let registration = (!drawn).then(|| heartbeat::register(snapshot.clone()));
+        Self { snapshot, drawn, announced: AtomicBool::new(false), _registration: registration }
     }
 
     /// Adds `count`.
     pub fn advance(&self, count: u64) {
-        self.bar.inc(count);
+        self.snapshot.bar.inc(count);
         self.announce();
     }
 
     /// Sets the position, in the same unit as the total.
     pub fn set_position(&self, position: u64) {
-        self.bar.set_position(position);
+        self.snapshot.bar.set_position(position);
         self.announce();
     }
 
     /// Shows `text` after the bar and at the end of the closing line: a loss, a file name.
     pub fn message(&self, text: impl Into<String>) {
-        self.bar.set_message(text.into());
+        self.snapshot.bar.set_message(text.into());
+    }
+
+    /// Its state in one line: `train: 480 of 500 steps, 40.0/s, 0.5 s left, loss 2.31`.
+    pub fn status(&self) -> String {
+        self.snapshot.to_string()
     }
 
     /// If the bar is not visible, logs once that a longer operation is in progress.
     fn announce(&self) {
-        if !self.drawn
-            && self.started.elapsed() >= MIN_REPORTED
-            && !self.announced.swap(true, Ordering::Relaxed)
-        {
-            match self.total {
-                Some(total) => tracing::info!(
-                    "{}: {} to go",
-                    self.label,
-                    Amount(total - self.first.min(total), self.unit)
-                ),
-                None => tracing::info!("{}: in progress", self.label),
+        let Snapshot { label, unit, total, first, started, .. } = &self.snapshot;
+        if !self.drawn && started.elapsed() >= MIN_REPORTED && !self.announced.swap(true, Ordering::Relaxed) {
+            match total {
+                Some(total) => tracing::info!("{label}: {} to go", Amount(total - first.min(total), *unit)),
+                None => tracing::info!("{label}: in progress"),
             }
         }
     }
@@ -126,26 +117,105 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        let Snapshot { label, unit, total, first, bar, started } = &self.snapshot;
         // Clearing the bar moves it to its end.
-        let position = self.bar.position();
-        self.bar.finish_and_clear();
+        let position = bar.position();
+        bar.finish_and_clear();
         if self.drawn {
-            BARS.remove(&self.bar);
+            BARS.remove(bar);
         }
-        let took = self.started.elapsed();
+        let took = started.elapsed();
         let closing = Closing {
-            label: &self.label,
+            label,
             position,
-            first: self.first,
-            total: self.total,
-            unit: self.unit,
+            first: *first,
+            total: *total,
+            unit: *unit,
             took,
-            message: &self.bar.message(),
+            message: &bar.message(),
         };
         if took >= MIN_REPORTED {
             tracing::info!("{closing}");
         } else {
             tracing::debug!("{closing}");
+        }
+    }
+}
+
+/// Work without a progress bar, such as writing a file, that status lines mention until this is dropped.
+#[derive(Debug)]
+pub struct InProgress {
+    _registration: Option<Registration>,
+}
+
+impl InProgress {
+    /// Starts the work named `label`.
+    pub fn new(label: &str) -> Self {
+        let (unit, bar) = (Unit::Items, ProgressBar::hidden());
+        let snapshot =
+            Snapshot { label: label.to_owned(), unit, total: None, first: 0, bar, started: Instant::now() };
+        Self { _registration: (!is_drawn()).then(|| heartbeat::register(snapshot)) }
+    }
+}
+
+/// Whether progress bars are visible.
+fn is_drawn() -> bool {
+    io::stderr().is_terminal() && !HIDDEN.load(Ordering::Relaxed)
+}
+
+/// An operation in progress, for its status lines: `train: 480 of 500 steps, 40.0/s, 0.5 s left, loss 2.31`.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    label: String,
+    unit: Unit,
+    total: Option<u64>,
+    first: u64,
+    bar: ProgressBar,
+    started: Instant,
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let position = self.bar.position();
+        let elapsed = self.started.elapsed();
+        if self.total.is_none() && position == self.first {
+            return write!(f, "{}: in progress for {}", self.label, Seconds(elapsed));
+        }
+        let rate = position.saturating_sub(self.first) as f64 / elapsed.as_secs_f64().max(1e-9);
+        write!(f, "{}: ", self.label)?;
+        match self.total {
+            Some(total) => write!(f, "{} of {}", Count(position, self.unit), Amount(total, self.unit))?,
+            None => write!(f, "{}", Amount(position, self.unit))?,
+        }
+        match self.total {
+            _ if rate == 0.0 => write!(f, ", after {}", Seconds(elapsed))?,
+            Some(total) => {
+                let left = total.saturating_sub(position) as f64 / rate;
+                write!(
+                    f,
+                    ", {}, {} left",
+                    Rate(rate, self.unit),
+                    Seconds(Duration::from_secs_f64(left.min(1e9)))
+                )?;
+            }
+            None => write!(f, ", {}", Rate(rate, self.unit))?,
+        }
+        let message = self.bar.message();
+        if !message.is_empty() {
+            write!(f, ", {message}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `12.0 s`, and from a minute `00:01:30`.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs_f64() {
+            secs @ ..60.0 => write!(f, "{secs:.1} s"),
+            _ => write!(f, "{}", FormattedDuration(self.0)),
         }
     }
 }
@@ -171,10 +241,7 @@ impl fmt::Display for Closing<'_> {
             _ => write!(f, "{}", Amount(self.position, self.unit))?,
         }
         let secs = self.took.as_secs_f64();
-        match secs {
-            ..60.0 => write!(f, " in {secs:.1} s")?,
-            _ => write!(f, " in {}", FormattedDuration(self.took))?,
-        }
+        write!(f, " in {}", Seconds(self.took))?;
         let rate = self.position.saturating_sub(self.first) as f64 / secs.max(1e-9);
         write!(f, " ({})", Rate(rate, self.unit))?;
         if !self.message.is_empty() {
@@ -289,6 +356,22 @@ mod tests {
     }
 
     #[test]
+    fn a_status_line_has_rate_and_time_left() {
+        let started = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        let bar = ProgressBar::hidden();
+        bar.set_position(350);
+        bar.set_message("loss 2.31");
+        let train =
+            Snapshot { label: "train".into(), unit: Unit::Steps, total: Some(500), first: 100, bar, started };
+        let line = train.to_string();
+        assert!(line.starts_with("train: 350 of 500 steps, 25.0/s, 6.0 s left, loss 2.31"), "{line}");
+        let stuck = Snapshot { first: 350, ..train };
+        assert_eq!(stuck.to_string(), "train: 350 of 500 steps, after 10.0 s, loss 2.31");
+        let export = Snapshot { label: "export".into(), total: None, ..stuck };
+        assert_eq!(export.to_string(), "export: in progress for 10.0 s");
+    }
+
+    #[test]
     fn threads_share_one_count() {
         let progress = Progress::new("work", Some(400), Unit::Items);
         std::thread::scope(|threads| {
@@ -296,10 +379,10 @@ mod tests {
                 threads.spawn(|| (0..100).for_each(|_| progress.advance(1)));
             }
         });
-        assert_eq!(progress.bar.position(), 400);
+        assert_eq!(progress.snapshot.bar.position(), 400);
         progress.set_position(7);
         progress.message("file");
-        assert_eq!(progress.bar.position(), 7);
+        assert_eq!(progress.snapshot.bar.position(), 7);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Records the metrics of a step in two places that always agree.
 
+use std::collections::HashSet;
+
+use chrono::{SecondsFormat, Utc};
 use serde_json::{Map, Value};
 
 use super::{MetricsError, MetricsLog, TensorBoard};
@@ -10,6 +13,7 @@ use crate::run_dir::RunDir;
 pub struct Recorder {
     metrics: MetricsLog,
     tensorboard: TensorBoard,
+    zeros: Zeros,
 }
 
 impl Recorder {
@@ -23,6 +27,7 @@ impl Recorder {
         Ok(Self {
             metrics: MetricsLog::open(&run.metrics(), resume_at)?,
             tensorboard: TensorBoard::open(&run.tensorboard(), Some(resume_at.map_or(0, |step| step + 1))),
+            zeros: if resume_at.is_some() { Zeros::Drawn } else { Zeros::AfterOthers(HashSet::new()) },
         })
     }
 
@@ -34,17 +39,23 @@ impl Recorder {
         Ok(Self {
             metrics: MetricsLog::open_at_end(&run.metrics())?,
             tensorboard: TensorBoard::open(&run.tensorboard(), None),
+            zeros: Zeros::Drawn,
         })
     }
 
-    /// Records one line, which is visible in both places when this returns. See [`scalars`] for its tags.
+    /// Records one line, which is visible in both places when this returns; `metrics.jsonl` also has the time. See
+    /// [`scalars`] for the tags.
     ///
     /// # Errors
     /// If `metrics.jsonl` cannot be written.
     pub fn record(&mut self, step: u64, fields: &Map<String, Value>) -> Result<(), MetricsError> {
-        self.metrics.append(step, fields)?;
+        let mut line = fields.clone();
+        line.insert(TIME.to_owned(), Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true).into());
+        self.metrics.append(step, &line)?;
         for (tag, value) in scalars(fields) {
-            self.tensorboard.scalar(&tag, step, value);
+            if self.zeros.are_drawn(&tag, value) {
+                self.tensorboard.scalar(&tag, step, value);
+            }
         }
         self.tensorboard.flush();
         Ok(())
@@ -61,6 +72,34 @@ impl Recorder {
     /// TensorBoard alone, for data other than numbers: samples and hyperparameters.
     pub fn tensorboard(&mut self) -> &mut TensorBoard {
         &mut self.tensorboard
+    }
+}
+
+/// Field of `metrics.jsonl` with the time at which a line was written, in UTC (RFC 3339).
+pub const TIME: &str = "time";
+
+/// Which zeros of groups have a point in TensorBoard. A group has one curve per layer; most stay at zero, such as the
+/// number of dead experts, and would only hide the others.
+#[derive(Debug)]
+enum Zeros {
+    /// All: earlier values of the curves are not known.
+    Drawn,
+    /// Those of curves with these tags, which have had other values.
+    AfterOthers(HashSet<String>),
+}
+
+impl Zeros {
+    fn are_drawn(&mut self, tag: &str, value: f64) -> bool {
+        let is_of_group = !tag.starts_with("train/") && !tag.starts_with("validation/");
+        match self {
+            Self::AfterOthers(tags) if is_of_group => {
+                if value != 0.0 {
+                    tags.insert(tag.to_owned());
+                }
+                tags.contains(tag)
+            }
+            _ => true,
+        }
     }
 }
 
@@ -110,6 +149,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_curve_of_a_group_starts_with_its_first_other_value() {
+        let mut zeros = Zeros::AfterOthers(HashSet::new());
+        let mut drawn = |tag: &str, values: &[f64]| -> Vec<bool> {
+            values.iter().map(|value| zeros.are_drawn(tag, *value)).collect()
+        };
+        assert_eq!(drawn("dead_experts_layers/03", &[0.0, 2.0, 0.0]), [false, true, true]);
+        assert_eq!(drawn("dead_experts_layers/04", &[0.0]), [false]);
+        assert_eq!(drawn("train/dead_experts", &[0.0]), [true]);
+    }
 
     #[test]
     fn every_number_has_a_tag() {

@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Stage;
 use super::atomic::write_atomic;
 use super::{Environment, RunDir};
 
@@ -61,6 +62,9 @@ pub enum StageState {
     /// Ended by an error.
     Failed,
 }
+
+/// Output of the train stage: the number of steps without an update.
+pub const SKIPPED_STEPS: &str = "skipped_steps";
 
 /// The last execution of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -288,6 +292,12 @@ impl Manifest {
     /// Total running time of all attempts; the running time of a killed attempt is unknown and not counted.
     pub fn running_time(&self) -> TimeDelta {
         self.segments.iter().filter_map(|start| Some(start.finished? - start.started)).sum()
+    }
+
+    /// Steps without an update because the loss or the gradient was not finite, once training is complete.
+    pub fn skipped_steps(&self) -> u64 {
+        let train = self.stages.get(Stage::Train.name());
+        train.and_then(|train| train.outputs.get(SKIPPED_STEPS)?.as_u64()).unwrap_or(0)
     }
 
     /// The previous version of the manifest, if it is usable.

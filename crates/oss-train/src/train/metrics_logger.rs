@@ -105,6 +105,7 @@ impl MetricsLogger {
             ("val_max_load", json!(evaluation.max_load)),
         ]);
         self.recorder.record(step, &line)?;
+        tracing::info!("{}, validation loss {:.4}", self.bar.status(), evaluation.loss);
         self.restart_interval();
         Ok(())
     }

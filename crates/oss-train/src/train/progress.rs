@@ -29,6 +29,9 @@ pub struct Progress {
     pub step: u64,
     /// Optimizer steps applied, not counting skipped ones.
     pub applied: u64,
+    /// Skipped steps since the last applied one.
+    #[serde(default)]
+    pub skipped_in_a_row: u64,
     /// The loss scale, used in f16.
     pub loss_scale: LossScale,
     /// The best evaluation so far.

@@ -1,6 +1,6 @@
 //! A model in training, and a single training step.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use super::batch::StagedBatch;
@@ -66,6 +66,7 @@ impl<'a> Trainer<'a> {
         let progress = Progress {
             step: 0,
             applied: 0,
+            skipped_in_a_row: 0,
             loss_scale: LossScale::new(experiment.train.precision),
             best: None,
             due: Due::default(),
@@ -157,6 +158,7 @@ impl<'a> Trainer<'a> {
                     .try_for_each(|unit| unit.step(&step, None, &mesh.reduce))?;
             }
             self.progress.applied += 1;
+            self.progress.skipped_in_a_row = 0;
         } else if is_corrupted || (!overflow && train.non_finite == NonFinite::Stop) {
             let otherwise = match is_corrupted {
                 true => "set optimizer.update = \"step\", which checks the norm before updating the weights",
@@ -171,11 +173,34 @@ impl<'a> Trainer<'a> {
                 ))
                 .hint(format!("lower optimizer.lr, inspect the data, or {otherwise}"))
             );
+        } else {
+            self.progress.skipped_in_a_row += 1;
+            self.check_skipped(loss, grad_norm)?;
         }
         let flags = Flags { stop: stop > 0.0, writing: writing > 0.0 };
         self.progress.step += 1;
         self.progress.target_steps = train.steps;
         Ok(StepReport { loss, loads, tokens: pass.tokens, lr, grad_norm, skipped: !finite, flags })
+    }
+
+    /// Gives up after too many skipped steps: without updates, later batches give the same.
+    fn check_skipped(&self, loss: f64, grad_norm: f64) -> Result<()> {
+        let Progress { applied, skipped_in_a_row, .. } = self.progress;
+        let step = self.progress.step + 1;
+        let most = self.experiment.train.max_skipped_steps;
+        ensure!(
+            skipped_in_a_row < most,
+            UserError::failed(format!(
+                "step {step}: {skipped_in_a_row} steps in a row were skipped ({} of {step} in total); the loss is \
+                 {loss} and the gradient norm {grad_norm}",
+                step - applied
+            ))
+            .hint(format!(
+                "resume from an earlier checkpoint with a lower optimizer.lr, check that the initial weights are finite, \
+                 or raise train.max_skipped_steps (now {most})"
+            ))
+        );
+        Ok(())
     }
 
     /// Fetches what the host needs of a step in one copy from the device: the loss, the squared gradient norm and the

@@ -11,7 +11,7 @@ use super::checkpoint_saver::CheckpointSaver;
 use super::device::{configure_torch, device};
 use super::metrics_logger::MetricsLogger;
 use super::prefetch::Prefetcher;
-use super::progress::{Best, Due};
+use super::progress::{Best, Due, Progress};
 use super::resume::{can_reach_target, checkpoint_to_resume};
 use super::train_step::{Flags, StepReport, Trainer};
 use crate::checkpoint::{self, Checkpoint};
@@ -65,6 +65,8 @@ pub struct Outcome {
     pub step: u64,
     /// Whether `train.steps` was reached.
     pub finished: bool,
+    /// Steps without an update, because the loss or the gradient was not finite.
+    pub skipped: u64,
 }
 
 /// Trains until `train.steps` or until a stop is requested. Starts from the latest valid checkpoint, or from the
@@ -219,8 +221,8 @@ impl<'a> TrainingLoop<'a> {
     }
 
     fn outcome(&self) -> Outcome {
-        let step = self.trainer.progress.step;
-        Outcome { step, finished: step >= self.inputs.experiment.train.steps }
+        let Progress { step, applied, .. } = self.trainer.progress;
+        Outcome { step, skipped: step - applied, finished: step >= self.inputs.experiment.train.steps }
     }
 
     /// Runs the pending evaluation and samples of the last step. Returns `Some` if a stop was requested before they

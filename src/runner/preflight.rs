@@ -1,0 +1,80 @@
+//! Checks, before anything is prepared, that training can end well on this machine.
+
+use anyhow::{Result, ensure};
+use indicatif::BinaryBytes;
+use tch::Device;
+
+use super::disk_space;
+use crate::plan::gpus::savings;
+use crate::plan::memory::memory;
+use crate::plan::{Graph, PlannedStage, Stage};
+use oss_config::Experiment;
+use oss_config::error::UserError;
+use oss_runs::run_dir::Host;
+use oss_train::train;
+
+/// Checks what the planned training needs: the device, memory and disk space. The last two are estimates, which
+/// `force_start` overrides.
+///
+/// # Errors
+/// Something is missing; the error says what and how to change that.
+pub fn check(graph: &Graph, planned: &[PlannedStage], force_start: bool) -> Result<()> {
+    if !planned.iter().any(|planned| planned.stage == Stage::Train && !planned.is_fresh()) {
+        return Ok(());
+    }
+    let experiment = &graph.experiment;
+    let device = train::device(&experiment.train, 0)?;
+    if force_start {
+        return Ok(());
+    }
+    if device == Device::Cpu {
+        check_memory(experiment, Host::this().memory_bytes)?;
+    }
+    disk_space::check(experiment, &graph.identity.run, graph.runs.root())
+}
+
+/// Checks that the ranks, which are all on this machine unless another launcher started them, fit into its memory.
+fn check_memory(experiment: &Experiment, available: u64) -> Result<()> {
+    let ranks = experiment.sharding.ranks;
+    let needed = memory(experiment).total().saturating_mul(ranks);
+    let launched_elsewhere =
+        std::env::var_os("WORLD_SIZE").is_some() || std::env::var_os("SLURM_PROCID").is_some();
+    if needed <= available || launched_elsewhere {
+        return Ok(());
+    }
+    let found = savings(experiment);
+    let fix = match found.first() {
+        Some(saving) => format!("set {}, which saves {}", saving.set.join(", "), BinaryBytes(saving.bytes)),
+        None => "choose a smaller model".to_owned(),
+    };
+    ensure!(
+        false,
+        UserError::wrong(format!(
+            "training needs {} of memory, but this machine has {}",
+            BinaryBytes(needed),
+            BinaryBytes(available)
+        ))
+        .hint(format!(
+            "{fix}; `oss-run plan` shows what takes memory, and `run --force-start` starts anyway"
+        ))
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oss_config::Preset;
+    use oss_config::error::ErrorReport;
+
+    #[test]
+    fn too_little_memory_is_an_error_that_says_what_to_change() {
+        let mut experiment = Experiment { model: Preset::Tiny.model(), ..Experiment::default() };
+        experiment.model.vocab_size = Some(257);
+        experiment.train.micro_batch_size = 8192;
+        assert!(check_memory(&experiment, u64::MAX).is_ok());
+        let report = ErrorReport::of(check_memory(&experiment, 1 << 20).unwrap_err());
+        assert!(report.to_string().contains("training needs "), "{report}");
+        assert!(report.hints[0].starts_with("set train.micro_batch_size=1, which saves "), "{report}");
+    }
+}
