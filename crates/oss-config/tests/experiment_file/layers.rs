@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oss_config::{Precision, SetBy, TokenizerChoice};
+use oss_config::{Dataset, Precision, SetBy, TokenizerChoice};
 
 use crate::Folder;
 
@@ -42,16 +42,41 @@ fn later_layers_override_earlier_ones() {
 }
 
 #[test]
-fn a_file_that_two_others_extend_is_read_twice() {
+fn a_file_that_two_others_extend_is_one_layer_beneath_both() {
     let folder = Folder::new(&[
         ("root.toml", "[dataset]\nbuiltin = \"stories\"\n[train]\nsteps = 100\nthreads = 1\n"),
         ("left.toml", "extends = \"root.toml\"\n[train]\nsteps = 200\nthreads = 2\n"),
-        ("right.toml", "extends = \"root.toml\"\n[train]\nthreads = 3\n"),
+        ("right.toml", "extends = \"./root.toml\"\n[train]\nthreads = 3\n"),
         ("top.toml", "extends = [\"left.toml\", \"right.toml\"]\n"),
+        ("root_again.toml", "extends = [\"left.toml\", \"root.toml\"]\n"),
     ]);
     let resolved = folder.load("top.toml", &[]).expect("a diamond is not a cycle");
-    assert_eq!((resolved.experiment.train.steps, resolved.experiment.train.threads), (100, Some(3)));
-    assert_eq!(*resolved.provenance.of("train.steps"), set_by(&folder, "root.toml", 4, 9));
+    assert_eq!((resolved.experiment.train.steps, resolved.experiment.train.threads), (200, Some(3)));
+    assert_eq!(*resolved.provenance.of("train.steps"), set_by(&folder, "left.toml", 3, 9));
+    assert_eq!(*resolved.provenance.of("dataset.builtin"), set_by(&folder, "root.toml", 2, 11));
+    let again = folder.load("root_again.toml", &[]).expect("loads");
+    assert_eq!(again.experiment.train.steps, 200, "a base does not undo what extends it");
+}
+
+#[test]
+fn a_symbolic_link_to_a_file_means_the_file() {
+    let folder = Folder::new(&[
+        ("real/base.toml", "[dataset]\nfiles = [\"a.txt\"]\n[train]\nsteps = 700\n"),
+        ("real/child.toml", "extends = \"base.toml\"\n[dataset.validation]\nfiles = [\"v.txt\"]\n"),
+        ("links/base.toml", "[train]\nsteps = 800\n"),
+    ]);
+    let link = folder.path("links/child.toml");
+    std::os::unix::fs::symlink(folder.path("real/child.toml"), &link).expect("links work here");
+    let resolved = folder.load("links/child.toml", &[]).expect("loads");
+    let Dataset { files, validation, .. } = resolved.experiment.dataset;
+    let real = |name: &str| Some(vec![folder.path("real").join(name).display().to_string()]);
+    assert_eq!((files, validation.files), (real("a.txt"), real("v.txt")));
+    assert_eq!(resolved.experiment.train.steps, 700);
+    assert_eq!(*resolved.provenance.of("train.steps"), set_by(&folder, "real/base.toml", 4, 9));
+    assert_eq!(resolved.experiment.run.name.as_deref(), Some("child"));
+    // A linked directory changes nothing: it has the same files.
+    std::os::unix::fs::symlink(folder.path("real"), folder.path("linked")).expect("links work here");
+    assert_eq!(folder.load("linked/child.toml", &[]).expect("loads").experiment.train.steps, 700);
 }
 
 #[test]
