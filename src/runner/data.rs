@@ -76,9 +76,12 @@ impl Data {
     /// # Errors
     /// A source is shorter than one window.
     pub fn batches(&self, experiment: &Experiment) -> Result<Batches> {
-        let open = |(weight, prepared): &(f64, Prepared)| Ok((*weight, Arc::new(prepared.train()?)));
-        let sources = self.sources.iter().map(open).collect::<Result<_>>()?;
         let sequence_length = usize::try_from(experiment.train.sequence_length)?;
+        let open = |(weight, prepared): &(f64, Prepared)| {
+            prepared.require_training(sequence_length)?;
+            Ok((*weight, Arc::new(prepared.train()?)))
+        };
+        let sources = self.sources.iter().map(open).collect::<Result<_>>()?;
         Batches::new(sources, experiment.run.seed, sequence_length)
     }
 
@@ -177,7 +180,7 @@ pub fn sources(graph: &Graph) -> Result<Vec<prepare::Source<'_>>> {
         .map(|(((name, _, origin), source), key)| prepare::Source {
             name,
             origin,
-            options: ReadOptions::training(dataset, cache()),
+            options: ReadOptions::source(dataset, name, cache()),
             identity: &source.identity,
             validation_share: share,
             dir: graph.runs.prepared(&key.0),

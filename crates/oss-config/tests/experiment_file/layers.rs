@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oss_config::{Dataset, Precision, SetBy, TokenizerChoice};
+use oss_config::{Dataset, Precision, SetBy, TextKeys, TokenizerChoice};
 
 use crate::Folder;
 
@@ -77,6 +77,25 @@ fn a_symbolic_link_to_a_file_means_the_file() {
     // A linked directory changes nothing: it has the same files.
     std::os::unix::fs::symlink(folder.path("real"), folder.path("linked")).expect("links work here");
     assert_eq!(folder.load("linked/child.toml", &[]).expect("loads").experiment.train.steps, 700);
+}
+
+#[test]
+fn a_source_may_have_its_own_field_and_separator() {
+    let folder = Folder::new(&[(
+        "e.toml",
+        "[dataset]\ntext_field = \"body\"\n[[dataset.source]]\nname = \"a\"\nfiles = [\"a.txt\"]\n\
+         [[dataset.source]]\nname = \"b\"\nfiles = [\"b.jsonl\"]\ntext_field = \"meta.text\"\nseparator = \"---\"\n\
+         [dataset.validation]\nfiles = [\"v.jsonl\"]\ntext_field = \"v\"\n",
+    )]);
+    let dataset = folder.load("e.toml", &[]).expect("loads").experiment.dataset;
+    let keys = |text_field, separator| TextKeys { text_field, separator };
+    assert_eq!(dataset.source_text_keys("a"), keys("body", "<|endoftext|>"));
+    assert_eq!(dataset.source_text_keys("b"), keys("meta.text", "---"));
+    assert_eq!(dataset.source_text_keys("main"), keys("body", "<|endoftext|>"));
+    assert_eq!(dataset.validation_text_keys(), keys("v", "<|endoftext|>"));
+    for set in ["dataset.validation.text_field=", "dataset.validation.separator=\"a\\nb\""] {
+        folder.load("e.toml", &[set]).expect_err(set);
+    }
 }
 
 #[test]
