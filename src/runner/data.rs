@@ -76,12 +76,9 @@ impl Data {
     /// # Errors
     /// A source is shorter than one window.
     pub fn batches(&self, experiment: &Experiment) -> Result<Batches> {
-        let sequence_length = usize::try_from(experiment.train.sequence_length)?;
-        let open = |(weight, prepared): &(f64, Prepared)| {
-            prepared.require_training(sequence_length)?;
-            Ok((*weight, Arc::new(prepared.train()?)))
-        };
+        let open = |(weight, prepared): &(f64, Prepared)| Ok((*weight, Arc::new(prepared.train()?)));
         let sources = self.sources.iter().map(open).collect::<Result<_>>()?;
+        let sequence_length = usize::try_from(experiment.train.sequence_length)?;
         Batches::new(sources, experiment.run.seed, sequence_length)
     }
 
@@ -105,12 +102,14 @@ impl Data {
         self.sources.iter().map(|(_, prepared)| prepared.index().train.digest.clone()).collect()
     }
 
-    /// Rejects validation text shorter than one window, which would be of little use.
+    /// Rejects text shorter than one window: a training source has nothing to train on then, and validation text would be
+    /// of little use.
     ///
     /// # Errors
     /// It is too short; the message suggests a fix.
-    pub fn check_validation(&self, experiment: &Experiment) -> Result<()> {
+    pub fn check_lengths(&self, experiment: &Experiment) -> Result<()> {
         let sequence_length = usize::try_from(experiment.train.sequence_length)?;
+        self.sources.iter().try_for_each(|(_, source)| source.require_training(sequence_length))?;
         let asked_for =
             experiment.dataset.validation.fraction > 0.0 || experiment.dataset.validation.origin().is_some();
         if !asked_for {

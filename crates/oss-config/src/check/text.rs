@@ -139,6 +139,21 @@ pub(super) fn validation(experiment: &Experiment, found: &mut Findings) {
                 "validation text is either a fraction of the documents or a separate source, not both";
             found.error(&keys, message, "remove `fraction` or the source");
         }
+    } else {
+        for (name, is_set) in
+            [("text_field", validation.text_field.is_some()), ("separator", validation.separator.is_some())]
+        {
+            if is_set {
+                let key = format!("{path}.{name}");
+                let message =
+                    format!("`{key}` has no effect: held-out documents are read like the training text");
+                found.warning(
+                    &[&key],
+                    message,
+                    format!("set dataset.{name}, or name separate validation text"),
+                );
+            }
+        }
     }
     if !has_validation(experiment) && experiment.evaluate.every_steps > 0 {
         let keys = ["dataset.validation.fraction", "evaluate.every_steps"];

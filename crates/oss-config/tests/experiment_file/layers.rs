@@ -93,6 +93,9 @@ fn a_source_may_have_its_own_field_and_separator() {
     assert_eq!(dataset.source_text_keys("b"), keys("meta.text", "---"));
     assert_eq!(dataset.source_text_keys("main"), keys("body", "<|endoftext|>"));
     assert_eq!(dataset.validation_text_keys(), keys("v", "<|endoftext|>"));
+    let held_out = ["dataset.validation.fraction=0.1"];
+    let warnings = folder.load("e.toml", &held_out).expect("loads").warnings;
+    assert!(warnings[0].contains("`dataset.validation.text_field` has no effect"), "{warnings:?}");
     for set in ["dataset.validation.text_field=", "dataset.validation.separator=\"a\\nb\""] {
         folder.load("e.toml", &[set]).expect_err(set);
     }
