@@ -1,5 +1,6 @@
 //! Tokenizes text into token files: streaming, on all cores, in the order of the text.
 
+mod encode;
 mod split;
 
 use std::fs::File;
@@ -15,7 +16,8 @@ use anyhow::{Context, Result, ensure};
 use oss_config::error::{Hint, UserError};
 use rayon::prelude::*;
 
-use self::split::{Split, fraction};
+use self::encode::{Encoded, Encoder, Tokens};
+use self::split::Split;
 use super::Document;
 use super::index::{INDEX, Index, Part, Skipped, TOKENIZER, TRAIN, VALIDATION};
 use super::sources::BadRows;
@@ -258,21 +260,6 @@ fn encode_rounds(
     }
 }
 
-/// The tokens of one side of the split, with end-of-text after each document.
-#[derive(Default)]
-struct Tokens {
-    tokens: Vec<u32>,
-    documents: u64,
-    text_bytes: u64,
-}
-
-/// The tokens of a batch.
-#[derive(Default)]
-struct Encoded {
-    train: Tokens,
-    validation: Tokens,
-}
-
 impl PrepareProgress {
     fn add(&mut self, encoded: &Encoded) {
         for side in [&encoded.train, &encoded.validation] {
@@ -280,63 +267,6 @@ impl PrepareProgress {
             self.text_bytes += side.text_bytes;
             self.tokens += side.tokens.len() as u64;
         }
-    }
-}
-
-struct Encoder<'a> {
-    tokenizer: &'a Tokenizer,
-    /// Fraction of the documents to hold out.
-    share: f64,
-    bad_rows: &'a BadRows,
-}
-
-impl Encoder<'_> {
-    fn batch(&self, batch: Batch) -> Result<Encoded> {
-        let mut encoded = Encoded::default();
-        for Document { text, place } in batch {
-            let held_out = fraction(&text) < self.share;
-            let side = if held_out { &mut encoded.validation } else { &mut encoded.train };
-            self.document(&text, &place, side)?;
-        }
-        Ok(encoded)
-    }
-
-    /// The last document, whose end is held out if no other document is.
-    fn last(&self, last: &Document, others: &Split) -> Result<Encoded> {
-        let (train, validation) = others.last(&last.text, self.share);
-        let mut encoded = Encoded::default();
-        for (text, side) in [(train, &mut encoded.train), (validation, &mut encoded.validation)] {
-            if !text.is_empty() {
-                self.document(text, &last.place, side)?;
-            }
-        }
-        Ok(encoded)
-    }
-
-    fn document(&self, text: &str, place: &str, side: &mut Tokens) -> Result<()> {
-        let tokens = match self.tokenizer.encode(text) {
-            Ok(tokens) => tokens,
-            Err(error) => {
-                let error = UserError::from(error);
-                let placed = UserError::failed(format!("{place}: {error}"));
-                let hints = error.hints().iter();
-                return self.bad_rows.skip(hints.fold(placed, |placed, hint| placed.hint(hint)));
-            }
-        };
-        let largest = tokens.iter().max().copied().unwrap_or_default();
-        ensure!(
-            i64::from(largest) < self.tokenizer.vocab_size(),
-            UserError::failed(format!(
-                "{place}: the tokenizer returned ID {largest}, outside its vocabulary of {}",
-                self.tokenizer.vocab_size()
-            ))
-            .hint("choose another dataset.tokenizer")
-        );
-        side.tokens.extend_from_slice(&tokens);
-        side.tokens.push(self.tokenizer.end_of_text());
-        side.documents += 1;
-        side.text_bytes += text.len() as u64;
-        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which documents are held out for validation.
 
-use super::Encoded;
+use super::encode::Encoded;
 
 /// A number in [0, 1) determined by the text alone: the document is held out if it is less than the fraction.
 pub(super) fn fraction(text: &str) -> f64 {

@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use super::*;
 use crate::{Prepared, PreparedError};
-use oss_config::TokenizerChoice;
 use oss_config::error::ErrorReport;
+use oss_config::{OnBadRow, TokenizerChoice};
 use oss_runs::storage::{Fault, Faults};
 
 fn bytes() -> Tokenizer {
@@ -157,6 +157,43 @@ fn a_trained_tokenizer_is_stored_with_the_tokens() {
     prepare(documents(&texts), &tokenizer, &out, 0.1).unwrap();
     let again = Prepared::open(&out).unwrap().tokenizer().unwrap();
     assert_eq!((again.digest(), again.end_of_text()), (tokenizer.digest(), 299));
+}
+
+#[test]
+fn skipped_rows_are_recorded_and_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let prepare = |max_fraction, name: &str| {
+        let bad_rows = Arc::new(BadRows::new(OnBadRow::Skip, max_fraction));
+        for row in 0..4 {
+            bad_rows.count_row();
+            if row % 2 == 1 {
+                bad_rows.skip(UserError::failed(format!("row {row}: broken"))).unwrap();
+            }
+        }
+        let options = PrepareOptions {
+            source: "the test's text".into(),
+            validation_share: 0.0,
+            expected_text_bytes: None,
+            bad_rows,
+            keep_going: &|| Ok(()),
+            progress: &mut |_| {},
+        };
+        prepare_source(documents(&["a"]), &bytes(), &dir.path().join(name), options)
+    };
+    let error = prepare(0.4, "refused").unwrap_err().to_string();
+    assert!(error.contains("2 of the first 4 rows") && error.contains("row 3: broken"), "{error}");
+    assert!(!dir.path().join("refused").exists());
+    let index = prepare(0.5, "kept").unwrap();
+    assert_eq!(index.skipped, Skipped { bad_rows: 2, blank_documents: 0 });
+    assert_eq!(*Prepared::open(&dir.path().join("kept")).unwrap().index(), index);
+}
+
+#[test]
+fn a_tokenizer_is_trained_on_the_text_as_given() {
+    let indented: Vec<String> = (0..50).map(|number| format!("\n\n        {number} = 1")).collect();
+    let texts: Vec<&str> = indented.iter().map(String::as_str).collect();
+    let tokenizer = Tokenizer::train(documents(&texts), 260, &|| Ok(())).unwrap();
+    assert!(tokenizer.encode("       ").unwrap().len() < 7, "the indentation was seen");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
+use oss_config::OnBadRow;
 use oss_config::error::UserError;
-use oss_config::{Dataset, OnBadRow};
 
 /// Number of bad rows that are shown.
 const SHOWN: usize = 5;
@@ -59,11 +59,6 @@ impl BadRows {
         Self { policy, max_fraction, rows: AtomicU64::new(0), found: Mutex::default() }
     }
 
-    /// As `[dataset]` says.
-    pub fn of(dataset: &Dataset) -> Self {
-        Self::new(dataset.on_bad_row, dataset.max_bad_fraction)
-    }
-
     /// Number of bad rows that were skipped.
     pub fn count(&self) -> u64 {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).count
@@ -77,7 +72,7 @@ impl BadRows {
     }
 
     /// Counts a row that was read, good or bad.
-    pub(super) fn count_row(&self) {
+    pub(crate) fn count_row(&self) {
         self.rows.fetch_add(1, Ordering::Relaxed);
     }
 

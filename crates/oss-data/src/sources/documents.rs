@@ -48,7 +48,7 @@ struct Files {
 }
 
 enum OneFile {
-    Text(TextDocuments),
+    Text(Box<TextDocuments>),
     Jsonl(JsonlDocuments),
     Json(JsonDocuments),
     Delimited(Box<DelimitedDocuments>),
@@ -181,7 +181,7 @@ fn open(path: &Path, format: Format, options: &ReadOptions, bytes_read: &Arc<Ato
     Ok(match format {
         Format::Text(compression) => {
             let lines = Lines::new(input(compression)?, limit);
-            OneFile::Text(TextDocuments::new(path, lines, &options.separator, limit))
+            OneFile::Text(Box::new(TextDocuments::new(path, lines, &options.separator, limit)))
         }
         Format::Jsonl(compression) => {
             // A line contains its document in escaped form next to other fields, so it may be longer.
