@@ -165,9 +165,8 @@ fn tokenizer_identity(dataset: &Dataset, sources: &[Source]) -> Result<String> {
         definition["on_bad_row"] = serde_json::to_value(dataset.on_bad_row)?;
     }
     for source in &dataset.source {
-        let own = serde_json::json!([source.text_field, source.separator]);
         if source.text_field.is_some() || source.separator.is_some() {
-            definition["own"][&source.name] = own;
+            definition["own"][&source.name] = serde_json::json!([source.text_field, source.separator]);
         }
     }
     Ok(keys::hash(&definition).0)
