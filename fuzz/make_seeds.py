@@ -166,6 +166,10 @@ def text():
         put("text", f"{name}.gz", gzip.compress(content, mtime=0))
         zst = subprocess.run(["zstd", "--stdout", "--check"], input=content, check=True, capture_output=True)
         put("text", f"{name}.zst", zst.stdout)
+    rows = [{"id": n, "text": story} for n, story in enumerate(STORIES)]
+    put("text", "json", json.dumps(rows).encode())
+    quoted = "".join('%d,"%s"\r\n' % (row["id"], row["text"].replace('"', '""')) for row in rows)
+    put("text", "csv", f"id,text\r\n{quoted}".encode())
     odd = [{"text": None}, {"other": 1}, {"text": ["\u0000"]}, {"text": "\ud83d\ude00 \\u12"}]
     put("text", "odd.jsonl", b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(line).encode() for line in odd) + b"\n\n{\"text\"")
 

@@ -39,9 +39,9 @@ def logits(model, tokens):
 
 
 def document_tokens(tokenizer, text, end_of_text):
-    """A text file's tokens as prepare produces them: documents trimmed, empty ones dropped, end-of-text after each."""
-    documents = [document.strip() for document in text.split("<|endoftext|>")]
-    return [token for document in documents if document for token in [*tokenizer.encode(document), end_of_text]]
+    """A text file's tokens as prepare produces them: documents of only white space dropped, end-of-text after each."""
+    documents = [document for document in text.split("\n<|endoftext|>\n") if document.strip()]
+    return [token for document in documents for token in [*tokenizer.encode(document), end_of_text]]
 
 
 def window_loss(model, tokens, length):

@@ -30,8 +30,11 @@ trap 'rm -rf "$TMPDIR"' EXIT
 
 binaries=fuzz/target/x86_64-unknown-linux-gnu/release
 fuzz() {
+    local limit_mb=1024
+    # A Zstandard window takes up to 2 GiB.
+    [[ "$1" != text ]] || limit_mb=2560
     mkdir -p "$corpus/$1" "fuzz/artifacts/$1"
-    "$binaries/$1" -max_total_time="$seconds" -timeout=10 -malloc_limit_mb=1024 -rss_limit_mb=2048 -detect_leaks=0 \
+    "$binaries/$1" -max_total_time="$seconds" -timeout=10 -malloc_limit_mb="$limit_mb" -rss_limit_mb="$((limit_mb + 1024))" -detect_leaks=0 \
         -print_final_stats=1 -artifact_prefix="fuzz/artifacts/$1/" "$corpus/$1" "fuzz/seeds/$1" \
         >"fuzz/artifacts/$1/log" 2>&1 || touch "fuzz/artifacts/$1/failed"
 }

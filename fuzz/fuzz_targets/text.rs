@@ -1,4 +1,5 @@
-//! `.txt` and `.jsonl`, plain, `.gz` and `.zst`: the first bytes of the input select the extension, the rest is the file.
+//! `.txt`, `.jsonl`, `.json`, `.csv` and `.tsv`, plain, `.gz` and `.zst`: the first bytes of the input select the
+//! compression.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
         _ => "",
     };
     SCRATCH.with(|scratch| {
-        for format in ["txt", "jsonl"] {
+        for format in ["txt", "jsonl", "json", "csv", "tsv"] {
             read_documents(&scratch.write(&format!("input.{format}{compression}"), data));
         }
     });

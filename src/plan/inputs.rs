@@ -13,10 +13,10 @@ use super::error::PlanError;
 use super::hub_pins::Pins;
 use super::initial::Initial;
 use super::keys::{self, Key, KeyInputs};
-use oss_config::{Dataset, Experiment, Hub, Origin, TokenizerChoice};
+use oss_config::{Dataset, Experiment, Hub, OnBadRow, Origin, TokenizerChoice};
 use oss_data::Tokenizer;
 use oss_data::sources::{Identity, ReadOptions, SourceFiles, Watch};
-use oss_runs::run_dir::RunsDir;
+use oss_runs::run_dir::{RunsDir, Stage};
 
 /// All inputs of an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,10 +76,10 @@ impl Inputs {
     pub fn find(experiment: &Experiment, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Option<Self>> {
         let dataset = &experiment.dataset;
         let mut pins = Pins::open(runs);
-        let training = ReadOptions::training(dataset, Some(digest_cache(runs)));
         let mut sources = Vec::new();
         for (name, weight, origin) in dataset.sources() {
-            let identity = identity(&origin, &training, &mut pins, reach)
+            let options = ReadOptions::source(dataset, name, Some(digest_cache(runs)));
+            let identity = identity(&origin, &options, &mut pins, reach)
                 .map_err(|cause| PlanError::Text { name: name.to_owned(), cause })?;
             let Some(identity) = identity else { return Ok(None) };
             sources.push(Source { name: name.to_owned(), weight, identity });
@@ -111,8 +111,10 @@ impl Inputs {
     /// # Errors
     /// Never in practice: identities are plain data.
     pub fn prepared_sources(&self, experiment: &Experiment) -> Result<Vec<KeyInputs>> {
-        let prepare =
-            |source: &Source| Ok(keys::prepare(experiment, &source.content()?, &self.tokenizer, false));
+        let prepare = |source: &Source| {
+            let text = experiment.dataset.source_text_keys(&source.name);
+            Ok(keys::prepare(experiment, text, &source.content()?, &self.tokenizer, false))
+        };
         self.sources.iter().map(prepare).collect()
     }
 
@@ -121,14 +123,20 @@ impl Inputs {
     /// # Errors
     /// Those of [`Self::prepared_sources`].
     pub fn prepared_validation(&self, experiment: &Experiment) -> Result<Option<KeyInputs>> {
-        let prepare =
-            |source: &Source| Ok(keys::prepare(experiment, &source.content()?, &self.tokenizer, true));
+        let prepare = |source: &Source| {
+            let text = experiment.dataset.validation_text_keys();
+            Ok(keys::prepare(experiment, text, &source.content()?, &self.tokenizer, true))
+        };
         self.validation.as_ref().map(prepare).transpose()
     }
 
-    /// Key of a tokenizer trained on the training text; `None` for others.
+    /// Key of a tokenizer trained on the training text; `None` for others. Like prepared data, it is made again by a new
+    /// version of prepare, and stays the same in the identity of a run.
     pub fn trained_tokenizer(&self, experiment: &Experiment) -> Option<Key> {
-        matches!(experiment.dataset.tokenizer, TokenizerChoice::Train(_)).then(|| Key(self.tokenizer.clone()))
+        let is_trained = matches!(experiment.dataset.tokenizer, TokenizerChoice::Train(_));
+        let made_of =
+            || serde_json::json!({ "tokenizer": self.tokenizer, "version": Stage::Prepare.version() });
+        is_trained.then(|| keys::hash(&made_of()))
     }
 }
 
@@ -143,12 +151,24 @@ fn tokenizer_identity(dataset: &Dataset, sources: &[Source]) -> Result<String> {
         return Ok(digest);
     }
     let identities: Vec<&Identity> = sources.iter().map(|source| &source.identity).collect();
-    let definition = serde_json::json!({
+    let mut definition = serde_json::json!({
         "train": dataset.tokenizer,
         "sources": identities,
         "text_field": dataset.text_field,
         "separator": dataset.separator,
     });
+    // Only what is set enters, so that adding a key changes no identity.
+    if dataset.trim {
+        definition["trim"] = true.into();
+    }
+    if dataset.on_bad_row == OnBadRow::Skip {
+        definition["on_bad_row"] = serde_json::to_value(dataset.on_bad_row)?;
+    }
+    for source in &dataset.source {
+        if source.text_field.is_some() || source.separator.is_some() {
+            definition["own"][&source.name] = serde_json::json!([source.text_field, source.separator]);
+        }
+    }
     Ok(keys::hash(&definition).0)
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::table::{Part, Role, role};
-use oss_config::{Experiment, LayerType, Optimizer, ScheduleKind};
+use oss_config::{Experiment, LayerType, Optimizer, ScheduleKind, TextKeys};
 use oss_runs::run_dir::Stage;
 
 /// A BLAKE3 hash in lowercase hexadecimal.
@@ -75,11 +75,26 @@ fn canonical(value: &Value) -> Value {
 
 /// One prepared source: its content, how it is split into documents and tokenized, and how much is held out.
 ///
-/// `content` is a digest of the text (or a hub commit with its files); `tokenizer` is the tokenizer's identity from
-/// [`super::inputs`]. A separate validation source is not split.
-pub fn prepare(experiment: &Experiment, content: &str, tokenizer: &str, validation_only: bool) -> KeyInputs {
+/// `text` says where the documents are in it; `content` is a digest of the text (or a hub commit with its files);
+/// `tokenizer` is the tokenizer's identity from [`super::inputs`]. A separate validation source is not split.
+pub fn prepare(
+    experiment: &Experiment,
+    text: TextKeys<'_>,
+    content: &str,
+    tokenizer: &str,
+    validation_only: bool,
+) -> KeyInputs {
     let mut inputs =
         part(experiment, Stage::Prepare, if validation_only { Part::Validation } else { Part::Prepare });
+    // A source's own field and separator replace those of the dataset.
+    for (name, value) in [("text_field", text.text_field), ("separator", text.separator)] {
+        let key = format!("dataset.{name}");
+        inputs.values.remove(&format!("dataset.validation.{name}"));
+        match default_values().get(&key).is_some_and(|default| default == value) {
+            true => drop(inputs.values.remove(&key)),
+            false => drop(inputs.values.insert(key, json!(value))),
+        }
+    }
     if experiment.dataset.validation.origin().is_some() {
         // Nothing is held out of the training text if validation has its own source.
         inputs.values.insert("dataset.validation.fraction".to_owned(), json!(0.0));
@@ -248,8 +263,13 @@ mod tests {
         experiment
     }
 
+    fn prepared(experiment: &Experiment, content: &str, validation_only: bool) -> KeyInputs {
+        let text = experiment.dataset.source_text_keys("main");
+        prepare(experiment, text, content, "bytes", validation_only)
+    }
+
     fn trajectory_key(experiment: &Experiment) -> Key {
-        let source = prepare(experiment, "text", "bytes", false);
+        let source = prepared(experiment, "text", false);
         trajectory(experiment, &[(1.0, &source)], None, 257).key()
     }
 
@@ -264,7 +284,7 @@ mod tests {
     fn defaults_stay_out_of_the_key() {
         let inputs = sample(&Experiment::default(), "w");
         assert_eq!(inputs.values, BTreeMap::new());
-        let source = prepare(&Experiment::default(), "text", "bytes", false);
+        let source = prepared(&Experiment::default(), "text", false);
         let inputs = trajectory(&Experiment::default(), &[(1.0, &source)], None, 257);
         // Only derived values are always present.
         let keys: Vec<&str> = inputs.values.keys().map(String::as_str).collect();
@@ -317,7 +337,7 @@ mod tests {
 
     #[test]
     fn targets_differ_where_steps_do() {
-        let source = prepare(&experiment(), "text", "bytes", false);
+        let source = prepared(&experiment(), "text", false);
         let key = |steps| {
             let experiment = scheduled(ScheduleKind::Constant, steps, None);
             target(&experiment, &trajectory(&experiment, &[(1.0, &source)], None, 257)).key()
@@ -338,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_new_version_of_prepare_keeps_every_run_id() {
-        let mut source = prepare(&experiment(), "text", "bytes", false);
+        let mut source = prepared(&experiment(), "text", false);
         let before = (source.key(), trajectory(&experiment(), &[(1.0, &source)], None, 257).key());
         source.version += 1;
         assert_ne!(source.key(), before.0);
@@ -352,8 +372,23 @@ mod tests {
         own.dataset.validation.fraction = 0.2;
         let mut other = own.clone();
         other.dataset.validation.fraction = 0.1;
-        assert_eq!(prepare(&own, "a", "t", false).key(), prepare(&other, "a", "t", false).key());
-        assert_ne!(prepare(&own, "a", "t", false).key(), prepare(&own, "a", "t", true).key());
+        assert_eq!(prepared(&own, "a", false).key(), prepared(&other, "a", false).key());
+        assert_ne!(prepared(&own, "a", false).key(), prepared(&own, "a", true).key());
+    }
+
+    #[test]
+    fn a_source_of_its_own_field_has_the_key_of_that_field() {
+        let mut other = experiment();
+        other.dataset.text_field = "body".to_owned();
+        let body = TextKeys { text_field: "body", separator: "<|endoftext|>" };
+        let own = prepare(&experiment(), body, "text", "bytes", false);
+        assert_eq!(own.key(), prepared(&other, "text", false).key());
+        let default = experiment().dataset.separator;
+        let text = TextKeys { text_field: "text", separator: &default };
+        assert_eq!(
+            prepare(&other, text, "text", "bytes", false).key(),
+            prepared(&experiment(), "text", false).key()
+        );
     }
 
     #[test]

@@ -271,7 +271,8 @@ mod tests {
     fn raised_steps_have_their_own_reason() {
         let schedule = Schedule { kind: ScheduleKind::Constant, ..Schedule::default() };
         let mut experiment = Experiment { schedule, ..Experiment::default() };
-        let source = keys::prepare(&experiment, "text", "bytes", false);
+        let source =
+            keys::prepare(&experiment, experiment.dataset.source_text_keys("main"), "text", "bytes", false);
         let target = |experiment: &Experiment| {
             let trajectory = keys::trajectory(experiment, &[(1.0, &source)], None, 257);
             keys::target(experiment, &trajectory)

@@ -46,6 +46,10 @@ pub const TABLE: &[(&str, Role)] = &[
     ("dataset.hub", Content(&[Prepare])),
     ("dataset.text_field", Value(&[Prepare, Validation])),
     ("dataset.separator", Value(&[Prepare, Validation])),
+    ("dataset.trim", Value(&[Prepare, Validation])),
+    ("dataset.on_bad_row", Value(&[Prepare, Validation])),
+    // It decides whether there is a result, not which.
+    ("dataset.max_bad_fraction", Recorded),
     ("dataset.tokenizer", Content(&[Prepare, Validation, Export])),
     // Sources are prepared separately; their order and weights enter the trajectory along with their contents.
     ("dataset.source", Content(&[Prepare, TrainingFingerprint])),
@@ -53,6 +57,8 @@ pub const TABLE: &[(&str, Role)] = &[
     ("dataset.validation.builtin", Content(&[Validation])),
     ("dataset.validation.files", Content(&[Validation])),
     ("dataset.validation.hub", Content(&[Validation])),
+    ("dataset.validation.text_field", Value(&[Validation])),
+    ("dataset.validation.separator", Value(&[Validation])),
     // A preset is represented by the fields below.
     ("model.preset", Recorded),
     ("model.init_from", Content(&[TrainingFingerprint])),

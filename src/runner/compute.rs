@@ -25,7 +25,7 @@ pub fn train(graph: &Graph, world: &World, stop_at_step: Option<u64>) -> Result<
     let run = &identity.run;
     let data = Data::open(graph)?;
     // It is enough for one rank to verify the tokens.
-    let sound = || data.verify().and_then(|()| data.check_validation(experiment));
+    let sound = || data.verify().and_then(|()| data.check_lengths(experiment));
     world.all_ok(if world.is_leader() { sound() } else { Ok(()) })?;
     let tokenizer = data.tokenizer()?;
     let batches = data.batches(experiment)?;

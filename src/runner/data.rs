@@ -102,12 +102,14 @@ impl Data {
         self.sources.iter().map(|(_, prepared)| prepared.index().train.digest.clone()).collect()
     }
 
-    /// Rejects validation text shorter than one window, which would be of little use.
+    /// Rejects text shorter than one window: a training source has nothing to train on then, and validation text would be
+    /// of little use.
     ///
     /// # Errors
     /// It is too short; the message suggests a fix.
-    pub fn check_validation(&self, experiment: &Experiment) -> Result<()> {
+    pub fn check_lengths(&self, experiment: &Experiment) -> Result<()> {
         let sequence_length = usize::try_from(experiment.train.sequence_length)?;
+        self.sources.iter().try_for_each(|(_, source)| source.require_training(sequence_length))?;
         let asked_for =
             experiment.dataset.validation.fraction > 0.0 || experiment.dataset.validation.origin().is_some();
         if !asked_for {
@@ -177,7 +179,7 @@ pub fn sources(graph: &Graph) -> Result<Vec<prepare::Source<'_>>> {
         .map(|(((name, _, origin), source), key)| prepare::Source {
             name,
             origin,
-            options: ReadOptions::training(dataset, cache()),
+            options: ReadOptions::source(dataset, name, cache()),
             identity: &source.identity,
             validation_share: share,
             dir: graph.runs.prepared(&key.0),

@@ -120,6 +120,7 @@ impl Trained {
             source: name.clone(),
             validation_share: 1.0,
             expected_text_bytes: None,
+            bad_rows: documents.bad_rows(),
             keep_going: &super::progress::keep_going,
             progress: &mut |_| (),
         };

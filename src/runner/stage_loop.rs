@@ -119,10 +119,11 @@ fn missing_checkpoint(graph: &Graph, stage: Stage) -> UserError {
 }
 
 fn run_prepare(graph: &Graph, force: bool) -> Result<Outputs> {
+    let trained = graph.inputs.trained_tokenizer(&graph.experiment);
     let inputs = prepare::Inputs {
         sources: data::sources(graph)?,
         tokenizer: &graph.experiment.dataset.tokenizer,
-        trained: graph.runs.trained_tokenizer(&graph.inputs.tokenizer),
+        trained: trained.map(|key| graph.runs.trained_tokenizer(&key.0)),
         force,
         watch: watch(),
     };

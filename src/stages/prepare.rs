@@ -39,8 +39,8 @@ pub struct Inputs<'a> {
     pub sources: Vec<Source<'a>>,
     /// The tokenizer.
     pub tokenizer: &'a TokenizerChoice,
-    /// Directory for a tokenizer trained on the training sources.
-    pub trained: PathBuf,
+    /// Directory for a tokenizer trained on the training sources, if it is trained.
+    pub trained: Option<PathBuf>,
     /// Regenerate existing data.
     pub force: bool,
     /// Reports the progress of downloads, and stops them on request.
@@ -81,6 +81,7 @@ fn prepare_one(source: &Source<'_>, tokenizer: &Tokenizer, watch: Watch<'_>) -> 
         source: source.name.to_owned(),
         validation_share: source.validation_share,
         expected_text_bytes: Some(total_bytes),
+        bad_rows: documents.bad_rows(),
         keep_going: &|| (watch.keep_going)(),
         progress: &mut |done| {
             bar.set_position(read_bytes.load(Ordering::Relaxed).min(total_bytes));
@@ -105,19 +106,19 @@ fn documents(source: &Source<'_>, watch: Watch<'_>) -> Result<Documents> {
 }
 
 fn load(inputs: &Inputs<'_>) -> Result<Tokenizer> {
-    match inputs.tokenizer {
-        TokenizerChoice::Named(_) => Ok(Tokenizer::load(inputs.tokenizer)?),
-        TokenizerChoice::Train(choice) => {
-            let path = inputs.trained.join("tokenizer.json");
-            let _lock = lock(&inputs.trained, inputs.watch)?;
+    match (inputs.tokenizer, &inputs.trained) {
+        (TokenizerChoice::Train(choice), Some(dir)) => {
+            let path = dir.join("tokenizer.json");
+            let _lock = lock(dir, inputs.watch)?;
             if path.is_file() && !inputs.force {
                 return Ok(Tokenizer::from_file(&path)?);
             }
             let trained = train_tokenizer(inputs, choice.train).context("cannot train the tokenizer")?;
-            keep(&trained, &inputs.trained, &path)?;
+            keep(&trained, dir, &path)?;
             // Read it back, so that this run uses exactly what later runs will load.
             Ok(Tokenizer::from_file(&path)?)
         }
+        _ => Ok(Tokenizer::load(inputs.tokenizer)?),
     }
 }
 

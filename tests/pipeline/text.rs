@@ -96,7 +96,7 @@ fn unusable_text_is_reported() {
         ("empty.txt", "", "empty.txt: the file is empty", 2),
         ("blank.txt", " \n \n", "blank.txt", 1),
         ("bad.jsonl", "{\"text\": \"a\"}\n{\"text\": 3}\n", "bad.jsonl:2", 1),
-        ("short.txt", "Too short.\n", "less than one window of train.sequence_length", 1),
+        ("short.txt", "Too short.\n", "fewer than one window of train.sequence_length", 1),
     ] {
         project.write(name, content);
         let set = format!(

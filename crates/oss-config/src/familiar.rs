@@ -154,6 +154,8 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
     ),
     (&["dataset_name", "hf_dataset"], Keys(&["dataset.hub"])),
     (&["text_column", "dataset_text_field", "content_field"], Keys(&["dataset.text_field"])),
+    (&["on_bad_lines", "ignore_errors", "skip_bad_rows"], Keys(&["dataset.on_bad_row"])),
+    (&["strip", "strip_whitespace", "trim_whitespace"], Keys(&["dataset.trim"])),
     (&["tokenizer_name", "tokenizer_path", "tokenizer_file"], Keys(&["dataset.tokenizer"])),
     (&["val_split", "validation_split", "test_size", "val_fraction"], Keys(&["dataset.validation.fraction"])),
     (&["validation_file", "val_file"], Keys(&["dataset.validation.files"])),

@@ -23,9 +23,10 @@ pub(super) struct Layer {
     pub base: PathBuf,
 }
 
-/// Reads `file` and everything it extends: the layers, weakest first, with their valid part.
+/// Reads `file` and everything it extends: the layers, weakest first, with their valid part. A file that several others
+/// extend is a single layer, beneath all of them.
 pub(super) fn of_file(file: &Path, report: &mut Report) -> Files {
-    let mut reader = Reader { report, sources: 0, open: Vec::new(), layers: Vec::new(), swept: None };
+    let mut reader = Reader::new(report);
     let source = reader.read(file, None);
     Files { layers: reader.layers, source, swept: reader.swept }
 }
@@ -47,8 +48,8 @@ pub(super) fn of_text(
     base: &Path,
     report: &mut Report,
 ) -> (Vec<Layer>, Arc<Source>) {
-    let mut reader = Reader { report, sources: 0, open: Vec::new(), layers: Vec::new(), swept: None };
-    let source = reader.parse(name, text, base);
+    let mut reader = Reader::new(report);
+    let source = reader.parse(name, text, base, base);
     (reader.layers, source)
 }
 
@@ -58,11 +59,18 @@ struct Reader<'a> {
     sources: usize,
     /// The files currently being read, each extended by the one before it.
     open: Vec<PathBuf>,
+    /// The files that have been read, with everything they extend.
+    done: Vec<PathBuf>,
     layers: Vec<Layer>,
     swept: Option<Swept>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(report: &'a mut Report) -> Self {
+        Self { report, sources: 0, open: Vec::new(), done: Vec::new(), layers: Vec::new(), swept: None }
+    }
+
+    /// Reads a file, unless it has been read: its layers are then already beneath those to come.
     fn read(&mut self, file: &Path, named_at: Option<&Place>) -> Option<Arc<Source>> {
         let problem = |message: String| match named_at {
             Some(place) => Problem::new(message, place.clone()),
@@ -85,6 +93,9 @@ impl Reader<'_> {
             self.fail(problem(message).help("remove one of these files from `extends`"));
             return None;
         }
+        if self.done.contains(&identity) {
+            return None;
+        }
         let text = match fs::read(&identity).map(String::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(error)) => {
@@ -101,13 +112,14 @@ impl Reader<'_> {
         };
         let base = identity.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
         self.open.push(identity);
-        let source = self.parse(file, text, &base);
-        self.open.pop();
+        let source = self.parse(file, text, &base, &shown_base(file, &base));
+        self.done.extend(self.open.pop());
         Some(source)
     }
 
-    /// Adds the layers of a text, after those it extends.
-    fn parse(&mut self, name: &Path, text: String, base: &Path) -> Arc<Source> {
+    /// Adds the layers of a text, after those it extends. `base` and `shown` are the same directory; messages name the
+    /// files it extends as `shown` does.
+    fn parse(&mut self, name: &Path, text: String, base: &Path, shown: &Path) -> Arc<Source> {
         let source = document::file_source(name, text, self.sources);
         self.sources += 1;
         let before = self.report.problems.len();
@@ -118,17 +130,16 @@ impl Reader<'_> {
             return source;
         }
         for (parent, place) in self.take_extends(&mut root) {
-            let parent = name.parent().unwrap_or(Path::new("")).join(parent);
-            self.read(&parent, Some(&place));
+            self.read(&shown.join(parent), Some(&place));
         }
-        self.take_sweep(name, base, &mut root);
+        self.take_sweep(base, shown, &mut root);
         let root = self.report.conforming(root);
         self.layers.push(Layer { name: name.display().to_string(), root, base: base.to_owned() });
         source
     }
 
     /// Removes `[sweep]` from the top-level table and reads its base file.
-    fn take_sweep(&mut self, name: &Path, base: &Path, root: &mut Table) {
+    fn take_sweep(&mut self, base: &Path, shown: &Path, root: &mut Table) {
         let Some(node) = root.remove("sweep") else { return };
         // A text that is not a file, such as a manifest's, has no layers beneath it.
         if self.open.len() != 1 {
@@ -140,8 +151,7 @@ impl Reader<'_> {
         if let Data::Table(table) = &node.data
             && let Some(Node { data: Data::Text(start), place, .. }) = table.get("base")
         {
-            let start = name.parent().unwrap_or(Path::new("")).join(start);
-            self.read(&start, Some(&place.clone()));
+            self.read(&shown.join(start), Some(&place.clone()));
         }
         self.swept = sweep::read(node, base.to_owned(), self.report);
     }
@@ -175,6 +185,14 @@ impl Reader<'_> {
         self.report.problems.push(problem);
         self.report.invalidate_all();
     }
+}
+
+/// The directory of `file` as the user wrote it, or `base` if that is another one because `file` is a symbolic link:
+/// everything that a file names starts from the directory of the file itself.
+fn shown_base(file: &Path, base: &Path) -> PathBuf {
+    let written = file.parent().unwrap_or(Path::new(""));
+    let absolute = Path::new(".").join(written).canonicalize();
+    if absolute.is_ok_and(|absolute| absolute == base) { written.to_owned() } else { base.to_owned() }
 }
 
 fn unreadable(file: &Path, error: &io::Error) -> String {

@@ -78,7 +78,7 @@ pub(super) fn problem(error: &figment::Error) -> Problem {
     Problem::without_place(format!("`{}`: {}", error.path.join("."), error.kind))
 }
 
-/// A file that two others extend gives two layers of the same name.
+/// Names identify layers, and a file may be named like a layer that is not a file, such as `environment`.
 fn make_unique(layers: &mut [Layer]) {
     for index in 1..layers.len() {
         let copies = layers[..index].iter().filter(|layer| layer.name == layers[index].name).count();

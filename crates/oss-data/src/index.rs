@@ -16,9 +16,6 @@ use oss_runs::storage;
 /// Version of the layout of a prepared directory.
 const FORMAT: u32 = 1;
 
-/// With fewer documents than this, a held-out fraction may well be empty.
-const FEW_DOCUMENTS: u64 = 100;
-
 pub(super) const INDEX: &str = "index.json";
 pub(super) const TRAIN: &str = "train.bin";
 pub(super) const VALIDATION: &str = "val.bin";
@@ -95,6 +92,21 @@ pub struct Part {
     pub digest: String,
 }
 
+/// What was left out of the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Number of rows that could not be read, with `dataset.on_bad_row = "skip"`.
+    pub bad_rows: u64,
+    /// Number of documents of only white space.
+    pub blank_documents: u64,
+}
+
+impl Skipped {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The tokenizer that produced the tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenizerRecord {
@@ -123,6 +135,9 @@ pub struct Index {
     pub train: Part,
     /// `val.bin`.
     pub validation: Part,
+    /// What was left out.
+    #[serde(default, skip_serializing_if = "Skipped::is_nothing")]
+    pub skipped: Skipped,
     /// BLAKE3 hash of this file with an empty checksum.
     checksum: String,
 }
@@ -140,6 +155,7 @@ impl Index {
         tokenizer: &Tokenizer,
         validation_share: f64,
         parts: [Part; 2],
+        skipped: Skipped,
     ) -> Self {
         let [train, validation] = parts;
         let tokenizer = TokenizerRecord {
@@ -149,8 +165,16 @@ impl Index {
             end_of_text: tokenizer.end_of_text(),
         };
         let checksum = String::new();
-        let mut index =
-            Self { format: FORMAT, source, tokenizer, validation_share, train, validation, checksum };
+        let mut index = Self {
+            format: FORMAT,
+            source,
+            tokenizer,
+            validation_share,
+            train,
+            validation,
+            skipped,
+            checksum,
+        };
         index.checksum = index.digest();
         index
     }
@@ -262,40 +286,34 @@ impl Prepared {
         TokenFile::open(&self.dir.join(VALIDATION), self.index.validation.tokens)
     }
 
+    /// Checks that the training tokens fill at least one window of `sequence_length` predictions.
+    ///
+    /// # Errors
+    /// If they do not; the error says how many tokens there are and which values to change.
+    pub fn require_training(&self, sequence_length: usize) -> Result<()> {
+        let Index { source, train, .. } = &self.index;
+        require_window("training", source, train.tokens, sequence_length, "add more text to the source")
+    }
+
     /// Checks that the validation tokens fill at least one window of `sequence_length` predictions.
     ///
     /// # Errors
     /// If they do not; the error says how many tokens there are and which values to change.
     pub fn require_validation(&self, sequence_length: usize) -> Result<()> {
-        let Index { source, train, validation, .. } = &self.index;
-        let all = train.documents + validation.documents;
-        // Whole documents are held out, so with few documents there may be none.
-        let fix = match validation.documents {
-            0 if all == 1 => {
-                "its text is a single document, and documents are not split between training and validation: split it \
-                 by lines of dataset.separator (\"\" is an empty line), or set dataset.validation.files to separate \
-                 validation text"
-                    .to_owned()
+        let Index { source, train, validation, validation_share, .. } = &self.index;
+        let fix = if *validation_share < 1.0 {
+            // Documents are held out whole, so this is a lower bound.
+            let wanted = (sequence_length + 1) as f64 / (train.tokens + validation.tokens) as f64;
+            match (wanted * 100.0).ceil() / 100.0 {
+                fraction if fraction <= 0.5 => {
+                    format!("raise dataset.validation.fraction to at least {fraction}, or add more text")
+                }
+                _ => "add more text, or separate validation text under [dataset.validation]".to_owned(),
             }
-            held if held < all && all < FEW_DOCUMENTS => format!(
-                "{held} of its {all} documents are held out: raise dataset.validation.fraction, split the text into \
-                 more documents by lines of dataset.separator, or add separate validation text"
-            ),
-            _ => "raise dataset.validation.fraction, add separate validation text, or lower \
-                  train.sequence_length"
-                .to_owned(),
+        } else {
+            "add more validation text".to_owned()
         };
-        ensure!(
-            validation.tokens > sequence_length as u64,
-            UserError::failed(format!(
-                "the validation text of {source} has {} tokens, fewer than one window of \
-                 train.sequence_length + 1 = {}",
-                validation.tokens,
-                sequence_length + 1
-            ))
-            .hint(fix)
-        );
-        Ok(())
+        require_window("validation", source, validation.tokens, sequence_length, &fix)
     }
 
     /// The tokenizer that produced these tokens.
@@ -320,4 +338,21 @@ impl Prepared {
     fn parts(&self) -> [(PathBuf, &Part); 2] {
         [(self.dir.join(TRAIN), &self.index.train), (self.dir.join(VALIDATION), &self.index.validation)]
     }
+}
+
+fn require_window(what: &str, source: &str, tokens: u64, sequence_length: usize, fix: &str) -> Result<()> {
+    let shorter = match tokens {
+        0..=2 => String::new(),
+        tokens => format!(", or lower train.sequence_length to {} or less", tokens - 1),
+    };
+    ensure!(
+        tokens > sequence_length as u64,
+        UserError::failed(format!(
+            "the {what} text of {source} has {tokens} tokens, fewer than one window of \
+             train.sequence_length + 1 = {}",
+            sequence_length + 1
+        ))
+        .hint(format!("{fix}{shorter}"))
+    );
+    Ok(())
 }

@@ -15,7 +15,7 @@ mod tokenizer;
 
 pub use batches::Batches;
 pub use document::Document;
-pub use index::{Index, Part, Prepared, PreparedError, TokenizerRecord};
+pub use index::{Index, Part, Prepared, PreparedError, Skipped, TokenizerRecord};
 pub use prepare::{PrepareOptions, PrepareProgress, prepare_source, recover};
 pub use token_file::TokenFile;
 pub use tokenizer::{SpecialIds, Tokenizer, TokenizerError, TokenizerInfo};

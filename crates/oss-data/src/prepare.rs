@@ -1,8 +1,12 @@
 //! Tokenizes text into token files: streaming, on all cores, in the order of the text.
 
+mod encode;
+mod split;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -12,8 +16,11 @@ use anyhow::{Context, Result, ensure};
 use oss_config::error::{Hint, UserError};
 use rayon::prelude::*;
 
+use self::encode::{Encoded, Encoder, Tokens};
+use self::split::Split;
 use super::Document;
-use super::index::{INDEX, Index, Part, TOKENIZER, TRAIN, VALIDATION};
+use super::index::{INDEX, Index, Part, Skipped, TOKENIZER, TRAIN, VALIDATION};
+use super::sources::BadRows;
 use super::tokenizer::Tokenizer;
 use oss_runs::storage::{Disk, StagedDir, clear_leftovers};
 
@@ -41,6 +48,8 @@ pub struct PrepareOptions<'a> {
     pub validation_share: f64,
     /// Size of the text in bytes, if known: used to report how much space is missing when the disk is full.
     pub expected_text_bytes: Option<u64>,
+    /// The bad rows of the text, and what to do about a document that the tokenizer rejects.
+    pub bad_rows: Arc<BadRows>,
     /// Called several times a second; an error ends the work and leaves nothing behind.
     pub keep_going: &'a dyn Fn() -> Result<()>,
     /// Called after each round with the progress so far.
@@ -61,9 +70,10 @@ pub struct PrepareProgress {
 /// Tokenizes `documents` into `<out>/train.bin`, `<out>/val.bin` and `<out>/index.json`, with `tokenizer.json` if the
 /// tokenizer is not built in.
 ///
-/// Surrounding whitespace of a document is trimmed, empty documents are dropped, and end-of-text follows each. The side
-/// of the split that a document is on depends on its text alone, so neither its position nor its neighbors matter. The
-/// files are the same for any number of threads, and `out` appears, or is replaced, only when they are complete.
+/// Documents of only white space are dropped, and end-of-text follows each of the others. The side of the split that a
+/// document is on depends on its text alone, so neither its position nor its neighbors matter; only if all documents
+/// are on one side, the last one is split or moved. The files are the same for any number of threads, and `out` appears,
+/// or is replaced, only when they are complete.
 ///
 /// # Errors
 /// Errors of reading a document; a document that the tokenizer rejects; no documents at all; a full disk; and errors of
@@ -87,7 +97,7 @@ fn prepare_with(
     let staged = stage(disk, out)?;
     let mut files = Files::create(staged.path())?;
     let stop = AtomicBool::new(false);
-    let written = thread::scope(|scope| {
+    let (written, blank_documents) = thread::scope(|scope| {
         let (to_encoder, rounds) = sync_channel(1);
         let (to_writer, encoded) = sync_channel(2);
         let stop = &stop;
@@ -98,21 +108,33 @@ fn prepare_with(
         stop.store(true, Ordering::Relaxed);
         drop((rounds, to_writer));
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        encoded.map(|()| written)
+        encoded.map(|blank_documents| (written, blank_documents))
     })?;
+    options.bad_rows.check()?;
     written.and_then(|()| files.sync()).map_err(|error| files.explain(error, &options))?;
 
-    let source = options.source;
+    let PrepareOptions { source, validation_share, bad_rows, .. } = options;
     let parts = files.finish();
     ensure!(
         parts.iter().any(|part| part.documents > 0),
-        UserError::failed(format!("{source} has no text"))
-            .hint("check dataset.text_field, dataset.separator and the files")
+        UserError::failed(format!("{source} has no text")).hint("check dataset.text_field and the files")
     );
-    let index = Index::new(source, tokenizer, options.validation_share, parts);
+    let skipped = Skipped { bad_rows: bad_rows.count(), blank_documents };
+    let index = Index::new(source, tokenizer, validation_share, parts, skipped);
     write_beside(staged.path(), tokenizer, &index)?;
     staged.commit().with_context(|| format!("cannot store the prepared tokens in {}", out.display()))?;
+    report(&index, &bad_rows);
     Ok(index)
+}
+
+fn report(index: &Index, bad_rows: &BadRows) {
+    let Index { source, skipped, .. } = index;
+    if skipped.blank_documents > 0 {
+        tracing::info!("{source}: left out {} documents of only white space", skipped.blank_documents);
+    }
+    if skipped.bad_rows > 0 {
+        tracing::warn!("{source}: skipped {} bad rows:{}", skipped.bad_rows, bad_rows.first());
+    }
 }
 
 /// Creates a directory to prepare `out` in; removes what dead processes left next to it.
@@ -144,7 +166,15 @@ fn parent(out: &Path) -> &Path {
 /// Consecutive documents of about [`BATCH_BYTES`].
 type Batch = Vec<Document>;
 
-type Round = Vec<Batch>;
+/// Consecutive batches.
+#[derive(Default)]
+struct Round {
+    batches: Vec<Batch>,
+    /// The last document of all, if this is the last round.
+    last: Option<Document>,
+    /// Number of documents that were left out because they are only white space.
+    blank_documents: u64,
+}
 
 /// Reads ahead, one round at a time, until the text ends, fails, or the receiver is gone.
 fn read_rounds(
@@ -153,14 +183,18 @@ fn read_rounds(
     stop: &AtomicBool,
 ) {
     let full = ROUND_BYTES_PER_CORE * rayon::current_num_threads().clamp(2, 32);
-    let (mut round, mut batch) = (Round::new(), Batch::new());
+    let (mut round, mut batch) = (Round::default(), Batch::new());
+    let mut last = None;
     let (mut round_bytes, mut batch_bytes) = (0, 0);
     for document in documents {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         match document {
+            Ok(document) if document.text.trim_start().is_empty() => round.blank_documents += 1,
             Ok(document) => {
+                // How the last document is split depends on all others, so each waits for the next one.
+                let Some(document) = last.replace(document) else { continue };
                 batch_bytes += document.text.len() + size_of::<Document>() + document.place.len();
                 batch.push(document);
             }
@@ -171,7 +205,7 @@ fn read_rounds(
             }
         }
         if batch_bytes >= BATCH_BYTES {
-            round.push(std::mem::take(&mut batch));
+            round.batches.push(std::mem::take(&mut batch));
             round_bytes += std::mem::take(&mut batch_bytes);
         }
         if round_bytes >= full {
@@ -181,55 +215,49 @@ fn read_rounds(
             }
         }
     }
-    round.push(batch);
+    round.batches.push(batch);
+    round.last = last;
     let _ = sender.send(Ok(round));
 }
 
 /// Passes on the tokens of each round, in order, until the text ends or the writer has failed, which reports why
-/// itself.
+/// itself. Returns the number of documents of only white space.
 fn encode_rounds(
     rounds: &Receiver<Result<Round>>,
     tokenizer: &Tokenizer,
     writer: &SyncSender<Vec<Encoded>>,
     options: &mut PrepareOptions<'_>,
-) -> Result<()> {
+) -> Result<u64> {
     let mut done = PrepareProgress::default();
+    let mut blank_documents = 0;
+    // How many documents have been held out.
+    let mut split = Split::default();
     loop {
         (options.keep_going)()?;
         let round = match rounds.recv_timeout(PATIENCE) {
             Ok(round) => round?,
             Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => return Ok(blank_documents),
         };
-        let share = options.validation_share;
-        let mut encoded: Vec<Encoded> =
-            round.into_par_iter().map(|batch| encode(batch, tokenizer, share)).collect::<Result<_>>()?;
+        blank_documents += round.blank_documents;
+        let encoder = Encoder { tokenizer, share: options.validation_share, bad_rows: &options.bad_rows };
+        let encode = |batch| encoder.batch(batch);
+        let mut encoded: Vec<Encoded> = round.batches.into_par_iter().map(encode).collect::<Result<_>>()?;
+        encoded.iter().for_each(|batch| split.add(batch));
+        if let Some(last) = round.last {
+            encoded.push(encoder.last(&last, &split)?);
+        }
         encoded.iter().for_each(|batch| done.add(batch));
         while let Err(refused) = writer.try_send(encoded) {
             match refused {
                 TrySendError::Full(again) => encoded = again,
-                TrySendError::Disconnected(_) => return Ok(()),
+                TrySendError::Disconnected(_) => return Ok(blank_documents),
             }
             (options.keep_going)()?;
             thread::sleep(DISK_PATIENCE);
         }
         (options.progress)(done);
     }
-}
-
-/// The tokens of one side of the split, with end-of-text after each document.
-#[derive(Default)]
-struct Tokens {
-    tokens: Vec<u32>,
-    documents: u64,
-    text_bytes: u64,
-}
-
-/// The tokens of a batch.
-#[derive(Default)]
-struct Encoded {
-    train: Tokens,
-    validation: Tokens,
 }
 
 impl PrepareProgress {
@@ -240,40 +268,6 @@ impl PrepareProgress {
             self.tokens += side.tokens.len() as u64;
         }
     }
-}
-
-fn encode(batch: Batch, tokenizer: &Tokenizer, validation_share: f64) -> Result<Encoded> {
-    let mut encoded = Encoded::default();
-    for Document { text, place } in batch {
-        let text = text.trim();
-        if text.is_empty() {
-            continue;
-        }
-        let tokens = tokenizer.encode(text).map_err(anyhow::Error::from).with_context(|| place.clone())?;
-        let largest = tokens.iter().max().copied().unwrap_or_default();
-        ensure!(
-            i64::from(largest) < tokenizer.vocab_size(),
-            UserError::failed(format!(
-                "{place}: the tokenizer returned ID {largest}, outside its vocabulary of {}",
-                tokenizer.vocab_size()
-            ))
-            .hint("choose another dataset.tokenizer")
-        );
-        let held_out = fraction(text) < validation_share;
-        let side = if held_out { &mut encoded.validation } else { &mut encoded.train };
-        side.tokens.extend_from_slice(&tokens);
-        side.tokens.push(tokenizer.end_of_text());
-        side.documents += 1;
-        side.text_bytes += text.len() as u64;
-    }
-    Ok(encoded)
-}
-
-/// A number in [0, 1) determined by the text alone.
-fn fraction(text: &str) -> f64 {
-    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(text.as_bytes()).as_bytes();
-    let bits = u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - f64::MANTISSA_DIGITS);
-    bits as f64 / (1_u64 << f64::MANTISSA_DIGITS) as f64
 }
 
 fn write_rounds(rounds: &Receiver<Vec<Encoded>>, files: &mut Files) -> io::Result<()> {

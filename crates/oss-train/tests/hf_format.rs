@@ -326,6 +326,9 @@ fn damaged_or_hostile_directories_are_rejected() {
     long_header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     fs::write(&path, long_header).unwrap();
     assert!(open(&dir).contains("header length"));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    fs::write(&path, pointer).unwrap();
+    assert!(open(&dir).contains("this is a Git LFS pointer") && open(&dir).contains("lfs pull"));
     fs::write(&path, [&good[..], &[0; 16]].concat()).unwrap();
     assert!(open(&dir).contains("is damaged"));
     fs::remove_file(&path).unwrap();

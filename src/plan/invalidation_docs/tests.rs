@@ -109,6 +109,8 @@ impl Project {
             "dataset.source" => own(&[], &mix(&a), &mix(&b)),
             "dataset.text_field" => own(&[], "text", "story"),
             "dataset.separator" => own(&[], "cut", "here"),
+            "dataset.validation.text_field" => own(&["dataset.validation.builtin=stories"], "text", "story"),
+            "dataset.validation.separator" => own(&["dataset.validation.builtin=stories"], "cut", "here"),
             "dataset.tokenizer" => own(&[], "bytes", "{ train = 300 }"),
             "model.preset" => own(&[], "20b", "120b"),
             "model.init_from" => own(&[], "o/a", "o/b"),
@@ -160,7 +162,10 @@ impl Project {
             let mut set = context.clone();
             if !key.starts_with("dataset.") || key.contains("validation") {
                 set.push("dataset.builtin=stories".to_owned());
-            } else if ["text_field", "separator", "tokenizer"].iter().any(|name| key.ends_with(name)) {
+            } else if ["text_field", "separator", "trim", "bad_row", "bad_fraction", "tokenizer"]
+                .iter()
+                .any(|name| key.ends_with(name))
+            {
                 set.push(format!("dataset.files={}", self.text("a")));
             }
             if key != "dataset.tokenizer" {

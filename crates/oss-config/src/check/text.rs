@@ -22,6 +22,7 @@ pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
         ];
         one_origin(&path, &named, found);
         origin(&path, &source.files, &source.hub, found);
+        text_keys(&path, source.text_field.as_deref(), source.separator.as_deref(), found);
         if let Some(fault) = unsafe_name(&source.name) {
             let message = format!("a source cannot be named {:?}: {fault}", source.name);
             found.error(&[&key("name")], message, "use letters and digits");
@@ -30,14 +31,7 @@ pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
             found.error(&[&key("name")], message, "give each source a unique name");
         }
     }
-    if dataset.text_field.is_empty() {
-        let fix = "name the field or column that holds the text, such as \"text\"";
-        found.error(&["dataset.text_field"], "`dataset.text_field` is empty", fix);
-    }
-    if dataset.separator.contains(['\n', '\r']) {
-        let fix = "set it to the line between documents, or to \"\" for an empty line";
-        found.error(&["dataset.separator"], "`dataset.separator` must be one line", fix);
-    }
+    text_keys("dataset", Some(&dataset.text_field), Some(&dataset.separator), found);
     if let TokenizerChoice::Named(name) = &dataset.tokenizer
         && !TOKENIZERS.contains(&name.as_str())
         && !name.ends_with(".json")
@@ -45,6 +39,19 @@ pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
         let fix = not_one_of(name, TOKENIZERS.into_iter());
         let fix = format!("{fix}, {{ train = N }}, or the path of a tokenizer.json");
         found.error(&["dataset.tokenizer"], format!("unknown tokenizer \"{name}\""), fix);
+    }
+}
+
+fn text_keys(path: &str, text_field: Option<&str>, separator: Option<&str>, found: &mut Findings) {
+    if text_field == Some("") {
+        let key = format!("{path}.text_field");
+        let fix = "name the field or column that holds the text, such as \"text\"";
+        found.error(&[&key], format!("`{key}` is empty"), fix);
+    }
+    if separator.is_some_and(|separator| separator.contains(['\n', '\r'])) {
+        let key = format!("{path}.separator");
+        let fix = "set it to the line between documents, or to \"\" for an empty line";
+        found.error(&[&key], format!("`{key}` must be one line"), fix);
     }
 }
 
@@ -125,11 +132,27 @@ pub(super) fn validation(experiment: &Experiment, found: &mut Findings) {
     if validation.origin().is_some() {
         one_origin(path, &named, found);
         origin(path, &validation.files, &validation.hub, found);
+        text_keys(path, validation.text_field.as_deref(), validation.separator.as_deref(), found);
         if validation.fraction > 0.0 {
             let keys = ["dataset.validation.fraction", path];
             let message =
                 "validation text is either a fraction of the documents or a separate source, not both";
             found.error(&keys, message, "remove `fraction` or the source");
+        }
+    } else {
+        for (name, is_set) in
+            [("text_field", validation.text_field.is_some()), ("separator", validation.separator.is_some())]
+        {
+            if is_set {
+                let key = format!("{path}.{name}");
+                let message =
+                    format!("`{key}` has no effect: held-out documents are read like the training text");
+                found.warning(
+                    &[&key],
+                    message,
+                    format!("set dataset.{name}, or name separate validation text"),
+                );
+            }
         }
     }
     if !has_validation(experiment) && experiment.evaluate.every_steps > 0 {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oss_config::{Precision, SetBy, TokenizerChoice};
+use oss_config::{Dataset, Precision, SetBy, TextKeys, TokenizerChoice};
 
 use crate::Folder;
 
@@ -42,16 +42,63 @@ fn later_layers_override_earlier_ones() {
 }
 
 #[test]
-fn a_file_that_two_others_extend_is_read_twice() {
+fn a_file_that_two_others_extend_is_one_layer_beneath_both() {
     let folder = Folder::new(&[
         ("root.toml", "[dataset]\nbuiltin = \"stories\"\n[train]\nsteps = 100\nthreads = 1\n"),
         ("left.toml", "extends = \"root.toml\"\n[train]\nsteps = 200\nthreads = 2\n"),
-        ("right.toml", "extends = \"root.toml\"\n[train]\nthreads = 3\n"),
+        ("right.toml", "extends = \"./root.toml\"\n[train]\nthreads = 3\n"),
         ("top.toml", "extends = [\"left.toml\", \"right.toml\"]\n"),
+        ("root_again.toml", "extends = [\"left.toml\", \"root.toml\"]\n"),
     ]);
     let resolved = folder.load("top.toml", &[]).expect("a diamond is not a cycle");
-    assert_eq!((resolved.experiment.train.steps, resolved.experiment.train.threads), (100, Some(3)));
-    assert_eq!(*resolved.provenance.of("train.steps"), set_by(&folder, "root.toml", 4, 9));
+    assert_eq!((resolved.experiment.train.steps, resolved.experiment.train.threads), (200, Some(3)));
+    assert_eq!(*resolved.provenance.of("train.steps"), set_by(&folder, "left.toml", 3, 9));
+    assert_eq!(*resolved.provenance.of("dataset.builtin"), set_by(&folder, "root.toml", 2, 11));
+    let again = folder.load("root_again.toml", &[]).expect("loads");
+    assert_eq!(again.experiment.train.steps, 200, "a base does not undo what extends it");
+}
+
+#[test]
+fn a_symbolic_link_to_a_file_means_the_file() {
+    let folder = Folder::new(&[
+        ("real/base.toml", "[dataset]\nfiles = [\"a.txt\"]\n[train]\nsteps = 700\n"),
+        ("real/child.toml", "extends = \"base.toml\"\n[dataset.validation]\nfiles = [\"v.txt\"]\n"),
+        ("links/base.toml", "[train]\nsteps = 800\n"),
+    ]);
+    let link = folder.path("links/child.toml");
+    std::os::unix::fs::symlink(folder.path("real/child.toml"), &link).expect("links work here");
+    let resolved = folder.load("links/child.toml", &[]).expect("loads");
+    let Dataset { files, validation, .. } = resolved.experiment.dataset;
+    let real = |name: &str| Some(vec![folder.path("real").join(name).display().to_string()]);
+    assert_eq!((files, validation.files), (real("a.txt"), real("v.txt")));
+    assert_eq!(resolved.experiment.train.steps, 700);
+    assert_eq!(*resolved.provenance.of("train.steps"), set_by(&folder, "real/base.toml", 4, 9));
+    assert_eq!(resolved.experiment.run.name.as_deref(), Some("child"));
+    // A linked directory changes nothing: it has the same files.
+    std::os::unix::fs::symlink(folder.path("real"), folder.path("linked")).expect("links work here");
+    assert_eq!(folder.load("linked/child.toml", &[]).expect("loads").experiment.train.steps, 700);
+}
+
+#[test]
+fn a_source_may_have_its_own_field_and_separator() {
+    let folder = Folder::new(&[(
+        "e.toml",
+        "[dataset]\ntext_field = \"body\"\n[[dataset.source]]\nname = \"a\"\nfiles = [\"a.txt\"]\n\
+         [[dataset.source]]\nname = \"b\"\nfiles = [\"b.jsonl\"]\ntext_field = \"meta.text\"\nseparator = \"---\"\n\
+         [dataset.validation]\nfiles = [\"v.jsonl\"]\ntext_field = \"v\"\n",
+    )]);
+    let dataset = folder.load("e.toml", &[]).expect("loads").experiment.dataset;
+    let keys = |text_field, separator| TextKeys { text_field, separator };
+    assert_eq!(dataset.source_text_keys("a"), keys("body", "<|endoftext|>"));
+    assert_eq!(dataset.source_text_keys("b"), keys("meta.text", "---"));
+    assert_eq!(dataset.source_text_keys("main"), keys("body", "<|endoftext|>"));
+    assert_eq!(dataset.validation_text_keys(), keys("v", "<|endoftext|>"));
+    let held_out = ["dataset.validation.fraction=0.1"];
+    let warnings = folder.load("e.toml", &held_out).expect("loads").warnings;
+    assert!(warnings[0].contains("`dataset.validation.text_field` has no effect"), "{warnings:?}");
+    for set in ["dataset.validation.text_field=", "dataset.validation.separator=\"a\\nb\""] {
+        folder.load("e.toml", &[set]).expect_err(set);
+    }
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use oss_config::{
-    Builtin, CheckpointChoice, Dataset, Experiment, Hub, LayerType, Model, NamedCheckpoint, Optimizer,
-    Overrides, Precision, Preset, Run, Sample, Schedule, ScheduleKind, Source, TokenizerChoice, Train,
-    TrainTokenizer, Validation, load,
+    Builtin, CheckpointChoice, Dataset, Experiment, Hub, LayerType, Model, NamedCheckpoint, OnBadRow,
+    Optimizer, Overrides, Precision, Preset, Run, Sample, Schedule, ScheduleKind, Source, TokenizerChoice,
+    Train, TrainTokenizer, Validation, load,
 };
 use proptest::prelude::*;
 
@@ -49,16 +49,23 @@ fn dataset() -> impl Strategy<Value = Dataset> {
                 builtin: None,
                 files: Some(files.clone()),
                 hub: None,
+                text_field: Some(format!("{name}.text")),
+                separator: None,
             };
             Dataset { source: vec![source("a"), source("b")], ..Dataset::default() }
         }),
     ];
-    (origin, tokenizer, validation, "[a-z ]{1,6}", "[^\n\r]{0,6}").prop_map(
-        |(origin, tokenizer, validation, text_field, separator)| Dataset {
+    let on_bad_row = prop::sample::select(vec![OnBadRow::Error, OnBadRow::Skip]);
+    let rows = (any::<bool>(), on_bad_row, 0.0..1.0);
+    (origin, tokenizer, validation, "[a-z ]{1,6}", "[^\n\r]{0,6}", rows).prop_map(
+        |(origin, tokenizer, validation, text_field, separator, rows)| Dataset {
             tokenizer,
             validation,
             text_field,
             separator,
+            trim: rows.0,
+            on_bad_row: rows.1,
+            max_bad_fraction: rows.2,
             ..origin
         },
     )

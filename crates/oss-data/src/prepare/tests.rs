@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use super::*;
 use crate::{Prepared, PreparedError};
-use oss_config::TokenizerChoice;
 use oss_config::error::ErrorReport;
+use oss_config::{OnBadRow, TokenizerChoice};
 use oss_runs::storage::{Fault, Faults};
 
 fn bytes() -> Tokenizer {
@@ -31,6 +31,7 @@ fn prepare(
         source: "the test's text".into(),
         validation_share,
         expected_text_bytes: None,
+        bad_rows: Arc::default(),
         keep_going: &|| Ok(()),
         progress: &mut |_| {},
     };
@@ -38,14 +39,15 @@ fn prepare(
 }
 
 #[test]
-fn documents_are_trimmed_terminated_and_in_order() {
+fn documents_are_kept_as_given_terminated_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("main");
-    let index = prepare(documents(&["  ab\n", " \n\t", "c d"]), &bytes(), &out, 0.0).unwrap();
+    let index = prepare(documents(&["  ab\n", " \n\t", "c d", ""]), &bytes(), &out, 0.0).unwrap();
     let prepared = Prepared::open(&out).unwrap();
-    assert_eq!(prepared.train().unwrap()[..], [97, 98, 256, 99, 32, 100, 256]);
+    assert_eq!(prepared.train().unwrap()[..], [32, 32, 97, 98, 10, 256, 99, 32, 100, 256]);
     assert!(prepared.val().unwrap().is_empty());
-    assert_eq!((index.train.documents, index.train.tokens, index.train.text_bytes), (2, 7, 5));
+    assert_eq!((index.train.documents, index.train.tokens, index.train.text_bytes), (2, 10, 8));
+    assert_eq!(index.skipped, Skipped { bad_rows: 0, blank_documents: 2 });
     assert_eq!(*prepared.index(), index);
     prepared.verify().unwrap();
     assert_eq!(prepared.tokenizer().unwrap().digest(), bytes().digest());
@@ -72,7 +74,12 @@ fn the_split_depends_on_the_text_alone() {
     assert_eq!(first, second);
     assert!((140..260).contains(&index.validation.documents), "{}", index.validation.documents);
     assert_eq!(index.train.documents + index.validation.documents, 2000);
-    assert_eq!(held_out(&forward[..5], "few").1.train.documents, 5);
+    let few = held_out(&forward[..5], "few").1;
+    assert_eq!(
+        (few.train.documents, few.validation.documents),
+        (5, 1),
+        "the end of the last one, as none is by its hash"
+    );
 }
 
 #[test]
@@ -87,22 +94,44 @@ fn the_whole_source_may_be_held_out() {
         error.message.ends_with("6 tokens, fewer than one window of train.sequence_length + 1 = 7"),
         "{error}"
     );
-    assert!(error.hints[0].starts_with("raise dataset.validation.fraction"), "{error}");
+    assert_eq!(error.hints, ["add more validation text, or lower train.sequence_length to 5 or less"]);
 }
 
 #[test]
-fn too_few_documents_to_hold_out_get_specific_hints() {
+fn the_end_of_a_single_document_is_held_out() {
     let dir = tempfile::tempdir().unwrap();
-    for (texts, hint) in [
-        (&["one long text"][..], "its text is a single document, and documents are not split"),
-        (&["a", "b", "c"], "0 of its 3 documents are held out: raise dataset.validation.fraction, split"),
-    ] {
-        let out = dir.path().join(texts.len().to_string());
-        prepare(documents(texts), &bytes(), &out, 0.001).unwrap();
-        let error = Prepared::open(&out).unwrap().require_validation(6).unwrap_err();
-        let error = ErrorReport::from(&error);
-        assert!(error.hints[0].starts_with(hint), "{error}");
-    }
+    let out = dir.path().join("main");
+    let text: String = (0..1000).map(|number| format!("{number} ")).collect();
+    prepare(documents(&["\n", &text, " "]), &bytes(), &out, 0.01).unwrap();
+    let prepared = Prepared::open(&out).unwrap();
+    let decoded = |tokens: &[u32]| bytes().decode(tokens);
+    let (train, validation) = (decoded(&prepared.train().unwrap()), decoded(&prepared.val().unwrap()));
+    let whole = [&train, &validation].map(|side| side.strip_suffix("<|endoftext|>").unwrap()).concat();
+    assert_eq!(whole, text);
+    assert_eq!(prepared.index().validation.tokens, text.len().div_ceil(100) as u64 + 1);
+    prepared.require_validation(39).unwrap();
+    let error = ErrorReport::from(&prepared.require_validation(100).unwrap_err());
+    let hint = "raise dataset.validation.fraction to at least 0.03, or add more text, \
+                or lower train.sequence_length to 39 or less";
+    assert_eq!(error.hints, [hint]);
+}
+
+#[test]
+fn a_text_shorter_than_a_window_gets_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("main");
+    prepare(documents(&["some words"]), &bytes(), &out, 0.1).unwrap();
+    let prepared = Prepared::open(&out).unwrap();
+    prepared.require_training(9).unwrap();
+    let error = ErrorReport::from(&prepared.require_training(512).unwrap_err());
+    assert_eq!(
+        error.message,
+        "the training text of the test's text has 10 tokens, fewer than one window of \
+         train.sequence_length + 1 = 513"
+    );
+    assert_eq!(error.hints, ["add more text to the source, or lower train.sequence_length to 9 or less"]);
+    let error = ErrorReport::from(&prepared.require_validation(512).unwrap_err());
+    assert!(error.hints[0].starts_with("add more text, or separate validation text"), "{error}");
 }
 
 #[test]
@@ -131,6 +160,43 @@ fn a_trained_tokenizer_is_stored_with_the_tokens() {
 }
 
 #[test]
+fn skipped_rows_are_recorded_and_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let prepare = |max_fraction, name: &str| {
+        let bad_rows = Arc::new(BadRows::new(OnBadRow::Skip, max_fraction));
+        for row in 0..4 {
+            bad_rows.count_row();
+            if row % 2 == 1 {
+                bad_rows.skip(UserError::failed(format!("row {row}: broken"))).unwrap();
+            }
+        }
+        let options = PrepareOptions {
+            source: "the test's text".into(),
+            validation_share: 0.0,
+            expected_text_bytes: None,
+            bad_rows,
+            keep_going: &|| Ok(()),
+            progress: &mut |_| {},
+        };
+        prepare_source(documents(&["a"]), &bytes(), &dir.path().join(name), options)
+    };
+    let error = prepare(0.4, "refused").unwrap_err().to_string();
+    assert!(error.contains("2 of the first 4 rows") && error.contains("row 3: broken"), "{error}");
+    assert!(!dir.path().join("refused").exists());
+    let index = prepare(0.5, "kept").unwrap();
+    assert_eq!(index.skipped, Skipped { bad_rows: 2, blank_documents: 0 });
+    assert_eq!(*Prepared::open(&dir.path().join("kept")).unwrap().index(), index);
+}
+
+#[test]
+fn a_tokenizer_is_trained_on_the_text_as_given() {
+    let indented: Vec<String> = (0..50).map(|number| format!("\n\n        {number} = 1")).collect();
+    let texts: Vec<&str> = indented.iter().map(String::as_str).collect();
+    let tokenizer = Tokenizer::train(documents(&texts), 260, &|| Ok(())).unwrap();
+    assert!(tokenizer.encode("       ").unwrap().len() < 7, "the indentation was seen");
+}
+
+#[test]
 fn an_older_output_is_replaced_only_by_a_complete_one() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("main");
@@ -155,6 +221,7 @@ fn stopping_leaves_nothing_behind() {
         source: "endless".into(),
         validation_share: 0.0,
         expected_text_bytes: None,
+        bad_rows: Arc::default(),
         keep_going: &|| {
             asked.set(asked.get() + 1);
             ensure!(asked.get() < 4, "stopped");
@@ -193,6 +260,7 @@ fn a_kill_at_any_call_leaves_the_old_tokens_or_the_new() {
                 source: "the test's text".into(),
                 validation_share: 0.0,
                 expected_text_bytes: None,
+                bad_rows: Arc::default(),
                 keep_going: &|| Ok(()),
                 progress: &mut |_| {},
             };
@@ -233,6 +301,7 @@ fn a_full_disk_says_how_much_is_missing() {
         source: String::new(),
         validation_share: 0.0,
         expected_text_bytes: Some(1000),
+        bad_rows: Arc::default(),
         keep_going: &|| Ok(()),
         progress: &mut |_| {},
     };

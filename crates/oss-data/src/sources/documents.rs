@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Result, anyhow};
 
 use super::ReadOptions;
+use super::bad_rows::{BadRows, ReadError};
+use super::delimited::DelimitedDocuments;
 use super::format::Format;
 use super::generated::Corpus;
+use super::input::Input;
+use super::json::JsonDocuments;
 use super::jsonl::JsonlDocuments;
 use super::lines::Lines;
 use super::local::LocalFile;
@@ -22,6 +26,8 @@ use oss_config::error::UserError;
 /// Memory is bounded by a few buffers and the longest document.
 pub struct Documents {
     stream: Stream,
+    trim: bool,
+    bad_rows: Arc<BadRows>,
     bytes_read: Arc<AtomicU64>,
     total_bytes: u64,
 }
@@ -36,21 +42,26 @@ struct Files {
     left: std::vec::IntoIter<LocalFile>,
     options: ReadOptions,
     current: Option<(LocalFile, OneFile)>,
-    /// Whether the current file has contained a document.
+    /// Whether the current file has contained a document, good or bad.
     some: bool,
+    bad_rows: Arc<BadRows>,
 }
 
 enum OneFile {
-    Text(TextDocuments),
+    Text(Box<TextDocuments>),
     Jsonl(JsonlDocuments),
+    Json(JsonDocuments),
+    Delimited(Box<DelimitedDocuments>),
     Parquet(Box<ParquetDocuments>),
 }
 
 impl Documents {
     /// The documents of a generated corpus.
-    pub(super) fn generated(corpus: Corpus) -> Self {
+    pub(super) fn generated(corpus: Corpus, options: &ReadOptions) -> Self {
         Self {
             stream: Stream::Generated { corpus, next: 0 },
+            trim: options.trim,
+            bad_rows: Arc::default(),
             bytes_read: Arc::default(),
             total_bytes: corpus.approximate_bytes(),
         }
@@ -59,9 +70,21 @@ impl Documents {
     /// The documents of `files`, one file after the other.
     pub(super) fn read(files: Vec<LocalFile>, options: &ReadOptions) -> Self {
         let total_bytes = files.iter().map(LocalFile::bytes).sum();
-        let left = files.into_iter();
-        let files = Files { left, options: options.clone(), current: None, some: false };
-        Self { stream: Stream::Read(Box::new(files)), bytes_read: Arc::default(), total_bytes }
+        let bad_rows = Arc::new(BadRows::new(options.on_bad_row, options.max_bad_fraction));
+        let files = Files {
+            left: files.into_iter(),
+            options: options.clone(),
+            current: None,
+            some: false,
+            bad_rows: Arc::clone(&bad_rows),
+        };
+        Self {
+            stream: Stream::Read(Box::new(files)),
+            trim: options.trim,
+            bad_rows,
+            bytes_read: Arc::default(),
+            total_bytes,
+        }
     }
 
     /// Size of all files on disk (for a generated corpus, approximate size of its text).
@@ -74,13 +97,18 @@ impl Documents {
     pub fn bytes_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes_read)
     }
+
+    /// The bad rows so far; the handle stays valid while another thread reads.
+    pub fn bad_rows(&self) -> Arc<BadRows> {
+        Arc::clone(&self.bad_rows)
+    }
 }
 
 impl Iterator for Documents {
     type Item = Result<Document>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = match &mut self.stream {
+        let mut next = match &mut self.stream {
             Stream::Ended => Ok(None),
             Stream::Generated { corpus, next } => Ok(corpus.document(*next).inspect(|document| {
                 self.bytes_read.fetch_add(document.text.len() as u64, Ordering::Relaxed);
@@ -88,8 +116,10 @@ impl Iterator for Documents {
             })),
             Stream::Read(files) => files.next(&self.bytes_read),
         };
-        if !matches!(next, Ok(Some(_))) {
-            self.stream = Stream::Ended;
+        match &mut next {
+            Ok(Some(document)) if self.trim => trim(&mut document.text),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => self.stream = Stream::Ended,
         }
         next.transpose()
     }
@@ -99,14 +129,25 @@ impl Files {
     fn next(&mut self, bytes_read: &Arc<AtomicU64>) -> Result<Option<Document>> {
         loop {
             if let Some((file, reader)) = &mut self.current {
-                let document = match reader {
+                let next = match reader {
                     OneFile::Text(reader) => reader.next(),
                     OneFile::Jsonl(reader) => reader.next(),
+                    OneFile::Json(reader) => reader.next(),
+                    OneFile::Delimited(reader) => reader.next(),
                     OneFile::Parquet(reader) => reader.next(),
-                }?;
-                if document.is_some() {
+                };
+                if !matches!(next, Ok(None) | Err(ReadError::File(_))) {
                     self.some = true;
-                    return Ok(document);
+                    self.bad_rows.count_row();
+                }
+                match next {
+                    Ok(Some(document)) => return Ok(Some(document)),
+                    Ok(None) => {}
+                    Err(ReadError::Row(error)) => {
+                        self.bad_rows.skip(error)?;
+                        continue;
+                    }
+                    Err(ReadError::File(error)) => return Err(error),
                 }
                 file.check_unchanged()?;
                 if !self.some {
@@ -124,27 +165,47 @@ impl Files {
                     let reader = open(file.path(), file.format(), &self.options, bytes_read)?;
                     Some((file, reader))
                 }
-                None => return Ok(None),
+                None => {
+                    self.bad_rows.check()?;
+                    return Ok(None);
+                }
             };
         }
     }
 }
 
 fn open(path: &Path, format: Format, options: &ReadOptions, bytes_read: &Arc<AtomicU64>) -> Result<OneFile> {
-    let limit = options.max_document_bytes;
+    let ReadOptions { text_field: field, max_document_bytes: limit, .. } = options;
+    let limit = *limit;
+    let input = |compression| Input::open(path, compression, Arc::clone(bytes_read));
     Ok(match format {
         Format::Text(compression) => {
-            let lines = Lines::open(path, compression, limit, Arc::clone(bytes_read))?;
-            OneFile::Text(TextDocuments::new(path, lines, &options.separator, limit))
+            let lines = Lines::new(input(compression)?, limit);
+            OneFile::Text(Box::new(TextDocuments::new(path, lines, &options.separator, limit)))
         }
         Format::Jsonl(compression) => {
             // A line contains its document in escaped form next to other fields, so it may be longer.
-            let lines = Lines::open(path, compression, limit.saturating_mul(2), Arc::clone(bytes_read))?;
-            OneFile::Jsonl(JsonlDocuments::new(path, lines, &options.text_field, limit))
+            let lines = Lines::new(input(compression)?, limit.saturating_mul(2));
+            OneFile::Jsonl(JsonlDocuments::new(path, lines, field, limit))
+        }
+        Format::Json(compression) => OneFile::Json(JsonDocuments::new(input(compression)?, field, limit)),
+        Format::Csv(compression) => {
+            let input = input(compression)?;
+            OneFile::Delimited(Box::new(DelimitedDocuments::open(path, input, b',', field, limit)?))
+        }
+        Format::Tsv(compression) => {
+            let input = input(compression)?;
+            OneFile::Delimited(Box::new(DelimitedDocuments::open(path, input, b'\t', field, limit)?))
         }
         Format::Parquet => {
-            let documents = ParquetDocuments::open(path, &options.text_field, limit, Arc::clone(bytes_read))?;
+            let documents = ParquetDocuments::open(path, field, limit, Arc::clone(bytes_read))?;
             OneFile::Parquet(Box::new(documents))
         }
     })
+}
+
+/// Removes the outer white space of `text`, in place.
+fn trim(text: &mut String) {
+    text.truncate(text.trim_end().len());
+    text.drain(..text.len() - text.trim_start().len());
 }

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use oss_config::error::UserError;
 
+use oss_runs::storage::refuse_lfs_pointer;
+
 use super::digests::DigestCache;
 use super::format::Format;
 use super::stamp::Stamp;
-use super::{FileIdentity, Watch};
+use super::{FileIdentity, Watch, folder};
 
 /// A file to read, as it was when it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +28,8 @@ impl LocalFile {
     /// Describes `path` without hashing it, for files whose contents are known by other means.
     ///
     /// # Errors
-    /// If the file is missing, empty or unreadable, is a directory, or has an unsupported format.
+    /// If the file is missing, empty, unreadable or a Git LFS pointer, or has an unsupported format.
     pub fn unhashed(path: &Path) -> Result<Self> {
-        let format = Format::of_path(path)?;
         let metadata = fs::metadata(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 anyhow!(
@@ -38,18 +39,14 @@ impl LocalFile {
             }
             _ => anyhow!(error).context(format!("cannot access {}", path.display())),
         })?;
-        if metadata.is_dir() {
-            bail!(
-                UserError::failed(format!("{}: this is a directory", path.display()))
-                    .hint(format!("name its files, such as \"{}/*.txt\"", path.display()))
-            );
-        }
+        let format = Format::of_path(path)?;
         if metadata.len() == 0 {
             bail!(
                 UserError::failed(format!("{}: the file is empty", path.display()))
                     .hint("remove it from dataset.files or download it again")
             );
         }
+        refuse_lfs_pointer(path)?;
         Ok(Self { path: path.into(), format, stamp: Stamp::of(&metadata), blake3: String::new() })
     }
 
@@ -87,7 +84,8 @@ impl LocalFile {
     }
 }
 
-/// Expands the patterns in order, with the matches of each sorted by path and duplicates removed. All files are checked
+/// Expands the patterns in order, with the matches of each (or the files in a directory) sorted by path and duplicates
+/// removed. All files are checked
 /// before the first is hashed, so that a wrong name fails fast.
 pub fn resolve(patterns: &[String], digest_cache: Option<&Path>, watch: Watch<'_>) -> Result<Vec<LocalFile>> {
     if patterns.is_empty() {
@@ -118,7 +116,10 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
         );
     }
     let literal = PathBuf::from(pattern);
-    // A file whose own name contains `*` or `[` takes precedence.
+    // A name that itself contains `*` or `[` takes precedence.
+    if literal.is_dir() {
+        return folder::files(&literal);
+    }
     if literal.exists() || !pattern.contains(['*', '?', '[']) {
         return Ok(vec![literal]);
     }

@@ -4,11 +4,17 @@
 //! reading a document, so that a plan's key is known early. [`SourceFiles::fetch`] downloads missing files, and
 //! [`SourceFiles::documents`] streams. Any number of readers can stream the same source at the same time.
 
+mod bad_rows;
+mod delimited;
 mod digests;
 mod documents;
+mod folder;
 mod format;
 mod generated;
 pub mod hub;
+mod input;
+mod json;
+mod json_field;
 mod jsonl;
 mod lines;
 mod local;
@@ -19,6 +25,7 @@ mod stamp;
 mod text;
 mod watch;
 
+pub use bad_rows::BadRows;
 pub use digests::{DigestCache, digest_files};
 pub use documents::Documents;
 pub use format::Format;

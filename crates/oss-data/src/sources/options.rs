@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{CorpusRange, HubConfig};
-use oss_config::Dataset;
+use oss_config::{Dataset, OnBadRow, TextKeys};
 
 /// Maximum size of a document, in bytes of text.
 pub const MAX_DOCUMENT_BYTES: usize = 256 << 20;
@@ -11,10 +11,16 @@ pub const MAX_DOCUMENT_BYTES: usize = 256 << 20;
 /// How sources are found and read.
 #[derive(Clone, Debug)]
 pub struct ReadOptions {
-    /// Field (JSONL) or column (Parquet) that contains the text.
+    /// Field (JSON) or column (Parquet, CSV) that contains the text.
     pub text_field: String,
-    /// Line that separates documents in `.txt` files.
+    /// Separates documents in `.txt` files.
     pub separator: String,
+    /// Whether to remove the outer white space of documents.
+    pub trim: bool,
+    /// What to do about rows that cannot be read.
+    pub on_bad_row: OnBadRow,
+    /// Largest fraction of rows to skip.
+    pub max_bad_fraction: f64,
     /// The documents to generate, if the origin is a built-in corpus.
     pub corpus: CorpusRange,
     /// JSON file that caches the digests of local files; without it, they are hashed each time.
@@ -31,6 +37,9 @@ impl ReadOptions {
         Self {
             text_field: dataset.text_field.clone(),
             separator: dataset.separator.clone(),
+            trim: dataset.trim,
+            on_bad_row: dataset.on_bad_row,
+            max_bad_fraction: dataset.max_bad_fraction,
             corpus: CorpusRange::TRAINING,
             digest_cache,
             hub: HubConfig::from_env(),
@@ -38,8 +47,24 @@ impl ReadOptions {
         }
     }
 
+    /// The same for one source of the training text, which may have its own field and separator.
+    pub fn source(dataset: &Dataset, name: &str, digest_cache: Option<PathBuf>) -> Self {
+        let TextKeys { text_field, separator } = dataset.source_text_keys(name);
+        Self {
+            text_field: text_field.to_owned(),
+            separator: separator.to_owned(),
+            ..Self::training(dataset, digest_cache)
+        }
+    }
+
     /// The same for validation text: a built-in corpus is smaller and has another seed.
     pub fn validation(dataset: &Dataset, digest_cache: Option<PathBuf>) -> Self {
-        Self { corpus: CorpusRange::VALIDATION, ..Self::training(dataset, digest_cache) }
+        let TextKeys { text_field, separator } = dataset.validation_text_keys();
+        Self {
+            text_field: text_field.to_owned(),
+            separator: separator.to_owned(),
+            corpus: CorpusRange::VALIDATION,
+            ..Self::training(dataset, digest_cache)
+        }
     }
 }

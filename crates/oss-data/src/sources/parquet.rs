@@ -14,6 +14,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
+use super::bad_rows::ReadError;
+use super::jsonl::within_limit;
 use crate::Document;
 use crate::caught::caught;
 use oss_config::error::UserError;
@@ -26,7 +28,8 @@ pub struct ParquetDocuments {
     path: PathBuf,
     reader: SerializedFileReader<File>,
     column: usize,
-    nullable: bool,
+    /// The definition level of a text; at a lower one, the column or a struct around it is null.
+    text_level: i16,
     max_document_bytes: usize,
     bytes_read: Arc<AtomicU64>,
     next_group: usize,
@@ -58,14 +61,14 @@ impl ParquetDocuments {
                     .hint("download it again")
             )
         })?;
-        let (column, nullable) = find_column(reader.metadata(), column).map_err(|(problem, hint)| {
+        let (column, text_level) = find_column(reader.metadata(), column).map_err(|(problem, hint)| {
             UserError::failed(format!("{}: {problem}", path.display())).hint(hint)
         })?;
         Ok(Self {
             path: path.into(),
             reader,
             column,
-            nullable,
+            text_level,
             max_document_bytes,
             bytes_read,
             next_group: 0,
@@ -79,8 +82,8 @@ impl ParquetDocuments {
     /// The text of the next row; `None` after the last row.
     ///
     /// # Errors
-    /// A damaged page, a null, or text that is not UTF-8 or exceeds the limit, each with its 1-based row.
-    pub fn next(&mut self) -> Result<Option<Document>> {
+    /// A damaged page; a null, or text that is not UTF-8 or exceeds the limit, is a bad row. Each has its 1-based row.
+    pub fn next(&mut self) -> Result<Option<Document>, ReadError> {
         while self.rows.is_empty() {
             if self.left_in_group > 0 {
                 self.decode()?;
@@ -91,34 +94,18 @@ impl ParquetDocuments {
         let Some(value) = self.rows.pop_front() else { return Ok(None) };
         self.row += 1;
         let place = self.place();
+        let bad =
+            |problem: &str, hint| ReadError::Row(UserError::failed(format!("{place}: {problem}")).hint(hint));
         let Some(value) = value else {
-            bail!(
-                UserError::failed(format!("{place}: the text is null"))
-                    .hint("remove such rows, or set dataset.text_field to another column")
-            );
+            let hint = "remove such rows, or set dataset.text_field to another column";
+            return Err(bad("the text is null", hint));
         };
-        if value.len() > self.max_document_bytes {
-            let megabytes = self.max_document_bytes >> 20;
-            bail!(
-                UserError::failed(format!("{place}: the document is longer than {megabytes} MiB"))
-                    .hint("split it into several rows")
-            );
-        }
-        match String::from_utf8(value.data().to_vec()) {
-            Ok(text) if text.contains('\0') => {
-                bail!(
-                    UserError::failed(format!("{place}: the text contains a NUL, so this is binary data"))
-                        .hint("set dataset.text_field to a text column")
-                )
+        match str::from_utf8(value.data()) {
+            Ok(text) => within_limit(text.to_owned(), place, self.max_document_bytes).map(Some),
+            Err(error) => {
+                let problem = format!("the text is not UTF-8 (its byte {})", error.valid_up_to());
+                Err(bad(&problem, "fix the row, or set dataset.text_field to a text column"))
             }
-            Ok(text) => Ok(Some(Document { text, place })),
-            Err(error) => bail!(
-                UserError::failed(format!(
-                    "{place}: the text is not UTF-8 (its byte {})",
-                    error.utf8_error().valid_up_to()
-                ))
-                .hint("fix the row, or set dataset.text_field to a text column")
-            ),
         }
     }
 
@@ -159,8 +146,9 @@ impl ParquetDocuments {
         let mut values = Vec::with_capacity(BATCH_ROWS);
         let mut levels = Vec::with_capacity(BATCH_ROWS);
         let wanted = BATCH_ROWS.min(usize::try_from(self.left_in_group).unwrap_or(BATCH_ROWS));
+        let is_nullable = self.text_level > 0;
         let read =
-            sound(|| column.read_records(wanted, self.nullable.then_some(&mut levels), None, &mut values));
+            sound(|| column.read_records(wanted, is_nullable.then_some(&mut levels), None, &mut values));
         let (rows, _, _) = read.map_err(|error| self.damaged(error))?;
         if rows == 0 {
             let missing = self.left_in_group;
@@ -171,8 +159,10 @@ impl ParquetDocuments {
         }
         self.left_in_group -= rows as u64;
         let mut values = values.into_iter();
-        if self.nullable {
-            self.rows.extend(levels.iter().map(|level| if *level == 0 { None } else { values.next() }));
+        if is_nullable {
+            let text_level = self.text_level;
+            self.rows
+                .extend(levels.iter().map(|level| if *level < text_level { None } else { values.next() }));
         } else {
             self.rows.extend(values.map(Some));
         }
@@ -192,18 +182,21 @@ fn sound<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Parquet
     caught(read).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
-/// Index of the column among the leaves, and whether it may contain nulls.
-fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, bool), (String, &'static str)> {
-    let schema = metadata.file_metadata().schema_descr();
-    let Some((index, column)) =
-        schema.columns().iter().enumerate().find(|(_, c)| c.path().string() == wanted)
-    else {
-        let names: Vec<_> = schema.columns().iter().map(|c| c.path().string()).collect();
+/// Index of the column among the leaves, and the definition level of its texts. A column inside structs is named with
+/// dots, unless a column with the dots in its own name exists.
+fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, i16), (String, &'static str)> {
+    let columns = metadata.file_metadata().schema_descr().columns();
+    let named = |index: &usize| columns[*index].path().string() == wanted;
+    let is_flat = |index: &usize| columns[*index].path().parts().len() == 1;
+    let found = (0..columns.len()).filter(named);
+    let Some(index) = found.clone().find(is_flat).or_else(|| found.clone().next()) else {
+        let names: Vec<_> = columns.iter().map(|c| c.path().string()).collect();
         return Err((
             format!("no column `{wanted}` (found: {})", names.join(", ")),
             "set dataset.text_field to the one with the text",
         ));
     };
+    let column = &columns[index];
     let textual = match column.logical_type_ref() {
         None | Some(LogicalType::String | LogicalType::Json | LogicalType::Enum) => true,
         Some(_) => false,
@@ -218,12 +211,5 @@ fn find_column(metadata: &ParquetMetaData, wanted: &str) -> Result<(usize, bool)
             "set dataset.text_field to one that does",
         ));
     }
-    // A level below the maximum means a null at this or an outer level; only a flat column keeps the two apart easily.
-    if column.max_def_level() > 1 {
-        return Err((
-            format!("the column `{wanted}` is nested"),
-            "set dataset.text_field to a top-level column",
-        ));
-    }
-    Ok((index, column.max_def_level() == 1))
+    Ok((index, column.max_def_level()))
 }

@@ -138,7 +138,7 @@ impl SourceFiles {
     /// row, and ends.
     pub fn documents(&self, watch: Watch<'_>) -> Result<Documents> {
         Ok(match &self.kind {
-            Kind::Generated(corpus) => Documents::generated(*corpus),
+            Kind::Generated(corpus) => Documents::generated(*corpus, &self.options),
             Kind::Local(files) => Documents::read(files.clone(), &self.options),
             Kind::Hub { .. } => {
                 let files =

@@ -88,9 +88,9 @@ impl From<TokenizerError> for UserError {
             TokenizerError::TooLong { bytes, limit } => Self::failed(format!(
                 "a text of {bytes} bytes exceeds the tokenizer's limit of {limit} bytes"
             ))
-            .hint("split it into documents with dataset.separator"),
+            .hint("split it into shorter documents: rows, or in a .txt file by dataset.separator"),
             TokenizerError::Encode { reason } => Self::failed(format!("a text cannot be encoded: {reason}"))
-                .hint("remove it, or split it into shorter documents with dataset.separator"),
+                .hint("remove it, or split it into shorter documents"),
         }
     }
 }

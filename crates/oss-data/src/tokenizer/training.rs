@@ -74,7 +74,7 @@ fn sample<'a>(
                 Ok(text) if left > 0 => {
                     let end = text.floor_char_boundary(left);
                     left = left.saturating_sub(text.len());
-                    Some(segments(text[..end].trim()).map(str::to_owned).collect::<Vec<_>>())
+                    Some(segments(&text[..end]).map(str::to_owned).collect::<Vec<_>>())
                 }
                 Ok(_) => None,
                 Err(error) => {

@@ -138,7 +138,7 @@ fn invalid_names_are_rejected_before_any_request() {
     assert!(hub.now().requests.is_empty());
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
     check(&resolve("ann/tales", "main", &["*.parquet"]), &["*.parquet", "small.txt", "hub.files"]);
-    check(&resolve("ann/tales", "main", &["a.csv"]), &["a.csv", "not supported"]);
+    check(&resolve("ann/tales", "main", &["a.xml"]), &["a.xml", "not supported"]);
     let model = Repository::model("ann/tales", "main").unwrap();
     let pinned = Hub::new(options.hub.clone()).unwrap().pin(&model, None, Watch::quiet());
     check(&pinned.unwrap_err(), &["model ann/tales"]);

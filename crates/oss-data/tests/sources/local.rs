@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use oss_config::{Builtin, Dataset, Origin};
+use oss_config::{Builtin, Dataset, OnBadRow, Origin};
 use oss_data::sources::{Corpus, CorpusRange, Identity, ReadOptions, SourceFiles, Watch};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
@@ -31,6 +31,24 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
+}
+
+/// Writes one row group whose first column has these values and definition levels.
+fn write_column(path: &Path, schema: &str, values: &[&[u8]], levels: &[i16]) {
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(File::create(path).unwrap(), schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let values: Vec<ByteArray> = values.iter().map(|value| value.to_vec().into()).collect();
+    let mut texts = group.next_column().unwrap().unwrap();
+    texts.typed::<ByteArrayType>().write_batch(&values, Some(levels), None).unwrap();
+    texts.close().unwrap();
+    let mut ids = group.next_column().unwrap().unwrap();
+    let numbers: Vec<i64> = (0..levels.len() as i64).collect();
+    ids.typed::<parquet::data_type::Int64Type>().write_batch(&numbers, None, None).unwrap();
+    ids.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
 }
 
 /// Writes `rows` as the column `text` of a file with several row groups; a `None` among the rows becomes a null.
@@ -59,10 +77,6 @@ fn one(path: &Path) -> Vec<String> {
     vec![path.display().to_string()]
 }
 
-fn trimmed(texts: Vec<String>) -> Vec<String> {
-    texts.iter().map(|text| text.trim().to_string()).collect()
-}
-
 #[test]
 fn every_format_gives_the_same_documents() {
     let folder = tempfile::tempdir().unwrap();
@@ -73,12 +87,140 @@ fn every_format_gives_the_same_documents() {
     put("a.jsonl", jsonl().into_bytes());
     put("a.jsonl.gz", gzip(jsonl().as_bytes()));
     put("a.jsonl.zst", zstd::encode_all(jsonl().as_bytes(), 3).unwrap());
+    put("a.json", format!("[{}]", jsonl().replace('\n', ",\n")).into_bytes());
+    put("lines.json", jsonl().into_bytes());
+    put("pretty.json.gz", gzip(pretty().as_bytes()));
+    put("a.csv", delimited(",").into_bytes());
+    put("a.csv.zst", zstd::encode_all(delimited(",").as_bytes(), 3).unwrap());
+    put("a.tsv", delimited("\t").into_bytes());
     let rows = STORIES.map(|story| Some(story.as_bytes()));
     write_parquet(&folder.path().join("a.parquet"), &rows, "text");
-    for name in ["a.txt", "a.txt.gz", "a.txt.zst", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"] {
+    let mut names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names.len(), 13);
+    for name in &names {
         let texts = read(&one(&folder.path().join(name)), &options(folder.path())).unwrap();
-        assert_eq!(trimmed(texts), STORIES, "{name}");
+        assert_eq!(texts, STORIES, "{name:?}");
     }
+    let all = read(&one(folder.path()), &options(folder.path())).unwrap();
+    assert_eq!(all.len(), names.len() * STORIES.len(), "a directory stands for the files in it");
+}
+
+fn pretty() -> String {
+    let objects: Vec<_> =
+        STORIES.iter().map(|story| serde_json::json!({"id": [{}], "text": story})).collect();
+    serde_json::to_string_pretty(&objects).unwrap()
+}
+
+fn delimited(delimiter: &str) -> String {
+    let row = |story: &&str| format!("1{delimiter}\"{}\"\r\n", story.replace('"', "\"\""));
+    format!("\u{feff}id{delimiter}text\r\n{}", STORIES.iter().map(row).collect::<String>())
+}
+
+#[test]
+fn a_directory_stands_for_the_data_files_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("b/deep/z.txt", "z"),
+        ("b/a.jsonl", "{\"text\": \"a\"}"),
+        ("c.txt", "c"),
+        ("README.md", "not data"),
+        ("dataset_info.json", "{}"),
+        (".git/x.txt", "hidden"),
+    ] {
+        let path = folder.path().join("data").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    std::os::unix::fs::symlink("..", folder.path().join("data/b/up")).unwrap();
+    let data = folder.path().join("data");
+    assert_eq!(read(&one(&data), &options(folder.path())).unwrap(), ["a", "z", "c"]);
+}
+
+#[test]
+fn a_field_of_nested_objects_and_structs() {
+    let folder = tempfile::tempdir().unwrap();
+    let nested = ReadOptions { text_field: "meta.text".into(), ..options(folder.path()) };
+    let (jsonl, parquet) = (folder.path().join("a.jsonl"), folder.path().join("a.parquet"));
+    fs::write(
+        &jsonl,
+        "{\"meta\": {\"text\": \"in\"}}\n{\"meta.text\": \"literal\", \"meta\": {\"text\": \"in\"}}\n",
+    )
+    .unwrap();
+    assert_eq!(read(&one(&jsonl), &nested).unwrap(), ["in", "literal"]);
+    let schema =
+        "message rows { OPTIONAL group meta { OPTIONAL BYTE_ARRAY text (UTF8); } REQUIRED INT64 id; }";
+    // A text, a null in the struct, and a null struct.
+    write_column(&parquet, schema, &[b"in"], &[2, 1, 0]);
+    let skip = ReadOptions { on_bad_row: OnBadRow::Skip, max_bad_fraction: 1.0, ..nested };
+    assert_eq!(read(&one(&parquet), &skip).unwrap(), ["in"]);
+    let error = read(&one(&parquet), &ReadOptions { on_bad_row: OnBadRow::Error, ..skip }).unwrap_err();
+    assert!(error.contains("row 2: the text is null"), "{error}");
+}
+
+#[test]
+fn texts_are_kept_as_given_unless_trimmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = ["    def f():\n        return 1\n\n", "\t\u{a0}x "];
+    let (jsonl, text, parquet) =
+        (folder.path().join("a.jsonl"), folder.path().join("a.txt"), folder.path().join("a.parquet"));
+    fs::write(&jsonl, texts.map(|text| serde_json::json!({ "text": text }).to_string()).join("\n")).unwrap();
+    fs::write(&text, texts.join("\n<|endoftext|>\n")).unwrap();
+    write_parquet(&parquet, &texts.map(|text| Some(text.as_bytes())), "text");
+    let given = options(folder.path());
+    let trim = ReadOptions { trim: true, ..given.clone() };
+    for path in [&jsonl, &text, &parquet] {
+        assert_eq!(read(&one(path), &given).unwrap(), texts, "{path:?}");
+        assert_eq!(read(&one(path), &trim).unwrap(), texts.map(str::trim), "{path:?}");
+    }
+}
+
+#[test]
+fn a_nul_is_text_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let story = "before\0after";
+    let put = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    put("a.txt", story.into());
+    put("a.jsonl", serde_json::json!({ "text": story }).to_string());
+    put("a.json", serde_json::json!([{ "text": story }]).to_string());
+    put("a.csv", format!("text\n{story}\n"));
+    write_parquet(&folder.path().join("a.parquet"), &[Some(story.as_bytes())], "text");
+    assert_eq!(read(&one(folder.path()), &options(folder.path())).unwrap(), [story; 5]);
+}
+
+#[test]
+fn nan_in_other_fields_is_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    fs::write(
+        &path,
+        "{\"score\": NaN, \"text\": \"a\"}\n{\"text\": \"b\", \"range\": [-Infinity, Infinity]}\n",
+    )
+    .unwrap();
+    assert_eq!(read(&one(&path), &options(folder.path())).unwrap(), ["a", "b"]);
+}
+
+#[test]
+fn gzip_members_and_padding() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt.gz");
+    let members = [gzip(b"one\n"), vec![0; 700], gzip(b"two\n"), vec![0; 1024]].concat();
+    fs::write(&path, members).unwrap();
+    assert_eq!(read(&one(&path), &options(folder.path())).unwrap(), ["one\ntwo\n"]);
+}
+
+#[test]
+fn zstandard_with_the_longest_window() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt.zst");
+    // What `zstd --long=31` writes from a pipe: the frame declares its window, and no size of the content.
+    let mut encoder = zstd::Encoder::new(File::create(&path).unwrap(), 1).unwrap();
+    encoder.include_contentsize(false).unwrap();
+    encoder.window_log(31).unwrap();
+    encoder.write_all(b"a long window\n").unwrap();
+    encoder.finish().unwrap();
+    assert_eq!(read(&one(&path), &options(folder.path())).unwrap(), ["a long window\n"]);
 }
 
 #[test]
@@ -88,20 +230,40 @@ fn separators_split_documents() {
     let check = |text: &str, separator: &str, expected: &[&str]| {
         fs::write(&path, text).unwrap();
         let options = ReadOptions { separator: separator.into(), ..options(folder.path()) };
-        assert_eq!(trimmed(read(&one(&path), &options).unwrap()), expected, "{text:?} by {separator:?}");
+        assert_eq!(read(&one(&path), &options).unwrap(), expected, "{text:?} by {separator:?}");
     };
     let token = "<|endoftext|>";
-    check("\u{feff}a\r\nb\r\n<|endoftext|>\r\n\r\nc", token, &["a\nb", "c"]);
+    check("\u{feff}a\r\nb\r\n<|endoftext|>\r\n\r\nc", token, &["a\nb", "\nc"]);
     check("<|endoftext|>\na\n<|endoftext|>\n<|endoftext|>\nb\n<|endoftext|>\n", token, &["a", "b"]);
     check(
         "a <|endoftext|>\n<|endoftext|>b\nc<|endoftext|><|endoftext|>\n  <|endoftext|>  \nd",
         token,
-        &["a", "b\nc", "d"],
+        &["a ", "b\nc", "d"],
     );
-    check("a says <|endoftext|> and goes\nb", token, &["a says <|endoftext|> and goes\nb"]);
+    check("a <|endoftext|> b<|endoftext|>  \n c\n<|endoftext|>d\n", token, &["a ", " b", " c\n", "d\n"]);
+    check("a</s>b\n", "</s>", &["a", "b\n"]);
     check("a\n---\nb --- c\n--- d\n---  \ne", "---", &["a", "b --- c\n--- d", "e"]);
-    check("a\nb\n\n\nc\n", "", &["a\nb", "c"]);
-    check("no separator\n\nat all", token, &["no separator\n\nat all"]);
+    check("a\nb\n\n\nc\n", "", &["a\nb", "c\n"]);
+    check("\n\nno separator\n\nat all\n\n", token, &["\n\nno separator\n\nat all\n\n"]);
+}
+
+#[test]
+fn joined_documents_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    let given = ["    indented\n    code\n", "\n\nblank lines\n\n", "no break at the end"];
+    let single: Vec<String> = (0..200).map(|number| format!("Document {number}.")).collect();
+    let lines: Vec<String> = (0..200).map(|number| format!("Document {number}.\n")).collect();
+    let check = |documents: &[&str], separator: &str| {
+        fs::write(&path, documents.join(separator)).unwrap();
+        assert_eq!(read(&one(&path), &options(folder.path())).unwrap(), documents, "{separator:?}");
+    };
+    let single: Vec<&str> = single.iter().map(String::as_str).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    check(&given, "\n<|endoftext|>\n");
+    check(&single, "<|endoftext|>");
+    check(&single, "<|endoftext|>\n");
+    check(&lines, "<|endoftext|>");
 }
 
 #[test]
@@ -142,7 +304,7 @@ fn patterns_expand_in_order_and_once() {
     let pattern = |name: &str| folder.path().join(name).display().to_string();
     let patterns = [pattern("c[1].txt"), pattern("*.txt"), pattern("a.txt"), pattern("d.*")];
     let texts = read(&patterns, &options(folder.path())).unwrap();
-    assert_eq!(trimmed(texts), ["c[1].txt", "a.txt", "b.txt", "d"]);
+    assert_eq!(texts, ["c[1].txt", "a.txt", "b.txt", "d"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use oss_config::Origin;
+use oss_config::{OnBadRow, Origin};
 use oss_data::sources::{ReadOptions, SourceFiles, Watch};
 
 use crate::local::write_parquet;
@@ -40,8 +40,10 @@ fn missing_or_unreadable_files() {
     check_path(&folder.path().join("none.txt"), &["no such file", "dataset.files"], |_| ());
     check_path(&folder.path().join("none*.txt"), &["matches no file"], |_| ());
     check_path(&folder.path().join("a***.txt"), &["malformed"], |_| ());
+    check_path(&folder.path().join("none.md"), &["no such file"], |_| ());
     fs::create_dir(folder.path().join("texts.txt")).unwrap();
-    check_path(&folder.path().join("texts.txt"), &["directory", "*.txt"], |_| ());
+    fs::write(folder.path().join("texts.txt/README.md"), "not data").unwrap();
+    check_path(&folder.path().join("texts.txt"), &["contains no data files", ".jsonl"], |_| ());
     let message = read(&[], &options(folder.path())).unwrap_err();
     assert!(message.contains("dataset.files is empty"), "{message}");
     let message = read(&["/a\0b.txt".into()], &options(folder.path())).unwrap_err();
@@ -53,13 +55,20 @@ fn files_without_text() {
     check("a.txt", b"", &["empty", "remove it"]);
     check("a.txt", b"\n \n<|endoftext|>\n", &["no documents"]);
     check("a.jsonl", b"\n\n", &["no documents"]);
-    check("a.csv", b"a,b", &["not supported", ".parquet", ".jsonl"]);
+    check("a.csv", b"id,text\n", &["no documents"]);
+    check("a.json", b" [ ] \n", &["no documents"]);
+    check("a.xml", b"<a/>", &["not supported", ".parquet", ".jsonl"]);
 }
 
 #[test]
 fn bytes_that_are_not_text() {
     check("a.txt", b"good\nbad \xff\n", &["a.txt:2", "not UTF-8", "byte 9", "iconv"]);
-    check("a.txt", b"good\nb\0d\n", &["a.txt:2", "NUL", "byte 6", "binary"]);
+    check("a.txt", b"\xef\xbb\xbfgood\nbad \xff\n", &["a.txt:2", "not UTF-8", "byte 12"]);
+    check("a.txt", &[7, 0, 1, 0, 9, 0].repeat(50), &["binary data"]);
+    check("a.txt", b"%PDF-1.4", &["a PDF"]);
+    let mut tar = vec![b'a'; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    check("a.txt.zst", &zstd::encode_all(&tar[..], 1).unwrap(), &["decompressed", "a tar archive"]);
     check("a.txt", b"\x1f\x8b\x08\0\0", &["gzip", ".gz"]);
     check("a.jsonl", &zstd::encode_all(&b"x"[..], 1).unwrap(), &["Zstandard", ".zst"]);
     check("a.txt", b"\xff\xfea\0", &["UTF-16", "iconv"]);
@@ -96,6 +105,102 @@ fn broken_json_lines() {
     at("{\"text\": null}", &["null"]);
     at("[\"text\"]", &["not a JSON object"]);
     at("\"text\"", &["not a JSON object"]);
+    at("{\"text\": NaN}", &["is NaN", "not a string"]);
+    at("{\"x\": nan, \"text\": \"\"}", &["invalid JSON at column 8"]);
+}
+
+#[test]
+fn broken_json_files() {
+    check("a.json", b"[{\"text\": \"a\"},\n {\"text\": \"b\"}", &["a.json:2", "the list does not end"]);
+    check("a.json", b"[{\"text\": \"a\"}\n {\"text\": \"b\"}]", &["a.json:2", "no comma"]);
+    check("a.json", b"[{\"text\": \"a\"},]", &["a.json:1", "a value is missing"]);
+    check("a.json", b"[{\"text\": \"a\"}]\n[]", &["a.json:2", "after the end"]);
+    check("a.json", b"[{\"text\": \"a\"}, 3]", &["a.json:1", "not a JSON object"]);
+    check("a.json", b"{\n\"body\": \"a\"\n}", &["a.json:1", "no field `text`", "body"]);
+    check("a.json", b"[{\"text\":\n \"a\", oops}]", &["a.json:1", "line 2 of the object"]);
+    check("a.json", b"\n[{\"text\": \"cut", &["a.json:2", "invalid JSON"]);
+}
+
+#[test]
+fn broken_tables() {
+    check("a.csv", b"id,text\n1,a\n2,b,c\n", &["a.csv:3", "3 values", "header has 2", "quote"]);
+    check("a.csv", b"id,body\n1,a\n", &["no column `text`", "id, body", "dataset.text_field"]);
+    check("a.tsv", b"id\ttext\n1\t\xff\n", &["a.tsv:2", "not UTF-8"]);
+    let open = format!("id,text\n1,\"{}\n", "x".repeat(1 << 22));
+    check_with(
+        "a.csv",
+        open.as_bytes(),
+        &["a.csv", "far longer than 1 MiB", "close its quotes"],
+        |options| {
+            options.max_document_bytes = 1 << 20;
+        },
+    );
+}
+
+#[test]
+fn git_lfs_pointers() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    for name in ["a.txt", "a.jsonl", "a.json.gz", "a.csv", "a.parquet"] {
+        check(name, pointer, &["this is a Git LFS pointer", "lfs pull"]);
+    }
+}
+
+#[test]
+fn bad_rows_are_skipped_counted_and_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    let good = |number: usize| format!("{{\"text\": \"{number}\"}}\n").into_bytes();
+    let mut rows: Vec<Vec<u8>> = (0..300).map(good).collect();
+    rows[10] = b"{\"text\": \"cut\n".to_vec();
+    rows[20] = b"{\"text\": \"\xff\"}\n".to_vec();
+    rows[299] = b"{\"body\": \"x\"}\n".to_vec();
+    fs::write(&path, rows.concat()).unwrap();
+    let patterns = [path.display().to_string()];
+    let mut options = options(folder.path());
+    let error = read(&patterns, &options).unwrap_err();
+    assert!(error.contains("a.jsonl:11: invalid JSON") && error.contains("on_bad_row = \"skip\""), "{error}");
+
+    options.on_bad_row = OnBadRow::Skip;
+    options.max_bad_fraction = 0.01;
+    let source = SourceFiles::resolve(&Origin::Files(&patterns), &options, Watch::quiet()).unwrap();
+    let mut documents = source.documents(Watch::quiet()).unwrap();
+    let bad = documents.bad_rows();
+    assert_eq!(documents.by_ref().map(Result::unwrap).count(), 297);
+    assert_eq!(bad.count(), 3);
+    for part in ["a.jsonl:11: invalid JSON", "a.jsonl:21: the line is not UTF-8", "a.jsonl:300: no field"] {
+        assert!(bad.first().contains(part), "{}", bad.first());
+    }
+
+    options.max_bad_fraction = 0.009;
+    let error = read(&patterns, &options).unwrap_err();
+    assert!(error.contains("3 of the first 300 rows are bad") && error.contains("a.jsonl:21"), "{error}");
+    assert!(error.contains("max_bad_fraction"), "{error}");
+
+    // A single bad row is within any limit; settings that make every row bad are told early.
+    fs::write(&path, [&rows[0][..], &rows[10]].concat()).unwrap();
+    assert_eq!(read(&patterns, &options).unwrap(), ["0"]);
+    options.max_bad_fraction = 1.0;
+    options.text_field = "story".into();
+    fs::write(&path, rows[..9].concat().repeat(100)).unwrap();
+    let error = read(&patterns, &options).unwrap_err();
+    assert!(error.contains("100 of the first 100 rows") && error.contains("dataset.text_field"), "{error}");
+}
+
+#[test]
+fn bad_rows_of_every_format_are_skipped() {
+    let skipped = |name: &str, bytes: &[u8], expected: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let mut options = ReadOptions { on_bad_row: OnBadRow::Skip, ..options(folder.path()) };
+        options.max_document_bytes = 1 << 20;
+        assert_eq!(read(&[path.display().to_string()], &options).unwrap(), expected, "{name}");
+    };
+    skipped("a.txt", b"a\n<|endoftext|>\nb\n\xff\nc\n<|endoftext|>d", &["a", "d"]);
+    skipped("a.csv", b"id,text\n1,a\n2\n3,c\n", &["a", "c"]);
+    skipped("a.json", b"[{\"text\": \"a\"}, 3, {\"text\": \"c\"}]", &["a", "c"]);
+    let long = format!("{{\"text\": \"a\"}}\n{{\"text\": \"{}\"}}\n{{\"text\": \"c\"}}", "x".repeat(3 << 20));
+    skipped("a.jsonl", long.as_bytes(), &["a", "c"]);
 }
 
 #[test]
@@ -108,8 +213,6 @@ fn broken_parquet_files() {
     check_path(&path, &["`id`", "INT64"], |options| options.text_field = "id".into());
     write_parquet(&path, &[Some(b"a"), Some(b"\xff\xfe")], "text");
     check_path(&path, &["row 2", "not UTF-8"], |_| ());
-    write_parquet(&path, &[Some(b"a\0b")], "text");
-    check_path(&path, &["row 1", "NUL"], |_| ());
     write_parquet(&path, &[Some(b"long enough")], "text");
     check_path(&path, &["row 1", "longer than"], |options| options.max_document_bytes = 4);
     let whole = fs::read(&path).unwrap();

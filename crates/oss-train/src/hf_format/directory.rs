@@ -17,6 +17,7 @@ use super::shards::Shards;
 use crate::model::{Parameter, WeightSource, check_range};
 use oss_config::Model;
 use oss_config::error::Hint;
+use oss_runs::storage::refuse_lfs_pointer;
 
 /// File name of the configuration.
 pub(super) const CONFIG: &str = "config.json";
@@ -41,6 +42,7 @@ impl HfDirectory {
 
     fn open_here(path: &Path) -> Result<Self> {
         let config_path = path.join(CONFIG);
+        refuse_lfs_pointer(&config_path)?;
         let text = fs::read_to_string(&config_path)
             .with_context(|| format!("{}", config_path.display()))
             .with_hint(|| format!("specify a directory with {CONFIG} and safetensors files"))?;

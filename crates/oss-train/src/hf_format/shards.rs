@@ -14,7 +14,7 @@ use tch::Tensor;
 
 use crate::tensor_file::TensorFile;
 use oss_config::error::UserError;
-use oss_runs::storage::is_plain_name;
+use oss_runs::storage::{is_plain_name, refuse_lfs_pointer};
 
 /// Name of the weight file if there is only one.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -39,6 +39,7 @@ impl Shards {
     pub(super) fn open(directory: &Path, loose: bool) -> Result<Self> {
         let index_path = directory.join(INDEX);
         if index_path.exists() {
+            refuse_lfs_pointer(&index_path)?;
             let text = fs::read_to_string(&index_path).with_context(|| format!("cannot read {INDEX}"))?;
             let index: Index =
                 serde_json::from_str(&text).with_context(|| format!("{INDEX} is not a valid index"))?;
@@ -92,6 +93,7 @@ impl Shards {
     }
 
     fn of_files(paths: &[PathBuf]) -> Result<Self> {
+        paths.iter().try_for_each(|path| refuse_lfs_pointer(path))?;
         let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>, _>>()?;
         let mut places = HashMap::new();
         for (i, file) in files.iter().enumerate() {
