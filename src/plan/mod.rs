@@ -30,6 +30,7 @@ pub mod staleness;
 pub mod state_size;
 pub mod table;
 pub mod throughput;
+mod tokenizer;
 
 pub use error::PlanError;
 pub use graph::{Graph, graph, with_vocabulary};

@@ -47,6 +47,8 @@ pub const TABLE: &[(&str, Role)] = &[
     ("dataset.text_field", Value(&[Prepare, Validation])),
     ("dataset.separator", Value(&[Prepare, Validation])),
     ("dataset.tokenizer", Content(&[Prepare, Validation, Export])),
+    // Part of the tokenizer's digest.
+    ("dataset.end_of_text", Content(&[Prepare, Validation, Export])),
     // Sources are prepared separately; their order and weights enter the trajectory along with their contents.
     ("dataset.source", Content(&[Prepare, TrainingFingerprint])),
     ("dataset.validation.fraction", Value(&[Prepare])),

@@ -118,6 +118,7 @@ fn run_prepare(graph: &Graph, force: bool) -> Result<Outputs> {
     let inputs = prepare::Inputs {
         sources: data::sources(graph)?,
         tokenizer: &graph.experiment.dataset.tokenizer,
+        end_of_text: graph.experiment.dataset.end_of_text.as_deref(),
         trained: graph.runs.trained_tokenizer(&graph.inputs.tokenizer),
         force,
         watch: watch(),

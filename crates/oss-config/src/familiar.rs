@@ -144,6 +144,7 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
     (&["dataset_name", "hf_dataset"], Keys(&["dataset.hub"])),
     (&["text_column", "dataset_text_field", "content_field"], Keys(&["dataset.text_field"])),
     (&["tokenizer_name", "tokenizer_path", "tokenizer_file"], Keys(&["dataset.tokenizer"])),
+    (&["eos_token", "eos", "eod_token", "end_token"], Keys(&["dataset.end_of_text"])),
     (&["val_split", "validation_split", "test_size", "val_fraction"], Keys(&["dataset.validation.fraction"])),
     (&["validation_file", "val_file"], Keys(&["dataset.validation.files"])),
     // Devices and ranks.

@@ -9,7 +9,7 @@ use oss_config::error::ErrorReport;
 use oss_runs::storage::{Fault, Faults};
 
 fn bytes() -> Tokenizer {
-    Tokenizer::load(&TokenizerChoice::Named("bytes".into())).unwrap()
+    Tokenizer::load(&TokenizerChoice::Named("bytes".into()), None).unwrap()
 }
 
 fn documents(texts: &[&str]) -> impl Iterator<Item = Result<Document>> + Send {

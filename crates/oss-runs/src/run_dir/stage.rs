@@ -41,11 +41,11 @@ impl Stage {
     /// A raised train version is reported for existing runs, which are not retrained unless forced.
     pub fn version(self) -> u32 {
         match self {
-            Self::Prepare => 1,
+            Self::Prepare => 2,
             Self::Train => 1,
             Self::Evaluate => 1,
             Self::Sample => 1,
-            Self::Export => 1,
+            Self::Export => 2,
         }
     }
 }
