@@ -131,6 +131,22 @@ fn a_trained_tokenizer_is_stored_with_the_tokens() {
 }
 
 #[test]
+fn the_end_of_text_of_the_experiment_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let harmony = TokenizerChoice::Named("o200k_harmony".into());
+    let built_in = Tokenizer::load(&harmony, Some("<|return|>")).unwrap();
+    let file = dir.path().join("tokenizer.json");
+    std::fs::write(&file, built_in.hugging_face_json()).unwrap();
+    let external = Tokenizer::from_file(&file, Some("<|return|>")).unwrap();
+    for (tokenizer, out) in [(built_in, "built-in"), (external, "external")] {
+        let out = dir.path().join(out);
+        prepare(documents(&["a text"]), &tokenizer, &out, 0.0).unwrap();
+        let again = Prepared::open(&out).unwrap().tokenizer().unwrap();
+        assert_eq!((again.digest(), again.end_of_text()), (tokenizer.digest(), 200_002));
+    }
+}
+
+#[test]
 fn an_older_output_is_replaced_only_by_a_complete_one() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("main");

@@ -107,7 +107,7 @@ impl From<TokenizerError> for UserError {
             ),
             TokenizerError::Config { path, reason } => {
                 Self::failed(format!("{} is not usable: {reason}", path.display()))
-                    .hint("correct it, or move it away and set dataset.end_of_text")
+                    .hint("correct it, or set dataset.end_of_text")
             }
             TokenizerError::LacksEndOfText { token } => {
                 Self::wrong(format!("the tokenizer has no token {token:?}"))

@@ -161,6 +161,21 @@ impl Encoding {
         specials
     }
 
+    /// The IDs and bytes of the tokens that are not special, ordered by ID.
+    fn ordinary(&self, specials: &[(u32, String)]) -> Vec<(u32, Vec<u8>)> {
+        let special_ids: HashSet<u32> = specials.iter().map(|&(id, _)| id).collect();
+        (0..self.vocab_size)
+            .filter(|id| !special_ids.contains(id))
+            .filter_map(|id| Some((id, self.token_bytes(id)?)))
+            .collect()
+    }
+
+    /// The IDs of the tokens that are not special, with their spellings in a `tokenizer.json`.
+    pub(super) fn ordinary_spellings(&self) -> Vec<(u32, String)> {
+        let ordinary = self.ordinary(&self.specials());
+        ordinary.into_iter().map(|(id, bytes)| (id, byte_level::text(&bytes))).collect()
+    }
+
     /// Everything that determines the tokens of a text, as bytes: the pattern, then each ID with its bytes in the table.
     #[cfg(test)]
     pub(super) fn definition(&self) -> Vec<u8> {
@@ -178,11 +193,7 @@ impl Encoding {
     /// The same encoding as a Hugging Face `tokenizer.json`.
     pub(super) fn hugging_face(&self) -> Value {
         let specials = self.specials();
-        let special_ids: HashSet<u32> = specials.iter().map(|&(id, _)| id).collect();
-        let ordinary: Vec<(u32, Vec<u8>)> = (0..self.vocab_size)
-            .filter(|id| !special_ids.contains(id))
-            .filter_map(|id| Some((id, self.token_bytes(id)?)))
-            .collect();
+        let ordinary = self.ordinary(&specials);
         let mut vocab: Vec<(u32, String)> =
             ordinary.iter().map(|(id, bytes)| (*id, byte_level::text(bytes))).collect();
         // Also in the model's vocabulary, because Hugging Face numbers other added tokens consecutively, and these may
