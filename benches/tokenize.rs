@@ -48,7 +48,7 @@ fn main() -> Result<()> {
 }
 
 fn measure(name: &str, documents: &[String]) -> Result<serde_json::Value> {
-    let ours = Tokenizer::load(&TokenizerChoice::Named("o200k_harmony".into()))?;
+    let ours = Tokenizer::load(&TokenizerChoice::Named("o200k_harmony".into()), None)?;
     // The encoder that tiktoken-rs returns for a model's encoding.
     let tiktoken = tiktoken_rs::o200k_harmony()?;
     let toktok = toktok::Tokenizer::builtin("o200k_harmony").map_err(|error| anyhow::anyhow!("{error:?}"))?;

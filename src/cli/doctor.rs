@@ -191,7 +191,7 @@ fn tensorboard() -> Check {
 fn tokenizer() -> Check {
     let name = "o200k_harmony";
     let text = "Once upon a time";
-    let loaded = Tokenizer::load(&TokenizerChoice::Named(name.to_owned()));
+    let loaded = Tokenizer::load(&TokenizerChoice::Named(name.to_owned()), None);
     let encoded = loaded.map_err(anyhow::Error::from).and_then(|tokenizer| {
         let tokens = tokenizer.encode(text)?;
         Ok((tokenizer.decode(&tokens), tokenizer.vocab_size()))

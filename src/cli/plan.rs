@@ -135,10 +135,11 @@ struct PlannedRun {
 /// cached for the run.
 pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let resolved = arguments.experiment.load()?;
-    let experiment = plan::with_vocabulary(&resolved.experiment)?;
     let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
+    let local = NetworkAccess::Local(watch);
+    let experiment = plan::with_vocabulary(&resolved.experiment, runs, local)?;
     let choices = Choices::default();
-    let graph = plan::graph(experiment.clone(), runs, &choices, NetworkAccess::Local(watch))?;
+    let graph = plan::graph(experiment.clone(), runs, &choices, local)?;
     let planned = |graph: &Graph| plan::stages(graph, graph.identity.manifest.as_ref(), &choices);
     let stages = graph.as_ref().map(planned).transpose()?;
     if let Some(language) = arguments.graph {

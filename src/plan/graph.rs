@@ -12,6 +12,7 @@ use super::inputs::{self, Inputs, NetworkAccess};
 use super::keys::{self, Key, KeyInputs};
 use super::planned_stage::Choices;
 use super::staleness::{Freshness, Reason};
+use super::tokenizer;
 use oss_config::error::ErrorReport;
 use oss_config::{CheckpointChoice, Experiment, NamedCheckpoint};
 use oss_data::{Prepared, Tokenizer};
@@ -228,13 +229,20 @@ pub fn checkpoint_at(run: &RunDir, step: u64) -> Result<Option<Checkpoint>> {
     Ok(found.map(|(_, path)| Checkpoint::open(&path)).transpose()?)
 }
 
-/// The experiment with `model.vocab_size` filled in from the tokenizer.
+/// The experiment with `model.vocab_size` filled in from the tokenizer, and a tokenizer on the hub pinned and downloaded.
 ///
 /// # Errors
-/// The tokenizer cannot be read, or has more tokens than `model.vocab_size`.
-pub fn with_vocabulary(experiment: &Experiment) -> Result<Experiment> {
-    let tokens = Tokenizer::facts(&experiment.dataset.tokenizer)?.vocab_size;
+/// The tokenizer cannot be read, or has more tokens than `model.vocab_size`; it is on the hub, and not downloaded yet
+/// while `reach` is local.
+pub fn with_vocabulary(
+    experiment: &Experiment,
+    runs: &RunsDir,
+    reach: NetworkAccess<'_>,
+) -> Result<Experiment> {
     let mut filled = experiment.clone();
+    let dataset = &mut filled.dataset;
+    dataset.tokenizer = tokenizer::located(&dataset.tokenizer, runs, reach)?;
+    let tokens = Tokenizer::facts(&dataset.tokenizer, dataset.end_of_text.as_deref())?.vocab_size;
     match experiment.model.vocab_size {
         Some(set) if set < tokens => return Err(PlanError::VocabularyTooSmall { set, tokens }.into()),
         Some(_) => {}

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 
 use oss_config::Hub;
 use oss_config::error::Hint;
-use oss_data::sources::Identity;
+use oss_data::sources::hub::{Hub as Client, HubConfig, Pinned, Repository};
+use oss_data::sources::{Identity, Watch};
 use oss_runs::run_dir::{RunsDir, write_json};
 
 /// The pinned revisions of a runs directory.
@@ -57,6 +58,16 @@ impl Pins {
             .with_context(|| format!("cannot write {}", self.path.display()))
             .hint("choose another directory with --runs-dir")
     }
+}
+
+/// A model repository at its commit; `some_file` of it is requested if a mirror knows no revisions. Sends no request if
+/// `revision` is a commit.
+///
+/// # Errors
+/// The repository or revision does not exist, or the hub is unreachable.
+pub fn pin_model(repo: &str, revision: &str, some_file: &str, watch: Watch<'_>) -> Result<Pinned> {
+    let repository = Repository::model(repo, revision)?;
+    Client::new(HubConfig::from_env())?.pin(&repository, Some(some_file), watch)
 }
 
 fn name(hub: &Hub) -> String {

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::hub_pins::Pins;
+use super::hub_pins::{Pins, pin_model};
 use super::identity::experiment_of;
 use super::inputs::{NetworkAccess, digest_cache};
 use super::keys;
 use oss_config::Model;
 use oss_config::error::UserError;
-use oss_data::sources::hub::{Hub, HubConfig, Pinned, Repository};
 use oss_data::sources::{Identity, Watch, digest_files};
 use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 use oss_train::checkpoint::{self, Checkpoint};
@@ -114,7 +113,7 @@ impl Initial {
             (Some(Identity::Hub { commit, files, .. }), _) => (commit, files),
             (_, NetworkAccess::Local(_)) => return Ok(None),
             (_, NetworkAccess::Hub(watch)) => {
-                let pinned = pinned(repo, "main", watch)?;
+                let pinned = pin_model(repo, "main", "config.json", watch)?;
                 let listed = pinned.list(watch)?;
                 let read = |name: &String| {
                     name == "config.json"
@@ -155,7 +154,7 @@ impl Initial {
             Place::Checkpoint(path) => open_checkpoint(path, model),
             Place::HuggingFace(path) => open_directory(path, model),
             Place::Hub { repo, commit, files } => {
-                let pinned = pinned(repo, commit, watch)?;
+                let pinned = pin_model(repo, commit, "config.json", watch)?;
                 for file in files {
                     pinned.fetch(file, watch)?;
                 }
@@ -163,11 +162,6 @@ impl Initial {
             }
         }
     }
-}
-
-fn pinned(repo: &str, revision: &str, watch: Watch<'_>) -> Result<Pinned> {
-    let repository = Repository::model(repo, revision)?;
-    Hub::new(HubConfig::from_env())?.pin(&repository, Some("config.json"), watch)
 }
 
 fn open_checkpoint(path: &Path, model: &Model) -> Result<Box<dyn WeightSource>> {

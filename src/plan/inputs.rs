@@ -147,7 +147,7 @@ pub fn digest_cache(runs: &RunsDir) -> PathBuf {
 
 /// A trained tokenizer is a function of its size and the text; others have their own digest.
 fn tokenizer_identity(dataset: &Dataset, sources: &[Source]) -> Result<String> {
-    if let Some(digest) = Tokenizer::facts(&dataset.tokenizer)?.digest {
+    if let Some(digest) = Tokenizer::facts(&dataset.tokenizer, dataset.end_of_text.as_deref())?.digest {
         return Ok(digest);
     }
     let identities: Vec<&Identity> = sources.iter().map(|source| &source.identity).collect();

@@ -202,8 +202,10 @@ fn checkpoints(experiment: &Experiment, estimate: &Estimate, known: &Known, all:
 mod tests {
     use super::*;
     use crate::plan::estimate::estimate;
-    use crate::plan::with_vocabulary;
+    use crate::plan::{NetworkAccess, with_vocabulary};
     use oss_config::{Overrides, Preset, load};
+    use oss_data::sources::Watch;
+    use oss_runs::run_dir::RunsDir;
 
     fn keys(change: impl FnOnce(&mut Experiment, &mut Known)) -> Vec<&'static str> {
         let mut experiment = Experiment { model: Preset::Tiny.model(), ..Experiment::default() };
@@ -250,7 +252,9 @@ mod tests {
                     continue;
                 }
                 let loaded = load(&path, &Overrides::default()).unwrap();
-                let experiment = with_vocabulary(&loaded.experiment).unwrap();
+                let runs = RunsDir::new("/nowhere");
+                let local = NetworkAccess::Local(Watch::quiet());
+                let experiment = with_vocabulary(&loaded.experiment, &runs, local).unwrap();
                 let known =
                     Known { evaluates_on_purpose: true, samples_on_purpose: true, ..Known::default() };
                 let found = advice(&experiment, &estimate(&experiment), &known);

@@ -30,6 +30,7 @@ pub mod staleness;
 pub mod state_size;
 pub mod table;
 pub mod throughput;
+mod tokenizer;
 pub mod unfinished;
 
 pub use error::PlanError;

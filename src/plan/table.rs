@@ -51,6 +51,8 @@ pub const TABLE: &[(&str, Role)] = &[
     // It decides whether there is a result, not which.
     ("dataset.max_bad_fraction", Recorded),
     ("dataset.tokenizer", Content(&[Prepare, Validation, Export])),
+    // Part of the tokenizer's digest.
+    ("dataset.end_of_text", Content(&[Prepare, Validation, Export])),
     // Sources are prepared separately; their order and weights enter the trajectory along with their contents.
     ("dataset.source", Content(&[Prepare, TrainingFingerprint])),
     ("dataset.validation.fraction", Value(&[Prepare])),

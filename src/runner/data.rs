@@ -160,8 +160,10 @@ pub fn tokenizer(graph: &Graph) -> Result<Tokenizer> {
     let prepared = Data::open(graph).and_then(|data| data.tokenizer());
     prepared.or_else(|missing| {
         let exported = graph.identity.run.export().join("tokenizer.json");
-        Tokenizer::load(&graph.experiment.dataset.tokenizer)
-            .or_else(|_| Tokenizer::from_file(&exported))
+        let dataset = &graph.experiment.dataset;
+        let end_of_text = dataset.end_of_text.as_deref();
+        Tokenizer::load(&dataset.tokenizer, end_of_text)
+            .or_else(|_| Tokenizer::from_file(&exported, end_of_text))
             .map_err(|_| missing)
     })
 }

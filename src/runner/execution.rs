@@ -51,8 +51,9 @@ impl Execution {
     /// # Errors
     /// The experiment is invalid, or an input cannot be found.
     pub fn of(resolved: &Resolved, runs: &RunsDir, options: Options) -> Result<Self> {
-        let experiment = plan::with_vocabulary(&resolved.experiment)?;
-        let graph = plan::graph(experiment, runs, &options.choices, NetworkAccess::Hub(watch()));
+        let hub = NetworkAccess::Hub(watch());
+        let graph = plan::with_vocabulary(&resolved.experiment, runs, hub)
+            .and_then(|experiment| plan::graph(experiment, runs, &options.choices, hub));
         let unstarted = |error: Error| match is_stop(&error) {
             true => error.context("stopped before the run began").hint("rerun the command to start it"),
             false => error,

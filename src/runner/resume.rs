@@ -38,7 +38,7 @@ impl Resuming {
             }
         }
         let manifest = Manifest::load(run)?;
-        let (experiment, provenance) = changed(run, &manifest, set)?;
+        let (experiment, provenance) = changed(run, &manifest, set, &runs_of(run)?)?;
         Ok(Self { run: run.clone(), manifest, experiment, provenance })
     }
 
@@ -65,7 +65,12 @@ impl Resuming {
 }
 
 /// The manifest's experiment with `set` applied.
-fn changed(run: &RunDir, manifest: &Manifest, set: &[String]) -> Result<(Experiment, Provenance)> {
+fn changed(
+    run: &RunDir,
+    manifest: &Manifest,
+    set: &[String],
+    runs: &RunsDir,
+) -> Result<(Experiment, Provenance)> {
     let Some(recorded) = experiment_of(manifest) else {
         bail!(
             UserError::failed(format!(
@@ -89,7 +94,8 @@ fn changed(run: &RunDir, manifest: &Manifest, set: &[String]) -> Result<(Experim
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    Ok((plan::with_vocabulary(&resolved.experiment)?, resolved.provenance))
+    let experiment = plan::with_vocabulary(&resolved.experiment, runs, NetworkAccess::Hub(watch()))?;
+    Ok((experiment, resolved.provenance))
 }
 
 /// The run's inputs as of its start; changed validation text is looked up again.

@@ -123,6 +123,7 @@ fn run_prepare(graph: &Graph, force: bool) -> Result<Outputs> {
     let inputs = prepare::Inputs {
         sources: data::sources(graph)?,
         tokenizer: &graph.experiment.dataset.tokenizer,
+        end_of_text: graph.experiment.dataset.end_of_text.as_deref(),
         trained: trained.map(|key| graph.runs.trained_tokenizer(&key.0)),
         force,
         watch: watch(),

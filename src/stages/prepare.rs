@@ -39,6 +39,8 @@ pub struct Inputs<'a> {
     pub sources: Vec<Source<'a>>,
     /// The tokenizer.
     pub tokenizer: &'a TokenizerChoice,
+    /// Its end-of-text token, if the experiment sets one.
+    pub end_of_text: Option<&'a str>,
     /// Directory for a tokenizer trained on the training sources, if it is trained.
     pub trained: Option<PathBuf>,
     /// Regenerate existing data.
@@ -111,14 +113,14 @@ fn load(inputs: &Inputs<'_>) -> Result<Tokenizer> {
             let path = dir.join("tokenizer.json");
             let _lock = lock(dir, inputs.watch)?;
             if path.is_file() && !inputs.force {
-                return Ok(Tokenizer::from_file(&path)?);
+                return Ok(Tokenizer::from_file(&path, None)?);
             }
             let trained = train_tokenizer(inputs, choice.train).context("cannot train the tokenizer")?;
             keep(&trained, dir, &path)?;
             // Read it back, so that this run uses exactly what later runs will load.
-            Ok(Tokenizer::from_file(&path)?)
+            Ok(Tokenizer::from_file(&path, None)?)
         }
-        _ => Ok(Tokenizer::load(inputs.tokenizer)?),
+        _ => Ok(Tokenizer::load(inputs.tokenizer, inputs.end_of_text)?),
     }
 }
 
@@ -134,8 +136,8 @@ fn train_tokenizer(inputs: &Inputs<'_>, entries: u32) -> Result<Tokenizer> {
 /// Stores a trained tokenizer: the end-of-text token, which `tokenizer.json` does not define, and then
 /// `tokenizer.json`.
 fn keep(tokenizer: &Tokenizer, dir: &Path, path: &Path) -> Result<()> {
-    let text = tokenizer.hugging_face_json();
-    let config = json!({ "eos_token": tokenizer.decode(&[tokenizer.end_of_text()]) });
+    let text = tokenizer.stored_json();
+    let config = json!({ "eos_token": tokenizer.end_of_text_token().token });
     fs::create_dir_all(dir)
         .and_then(|()| write_json(&dir.join("tokenizer_config.json"), &config))
         .and_then(|()| write_atomic(path, |out| out.write_all(text.as_bytes())))

@@ -46,9 +46,11 @@ pub fn of(
     let mut all = Vec::new();
     for values in trials(sweep)? {
         let resolved = oss_config::load_trial(file, overrides, &values)?;
-        let experiment = settled(&plan::with_vocabulary(&resolved.experiment)?, sweep, threads);
         let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
-        let graph = plan::graph(experiment, runs, &Choices::default(), NetworkAccess::Hub(watch))?;
+        let hub = NetworkAccess::Hub(watch);
+        let experiment = plan::with_vocabulary(&resolved.experiment, runs, hub)?;
+        let experiment = settled(&experiment, sweep, threads);
+        let graph = plan::graph(experiment, runs, &Choices::default(), hub)?;
         let Some(graph) = graph else {
             anyhow::bail!(
                 UserError::failed("cannot resolve the dataset on the hub")

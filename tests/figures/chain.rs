@@ -7,9 +7,11 @@ use oss_config::{
     Experiment, Model, OptimizerKind, Overrides, ParamDtype, Preset, Sharding, StateDtype, Strategy, Update,
     load,
 };
+use oss_data::sources::Watch;
 use oss_run::plan::communication::traffic;
 use oss_run::plan::memory::{Memory, memory};
-use oss_run::plan::with_vocabulary;
+use oss_run::plan::{NetworkAccess, with_vocabulary};
+use oss_runs::run_dir::RunsDir;
 use oss_train::distributed::Mesh;
 use oss_train::model::{Initial, Sequences};
 use oss_train::optimizer::StorageConfig;
@@ -340,7 +342,8 @@ fn a_step_traced_from_the_driver() {
 /// A shipped experiment, with the vocabulary size filled in.
 fn shipped(name: &str) -> Experiment {
     let resolved = load(Path::new("experiments").join(name).as_path(), &Overrides::default()).unwrap();
-    with_vocabulary(&resolved.experiment).unwrap()
+    let (runs, local) = (RunsDir::new("runs"), NetworkAccess::Local(Watch::quiet()));
+    with_vocabulary(&resolved.experiment, &runs, local).unwrap()
 }
 
 const GB: f64 = 1e9;

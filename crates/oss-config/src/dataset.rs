@@ -40,9 +40,16 @@ pub struct Dataset {
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_bad_fraction: f64,
     /// `o200k_harmony`, another tiktoken encoding (`o200k_base`, `cl100k_base`, `p50k_base`, `r50k_base`), `bytes`,
-    /// `{ train = N }` for a byte-pair tokenizer with N tokens trained on the training text, or the path of a Hugging
-    /// Face `tokenizer.json`.
+    /// `{ train = N }` for a byte-pair tokenizer with N tokens trained on the training text, the path of a Hugging Face
+    /// `tokenizer.json` or of a folder with one, or a model on the Hugging Face Hub (`owner/name` or
+    /// `owner/name@revision`).
     pub tokenizer: TokenizerChoice,
+    /// The token that ends every document. By default, the `eos_token` that `tokenizer_config.json` declares next to the
+    /// tokenizer, or, if that ends a turn of a conversation, the special token with a known name such as
+    /// `<|endoftext|>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub end_of_text: Option<String>,
     /// Several sources, mixed by weight, in place of `builtin`, `files` or `hub`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<Source>,
@@ -62,6 +69,7 @@ impl Default for Dataset {
             on_bad_row: OnBadRow::Error,
             max_bad_fraction: 0.01,
             tokenizer: TokenizerChoice::Named("o200k_harmony".into()),
+            end_of_text: None,
             source: Vec::new(),
             validation: Validation::default(),
         }
@@ -170,7 +178,8 @@ fn main_branch() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TokenizerChoice {
-    /// `o200k_harmony`, `o200k_base`, `cl100k_base`, `p50k_base`, `r50k_base`, `bytes`, or a `tokenizer.json`.
+    /// `o200k_harmony`, `o200k_base`, `cl100k_base`, `p50k_base`, `r50k_base`, `bytes`, the path of a `tokenizer.json` or
+    /// of a folder with one, or a model on the Hub.
     Named(String),
     /// A byte-pair tokenizer trained by the prepare stage.
     Train(TrainTokenizer),
@@ -257,11 +266,20 @@ fn origin<'a>(
 }
 
 impl TokenizerChoice {
-    /// The path, if the tokenizer is a `tokenizer.json`.
+    /// The path, if the tokenizer is a `tokenizer.json` or a folder.
     pub fn path(&self) -> Option<PathBuf> {
         match self {
-            Self::Named(name) if name.ends_with(".json") => Some(PathBuf::from(name)),
+            Self::Named(name) if name.ends_with(".json") || name.starts_with('/') => {
+                Some(PathBuf::from(name))
+            }
             _ => None,
         }
+    }
+
+    /// The repository (`owner/name`) and its revision, if the tokenizer is that of a model on the Hub.
+    pub fn hub(&self) -> Option<(&str, &str)> {
+        let Self::Named(name) = self else { return None };
+        let (repo, revision) = name.split_once('@').unwrap_or((name, "main"));
+        (self.path().is_none() && repo.matches('/').count() == 1).then_some((repo, revision))
     }
 }

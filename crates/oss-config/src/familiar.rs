@@ -157,6 +157,7 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
     (&["on_bad_lines", "ignore_errors", "skip_bad_rows"], Keys(&["dataset.on_bad_row"])),
     (&["strip", "strip_whitespace", "trim_whitespace"], Keys(&["dataset.trim"])),
     (&["tokenizer_name", "tokenizer_path", "tokenizer_file"], Keys(&["dataset.tokenizer"])),
+    (&["eos_token", "eos", "eod_token", "end_token"], Keys(&["dataset.end_of_text"])),
     (&["val_split", "validation_split", "test_size", "val_fraction"], Keys(&["dataset.validation.fraction"])),
     (&["validation_file", "val_file"], Keys(&["dataset.validation.files"])),
     // Devices and ranks.

@@ -5,6 +5,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use super::TOKENIZERS;
 use super::document::{Data, Node, Table};
 
 /// Makes the paths of a layer absolute; `base` is absolute.
@@ -21,18 +22,22 @@ pub(super) fn resolve(root: &mut Table, base: &Path) {
                 }
             }
         }
-        text(dataset, "tokenizer", base, |name| name.ends_with(".json"));
+        let is_folder = |name: &str| !TOKENIZERS.contains(&name) && base.join(name).is_dir();
+        text(dataset, "tokenizer", base, |name| {
+            name.ends_with(".json") || looks_like_a_path(name, base) || is_folder(name)
+        });
     }
     if let Some(model) = table(root, "model") {
         text(model, "init_from", base, |name| looks_like_a_path(name, base));
     }
 }
 
-/// Whether `init_from` names a local path: it starts like one, is deeper than a Hub ID (`owner/name`), or looks
-/// like a Hub ID but exists.
+/// Whether `init_from` or `tokenizer` names a local path: it starts like one, is deeper than a Hub ID (`owner/name`,
+/// perhaps with `@revision`), or looks like a Hub ID but exists.
 fn looks_like_a_path(name: &str, base: &Path) -> bool {
     let starts_like_one = name.starts_with(['/', '~']) || name.starts_with("./") || name.starts_with("../");
-    let slashes = name.matches('/').count();
+    let id = name.split('@').next().unwrap_or(name);
+    let slashes = id.matches('/').count();
     starts_like_one || slashes > 1 || (slashes == 1 && base.join(name).exists())
 }
 
@@ -100,9 +105,30 @@ mod tests {
     }
 
     #[test]
+    fn a_tokenizer_may_be_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("own/llama")).unwrap();
+        std::fs::create_dir(dir.path().join("bytes")).unwrap();
+        let resolved = |name: &str| {
+            let file = dir.path().join("e.toml");
+            std::fs::write(&file, format!("dataset = {{ builtin = \"stories\", tokenizer = \"{name}\" }}"))
+                .unwrap();
+            let loaded = crate::load(&file, &crate::Overrides::default()).unwrap();
+            loaded.experiment.dataset.tokenizer
+        };
+        let base = dir.path().canonicalize().unwrap();
+        for (name, path) in [("own", "own"), ("own/llama", "own/llama"), ("./x", "x"), ("t.json", "t.json")] {
+            assert_eq!(resolved(name).path(), Some(base.join(path)), "{name}");
+        }
+        assert_eq!(resolved("bytes").path(), None);
+        assert_eq!(resolved("o/n").hub(), Some(("o/n", "main")));
+        assert_eq!(resolved("o/n@refs/pr/1").hub(), Some(("o/n", "refs/pr/1")));
+    }
+
+    #[test]
     fn hub_ids_and_run_names_are_not_paths() {
         let base = Path::new("/nowhere");
-        for id in ["openai/gpt-oss-20b", "last", "3f2a"] {
+        for id in ["openai/gpt-oss-20b", "openai/gpt-oss-20b@refs/pr/1", "last", "3f2a"] {
             assert!(!looks_like_a_path(id, base), "{id}");
         }
         for path in ["./m", "../m", "/m", "~/m", "runs/quickstart/3f2a"] {

@@ -324,10 +324,11 @@ impl Prepared {
         let recorded = &self.index.tokenizer;
         let path = self.dir.join(TOKENIZER);
         let tokenizer = if recorded.name == TOKENIZER {
-            Tokenizer::from_file(&path)?
+            Tokenizer::from_file(&path, None)?
         } else {
-            Tokenizer::load(&TokenizerChoice::Named(recorded.name.clone()))?
+            Tokenizer::load(&TokenizerChoice::Named(recorded.name.clone()), None)?
         };
+        let tokenizer = tokenizer.with_end_of_text(recorded.end_of_text);
         if tokenizer.digest() != recorded.digest {
             let reason = format!("{} is not the tokenizer that produced the tokens", recorded.name);
             return Err(damaged(&path, reason).into());

@@ -18,4 +18,4 @@ pub use document::Document;
 pub use index::{Index, Part, Prepared, PreparedError, Skipped, TokenizerRecord};
 pub use prepare::{PrepareOptions, PrepareProgress, prepare_source, recover};
 pub use token_file::TokenFile;
-pub use tokenizer::{SpecialIds, Tokenizer, TokenizerError, TokenizerInfo};
+pub use tokenizer::{EndOfText, EndOfTextReason, SpecialIds, Tokenizer, TokenizerError, TokenizerInfo};

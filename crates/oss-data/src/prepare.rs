@@ -371,8 +371,8 @@ fn write_beside(dir: &Path, tokenizer: &Tokenizer, index: &Index) -> Result<()> 
         written.with_context(|| format!("cannot write {}", path.display()))
     };
     if tokenizer.name() == TOKENIZER {
-        write(TOKENIZER, tokenizer.hugging_face_json())?;
-        let eos = tokenizer.decode(&[tokenizer.end_of_text()]);
+        write(TOKENIZER, tokenizer.stored_json())?;
+        let eos = &tokenizer.end_of_text_token().token;
         write("tokenizer_config.json", serde_json::json!({ "eos_token": eos }).to_string())?;
     }
     write(INDEX, serde_json::to_string_pretty(index)?)

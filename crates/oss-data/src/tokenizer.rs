@@ -1,8 +1,12 @@
 //! Converts text to tokens and back, and exports tokenizers to Hugging Face.
 
+mod as_trained;
 mod byte_level;
 mod bytes;
+mod divisible;
+mod end_of_text;
 mod error;
+mod hub;
 mod hugging_face;
 mod o200k;
 mod segments;
@@ -14,11 +18,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+pub use self::end_of_text::{EndOfText, EndOfTextReason};
 pub use self::error::TokenizerError;
 use self::hugging_face::HuggingFace;
 use self::tiktoken::Encoding;
 use super::Document;
-use oss_config::TokenizerChoice;
+use super::sources::{Watch, hub::Pinned};
+use oss_config::{TokenizerChoice, TrainTokenizer};
 
 /// The end-of-text token of every vocabulary except external ones.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -30,6 +36,8 @@ pub struct TokenizerInfo {
     pub vocab_size: i64,
     /// Digest of its definition; `None` for a tokenizer that is not trained yet.
     pub digest: Option<String>,
+    /// The token that ends every document, and why.
+    pub end_of_text: EndOfText,
 }
 
 /// IDs of special tokens for generation.
@@ -48,6 +56,7 @@ pub struct SpecialIds {
 pub struct Tokenizer {
     name: String,
     kind: Kind,
+    end_of_text: EndOfText,
 }
 
 #[derive(Clone)]
@@ -58,35 +67,73 @@ enum Kind {
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer named in an experiment.
+    /// Loads the tokenizer named in an experiment; `end_of_text` is its `dataset.end_of_text`.
     ///
     /// # Errors
-    /// If the name is unknown or the file unreadable; [`TokenizerError::NotTrained`] for `{ train = N }`, which is
-    /// created by [`Tokenizer::train`] and then loaded by [`Tokenizer::from_file`].
-    pub fn load(choice: &TokenizerChoice) -> Result<Self, TokenizerError> {
+    /// If the name is unknown or the file unreadable, or it has no end-of-text token; [`TokenizerError::NotTrained`] for
+    /// `{ train = N }`, which is created by [`Tokenizer::train`] and then loaded by [`Tokenizer::from_file`];
+    /// [`TokenizerError::NotDownloaded`] for a model on the Hub unless [`Tokenizer::download`] was called for this commit.
+    pub fn load(choice: &TokenizerChoice, end_of_text: Option<&str>) -> Result<Self, TokenizerError> {
         if let Some(path) = choice.path() {
-            return Self::from_file(&path);
+            return Self::from_file(&path, end_of_text);
+        }
+        if let Some((repo, revision)) = choice.hub() {
+            return Self::from_file(&hub::downloaded(repo, revision)?, end_of_text);
         }
         match choice {
-            TokenizerChoice::Named(name) => Self::named(name),
+            TokenizerChoice::Named(name) => Self::named(name, end_of_text),
             TokenizerChoice::Train(_) => Err(TokenizerError::NotTrained),
         }
     }
 
-    fn named(name: &str) -> Result<Self, TokenizerError> {
+    fn named(name: &str, end_of_text: Option<&str>) -> Result<Self, TokenizerError> {
         let kind = match (name, tiktoken::find(name)) {
             (_, Some(encoding)) => Kind::Tiktoken(encoding),
             ("bytes", _) => Kind::Bytes,
             _ => return Err(TokenizerError::Unknown { name: name.into() }),
         };
-        Ok(Self { name: name.into(), kind })
+        let usual = EndOfText {
+            token: END_OF_TEXT.into(),
+            id: kind.usual_end_of_text(),
+            reason: EndOfTextReason::BuiltIn,
+        };
+        let tokenizer = Self { name: name.into(), kind, end_of_text: usual };
+        let Some(token) = end_of_text else { return Ok(tokenizer) };
+        match tokenizer.special_id(token) {
+            Some(id) => Ok(tokenizer.with_end_of_text(id)),
+            None => Err(TokenizerError::LacksEndOfText { token: token.into() }),
+        }
     }
 
-    /// Loads a Hugging Face `tokenizer.json`. Its end-of-text token is the one with a well-known name, or else the
-    /// `eos_token` of the `tokenizer_config.json` next to it.
-    pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
-        let kind = Kind::HuggingFace(Arc::new(HuggingFace::read(path)?));
-        Ok(Self { name: "tokenizer.json".into(), kind })
+    /// Loads a Hugging Face `tokenizer.json`, or the one in a folder. Its end-of-text token is `end_of_text` if given;
+    /// or else the `eos_token` of the `tokenizer_config.json` next to it, unless that ends a turn of a conversation; or
+    /// else a special token with a well-known name.
+    ///
+    /// Truncation, padding, dropout and the tokens that its post-processor adds are turned off.
+    pub fn from_file(path: &Path, end_of_text: Option<&str>) -> Result<Self, TokenizerError> {
+        Ok(Self::external(HuggingFace::read(path, end_of_text)?))
+    }
+
+    /// Downloads the tokenizer of a model on the Hub into the cache, from which [`Self::load`] loads it.
+    ///
+    /// # Errors
+    /// Those of [`Pinned::fetch`]; the model has no `tokenizer.json`.
+    pub fn download(model: &Pinned, watch: Watch<'_>) -> anyhow::Result<()> {
+        hub::download(model, watch)
+    }
+
+    fn external(tokenizer: HuggingFace) -> Self {
+        let end_of_text = tokenizer.end_of_text.clone();
+        Self { name: "tokenizer.json".into(), kind: Kind::HuggingFace(Arc::new(tokenizer)), end_of_text }
+    }
+
+    /// This tokenizer with the end-of-text token `id`.
+    pub(super) fn with_end_of_text(mut self, id: u32) -> Self {
+        if self.end_of_text.id != id {
+            let token = self.spelling(id).unwrap_or_default();
+            self.end_of_text = EndOfText { token, id, reason: EndOfTextReason::Set };
+        }
+        self
     }
 
     /// Trains a byte-pair tokenizer with exactly `entries` tokens (at least 257) on the first 64 MiB of `documents`:
@@ -101,18 +148,32 @@ impl Tokenizer {
         keep_going: &(dyn Fn() -> anyhow::Result<()> + Sync),
     ) -> anyhow::Result<Self> {
         let trained = training::train(documents, entries.max(bytes::VOCAB_SIZE), keep_going)?;
-        Ok(Self { name: "tokenizer.json".into(), kind: Kind::HuggingFace(Arc::new(trained)) })
+        Ok(Self::external(trained))
     }
 
-    /// Vocabulary size and digest of a choice, without loading the large tables.
-    pub fn facts(choice: &TokenizerChoice) -> Result<TokenizerInfo, TokenizerError> {
+    /// Vocabulary size, digest and end-of-text token of a choice, without loading the large tables; `end_of_text` is its
+    /// `dataset.end_of_text`.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn facts(
+        choice: &TokenizerChoice,
+        end_of_text: Option<&str>,
+    ) -> Result<TokenizerInfo, TokenizerError> {
         match choice {
-            TokenizerChoice::Train(train) => {
-                Ok(TokenizerInfo { vocab_size: i64::from(train.train), digest: None })
+            TokenizerChoice::Train(TrainTokenizer { train }) => {
+                let id = train.saturating_sub(1);
+                let token = END_OF_TEXT.into();
+                let end_of_text = EndOfText { token, id, reason: EndOfTextReason::BuiltIn };
+                Ok(TokenizerInfo { vocab_size: i64::from(*train), digest: None, end_of_text })
             }
             TokenizerChoice::Named(_) => {
-                let tokenizer = Self::load(choice)?;
-                Ok(TokenizerInfo { vocab_size: tokenizer.vocab_size(), digest: Some(tokenizer.digest()) })
+                let tokenizer = Self::load(choice, end_of_text)?;
+                Ok(TokenizerInfo {
+                    vocab_size: tokenizer.vocab_size(),
+                    digest: Some(tokenizer.digest()),
+                    end_of_text: tokenizer.end_of_text,
+                })
             }
         }
     }
@@ -157,13 +218,14 @@ impl Tokenizer {
         })
     }
 
-    /// The token that ends every document.
+    /// The ID of the token that ends every document.
     pub fn end_of_text(&self) -> u32 {
-        match &self.kind {
-            Kind::Tiktoken(encoding) => encoding.end_of_text,
-            Kind::Bytes => bytes::END_OF_TEXT,
-            Kind::HuggingFace(tokenizer) => tokenizer.end_of_text,
-        }
+        self.end_of_text.id
+    }
+
+    /// The token that ends every document, and why.
+    pub fn end_of_text_token(&self) -> &EndOfText {
+        &self.end_of_text
     }
 
     /// The ID of a special token such as `<|return|>`.
@@ -175,27 +237,53 @@ impl Tokenizer {
         }
     }
 
-    /// BLAKE3 hash, in hexadecimal, of what defines the tokens: the published tables, or the file.
+    /// BLAKE3 hash, in hexadecimal, of what defines the tokens: the published tables, or the file; and the end-of-text
+    /// token.
     pub fn digest(&self) -> String {
-        match &self.kind {
+        let end_of_text = self.end_of_text.id;
+        let with_end = |definition: &str| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(definition.as_bytes()).update(&end_of_text.to_le_bytes());
+            hasher.finalize().to_hex().to_string()
+        };
+        let table = match &self.kind {
             Kind::Tiktoken(encoding) => encoding.digest.into(),
             Kind::Bytes => blake3::hash(b"bytes, end-of-text 256").to_hex().to_string(),
-            Kind::HuggingFace(tokenizer) => {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(tokenizer.json.as_bytes()).update(&tokenizer.end_of_text.to_le_bytes());
-                hasher.finalize().to_hex().to_string()
-            }
+            Kind::HuggingFace(tokenizer) => return with_end(&tokenizer.json),
+        };
+        match end_of_text == self.kind.usual_end_of_text() {
+            true => table,
+            false => with_end(&table),
         }
+    }
+
+    /// BLAKE3 hash, in hexadecimal, of what the IDs mean, apart from special tokens. Unlike [`Self::digest`], it is the
+    /// same for an encoding, its `tokenizer.json`, and that file as other programs save it, so it tells whether weights
+    /// fit the tokenizer. It loads the large tables.
+    pub fn vocabulary_digest(&self) -> String {
+        let mut vocabulary = match &self.kind {
+            Kind::Tiktoken(encoding) => encoding.ordinary_spellings(),
+            Kind::Bytes => (0..=u8::MAX).map(|byte| (byte.into(), byte_level::text(&[byte]))).collect(),
+            Kind::HuggingFace(tokenizer) => tokenizer.ordinary_spellings(),
+        };
+        vocabulary.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        for (id, token) in vocabulary {
+            hasher.update(&id.to_le_bytes()).update(&(token.len() as u64).to_le_bytes());
+            hasher.update(token.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
     }
 
     /// IDs for `generation_config.json` and `config.json`.
     pub fn special_ids(&self) -> SpecialIds {
         let pad = self.end_of_text();
         let begin = self.special_id("<|startoftext|>");
-        let end = match (self.special_id("<|return|>"), self.special_id("<|call|>")) {
+        let mut end = match (self.special_id("<|return|>"), self.special_id("<|call|>")) {
             (Some(end_of_turn), Some(call)) => vec![end_of_turn, pad, call],
             _ => vec![pad],
         };
+        end.dedup();
         SpecialIds { begin, end, pad }
     }
 
@@ -204,30 +292,52 @@ impl Tokenizer {
         let described = match &self.kind {
             Kind::Tiktoken(encoding) => encoding.hugging_face(),
             Kind::Bytes => bytes::hugging_face(),
-            Kind::HuggingFace(tokenizer) => return tokenizer.json.clone(),
+            Kind::HuggingFace(tokenizer) => return tokenizer.as_trained().to_owned(),
         };
         described.to_string()
+    }
+
+    /// The `tokenizer.json` from which [`Self::from_file`] makes this tokenizer again: an external one byte for byte.
+    pub fn stored_json(&self) -> String {
+        match &self.kind {
+            Kind::HuggingFace(tokenizer) => tokenizer.json.clone(),
+            _ => self.hugging_face_json(),
+        }
+    }
+
+    fn spelling(&self, id: u32) -> Option<String> {
+        match &self.kind {
+            Kind::HuggingFace(tokenizer) => tokenizer.spelling(id),
+            _ => Some(self.decode(&[id])),
+        }
     }
 
     /// The matching `tokenizer_config.json`; `longest` is the model's maximum number of positions.
     pub fn tokenizer_config(&self, longest: i64) -> Value {
         let ids = self.special_ids();
-        let spelling = |id: u32| match &self.kind {
-            Kind::HuggingFace(tokenizer) => tokenizer.spelling(id),
-            _ => Some(self.decode(&[id])),
-        };
         let mut config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": longest,
             "clean_up_tokenization_spaces": false,
             "model_input_names": ["input_ids", "attention_mask"],
-            "eos_token": ids.end.first().copied().and_then(spelling),
-            "pad_token": spelling(ids.pad),
+            "eos_token": ids.end.first().and_then(|&id| self.spelling(id)),
+            "pad_token": self.spelling(ids.pad),
         });
         if let Some(begin) = ids.begin {
-            config["bos_token"] = json!(spelling(begin));
+            config["bos_token"] = json!(self.spelling(begin));
         }
         config
+    }
+}
+
+impl Kind {
+    /// The end-of-text token, unless an experiment sets another.
+    fn usual_end_of_text(&self) -> u32 {
+        match self {
+            Self::Tiktoken(encoding) => encoding.end_of_text,
+            Self::Bytes => bytes::END_OF_TEXT,
+            Self::HuggingFace(tokenizer) => tokenizer.end_of_text.id,
+        }
     }
 }
 

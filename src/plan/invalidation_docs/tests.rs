@@ -48,8 +48,9 @@ impl Project {
         fs::write(&file, "").unwrap();
         let overrides = Overrides { set: set.to_vec(), ..Overrides::default() };
         let resolved = load(&file, &overrides).unwrap_or_else(|errors| panic!("{set:?}: {errors}"));
-        let experiment = with_vocabulary(&resolved.experiment).unwrap();
-        let found = Inputs::find(&experiment, &self.runs, NetworkAccess::Local(Watch::quiet())).unwrap();
+        let local = NetworkAccess::Local(Watch::quiet());
+        let experiment = with_vocabulary(&resolved.experiment, &self.runs, local).unwrap();
+        let found = Inputs::find(&experiment, &self.runs, local).unwrap();
         (experiment, found.expect("everything is known without the hub"))
     }
 
@@ -112,6 +113,7 @@ impl Project {
             "dataset.validation.text_field" => own(&["dataset.validation.builtin=stories"], "text", "story"),
             "dataset.validation.separator" => own(&["dataset.validation.builtin=stories"], "cut", "here"),
             "dataset.tokenizer" => own(&[], "bytes", "{ train = 300 }"),
+            "dataset.end_of_text" => own(&[], "<|endoftext|>", "<|return|>"),
             "model.preset" => own(&[], "20b", "120b"),
             "model.init_from" => own(&[], "o/a", "o/b"),
             "model.vocab_size" => own(&[], "300", "400"),

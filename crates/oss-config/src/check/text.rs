@@ -32,14 +32,51 @@ pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
         }
     }
     text_keys("dataset", Some(&dataset.text_field), Some(&dataset.separator), found);
-    if let TokenizerChoice::Named(name) = &dataset.tokenizer
+    tokenizer(dataset, found);
+}
+
+fn tokenizer(dataset: &Dataset, found: &mut Findings) {
+    let Dataset { tokenizer, end_of_text, .. } = dataset;
+    if let Some((repo, revision)) = tokenizer.hub() {
+        if !is_repository(repo) || revision.is_empty() || !inside(revision) {
+            let message = format!("\"{repo}@{revision}\" is neither a file nor a model on the Hub");
+            let fix = "write it as owner/name or owner/name@revision, or name a folder with a tokenizer.json";
+            found.error(&["dataset.tokenizer"], message, fix);
+        }
+    } else if let TokenizerChoice::Named(name) = tokenizer
         && !TOKENIZERS.contains(&name.as_str())
-        && !name.ends_with(".json")
+        && tokenizer.path().is_none()
     {
         let fix = not_one_of(name, TOKENIZERS.into_iter());
-        let fix = format!("{fix}, {{ train = N }}, or the path of a tokenizer.json");
+        let fix = format!(
+            "{fix}, {{ train = N }}, the path of a tokenizer.json or of a folder with one, or owner/name on the Hub"
+        );
         found.error(&["dataset.tokenizer"], format!("unknown tokenizer \"{name}\""), fix);
     }
+    match (end_of_text.as_deref(), tokenizer) {
+        (Some(""), _) => {
+            let fix = "name a token, or leave the key out";
+            found.error(&["dataset.end_of_text"], "`dataset.end_of_text` is empty", fix);
+        }
+        (Some(token), TokenizerChoice::Train(_)) if token != "<|endoftext|>" => {
+            let keys = ["dataset.end_of_text", "dataset.tokenizer"];
+            let message = format!("a trained tokenizer ends texts with <|endoftext|>, not {token}");
+            found.error(&keys, message, "remove `end_of_text`");
+        }
+        _ => {}
+    }
+}
+
+/// Whether `name` can be that of a repository on the Hub.
+fn is_repository(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('/').collect();
+    let plain = |part: &&str| {
+        !part.is_empty()
+            && !part.contains("..")
+            && *part != "."
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    parts.len() <= 2 && parts.iter().all(plain)
 }
 
 fn text_keys(path: &str, text_field: Option<&str>, separator: Option<&str>, found: &mut Findings) {
@@ -87,14 +124,7 @@ fn origin(path: &str, files: &Option<Vec<String>>, hub: &Option<Hub>, found: &mu
     }
     let Some(hub) = hub else { return };
     let key = |name: &str| format!("{path}.hub.{name}");
-    let parts: Vec<&str> = hub.repo.split('/').collect();
-    let plain = |part: &&str| {
-        !part.is_empty()
-            && !part.contains("..")
-            && *part != "."
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    if parts.len() > 2 || !parts.iter().all(plain) {
+    if !is_repository(&hub.repo) {
         let message = format!("{:?} is not a dataset on the Hub", hub.repo);
         found.error(&[&key("repo")], message, "write it as owner/name, such as \"roneneldan/TinyStories\"");
     }

@@ -115,6 +115,18 @@ fn a_useless_momentum_is_reported() {
 }
 
 #[test]
+fn tokenizers_and_their_end_of_text_are_checked() {
+    let seen = |values: &str| rendered(&format!("{STORIES}{values}\n"), &[]);
+    for name in ["o/n@", "o/n@a/../b", "o /n"] {
+        let message = seen(&format!("tokenizer = \"{name}\""));
+        assert!(message.contains("on the Hub"), "{name}: {message}");
+    }
+    assert!(seen("end_of_text = \"\"").contains("`dataset.end_of_text` is empty"));
+    let trained = seen("tokenizer = { train = 300 }\nend_of_text = \"</s>\"");
+    assert!(trained.contains("remove `end_of_text`"), "{trained}");
+}
+
+#[test]
 fn unsafe_origins_are_rejected() {
     assert_snapshot!(
         listed(

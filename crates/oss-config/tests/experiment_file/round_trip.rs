@@ -32,6 +32,8 @@ fn dataset() -> impl Strategy<Value = Dataset> {
             .prop_map(|name| TokenizerChoice::Named(name.into())),
         (257_u32..5000).prop_map(|train| TokenizerChoice::Train(TrainTokenizer { train })),
         Just(TokenizerChoice::Named("/t/tokenizer.json".into())),
+        Just(TokenizerChoice::Named("/t".into())),
+        Just(TokenizerChoice::Named("o/n@refs/pr/1".into())),
     ];
     let validation = prop_oneof![
         (0.001..0.5).prop_map(|share| Validation { fraction: share, ..Validation::default() }),
@@ -57,9 +59,11 @@ fn dataset() -> impl Strategy<Value = Dataset> {
     ];
     let on_bad_row = prop::sample::select(vec![OnBadRow::Error, OnBadRow::Skip]);
     let rows = (any::<bool>(), on_bad_row, 0.0..1.0);
-    (origin, tokenizer, validation, "[a-z ]{1,6}", "[^\n\r]{0,6}", rows).prop_map(
-        |(origin, tokenizer, validation, text_field, separator, rows)| Dataset {
+    let end_of_text = prop::option::of(Just("<|endoftext|>".to_owned()));
+    (origin, (tokenizer, end_of_text), validation, "[a-z ]{1,6}", "[^\n\r]{0,6}", rows).prop_map(
+        |(origin, (tokenizer, end_of_text), validation, text_field, separator, rows)| Dataset {
             tokenizer,
+            end_of_text,
             validation,
             text_field,
             separator,

@@ -9,7 +9,7 @@ use oss_config::{OnBadRow, TokenizerChoice};
 use oss_runs::storage::{Fault, Faults};
 
 fn bytes() -> Tokenizer {
-    Tokenizer::load(&TokenizerChoice::Named("bytes".into())).unwrap()
+    Tokenizer::load(&TokenizerChoice::Named("bytes".into()), None).unwrap()
 }
 
 fn documents(texts: &[&str]) -> impl Iterator<Item = Result<Document>> + Send {
@@ -194,6 +194,22 @@ fn a_tokenizer_is_trained_on_the_text_as_given() {
     let texts: Vec<&str> = indented.iter().map(String::as_str).collect();
     let tokenizer = Tokenizer::train(documents(&texts), 260, &|| Ok(())).unwrap();
     assert!(tokenizer.encode("       ").unwrap().len() < 7, "the indentation was seen");
+}
+
+#[test]
+fn the_end_of_text_of_the_experiment_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let harmony = TokenizerChoice::Named("o200k_harmony".into());
+    let built_in = Tokenizer::load(&harmony, Some("<|return|>")).unwrap();
+    let file = dir.path().join("tokenizer.json");
+    std::fs::write(&file, built_in.hugging_face_json()).unwrap();
+    let external = Tokenizer::from_file(&file, Some("<|return|>")).unwrap();
+    for (tokenizer, out) in [(built_in, "built-in"), (external, "external")] {
+        let out = dir.path().join(out);
+        prepare(documents(&["a text"]), &tokenizer, &out, 0.0).unwrap();
+        let again = Prepared::open(&out).unwrap().tokenizer().unwrap();
+        assert_eq!((again.digest(), again.end_of_text()), (tokenizer.digest(), 200_002));
+    }
 }
 
 #[test]

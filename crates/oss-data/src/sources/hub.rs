@@ -91,6 +91,12 @@ impl Hub {
         Ok(Pinned { hub: self.clone(), repository: repository.clone(), commit })
     }
 
+    /// The directory of the cache for a revision that is a full commit, whether or not it exists.
+    pub fn snapshot(&self, repository: &Repository) -> Option<PathBuf> {
+        let commit = repository.pinned_commit()?;
+        Some(self.cached(repository, &commit).pointer_path(&commit))
+    }
+
     fn ask_commit(
         &self,
         repository: &Repository,

@@ -5,12 +5,11 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::{END_OF_TEXT, TokenizerError, byte_level, segments::segments, tiktoken};
+use super::as_trained::make_as_trained;
+use super::divisible::is_divisible;
+use super::end_of_text::{self, Declared, EndOfText};
+use super::{TokenizerError, segments::segments};
 use crate::caught::caught;
-
-/// Names of the end-of-text token in published tokenizers. They take precedence over the `eos_token` of
-/// `tokenizer_config.json`, which for chat models is the end of a turn.
-const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>"];
 
 /// Longest text to encode in one go, in bytes: the `tokenizers` crate needs about 150 bytes of memory for each
 /// of them.
@@ -21,44 +20,59 @@ pub(super) struct HuggingFace {
     inner: tokenizers::Tokenizer,
     /// The file, byte for byte.
     pub(super) json: String,
+    /// The file as [`make_as_trained`] leaves it, if that makes a difference.
+    as_trained: Option<String>,
     pub(super) vocab_size: u32,
-    pub(super) end_of_text: u32,
+    pub(super) end_of_text: EndOfText,
     /// Whether a long text can be split at the boundaries of [`segments`].
     divisible: bool,
 }
 
 impl HuggingFace {
-    /// Loads a `tokenizer.json` and, if there is one next to it, the `tokenizer_config.json` that may name its
-    /// end-of-text token.
-    pub(super) fn read(path: &Path) -> Result<Self, TokenizerError> {
-        let json = std::fs::read_to_string(path)
-            .map_err(|source| TokenizerError::Read { path: path.into(), source })?;
-        let config = std::fs::read_to_string(path.with_file_name("tokenizer_config.json")).ok();
-        let declared = config.and_then(|text| serde_json::from_str(&text).ok()).and_then(|v| eos_token(&v));
-        Self::parse(json, declared.as_deref(), path)
+    /// Loads a `tokenizer.json`, or the one in a folder, with the files next to it that may declare its end-of-text
+    /// token. `end_of_text` names another.
+    pub(super) fn read(path: &Path, end_of_text: Option<&str>) -> Result<Self, TokenizerError> {
+        let path = match path.is_dir() {
+            true => path.join("tokenizer.json"),
+            false => path.to_owned(),
+        };
+        let json = std::fs::read_to_string(&path)
+            .map_err(|source| TokenizerError::Read { path: path.clone(), source })?;
+        let declared = match end_of_text {
+            Some(_) => None,
+            None => Declared::beside(&path)?,
+        };
+        Self::parse(json, end_of_text, declared.as_ref(), &path)
     }
 
-    /// Parses the text of a `tokenizer.json`; `path` is for messages, `declared` its `eos_token` if known.
-    pub(super) fn parse(json: String, declared: Option<&str>, path: &Path) -> Result<Self, TokenizerError> {
+    /// Parses the text of a `tokenizer.json`; `path` is for messages.
+    pub(super) fn parse(
+        json: String,
+        end_of_text: Option<&str>,
+        declared: Option<&Declared>,
+        path: &Path,
+    ) -> Result<Self, TokenizerError> {
         let malformed = |reason: String| TokenizerError::Malformed { path: path.into(), reason };
-        let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(json.as_bytes()))
+        let mut structure: Value =
+            serde_json::from_str(&json).map_err(|error| malformed(error.to_string()))?;
+        let as_trained = make_as_trained(&mut structure).then(|| structure.to_string());
+        let used = as_trained.as_ref().unwrap_or(&json);
+        let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(used.as_bytes()))
             .map_err(&malformed)?
             .map_err(|error| malformed(error.to_string()))?;
-        inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
-        inner.with_padding(None);
         // Strings of special tokens inside a document are ordinary text.
         inner.set_encode_special_tokens(true);
         let largest = inner.get_vocab(true).into_values().max();
         let largest = largest.ok_or_else(|| malformed("its vocabulary is empty".into()))?;
         let vocab_size =
             largest.checked_add(1).ok_or_else(|| malformed(format!("it has the ID {largest}")))?;
-        let end_of_text = END_OF_TEXT_NAMES
-            .into_iter()
-            .chain(declared)
-            .find_map(|name| inner.token_to_id(name))
-            .ok_or_else(|| TokenizerError::NoEndOfText { path: path.into() })?;
-        let structure = serde_json::from_str(&json).map_err(|error| malformed(error.to_string()))?;
-        Ok(Self { inner, vocab_size, end_of_text, divisible: divisible(&structure), json })
+        let end_of_text = end_of_text::find(&inner, end_of_text, declared, path)?;
+        Ok(Self { inner, vocab_size, end_of_text, divisible: is_divisible(&structure), as_trained, json })
+    }
+
+    /// The `tokenizer.json` that gives the tokens of [`Self::encode`] wherever it is used.
+    pub(super) fn as_trained(&self) -> &str {
+        self.as_trained.as_ref().unwrap_or(&self.json)
     }
 
     /// The tokens of `text`, without any added by a post-processor.
@@ -106,27 +120,18 @@ impl HuggingFace {
             .then(|| self.inner.token_to_id(content))?
     }
 
+    /// The IDs and spellings of the tokens that are not special.
+    pub(super) fn ordinary_spellings(&self) -> Vec<(u32, String)> {
+        let added = self.inner.get_added_vocabulary();
+        let vocabulary = self.inner.get_vocab(true).into_iter();
+        vocabulary
+            .filter(|(token, _)| !added.is_special_token(token))
+            .map(|(token, id)| (id, token))
+            .collect()
+    }
+
     /// The spelling of a token.
     pub(super) fn spelling(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
-}
-
-/// The end-of-text token in a `tokenizer_config.json`, given as a string or an object.
-fn eos_token(config: &Value) -> Option<String> {
-    let token = &config["eos_token"];
-    token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
-}
-
-/// Whether text can be split by [`segments`]: nothing rewrites it first, and one of the known patterns splits it.
-fn divisible(tokenizer: &Value) -> bool {
-    let gpt2 = tokenizer["pre_tokenizer"]["type"] == "ByteLevel"
-        && tokenizer["pre_tokenizer"]["add_prefix_space"] == false
-        && tokenizer["pre_tokenizer"]["use_regex"] != false;
-    let known =
-        || tiktoken::PATTERNS.iter().any(|p| tokenizer["pre_tokenizer"] == byte_level::pre_tokenizer(p));
-    let only_specials = tokenizer["added_tokens"]
-        .as_array()
-        .is_none_or(|added| added.iter().all(|token| token["special"] == true));
-    tokenizer["normalizer"].is_null() && only_specials && (gpt2 || known())
 }

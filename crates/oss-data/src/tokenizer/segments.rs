@@ -40,12 +40,13 @@ fn first_cut(text: &str) -> usize {
     text.len()
 }
 
-/// Whether all patterns (GPT-2's, `r50k`, `p50k`, `cl100k`, `o200k`) always split between these two characters.
+/// Whether all known patterns (GPT-2's, `r50k`, `p50k`, `cl100k`, `o200k`, those of [`super::divisible`]) always split
+/// between these two characters.
 ///
 /// None of their alternatives matches a space after anything but whitespace, a letter after a digit, or one of these
 /// marks after a letter or digit. They have no lookbehind, and they look ahead only after whitespace, which the left
 /// character never is, so both sides match separately as they do together.
-fn is_boundary(previous: char, next: char) -> bool {
+pub(super) fn is_boundary(previous: char, next: char) -> bool {
     let alphanumeric = previous.is_ascii_alphanumeric() || is_cjk(previous);
     (next == ' ' && !previous.is_whitespace())
         || (previous.is_ascii_digit() && next.is_ascii_alphabetic())

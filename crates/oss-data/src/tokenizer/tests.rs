@@ -38,7 +38,7 @@ static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
 });
 
 fn named_tokenizer(name: &str) -> Tokenizer {
-    Tokenizer::load(&TokenizerChoice::Named(name.into())).unwrap()
+    Tokenizer::load(&TokenizerChoice::Named(name.into()), None).unwrap()
 }
 
 fn trained(entries: u32) -> anyhow::Result<Tokenizer> {
@@ -74,20 +74,21 @@ fn every_id_of_o200k_harmony_is_where_the_table_says() {
         200_007 => "<|end|>".to_owned(),
         200_008 => "<|message|>".to_owned(),
         200_012 => "<|call|>".to_owned(),
+        200_018 => "<|endofprompt|>".to_owned(),
         _ => format!("<|reserved_{id}|>"),
     };
-    let Kind::Tiktoken(harmony) = tokenizer.kind else { panic!("harmony is a published encoding") };
+    let Kind::Tiktoken(harmony) = &tokenizer.kind else { panic!("harmony is a published encoding") };
     let base = tiktoken::find("o200k_base").unwrap();
     for id in 0..199_998 {
         let bytes = harmony.token_bytes(id);
         assert!(bytes.is_some() && bytes == base.token_bytes(id), "{id}");
     }
     for id in 199_998..201_088 {
-        // OpenAI also calls 200018 `<|endofprompt|>`; the crate has one name per ID.
         assert_eq!(tokenizer.decode(&[id]), special(id));
         assert_eq!(tokenizer.special_id(&special(id)), Some(id));
     }
     assert_eq!(harmony.token_bytes(201_088), None);
+    assert_eq!(tokenizer.special_id("<|reserved_200018|>"), None);
     assert_eq!(
         tokenizer.special_ids(),
         SpecialIds { begin: Some(199_998), end: vec![200_002, 199_999, 200_012], pad: 199_999 }
@@ -214,18 +215,18 @@ fn an_external_tokenizer_keeps_its_rules() {
     json["added_tokens"][0]["content"] = "<end>".into();
     std::fs::write(&path, json.to_string()).unwrap();
     let choice = TokenizerChoice::Named(path.display().to_string());
-    let error = ErrorReport::of(Tokenizer::load(&choice).err().unwrap()).to_string();
-    assert!(error.contains("name it as \"eos_token\""), "{error}");
+    let error = ErrorReport::of(Tokenizer::load(&choice, None).err().unwrap()).to_string();
+    assert!(error.contains("dataset.end_of_text"), "{error}");
 
     let config = json!({ "eos_token": { "content": "<end>" } });
     std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
-    let tokenizer = Tokenizer::load(&choice).unwrap();
+    let tokenizer = Tokenizer::load(&choice, None).unwrap();
     assert_eq!(tokenizer.encode("ABC").unwrap(), tokenizer.encode("abc").unwrap());
     assert_eq!(tokenizer.encode("abc").unwrap().len(), 3);
     assert_eq!(tokenizer.decode(&[tokenizer.end_of_text()]), "<end>");
     assert_eq!(tokenizer.tokenizer_config(64)["eos_token"], "<end>");
     let error = ErrorReport::of(tokenizer.encode(&"a".repeat(17 << 20)).unwrap_err()).to_string();
-    assert!(error.contains("dataset.separator"), "{error}");
+    assert!(error.contains("split the document") && !error.contains("separator"), "{error}");
 }
 
 #[test]
@@ -261,15 +262,30 @@ fn a_saved_vocabulary_loads_as_the_same_tokenizer() {
     let path = dir.path().join("tokenizer.json");
     let first = trained(300).unwrap();
     std::fs::write(&path, first.hugging_face_json()).unwrap();
-    let again = Tokenizer::load(&TokenizerChoice::Named(path.display().to_string())).unwrap();
+    let again = Tokenizer::load(&TokenizerChoice::Named(path.display().to_string()), None).unwrap();
     assert_eq!(again.digest(), first.digest());
     assert_eq!(again.vocab_size(), 300);
     assert_eq!(again.tokenizer_config(128)["eos_token"], "<|endoftext|>");
 }
 
 #[test]
+fn weights_are_told_apart_by_vocabulary() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut digests = Vec::new();
+    for Pair { ours, .. } in PAIRS.iter() {
+        std::fs::write(dir.path().join("tokenizer.json"), ours.hugging_face_json()).unwrap();
+        let exported = Tokenizer::from_file(dir.path(), None).unwrap();
+        assert_eq!(exported.vocabulary_digest(), ours.vocabulary_digest(), "{}", ours.name());
+        digests.push(exported.vocabulary_digest());
+    }
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), PAIRS.len());
+}
+
+#[test]
 fn wrong_choices_say_what_to_set() {
-    let message = |choice| ErrorReport::of(Tokenizer::load(&choice).err().unwrap()).to_string();
+    let message = |choice| ErrorReport::of(Tokenizer::load(&choice, None).err().unwrap()).to_string();
     assert!(message(TokenizerChoice::Named("gpt5".into())).contains("set dataset.tokenizer"));
     assert!(message(TokenizerChoice::Named("/none/tokenizer.json".into())).contains("cannot read"));
     assert!(
@@ -292,7 +308,7 @@ fn damaged_files_are_errors() {
     let whole: Value = serde_json::from_str(&named_tokenizer("bytes").hugging_face_json()).unwrap();
     let load = |text: String| {
         std::fs::write(&path, text).unwrap();
-        Tokenizer::from_file(&path).err()
+        Tokenizer::from_file(&path, None).err()
     };
     let text = whole.to_string();
     let torn = text.replacen(
@@ -312,9 +328,10 @@ fn damaged_files_are_errors() {
 #[test]
 fn facts_need_no_table() {
     for encoding in &tiktoken::ENCODINGS {
-        let facts = Tokenizer::facts(&TokenizerChoice::Named(encoding.name.into())).unwrap();
+        let facts = Tokenizer::facts(&TokenizerChoice::Named(encoding.name.into()), None).unwrap();
         assert_eq!(facts.vocab_size, i64::from(encoding.vocab_size));
     }
-    let trained = Tokenizer::facts(&TokenizerChoice::Train(TrainTokenizer { train: 4096 })).unwrap();
-    assert_eq!(trained, TokenizerInfo { vocab_size: 4096, digest: None });
+    let trained = TokenizerChoice::Train(TrainTokenizer { train: 4096 });
+    let trained = Tokenizer::facts(&trained, None).unwrap();
+    assert_eq!((trained.vocab_size, trained.digest, trained.end_of_text.id), (4096, None, 4095));
 }

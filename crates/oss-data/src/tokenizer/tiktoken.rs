@@ -9,20 +9,17 @@ use tiktoken_rs::CoreBPE;
 use super::{TokenizerError, byte_level, o200k, segments::segments};
 
 /// The split pattern of `r50k_base` and `p50k_base`, in the syntax of Hugging Face's regex engine.
-const R50K: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+\z|\s+(?!\S)|\s";
+pub(super) const R50K: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+\z|\s+(?!\S)|\s";
 
 /// The split pattern of `cl100k_base`, likewise: there, `{1,3}+` would repeat the group, and `$` would match inside the
 /// text.
-const CL100K: &str = concat!(
+pub(super) const CL100K: &str = concat!(
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+\z|\s*[\r\n]",
     r"|\s+(?!\S)|\s"
 );
 
 /// The split pattern of the `o200k` encodings, also used for trained tokenizers.
 pub(super) const O200K: &str = tiktoken_rs::O200K_BASE_PAT_STR;
-
-/// All patterns, to recognize the tokenizers for which long texts can be split.
-pub(super) const PATTERNS: [&str; 3] = [R50K, CL100K, O200K];
 
 /// A published encoding.
 pub(super) struct Encoding {
@@ -37,6 +34,18 @@ pub(super) struct Encoding {
     /// BLAKE3 hash of [`Encoding::definition`], pinned so that planning need not load the table.
     pub(super) digest: &'static str,
 }
+
+/// A special token under another name than in the table of `tiktoken-rs`. Its name does not change the tokens of a
+/// text, so it is no part of the digest.
+struct Renamed {
+    id: u32,
+    in_table: &'static str,
+    name: &'static str,
+}
+
+/// `o200k_harmony` keeps this token of `o200k_base`, among IDs that are otherwise reserved.
+const END_OF_PROMPT: Renamed =
+    Renamed { id: 200_018, in_table: "<|reserved_200018|>", name: "<|endofprompt|>" };
 
 /// The published encodings that an experiment can name.
 pub(super) static ENCODINGS: [Encoding; 5] = [
@@ -110,11 +119,31 @@ impl Encoding {
 
     /// The bytes of a token; `None` for an unused ID.
     pub(super) fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        match self.renamed() {
+            Some(token) if token.id == id => Some(token.name.into()),
+            _ => self.table_bytes(id),
+        }
+    }
+
+    fn table_bytes(&self, id: u32) -> Option<Vec<u8>> {
         (self.table)().decode_bytes(&[id]).ok()
+    }
+
+    /// The special token whose name in the table is not OpenAI's.
+    fn renamed(&self) -> Option<&'static Renamed> {
+        (self.name == "o200k_harmony").then_some(&END_OF_PROMPT)
     }
 
     /// The ID of a special token.
     pub(super) fn special_id(&self, content: &str) -> Option<u32> {
+        match self.renamed() {
+            Some(token) if token.name == content => Some(token.id),
+            Some(token) if token.in_table == content => None,
+            _ => self.table_id(content),
+        }
+    }
+
+    fn table_id(&self, content: &str) -> Option<u32> {
         let table = (self.table)();
         let known = table.special_tokens();
         let content = known.get(content).copied()?;
@@ -125,18 +154,34 @@ impl Encoding {
     /// All special tokens with their IDs, ordered by ID.
     fn specials(&self) -> Vec<(u32, String)> {
         let names = (self.table)().special_tokens();
+        let names = names.into_iter().chain(self.renamed().map(|token| token.name));
         let mut specials: Vec<_> =
-            names.into_iter().filter_map(|name| Some((self.special_id(name)?, name.to_owned()))).collect();
+            names.filter_map(|name| Some((self.special_id(name)?, name.to_owned()))).collect();
         specials.sort_unstable();
         specials
     }
 
-    /// Everything that determines the tokens, as bytes: the pattern, then each ID with its bytes.
+    /// The IDs and bytes of the tokens that are not special, ordered by ID.
+    fn ordinary(&self, specials: &[(u32, String)]) -> Vec<(u32, Vec<u8>)> {
+        let special_ids: HashSet<u32> = specials.iter().map(|&(id, _)| id).collect();
+        (0..self.vocab_size)
+            .filter(|id| !special_ids.contains(id))
+            .filter_map(|id| Some((id, self.token_bytes(id)?)))
+            .collect()
+    }
+
+    /// The IDs of the tokens that are not special, with their spellings in a `tokenizer.json`.
+    pub(super) fn ordinary_spellings(&self) -> Vec<(u32, String)> {
+        let ordinary = self.ordinary(&self.specials());
+        ordinary.into_iter().map(|(id, bytes)| (id, byte_level::text(&bytes))).collect()
+    }
+
+    /// Everything that determines the tokens of a text, as bytes: the pattern, then each ID with its bytes in the table.
     #[cfg(test)]
     pub(super) fn definition(&self) -> Vec<u8> {
         let mut definition = format!("{}\n", self.pattern).into_bytes();
         for id in 0..self.vocab_size {
-            if let Some(bytes) = self.token_bytes(id) {
+            if let Some(bytes) = self.table_bytes(id) {
                 definition.extend(id.to_le_bytes());
                 definition.extend((bytes.len() as u32).to_le_bytes());
                 definition.extend(bytes);
@@ -148,11 +193,7 @@ impl Encoding {
     /// The same encoding as a Hugging Face `tokenizer.json`.
     pub(super) fn hugging_face(&self) -> Value {
         let specials = self.specials();
-        let special_ids: HashSet<u32> = specials.iter().map(|&(id, _)| id).collect();
-        let ordinary: Vec<(u32, Vec<u8>)> = (0..self.vocab_size)
-            .filter(|id| !special_ids.contains(id))
-            .filter_map(|id| Some((id, self.token_bytes(id)?)))
-            .collect();
+        let ordinary = self.ordinary(&specials);
         let mut vocab: Vec<(u32, String)> =
             ordinary.iter().map(|(id, bytes)| (*id, byte_level::text(bytes))).collect();
         // Also in the model's vocabulary, because Hugging Face numbers other added tokens consecutively, and these may

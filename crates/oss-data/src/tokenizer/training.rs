@@ -57,7 +57,7 @@ pub(super) fn train(
     trained.with_decoder(Some(ByteLevel::new(false, false, false)));
     trained.add_special_tokens(&[AddedToken::from(END_OF_TEXT, true)]);
     let json = trained.to_string(false).map_err(crate_error)?;
-    Ok(HuggingFace::parse(json, Some(END_OF_TEXT), Path::new("tokenizer.json"))?)
+    Ok(HuggingFace::parse(json, Some(END_OF_TEXT), None, Path::new("tokenizer.json"))?)
 }
 
 /// The pieces of text to train on; the first error ends them and is stored in `failure`.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use oss_config::error::ErrorReport;
-use oss_config::{Hub as HubOrigin, Origin};
+use oss_config::{Hub as HubOrigin, Origin, TokenizerChoice};
+use oss_data::Tokenizer;
 use oss_data::sources::hub::{Hub, Pinned, Repository};
 use oss_data::sources::{Activity, HubConfig, Identity, ReadOptions, SourceFiles, Watch};
 
@@ -200,6 +201,32 @@ fn an_empty_file_is_a_file() {
     let home = tempfile::tempdir().unwrap();
     let path = pin(&hub.config(home.path())).unwrap().fetch("none.txt", Watch::quiet()).unwrap();
     assert_eq!(fs::read(path).unwrap(), b"");
+}
+
+#[test]
+fn a_tokenizer_comes_with_what_declares_its_end_of_text() {
+    let bytes = Tokenizer::load(&TokenizerChoice::Named("bytes".into()), None).unwrap().hugging_face_json();
+    let hub = FakeHub::start(&[
+        ("tokenizer.json", bytes.as_bytes()),
+        ("tokenizer_config.json", br#"{ "eos_token": "!" }"#),
+        ("model.safetensors", &large()),
+    ]);
+    let home = tempfile::tempdir().unwrap();
+    let pinned = pin(&hub.config(home.path())).unwrap();
+    Tokenizer::download(&pinned, Watch::quiet()).unwrap();
+    let tokenizer = Tokenizer::from_file(&pinned.snapshot(), None).unwrap();
+    assert_eq!(tokenizer.end_of_text_token().token, "!");
+    assert!(!pinned.snapshot().join("model.safetensors").exists());
+    // The second time, no request is sent.
+    let asked = hub.now().requests.len();
+    Tokenizer::download(&pinned, Watch::quiet()).unwrap();
+    assert_eq!(hub.now().requests.len(), asked);
+
+    let hub = FakeHub::start(&[("tokenizer.model", b"sentencepiece")]);
+    let home = tempfile::tempdir().unwrap();
+    let error = Tokenizer::download(&pin(&hub.config(home.path())).unwrap(), Watch::quiet()).unwrap_err();
+    let error = ErrorReport::from(&error).to_string();
+    assert!(error.contains("no tokenizer.json") && error.contains("set dataset.tokenizer"), "{error}");
 }
 
 #[test]

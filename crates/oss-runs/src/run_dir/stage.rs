@@ -45,7 +45,7 @@ impl Stage {
             Self::Train => 1,
             Self::Evaluate => 1,
             Self::Sample => 1,
-            Self::Export => 1,
+            Self::Export => 2,
         }
     }
 }
