@@ -164,13 +164,22 @@ impl Project {
             let mut set = context.clone();
             if !key.starts_with("dataset.") || key.contains("validation") {
                 set.push("dataset.builtin=stories".to_owned());
-            } else if ["text_field", "separator", "trim", "bad_row", "bad_fraction", "tokenizer"]
-                .iter()
-                .any(|name| key.ends_with(name))
+            } else if [
+                "text_field",
+                "separator",
+                "trim",
+                "bad_row",
+                "bad_fraction",
+                "tokenizer",
+                "end_of_text",
+            ]
+            .iter()
+            .any(|name| key.ends_with(name))
             {
                 set.push(format!("dataset.files={}", self.text("a")));
             }
-            if key != "dataset.tokenizer" {
+            // The default tokenizer has several tokens that can end a text.
+            if !["dataset.tokenizer", "dataset.end_of_text"].contains(&key) {
                 set.push("dataset.tokenizer=bytes".to_owned());
             }
             match value.strip_prefix("files:") {

@@ -132,10 +132,7 @@ impl From<TokenizerError> for UserError {
             TokenizerError::TooLong { bytes, limit } => Self::failed(format!(
                 "a text of {bytes} bytes exceeds the tokenizer's limit of {limit} bytes"
             ))
-            .hint(
-                "split the document into shorter ones (rows, or by dataset.separator in a .txt file), or choose \
-                 another dataset.tokenizer",
-            ),
+            .hint("split the document into shorter ones, or choose another dataset.tokenizer"),
             TokenizerError::Encode { reason } => Self::failed(format!("a text cannot be encoded: {reason}"))
                 .hint("remove the document, or split it into shorter ones"),
         }
