@@ -3,9 +3,10 @@
     python interop/check_tensorboard.py runs/<name>/<id> [--text] [--finished]
 
 Every number in metrics.jsonl must be a point of its curve (loss is train/loss, val_loss is validation/loss, a list has
-one curve per position), in the same order and with the same value as a 32-bit float. There must be no other points:
-steps that a resume discarded are gone. The HParams plugin must read the experiment and the session. --text requires
-sample text, --finished a completed session. Exits with 1 and a list of differences otherwise.
+one curve per position), in the same order and with the same value as a 32-bit float; zeros at the start of a list's
+curve may be left out. There must be no other points: steps that a resume discarded are gone. The HParams plugin must
+read the experiment and the session. --text requires sample text, --finished a completed session. Exits with 1 and a
+list of differences otherwise.
 """
 
 import argparse
@@ -70,6 +71,9 @@ def compare_curves(expected, accumulator):
         shown[tag] = [(event.step, event.value) for event in accumulator.Scalars(tag)]
     for tag in sorted(expected.keys() | shown.keys()):
         want, have = expected.get(tag, []), shown.get(tag, [])
+        if not tag.startswith(("train/", "validation/")):
+            while len(want) > len(have) and want[0][1] == 0.0:
+                want = want[1:]
         if len(want) != len(have):
             problems.append(f"{tag}: {len(want)} points in metrics.jsonl, {len(have)} in TensorBoard")
         for (step, value), (shown_step, shown_value) in zip(want, have):
