@@ -37,7 +37,7 @@ impl Layout<'_> {
         text
     }
 
-    /// The text of `rows` in `width` columns of a terminal, and the columns that were left out. In the last column, text
+    /// The text of `rows` in `width` columns of a terminal, and the columns with content that were left out. In the last column, text
     /// is wrapped between words; no other cell is wrapped, since that would break an id or a key apart.
     pub fn fit(&self, mut rows: Vec<Vec<String>>, width: Option<usize>) -> (String, Vec<usize>) {
         let columns = rows.iter().map(Vec::len).chain([self.header.len()]).max().unwrap_or(0);
@@ -49,10 +49,13 @@ impl Layout<'_> {
                 shown.iter().map(|&column| widths[column]).sum::<usize>()
                     + GAP * shown.len().saturating_sub(1)
             };
-            for column in self.optional {
+            for &column in self.optional {
                 if total(&shown) > width {
-                    shown.retain(|other| other != column);
-                    hidden.push(*column);
+                    shown.retain(|&other| other != column);
+                    let is_empty = |row: &Vec<String>| row.get(column).is_none_or(String::is_empty);
+                    if !rows.iter().all(is_empty) {
+                        hidden.push(column);
+                    }
                 }
             }
             if let Some((&last, others)) = shown.split_last()

@@ -6,8 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::error::PlanError;
-use super::identity::TrainingFingerprint;
-use super::identity::{self, Identity, steps_taken};
+use super::identity::{self, Identity, TrainingFingerprint, steps_taken};
 use super::inputs::{self, Inputs, NetworkAccess};
 use super::keys::{self, Key, KeyInputs};
 use super::planned_stage::Choices;

@@ -225,6 +225,13 @@ pub fn default_values() -> &'static BTreeMap<String, Value> {
     &DEFAULTS
 }
 
+/// Every value of an experiment stored in a manifest, by path; keys that it lacks have their defaults.
+pub fn all_values(document: Value) -> BTreeMap<String, Value> {
+    let mut values = default_values().clone();
+    values.extend(by_key(document));
+    values
+}
+
 /// The experiment's fields by path, one entry per set row of the table.
 fn written_values(experiment: &Experiment) -> BTreeMap<String, Value> {
     // Plain data always serializes to JSON; if it did not, every key would be empty and tests would fail.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::graph::Graph;
 use super::identity::steps_taken;
-use super::keys::{by_key, default_values};
+use super::keys::all_values;
 use super::table::in_trajectory;
 
 /// At most this many changed keys are named.
@@ -49,10 +49,8 @@ fn newest(runs: &RunsDir, name: &str) -> Option<(String, Manifest, u64)> {
 
 /// The keys of the trajectory that have other values in `manifest`, with these values: `optimizer.lr = 0.0003`.
 fn changes(manifest: &Manifest, experiment: &Experiment) -> Vec<String> {
-    let mut then = default_values().clone();
-    then.extend(by_key(manifest.experiment.clone()));
-    let mut now = default_values().clone();
-    now.extend(by_key(serde_json::to_value(experiment).unwrap_or_default()));
+    let then = all_values(manifest.experiment.clone());
+    let now = all_values(serde_json::to_value(experiment).unwrap_or_default());
     let keys: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
     keys.into_iter()
         .filter(|key| in_trajectory(key) && then.get(*key) != now.get(*key))

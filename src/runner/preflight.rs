@@ -1,6 +1,8 @@
 //! Checks, before anything is prepared, that training can end well on this machine.
 
-use anyhow::{Result, ensure};
+use std::env;
+
+use anyhow::{Result, bail};
 use indicatif::BinaryBytes;
 use tch::Device;
 
@@ -11,6 +13,7 @@ use crate::plan::{Graph, PlannedStage, Stage};
 use oss_config::Experiment;
 use oss_config::error::UserError;
 use oss_runs::run_dir::Host;
+use oss_train::distributed::RankEnv;
 use oss_train::train;
 
 /// Checks what the planned training needs: the device, memory and disk space. The last two are estimates, which
@@ -28,27 +31,28 @@ pub fn check(graph: &Graph, planned: &[PlannedStage], force_start: bool) -> Resu
         return Ok(());
     }
     if device == Device::Cpu {
-        check_memory(experiment, Host::this().memory_bytes)?;
+        check_memory(experiment, local_ranks(experiment)?, Host::this().memory_bytes)?;
     }
     disk_space::check(experiment, &graph.identity.run, graph.runs.root())
 }
 
-/// Checks that the ranks, which are all on this machine unless another launcher started them, fit into its memory.
-fn check_memory(experiment: &Experiment, available: u64) -> Result<()> {
-    let ranks = experiment.sharding.ranks;
+/// The number of ranks on this machine: all of them, unless another launcher distributed them.
+fn local_ranks(experiment: &Experiment) -> Result<u64> {
+    let rank_env = RankEnv::from_env(&|name| env::var(name).ok())?;
+    Ok(rank_env.map_or(experiment.sharding.ranks, |rank_env| rank_env.local_world_size as u64))
+}
+
+/// Checks that `ranks` ranks fit into the memory of this machine, `available`.
+fn check_memory(experiment: &Experiment, ranks: u64, available: u64) -> Result<()> {
     let needed = memory(experiment).total().saturating_mul(ranks);
-    let launched_elsewhere =
-        std::env::var_os("WORLD_SIZE").is_some() || std::env::var_os("SLURM_PROCID").is_some();
-    if needed <= available || launched_elsewhere {
+    if needed <= available {
         return Ok(());
     }
-    let found = savings(experiment);
-    let fix = match found.first() {
+    let fix = match savings(experiment).first() {
         Some(saving) => format!("set {}, which saves {}", saving.set.join(", "), BinaryBytes(saving.bytes)),
         None => "choose a smaller model".to_owned(),
     };
-    ensure!(
-        false,
+    bail!(
         UserError::wrong(format!(
             "training needs {} of memory, but this machine has {}",
             BinaryBytes(needed),
@@ -57,8 +61,7 @@ fn check_memory(experiment: &Experiment, available: u64) -> Result<()> {
         .hint(format!(
             "{fix}; `oss-run plan` shows what takes memory, and `run --force-start` starts anyway"
         ))
-    );
-    Ok(())
+    )
 }
 
 #[cfg(test)]
@@ -72,8 +75,8 @@ mod tests {
         let mut experiment = Experiment { model: Preset::Tiny.model(), ..Experiment::default() };
         experiment.model.vocab_size = Some(257);
         experiment.train.micro_batch_size = 8192;
-        assert!(check_memory(&experiment, u64::MAX).is_ok());
-        let report = ErrorReport::of(check_memory(&experiment, 1 << 20).unwrap_err());
+        assert!(check_memory(&experiment, 1, u64::MAX).is_ok());
+        let report = ErrorReport::of(check_memory(&experiment, 1, 1 << 20).unwrap_err());
         assert!(report.to_string().contains("training needs "), "{report}");
         assert!(report.hints[0].starts_with("set train.micro_batch_size=1, which saves "), "{report}");
     }

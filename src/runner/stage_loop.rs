@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Value, json};
@@ -37,7 +36,7 @@ type Outputs = BTreeMap<String, Value>;
 /// A stage failed, or stopped on request.
 pub fn run_stages(session: &mut Session, options: &Options, world: &World) -> Result<Vec<StageSummary>> {
     let mut summaries = Vec::new();
-    set_status_interval(Duration::from_secs(session.graph.experiment.log.every_seconds));
+    set_status_interval(session.graph.experiment.log.every_seconds);
     // Plan again: before we held the lock, another process may have changed the run.
     let mut left = VecDeque::from(plan::stages(&session.graph, Some(&session.manifest), &options.choices)?);
     while let Some(planned) = left.pop_front() {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::plan::Stage;
 use crate::plan::inputs::Inputs;
-use crate::plan::keys::{by_key, default_values};
+use crate::plan::keys::{all_values, by_key};
 use oss_runs::monitor::{MetricsLine, MetricsLog};
 use oss_runs::run_dir::{Manifest, RunDir};
 
@@ -86,7 +86,7 @@ impl Differences {
             left: left.root().to_owned(),
             right: right.root().to_owned(),
             same: false,
-            configuration: compare(&values(&a), &values(&b)),
+            configuration: compare(&all_values(a.experiment.clone()), &all_values(b.experiment.clone())),
             data: compare(&data(&a), &data(&b)),
             code: compare(&a_code, &b_code),
             environment: compare(&a_environment, &b_environment),
@@ -109,13 +109,6 @@ fn compare(left: &Facts, right: &Facts) -> Vec<Difference> {
         .map(|name| Difference { what: name.clone(), left: of(left, name), right: of(right, name) })
         .filter(|difference| difference.left != difference.right)
         .collect()
-}
-
-/// Every value of the experiment; keys added after the run was made have their defaults.
-fn values(manifest: &Manifest) -> Facts {
-    let mut values = default_values().clone();
-    values.extend(by_key(manifest.experiment.clone()));
-    values
 }
 
 /// Digests of the run's inputs.

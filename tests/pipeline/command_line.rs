@@ -172,3 +172,10 @@ fn training_that_cannot_end_well_does_not_start() {
         2,
     );
 }
+
+/// More steps than `train.max_skipped_steps`, whose losses are not finite.
+#[test]
+fn a_dry_run_ignores_losses_that_are_not_finite() {
+    let project = Project::with(&["train.precision = 'f16'", "model.initializer_range = 1000.0"]);
+    project.oss_run("plan tiny.toml --dry-run --steps 40").ends_with(0);
+}

@@ -235,6 +235,12 @@ impl Default for Train {
 }
 
 impl Train {
+    /// Skips every step whose loss is not finite, as simulations do: their losses mean nothing.
+    pub fn tolerate_non_finite(&mut self) {
+        self.non_finite = NonFinite::Skip;
+        self.max_skipped_steps = u64::MAX;
+    }
+
     /// Coefficient of the load-balancing loss; if unset, it is on when training `from_scratch`.
     pub fn router_aux_loss_coef(&self, from_scratch: bool) -> f64 {
         self.router_aux_loss_coef.unwrap_or(if from_scratch { 0.1 } else { 0.0 })

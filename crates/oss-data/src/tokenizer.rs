@@ -257,24 +257,6 @@ impl Tokenizer {
         }
     }
 
-    /// BLAKE3 hash, in hexadecimal, of what the IDs mean, apart from special tokens. Unlike [`Self::digest`], it is the
-    /// same for an encoding, its `tokenizer.json`, and that file as other programs save it, so it tells whether weights
-    /// fit the tokenizer. It loads the large tables.
-    pub fn vocabulary_digest(&self) -> String {
-        let mut vocabulary = match &self.kind {
-            Kind::Tiktoken(encoding) => encoding.ordinary_spellings(),
-            Kind::Bytes => (0..=u8::MAX).map(|byte| (byte.into(), byte_level::text(&[byte]))).collect(),
-            Kind::HuggingFace(tokenizer) => tokenizer.ordinary_spellings(),
-        };
-        vocabulary.sort_unstable();
-        let mut hasher = blake3::Hasher::new();
-        for (id, token) in vocabulary {
-            hasher.update(&id.to_le_bytes()).update(&(token.len() as u64).to_le_bytes());
-            hasher.update(token.as_bytes());
-        }
-        hasher.finalize().to_hex().to_string()
-    }
-
     /// IDs for `generation_config.json` and `config.json`.
     pub fn special_ids(&self) -> SpecialIds {
         let pad = self.end_of_text();

@@ -73,24 +73,24 @@ fn driver(cards: &str) -> Option<Check> {
 mod tests {
     use super::*;
 
-    const GPUS: &str = "NVIDIA H200, 143771, 570.124.06\nNVIDIA H200, 143771, 570.124.06\n";
+    const NVIDIA_SMI: &str = "NVIDIA H200, 143771, 570.124.06\nNVIDIA H200, 143771, 570.124.06\n";
 
     #[test]
     fn gpus_are_listed_with_their_memory() {
         let shown =
             |has_cuda, has_driver, seen, cards| devices(has_cuda, has_driver, seen, cards).to_string();
         assert_eq!(
-            shown(true, true, Some(2), Some(GPUS)),
+            shown(true, true, Some(2), Some(NVIDIA_SMI)),
             "ok      GPU         2 CUDA devices: NVIDIA H200 (151 GB), NVIDIA H200 (151 GB)"
         );
-        assert!(shown(false, true, None, Some(GPUS)).ends_with("; rebuild with `CUDA=1 make build`"));
-        assert!(shown(true, true, None, Some(GPUS)).contains("CUDA_VISIBLE_DEVICES"));
+        assert!(shown(false, true, None, Some(NVIDIA_SMI)).ends_with("; rebuild with `CUDA=1 make build`"));
+        assert!(shown(true, true, None, Some(NVIDIA_SMI)).contains("CUDA_VISIBLE_DEVICES"));
         assert!(shown(false, false, None, None).ends_with("training runs on the CPU"));
     }
 
     #[test]
     fn an_old_driver_is_reported() {
-        let old = driver(GPUS).unwrap().to_string();
+        let old = driver(NVIDIA_SMI).unwrap().to_string();
         assert!(old.contains("570.124.06 is too old") && old.contains("; install 580 or newer"), "{old}");
         assert_eq!(
             driver("NVIDIA L4, 23034, 580.65.06\n").unwrap().to_string(),

@@ -120,16 +120,6 @@ impl HuggingFace {
             .then(|| self.inner.token_to_id(content))?
     }
 
-    /// The IDs and spellings of the tokens that are not special.
-    pub(super) fn ordinary_spellings(&self) -> Vec<(u32, String)> {
-        let added = self.inner.get_added_vocabulary();
-        let vocabulary = self.inner.get_vocab(true).into_iter();
-        vocabulary
-            .filter(|(token, _)| !added.is_special_token(token))
-            .map(|(token, id)| (id, token))
-            .collect()
-    }
-
     /// The spelling of a token.
     pub(super) fn spelling(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)

@@ -170,12 +170,6 @@ impl Encoding {
             .collect()
     }
 
-    /// The IDs of the tokens that are not special, with their spellings in a `tokenizer.json`.
-    pub(super) fn ordinary_spellings(&self) -> Vec<(u32, String)> {
-        let ordinary = self.ordinary(&self.specials());
-        ordinary.into_iter().map(|(id, bytes)| (id, byte_level::text(&bytes))).collect()
-    }
-
     /// Everything that determines the tokens of a text, as bytes: the pattern, then each ID with its bytes in the table.
     #[cfg(test)]
     pub(super) fn definition(&self) -> Vec<u8> {

@@ -1,38 +1,34 @@
 //! Status lines for a program whose progress bars are not visible: one per interval in which nothing else was printed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, Once, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::progress::Snapshot;
 
-/// The interval unless `log.every_seconds` sets another.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
+/// Seconds between lines; `log.every_seconds` sets another number.
+static INTERVAL_SECS: AtomicU64 = AtomicU64::new(30);
 
 /// How often the clock is checked.
 const RESOLUTION: Duration = Duration::from_secs(1);
 
-static INTERVAL_MS: AtomicU64 = AtomicU64::new(DEFAULT_INTERVAL.as_millis() as u64);
-
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// Milliseconds from `START` to the last line.
-static LAST_LINE_MS: AtomicU64 = AtomicU64::new(0);
+/// When the last line was printed.
+static LAST_LINE: LazyLock<Mutex<Instant>> = LazyLock::new(|| Mutex::new(Instant::now()));
 
 /// Operations in progress, the innermost last.
 static ACTIVE: Mutex<Vec<(u64, Snapshot)>> = Mutex::new(Vec::new());
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
-/// Sets the interval between status lines.
-pub fn set_status_interval(interval: Duration) {
-    INTERVAL_MS.store(milliseconds(interval), Ordering::Relaxed);
+/// Sets the number of seconds between status lines.
+pub fn set_status_interval(seconds: u64) {
+    INTERVAL_SECS.store(seconds, Ordering::Relaxed);
 }
 
 /// Notes that a line has been printed.
 pub(super) fn line_printed() {
-    LAST_LINE_MS.store(milliseconds(START.elapsed()), Ordering::Relaxed);
+    *locked(&LAST_LINE) = Instant::now();
 }
 
 /// An operation that status lines describe until this is dropped.
@@ -48,36 +44,32 @@ pub(super) fn register(snapshot: Snapshot) -> Registration {
         let _ = thread::Builder::new().name("heartbeat".to_owned()).spawn(beat);
     });
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    active().push((id, snapshot));
+    locked(&ACTIVE).push((id, snapshot));
     Registration(id)
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        active().retain(|(id, _)| *id != self.0);
+        locked(&ACTIVE).retain(|(id, _)| *id != self.0);
     }
 }
 
 fn beat() {
     loop {
-        thread::sleep(RESOLUTION.min(Duration::from_millis(INTERVAL_MS.load(Ordering::Relaxed))));
-        let silent = milliseconds(START.elapsed())
-            - LAST_LINE_MS.load(Ordering::Relaxed).min(milliseconds(START.elapsed()));
-        if silent >= INTERVAL_MS.load(Ordering::Relaxed) {
-            // Formatted first: printing must not hold the lock, since an operation may end meanwhile.
-            let line = active().last().map(|(_, snapshot)| snapshot.to_string());
-            line_printed();
-            if let Some(line) = line {
-                tracing::info!("{line}");
-            }
+        thread::sleep(RESOLUTION);
+        if locked(&LAST_LINE).elapsed() < Duration::from_secs(INTERVAL_SECS.load(Ordering::Relaxed)) {
+            continue;
+        }
+        // Formatted first: printing must not hold the lock, since an operation may end meanwhile.
+        let line = locked(&ACTIVE).last().map(|(_, snapshot)| snapshot.to_string());
+        // Also if the line is only logged, because the console hides it.
+        line_printed();
+        if let Some(line) = line {
+            tracing::info!("{line}");
         }
     }
 }
 
-fn active() -> std::sync::MutexGuard<'static, Vec<(u64, Snapshot)>> {
-    ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    duration.as_millis().min(u128::from(u64::MAX)) as u64
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

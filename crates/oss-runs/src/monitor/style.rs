@@ -6,7 +6,7 @@ use console::Style;
 
 /// Whether messages on stderr are colored: it is a terminal, and `NO_COLOR` is not set.
 pub fn colors_enabled() -> bool {
-    console::colors_enabled_stderr() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    console::colors_enabled_stderr()
 }
 
 /// `text` with the first word of errors, warnings, causes and hints colored, if colors are enabled.

@@ -10,7 +10,7 @@ use super::{Flags, Trainer, configure_torch, device};
 use crate::distributed::Mesh;
 use crate::libtorch_error::catch_torch_panic;
 use crate::model::Initial;
-use oss_config::{Experiment, NonFinite};
+use oss_config::Experiment;
 use oss_runs::interrupt;
 
 /// Untimed steps, in which memory is allocated and kernels are selected.
@@ -28,7 +28,7 @@ const MIN_STEPS: u64 = 3;
 pub fn calibrate(experiment: &Experiment, budget: Duration) -> Result<f64> {
     let mut experiment = experiment.clone();
     // Random tokens and simulated collectives make losses meaningless, and some are not finite.
-    experiment.train.non_finite = NonFinite::Skip;
+    experiment.train.tolerate_non_finite();
     let experiment = &experiment;
     let device = device(&experiment.train, 0)?;
     // The ranks that are not simulated would use their own portion of the cores.

@@ -12,8 +12,8 @@ use crate::checkpoint::{Writer, bytes_needed, write_rank};
 use crate::distributed::Mesh;
 use crate::libtorch_error::catch_torch_panic;
 use crate::model::{Initial, vocab_size};
+use oss_config::Experiment;
 use oss_config::error::UserError;
-use oss_config::{Experiment, NonFinite};
 use oss_runs::monitor::{forget_resident_peak, resident_bytes, resident_peak_bytes};
 use oss_torch::cuda_peak_bytes;
 
@@ -57,7 +57,7 @@ pub fn dry_run(experiment: &Experiment, rank: u64, steps: u64, dir: &Path) -> Re
     );
     let mut experiment = experiment.clone();
     // Simulated collectives make losses meaningless, and some are not finite.
-    experiment.train.non_finite = NonFinite::Skip;
+    experiment.train.tolerate_non_finite();
     let experiment = &experiment;
     configure_torch(&experiment.train, experiment.run.deterministic, 1)?;
     let device = device(&experiment.train, 0)?;
