@@ -64,7 +64,7 @@ impl BadRows {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
-    /// The first bad rows, one a line.
+    /// The first bad rows, one per line.
     pub fn first(&self) -> String {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let more = (found.count > found.first.len() as u64).then_some("...");
