@@ -302,8 +302,10 @@ impl Prepared {
     pub fn require_validation(&self, sequence_length: usize) -> Result<()> {
         let Index { source, train, validation, validation_share, .. } = &self.index;
         let fix = if *validation_share < 1.0 {
-            // Documents are held out whole, so this is a lower bound.
-            let wanted = (sequence_length + 1) as f64 / (train.tokens + validation.tokens) as f64;
+            // Documents are held out whole, so both are lower bounds: of the tokens, and of what this fraction gave.
+            let window = (sequence_length + 1) as f64;
+            let of_all = window / (train.tokens + validation.tokens) as f64;
+            let wanted = of_all.max(validation_share * window / validation.tokens.max(1) as f64);
             match (wanted * 100.0).ceil() / 100.0 {
                 fraction if fraction <= 0.5 => {
                     format!("raise dataset.validation.fraction to at least {fraction}, or add more text")

@@ -116,6 +116,21 @@ fn the_end_of_a_single_document_is_held_out() {
     assert_eq!(error.hints, [hint]);
 }
 
+/// Hashes may hold out less than the fraction of the text; the advice is more than the fraction all the same.
+#[test]
+fn the_advised_fraction_is_larger_than_the_one_that_was_too_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("main");
+    let texts: Vec<String> = (0..300).map(|number| format!("document number {number}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let index = prepare(documents(&texts), &bytes(), &out, 0.01).unwrap();
+    let held_out = index.validation.tokens;
+    assert!(held_out < (held_out + index.train.tokens) / 100, "{held_out} tokens");
+    let error =
+        ErrorReport::from(&Prepared::open(&out).unwrap().require_validation(held_out as usize).unwrap_err());
+    assert!(error.hints[0].starts_with("raise dataset.validation.fraction to at least 0.02, "), "{error}");
+}
+
 #[test]
 fn a_text_shorter_than_a_window_gets_advice() {
     let dir = tempfile::tempdir().unwrap();
