@@ -18,15 +18,17 @@ use crate::plan::disk::{Disk, disk};
 use crate::plan::estimate::{Estimate, estimate};
 use crate::plan::gpus::{Fit, Saving, fits, savings};
 use crate::plan::identity::steps_taken;
-use crate::plan::lints::{Advice, Known, advice};
+use crate::plan::inputs::Source;
+use crate::plan::lints::{Advice, Known, SourceTokens, advice};
 use crate::plan::memory::{Memory, memory};
 use crate::plan::mesh::{Mesh, on_gpu};
+use crate::plan::overlap::Overlap;
 use crate::plan::render::{Language, draw};
 use crate::plan::throughput::Throughput;
 use crate::plan::unfinished::left_behind;
 use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage};
-use oss_config::Explained;
 use oss_config::error::{Hint, UserError};
+use oss_config::{Explained, SetBy};
 use oss_data::Prepared;
 use oss_data::sources::Watch;
 use oss_runs::interrupt;
@@ -77,6 +79,8 @@ struct Plan {
     estimate: Estimate,
     /// Passes over the training tokens; known once they are prepared.
     epochs: Option<f64>,
+    /// The same for each training source; empty until they are prepared.
+    sources: Vec<PlannedSource>,
     /// Held-out tokens; known once they are prepared.
     validation_tokens: Option<u64>,
     mesh: Mesh,
@@ -123,6 +127,14 @@ struct PlannedTraffic {
     total: u64,
 }
 
+/// Tokens of a training source, and how often they are read.
+#[derive(Debug, Serialize)]
+struct PlannedSource {
+    #[serde(flatten)]
+    source: SourceTokens,
+    epochs: f64,
+}
+
 #[derive(Debug, Serialize)]
 struct PlannedRun {
     id: String,
@@ -137,7 +149,8 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let resolved = arguments.experiment.load()?;
     let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
     let local = NetworkAccess::Local(watch);
-    let experiment = plan::with_vocabulary(&resolved.experiment, runs, local)?;
+    let resolved = plan::complete(&resolved, runs, local)?;
+    let experiment = resolved.experiment.clone();
     let choices = Choices::default();
     let graph = plan::graph(experiment.clone(), runs, &choices, local)?;
     let planned = |graph: &Graph| plan::stages(graph, graph.identity.manifest.as_ref(), &choices);
@@ -157,7 +170,8 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let prepared = graph.as_ref().map(Tokens::of).unwrap_or_default();
     let on_purpose = |key: &str| resolved.provenance.of(key).is_explicit();
     let known = Known {
-        training_tokens: prepared.training,
+        sources: prepared.sources.clone(),
+        overlap: graph.as_ref().and_then(Overlap::of),
         validation_tokens: prepared.validation,
         tokens_per_second: throughput
             .map(|throughput| throughput.tokens_per_second)
@@ -165,7 +179,11 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         evaluates_on_purpose: on_purpose("evaluate.every_steps"),
         samples_on_purpose: on_purpose("sample.every_steps"),
     };
-    let advice = advice(&experiment, &estimate, &known);
+    // Most of it is about the number of steps.
+    let advice = match experiment.train.epochs {
+        Some(_) => Vec::new(),
+        None => advice(&experiment, &estimate, &known),
+    };
     let planned = Plan {
         values: resolved.explain(),
         run: graph.as_ref().map(|graph| PlannedRun {
@@ -175,7 +193,12 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
             steps_taken: taken,
         }),
         stages,
-        epochs: prepared.training.map(|tokens| estimate.tokens as f64 / tokens as f64),
+        epochs: prepared.training().map(|tokens| estimate.tokens as f64 / tokens as f64),
+        sources: prepared
+            .sources
+            .into_iter()
+            .map(|source| PlannedSource { epochs: source.epochs(estimate.tokens), source })
+            .collect(),
         mesh: Mesh::of(&experiment.sharding),
         traffic: PlannedTraffic { total: traffic.total(), kinds: traffic },
         interconnects: interconnects(&experiment, &estimate, throughput),
@@ -262,10 +285,10 @@ fn dry_run(experiment: &oss_config::Experiment, arguments: &Arguments, runs: &Ru
     train::dry_run(&experiment, arguments.rank, arguments.steps, folder.path())
 }
 
-/// Prepared token counts; `None` unless everything is prepared.
-#[derive(Clone, Copy, Debug, Default)]
+/// Prepared token counts; nothing unless everything is prepared.
+#[derive(Clone, Debug, Default)]
 struct Tokens {
-    training: Option<u64>,
+    sources: Vec<SourceTokens>,
     validation: Option<u64>,
 }
 
@@ -273,22 +296,39 @@ impl Tokens {
     fn of(graph: &Graph) -> Self {
         let open = |key: &plan::keys::Key| Prepared::open(&graph.runs.prepared(&key.0)).ok();
         let sources: Option<Vec<Prepared>> =
-            graph.prepared_sources().ok().and_then(|keys| keys.iter().map(open).collect());
-        let held: Option<Vec<Prepared>> = match graph.prepared_validation() {
+            graph.corpus().prepared_sources().ok().and_then(|keys| keys.iter().map(open).collect());
+        let held: Option<Vec<Prepared>> = match graph.corpus().prepared_validation() {
             Ok(Some(own)) => open(&own).map(|own| vec![own]),
             _ => sources.clone(),
         };
+        let weights: f64 = graph.inputs.sources.iter().map(|source| source.weight).sum();
+        let tokens = |(source, prepared): (&Source, &Prepared)| SourceTokens {
+            name: source.name.clone(),
+            share: source.weight / weights,
+            tokens: prepared.index().train.tokens,
+        };
         Self {
-            training: sources.map(|all| all.iter().map(|prepared| prepared.index().train.tokens).sum()),
+            sources: sources
+                .map_or_else(Vec::new, |all| graph.inputs.sources.iter().zip(&all).map(tokens).collect()),
             validation: held.map(|all| all.iter().map(|prepared| prepared.index().validation.tokens).sum()),
         }
+    }
+}
+
+impl Tokens {
+    /// Training tokens of all sources.
+    fn training(&self) -> Option<u64> {
+        (!self.sources.is_empty()).then(|| self.sources.iter().map(|source| source.tokens).sum())
     }
 }
 
 impl Plan {
     fn show(&self, explain: bool) -> String {
         // A preset is shown as the fields it sets.
-        let is_set = |value: &Explained| value.set_by.is_explicit() && value.value.is_some();
+        let is_set = |value: &Explained| {
+            let is_derived = matches!(value.set_by, SetBy::Derived { .. });
+            (value.set_by.is_explicit() || is_derived) && value.value.is_some()
+        };
         let shown = self.values.iter().filter(|value| explain || is_set(value));
         let values = shown
             .map(|value| {
@@ -308,6 +348,9 @@ impl Plan {
                 )
             }
             Some(run) => format!("run {} (new)\n", run.directory.display()),
+            None if self.experiment.train.epochs.is_some() => {
+                "run unknown until prepared: train.epochs determines the number of steps then\n".to_owned()
+            }
             None => {
                 "run unknown until prepared: the dataset's commit on the hub is not known yet\n".to_owned()
             }

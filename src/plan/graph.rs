@@ -5,16 +5,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::error::PlanError;
+use super::corpus::Corpus;
 use super::identity::{self, Identity, TrainingFingerprint, steps_taken};
 use super::inputs::{self, Inputs, NetworkAccess};
 use super::keys::{self, Key, KeyInputs};
 use super::planned_stage::Choices;
 use super::staleness::{Freshness, Reason};
-use super::tokenizer;
 use oss_config::error::ErrorReport;
 use oss_config::{CheckpointChoice, Experiment, NamedCheckpoint};
-use oss_data::{Prepared, Tokenizer};
+use oss_data::Prepared;
 use oss_runs::run_dir::{Manifest, OutputFile, RunDir, RunsDir, Stage};
 use oss_train::checkpoint::{self, Checkpoint};
 
@@ -38,20 +37,14 @@ pub const FILES: &str = "files";
 const MAX_REHASHED_BYTES: u64 = 1 << 20;
 
 impl Graph {
-    /// The prepared training sources, in order.
-    ///
-    /// # Errors
-    /// Those of [`Inputs::prepared_sources`].
-    pub fn prepared_sources(&self) -> Result<Vec<Key>> {
-        Ok(self.inputs.prepared_sources(&self.experiment)?.iter().map(KeyInputs::key).collect())
+    /// Its text.
+    pub fn corpus(&self) -> Corpus<'_> {
+        Corpus { experiment: &self.experiment, inputs: &self.inputs, runs: &self.runs }
     }
 
-    /// The prepared validation text, if it is a separate source.
-    ///
-    /// # Errors
-    /// Those of [`Inputs::prepared_validation`].
-    pub fn prepared_validation(&self) -> Result<Option<Key>> {
-        Ok(self.inputs.prepared_validation(&self.experiment)?.as_ref().map(KeyInputs::key))
+    /// The step at which training ends: `train.steps`, unless `evaluate.patience` has been exhausted before.
+    pub fn last_step(&self) -> u64 {
+        identity::last_step(&self.identity.run, &self.experiment)
     }
 
     /// The current inputs of `stage`; `None` while the weights that it reads do not exist.
@@ -63,12 +56,12 @@ impl Graph {
         Ok(match stage {
             Stage::Prepare => Some(self.prepare()?),
             Stage::Train => Some(keys::target(experiment, &self.identity.trajectory)),
-            Stage::Evaluate => match self.weights(CheckpointChoice::Step(experiment.train.steps))? {
+            Stage::Evaluate => match self.weights(CheckpointChoice::Step(self.last_step()))? {
                 Some(weights) => Some(keys::evaluate(experiment, &weights, &self.validation()?)),
                 None => None,
             },
             Stage::Sample => self
-                .weights(CheckpointChoice::Step(experiment.train.steps))?
+                .weights(CheckpointChoice::Step(self.last_step()))?
                 .map(|weights| keys::sample(experiment, &weights)),
             Stage::Export => self
                 .weights(experiment.export.checkpoint)?
@@ -79,10 +72,10 @@ impl Graph {
     /// All prepared sources of this run, as one record.
     fn prepare(&self) -> Result<KeyInputs> {
         let mut inputs = KeyInputs { version: Stage::Prepare.version(), ..KeyInputs::default() };
-        for (source, key) in self.inputs.sources.iter().zip(self.prepared_sources()?) {
+        for (source, key) in self.inputs.sources.iter().zip(self.corpus().prepared_sources()?) {
             inputs.digests.insert(format!("source {}", source.name), key.0);
         }
-        if let Some(key) = self.prepared_validation()? {
+        if let Some(key) = self.corpus().prepared_validation()? {
             inputs.digests.insert("validation text".to_owned(), key.0);
         }
         Ok(inputs)
@@ -112,7 +105,7 @@ impl Graph {
     pub fn checkpoint(&self, choice: CheckpointChoice) -> Result<Option<Checkpoint>> {
         let step = match choice {
             CheckpointChoice::Step(step) => step,
-            CheckpointChoice::Named(NamedCheckpoint::Last) => self.experiment.train.steps,
+            CheckpointChoice::Named(NamedCheckpoint::Last) => self.last_step(),
             CheckpointChoice::Named(NamedCheckpoint::Best) => match best_step(&self.identity.run)? {
                 Some(step) => step,
                 None => return Ok(None),
@@ -160,7 +153,7 @@ impl Graph {
 
     /// Why prepared data cannot be used as it is; `None` if all of it is present.
     fn missing_preparation(&self) -> Result<Option<Reason>> {
-        for key in self.prepared_sources()?.into_iter().chain(self.prepared_validation()?) {
+        for key in self.corpus().prepared_sources()?.into_iter().chain(self.corpus().prepared_validation()?) {
             let dir = self.runs.prepared(&key.0);
             if !dir.is_dir() {
                 return Ok(Some(Reason::OutputMissing(dir)));
@@ -175,7 +168,7 @@ impl Graph {
     fn damaged_output(&self, stage: Stage, manifest: Option<&Manifest>) -> Result<Option<Reason>> {
         let run = &self.identity.run;
         if stage == Stage::Train {
-            let steps = self.experiment.train.steps;
+            let steps = self.last_step();
             let complete = steps_taken(run) >= steps && checkpoint_at(run, steps)?.is_some();
             return Ok((!complete).then_some(Reason::CheckpointMissing(steps)));
         }
@@ -228,33 +221,11 @@ pub fn checkpoint_at(run: &RunDir, step: u64) -> Result<Option<Checkpoint>> {
     Ok(found.map(|(_, path)| Checkpoint::open(&path)).transpose()?)
 }
 
-/// The experiment with `model.vocab_size` filled in from the tokenizer, and a tokenizer on the hub pinned and downloaded.
+/// The stages of `experiment`, which must be [complete](super::complete); `None` if `reach` is local and an input on the
+/// hub is unresolved, or the number of steps unknown until the text is prepared.
 ///
 /// # Errors
-/// The tokenizer cannot be read, or has more tokens than `model.vocab_size`; it is on the hub, and not downloaded yet
-/// while `reach` is local.
-pub fn with_vocabulary(
-    experiment: &Experiment,
-    runs: &RunsDir,
-    reach: NetworkAccess<'_>,
-) -> Result<Experiment> {
-    let mut filled = experiment.clone();
-    let dataset = &mut filled.dataset;
-    dataset.tokenizer = tokenizer::located(&dataset.tokenizer, runs, reach)?;
-    let tokens = Tokenizer::facts(&dataset.tokenizer, dataset.end_of_text.as_deref())?.vocab_size;
-    match experiment.model.vocab_size {
-        Some(set) if set < tokens => return Err(PlanError::VocabularyTooSmall { set, tokens }.into()),
-        Some(_) => {}
-        None => filled.model.vocab_size = Some(tokens),
-    }
-    Ok(filled)
-}
-
-/// The stages of `experiment`, whose vocabulary size must be filled in; `None` if an input on the hub is unresolved and
-/// `reach` is local.
-///
-/// # Errors
-/// An input cannot be found, the initial weights do not match `[model]`, or the existing run does not allow the change
+/// An input cannot be found, the initial weights do not match `[model]` or the tokenizer, or the existing run does not allow the change
 /// ([`PlanError`]).
 pub fn graph(
     experiment: Experiment,
@@ -263,11 +234,15 @@ pub fn graph(
     reach: NetworkAccess<'_>,
 ) -> Result<Option<Graph>> {
     let Some(inputs) = Inputs::find(&experiment, runs, reach)? else { return Ok(None) };
+    if experiment.train.epochs.is_some() {
+        return Ok(None);
+    }
     let name = experiment.run.name.clone().unwrap_or_else(|| "experiment".to_owned());
     let trajectory = TrainingFingerprint { experiment: &experiment, inputs: &inputs };
     let identity = identity::find(runs, &name, trajectory, choices.new)?;
     if let Some(initial) = inputs.initial.as_ref().filter(|_| steps_taken(&identity.run) == 0) {
-        initial.check(&experiment.model, reach.watch())?;
+        initial.check(&experiment.model, reach)?;
+        initial.check_tokenizer(&experiment, &inputs, runs, reach)?;
     }
     let experiment = inputs::pinned(&experiment, &inputs);
     Ok(Some(Graph { experiment, inputs, identity, runs: runs.clone() }))

@@ -70,6 +70,13 @@ pub fn pin_model(repo: &str, revision: &str, some_file: &str, watch: Watch<'_>) 
     Client::new(HubConfig::from_env())?.pin(&repository, Some(some_file), watch)
 }
 
+/// The directory of a model at `commit` in the cache, if it contains `file`. Sends no request.
+pub fn downloaded_model(repo: &str, commit: &str, file: &str) -> Option<PathBuf> {
+    let repository = Repository::model(repo, commit).ok()?;
+    let folder = Client::new(HubConfig::from_env()).ok()?.snapshot(&repository)?;
+    folder.join(file).is_file().then_some(folder)
+}
+
 fn name(hub: &Hub) -> String {
     format!("{}@{} {}", hub.repo, hub.revision, hub.files.join(" "))
 }

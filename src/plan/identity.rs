@@ -16,6 +16,7 @@ use oss_config::{Experiment, ScheduleKind};
 use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
 use oss_train::checkpoint::{self, Checkpoint};
 use oss_train::optimizer::schedule::lr_multiplier;
+use oss_train::train::Progress;
 
 /// The run of an experiment.
 #[derive(Clone, Debug)]
@@ -135,6 +136,22 @@ pub fn steps_taken(run: &RunDir) -> u64 {
     checkpoint::list(&run.checkpoints()).last().map_or(0, |(step, _)| *step)
 }
 
+/// The step at which training of `run` ends: `train.steps`, unless it has exhausted `evaluate.patience` before.
+pub fn last_step(run: &RunDir, experiment: &Experiment) -> u64 {
+    let steps = experiment.train.steps;
+    let is_over = |path: &Path| {
+        let state = Checkpoint::open(path).ok()?.state().clone();
+        let progress: Progress = serde_json::from_value(state).ok()?;
+        Some(progress.is_out_of_patience(&experiment.evaluate))
+    };
+    match checkpoint::list(&run.checkpoints()).last() {
+        Some((step, path)) if experiment.evaluate.patience.is_some() && is_over(path) == Some(true) => {
+            (*step).min(steps)
+        }
+        _ => steps,
+    }
+}
+
 /// The experiment stored in a manifest; `None` if it was written with different keys by another version.
 pub fn experiment_of(manifest: &Manifest) -> Option<Experiment> {
     serde_json::from_value(manifest.experiment.clone()).ok()
@@ -151,7 +168,7 @@ pub fn check_target(run: &RunDir, experiment: &Experiment) -> Result<(), PlanErr
         return Err(PlanError::AlreadyPast { run: run_path(), taken, asked });
     }
     if taken > 0 && continuable(run, experiment).is_none() {
-        return Err(PlanError::StepsRaised { run: run_path(), old: taken, new: asked });
+        return Err(PlanError::StepsRaised { run: run_path(), old: taken, new: asked, ends_decay: false });
     }
     Ok(())
 }
@@ -179,7 +196,7 @@ fn same_rates(experiment: &Experiment, target: u64, taken: u64) -> bool {
 }
 
 /// Whether the end of the learning-rate decay is derived from the number of steps.
-fn has_derived_end(experiment: &Experiment) -> bool {
+pub fn has_derived_end(experiment: &Experiment) -> bool {
     matches!(experiment.schedule.kind, ScheduleKind::Cosine | ScheduleKind::Linear)
         && experiment.schedule.decay_steps.is_none()
 }
@@ -195,7 +212,7 @@ fn refuse_raised_steps(run: &RunDir, manifest: &Manifest, trajectory: TrainingFi
     let at_old = trajectory.with_steps(old)?;
     let same = versions(&at_old).any(|version| is_trajectory(manifest, &version.key()));
     if same && steps_taken(run) > 0 {
-        return Err(PlanError::StepsRaised { run: run.root().to_owned(), old, new }.into());
+        return Err(PlanError::StepsRaised { run: run.root().to_owned(), old, new, ends_decay: true }.into());
     }
     Ok(())
 }

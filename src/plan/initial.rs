@@ -1,5 +1,7 @@
 //! Initial weights from a run, a checkpoint, a Hugging Face directory, or the hub.
 
+mod declared;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -134,14 +136,17 @@ impl Initial {
         Ok(Some(Self { place: Place::Hub { repo: repo.to_owned(), commit, files }, digest }))
     }
 
-    /// Checks that local weights match `model`; those on the hub are checked once they are downloaded.
+    /// Checks that the weights match `model`: local ones, or the configuration of those on the hub.
     ///
     /// # Errors
     /// As for [`Self::open`].
-    pub fn check(&self, model: &Model, watch: Watch<'_>) -> Result<()> {
-        match self.place {
-            Place::Hub { .. } => Ok(()),
-            _ => self.open(model, watch).map(drop),
+    pub fn check(&self, model: &Model, reach: NetworkAccess<'_>) -> Result<()> {
+        match &self.place {
+            Place::Hub { repo, .. } => match self.shape(reach)? {
+                Some(theirs) => refuse_differences(&theirs, model, repo),
+                None => Ok(()),
+            },
+            _ => self.open(model, reach.watch()).map(drop),
         }
     }
 
@@ -175,7 +180,7 @@ fn open_checkpoint(path: &Path, model: &Model) -> Result<Box<dyn WeightSource>> 
         let run = path.parent().and_then(Path::parent).map(RunDir::new);
         let theirs = run.and_then(|run| experiment_of(&Manifest::load(&run).ok()?));
         let fix = match theirs.map(|theirs| differences(&theirs.model, model)) {
-            Some(differences) if !differences.is_empty() => format!("set {}", differences.join(", ")),
+            Some(differences) if !differences.is_empty() => fix(&differences),
             _ => "describe the model of the checkpoint's run in [model]".to_owned(),
         };
         bail!(
@@ -188,13 +193,22 @@ fn open_checkpoint(path: &Path, model: &Model) -> Result<Box<dyn WeightSource>> 
 
 fn open_directory(path: &Path, model: &Model) -> Result<Box<dyn WeightSource>> {
     let directory = HfDirectory::open(path)?;
-    let differences = differences(directory.model(), model);
+    refuse_differences(directory.model(), model, &path.display().to_string())?;
+    Ok(Box::new(directory))
+}
+
+fn refuse_differences(theirs: &Model, ours: &Model, place: &str) -> Result<()> {
+    let differences = differences(theirs, ours);
     ensure!(
         differences.is_empty(),
-        UserError::wrong(format!("[model] does not match the weights in {}", path.display()))
-            .hint(format!("set {}", differences.join(", ")))
+        UserError::wrong(format!("[model] does not match the weights in {place}")).hint(fix(&differences))
     );
-    Ok(Box::new(directory))
+    Ok(())
+}
+
+/// What is left out of `[model]` is taken from the weights.
+fn fix(differences: &[String]) -> String {
+    format!("set {}, or leave out every key of [model] but init_from", differences.join(", "))
 }
 
 /// The assignments that would make `[model]` match `theirs`.

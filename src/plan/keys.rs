@@ -130,9 +130,10 @@ pub fn trajectory(
     inputs
 }
 
-/// A trajectory up to `train.steps`.
+/// A trajectory up to `train.steps`, or until `evaluate.patience` is exhausted.
 pub fn target(experiment: &Experiment, trajectory: &KeyInputs) -> KeyInputs {
     let mut inputs = trajectory.clone();
+    inputs.values.extend(part(experiment, Stage::Train, Part::Target).values);
     inputs.values.insert("train.steps".to_owned(), json!(experiment.train.steps));
     inputs
 }

@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use super::estimate::Estimate;
+use super::overlap::{FIX, Overlap};
 use oss_config::Experiment;
 use oss_train::optimizer::{ParamGroup, update_rule};
 
@@ -22,10 +23,12 @@ pub struct Advice {
 }
 
 /// What is known in addition to the experiment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// Training tokens, once they are prepared.
-    pub training_tokens: Option<u64>,
+    /// Training tokens of each source, once they are prepared; otherwise empty.
+    pub sources: Vec<SourceTokens>,
+    /// Validation text that is also training text.
+    pub overlap: Option<Overlap>,
     /// Validation tokens, once they are prepared.
     pub validation_tokens: Option<u64>,
     /// Tokens per second, once measured.
@@ -34,6 +37,24 @@ pub struct Known {
     pub evaluates_on_purpose: bool,
     /// `sample.every_steps` was set explicitly.
     pub samples_on_purpose: bool,
+}
+
+/// Tokens of a training source.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceTokens {
+    /// Its name.
+    pub name: String,
+    /// Fraction of the training sequences that are drawn from it.
+    pub share: f64,
+    /// Number of tokens.
+    pub tokens: u64,
+}
+
+impl SourceTokens {
+    /// Number of times that training on `trained` tokens of all sources reads this one.
+    pub fn epochs(&self, trained: u64) -> f64 {
+        trained as f64 * self.share / self.tokens.max(1) as f64
+    }
 }
 
 /// A longer warmup leaves little of the run at the full learning rate.
@@ -67,6 +88,7 @@ pub fn advice(experiment: &Experiment, estimate: &Estimate, known: &Known) -> Ve
     rates(experiment, estimate, &mut all);
     lengths(experiment, known, &mut all);
     validation(experiment, estimate, known, &mut all);
+    overlap(known, &mut all);
     epochs(estimate, known, &mut all);
     checkpoints(experiment, estimate, known, &mut all);
     all
@@ -168,17 +190,30 @@ fn validation(experiment: &Experiment, estimate: &Estimate, known: &Known, all: 
     }
 }
 
+/// The advice for the source that is read most often.
 fn epochs(estimate: &Estimate, known: &Known, all: &mut Vec<Advice>) {
-    let Some(tokens) = known.training_tokens.filter(|tokens| *tokens > 0) else { return };
-    let epochs = estimate.tokens as f64 / tokens as f64;
-    if epochs > USEFUL_EPOCHS {
-        all.push(Advice {
+    let epochs = |source: &SourceTokens| source.epochs(estimate.tokens);
+    let most = known.sources.iter().max_by(|a, b| epochs(a).total_cmp(&epochs(b)));
+    let Some(source) = most.filter(|source| epochs(source) > USEFUL_EPOCHS) else { return };
+    let (epochs, name) = (epochs(source), &source.name);
+    let useful = format!("more than {USEFUL_EPOCHS:.0} bring little benefit");
+    all.push(match known.sources.len() {
+        1 => Advice {
             key: "train.steps",
-            message: format!(
-                "training runs for {epochs:.1} epochs; more than {USEFUL_EPOCHS:.0} bring little benefit"
-            ),
+            message: format!("training runs for {epochs:.1} epochs; {useful}"),
             fix: "train for fewer steps, or on more text".to_owned(),
-        });
+        },
+        _ => Advice {
+            key: "dataset.source",
+            message: format!("training reads source `{name}` {epochs:.1} times; {useful}"),
+            fix: format!("lower the weight of `{name}`, add text to it, or train for fewer steps"),
+        },
+    });
+}
+
+fn overlap(known: &Known, all: &mut Vec<Advice>) {
+    if let Some(overlap) = known.overlap {
+        all.push(Advice { key: "dataset.validation", message: overlap.message(), fix: FIX.to_owned() });
     }
 }
 
@@ -202,17 +237,22 @@ fn checkpoints(experiment: &Experiment, estimate: &Estimate, known: &Known, all:
 mod tests {
     use super::*;
     use crate::plan::estimate::estimate;
-    use crate::plan::{NetworkAccess, with_vocabulary};
+    use crate::plan::overlap::OverlapUnit;
+    use crate::plan::{NetworkAccess, complete};
     use oss_config::{Overrides, Preset, load};
     use oss_data::sources::Watch;
     use oss_runs::run_dir::RunsDir;
+
+    fn source(name: &str, share: f64, tokens: u64) -> SourceTokens {
+        SourceTokens { name: name.into(), share, tokens }
+    }
 
     fn keys(change: impl FnOnce(&mut Experiment, &mut Known)) -> Vec<&'static str> {
         let mut experiment = Experiment { model: Preset::Tiny.model(), ..Experiment::default() };
         experiment.model.vocab_size = Some(1024);
         experiment.optimizer.lr = 2e-3;
         let mut known = Known {
-            training_tokens: Some(50_000_000),
+            sources: vec![source("all", 1.0, 50_000_000)],
             validation_tokens: Some(100_000),
             tokens_per_second: Some(10_000.0),
             ..Known::default()
@@ -232,7 +272,9 @@ mod tests {
         assert_eq!(keys(|_, known| known.validation_tokens = Some(900)), ["dataset.validation.fraction"]);
         assert_eq!(keys(|e, _| e.evaluate.max_tokens = Some(900)), ["evaluate.max_tokens"]);
         assert_eq!(keys(|e, _| e.evaluate.every_steps = 1), ["evaluate.every_steps"]);
-        assert_eq!(keys(|_, known| known.training_tokens = Some(3_000_000)), ["train.steps"]);
+        assert_eq!(keys(|_, known| known.sources[0].tokens = 3_000_000), ["train.steps"]);
+        let shared = Overlap { unit: OverlapUnit::Documents, shared: 3, total: 90 };
+        assert_eq!(keys(|_, known| known.overlap = Some(shared)), ["dataset.validation"]);
         assert_eq!(keys(|_, known| known.tokens_per_second = Some(500.0)), ["checkpoint.every_steps"]);
         let seldom = |e: &mut Experiment, known: &mut Known| {
             e.sample.every_steps = 5000;
@@ -240,6 +282,18 @@ mod tests {
         };
         assert_eq!(keys(seldom), ["sample.every_steps"]);
         assert_eq!(keys(|e, _| e.model.init_from = Some("openai/gpt-oss-20b".into())), [""; 0]);
+    }
+
+    #[test]
+    fn each_source_of_a_mix_has_its_own_epochs() {
+        let mix = |tokens| {
+            keys(|_, known| {
+                known.sources = vec![source("big", 0.9, 50_000_000), source("small", 0.1, tokens)];
+            })
+        };
+        assert_eq!(mix(1_000_000), [""; 0]);
+        assert_eq!(mix(10_000), ["dataset.source"]);
+        assert_eq!(source("small", 0.1, 10_000).epochs(1_000_000), 10.0);
     }
 
     #[test]
@@ -254,7 +308,7 @@ mod tests {
                 let loaded = load(&path, &Overrides::default()).unwrap();
                 let runs = RunsDir::new("/nowhere");
                 let local = NetworkAccess::Local(Watch::quiet());
-                let experiment = with_vocabulary(&loaded.experiment, &runs, local).unwrap();
+                let experiment = complete(&loaded, &runs, local).unwrap().experiment;
                 let known =
                     Known { evaluates_on_purpose: true, samples_on_purpose: true, ..Known::default() };
                 let found = advice(&experiment, &estimate(&experiment), &known);

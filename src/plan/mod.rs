@@ -1,6 +1,7 @@
 //! Turns an experiment into stages, keys, staleness and estimates.
 //!
 //! - [`table`] defines what each value invalidates, and [`invalidation_docs`] which stages that affects.
+//! - [`complete`] fills in what the experiment leaves to its inputs.
 //! - [`inputs`] identifies what an experiment reads, [`keys`] hashes it, and [`identity`] finds its run.
 //! - [`Graph`] compares each stage's key with the run's records; [`staleness`] explains why a stage has to run, and
 //!   [`render`] renders the graph.
@@ -10,7 +11,10 @@
 pub mod activations;
 pub mod calibration;
 pub mod communication;
+mod completion;
+pub mod corpus;
 pub mod disk;
+mod epochs;
 mod error;
 pub mod estimate;
 pub mod gpus;
@@ -24,6 +28,7 @@ pub mod keys;
 pub mod lints;
 pub mod memory;
 pub mod mesh;
+pub mod overlap;
 mod planned_stage;
 pub mod render;
 pub mod staleness;
@@ -33,8 +38,10 @@ pub mod throughput;
 mod tokenizer;
 pub mod unfinished;
 
+pub use completion::complete;
+pub use corpus::Corpus;
 pub use error::PlanError;
-pub use graph::{Graph, graph, with_vocabulary};
+pub use graph::{Graph, graph};
 pub use inputs::{Inputs, NetworkAccess};
 pub use oss_runs::run_dir::Stage;
 pub use planned_stage::{Choices, PlannedStage, stages, stages_after};

@@ -1,19 +1,20 @@
 //! Prepared data, as read by later stages.
 
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use crate::plan::Graph;
+use super::progress::watch;
 use crate::plan::inputs::digest_cache;
 use crate::plan::keys::Key;
+use crate::plan::{Corpus, Graph};
 use crate::stages::prepare;
 use oss_config::Experiment;
 use oss_config::error::Hint;
 use oss_data::sources::ReadOptions;
-use oss_data::{Batches, Prepared, TokenFile, Tokenizer};
+use oss_data::{Batches, Index, Prepared, TokenFile, Tokenizer};
 
 /// The prepared sources of a run.
 pub struct Data {
@@ -32,10 +33,10 @@ impl Data {
         let open = |key: &Key| Prepared::open(&graph.runs.prepared(&key.0));
         let weights = graph.inputs.sources.iter().map(|source| source.weight);
         let sources: Vec<(f64, Prepared)> = weights
-            .zip(&graph.prepared_sources()?)
+            .zip(&graph.corpus().prepared_sources()?)
             .map(|(weight, key)| Ok((weight, open(key)?)))
             .collect::<Result<_>>()?;
-        let held = match graph.prepared_validation()? {
+        let held = match graph.corpus().prepared_validation()? {
             Some(own) => vec![open(&own)?],
             None => sources.iter().map(|(_, prepared)| prepared.clone()).collect(),
         };
@@ -168,15 +169,34 @@ pub fn tokenizer(graph: &Graph) -> Result<Tokenizer> {
     })
 }
 
-/// The data that the prepare stage has to produce for `graph`.
+/// Prepares the text of an experiment, as far as it is not prepared yet; all of it with `force`. Returns each source with
+/// its directory and index.
 ///
 /// # Errors
-/// Never in practice: identities are plain data.
-pub fn sources(graph: &Graph) -> Result<Vec<prepare::Source<'_>>> {
-    let dataset = &graph.experiment.dataset;
-    let cache = || Some(digest_cache(&graph.runs));
+/// Those of [`prepare::prepare`].
+pub fn prepare_corpus(corpus: Corpus<'_>, force: bool) -> Result<Vec<(String, PathBuf, Index)>> {
+    let dataset = &corpus.experiment.dataset;
+    let trained = corpus.inputs.trained_tokenizer(corpus.experiment);
+    let inputs = prepare::Inputs {
+        sources: sources(corpus)?,
+        tokenizer: &dataset.tokenizer,
+        end_of_text: dataset.end_of_text.as_deref(),
+        trained: trained.map(|key| corpus.runs.trained_tokenizer(&key.0)),
+        force,
+        watch: watch(),
+    };
+    let indices = prepare::prepare(&inputs)?;
+    let made = inputs.sources.iter().zip(indices);
+    Ok(made.map(|(source, index)| (source.name.to_owned(), source.dir.clone(), index)).collect())
+}
+
+/// The data that has to be prepared.
+fn sources(corpus: Corpus<'_>) -> Result<Vec<prepare::Source<'_>>> {
+    let Corpus { experiment, inputs, runs } = corpus;
+    let dataset = &experiment.dataset;
+    let cache = || Some(digest_cache(runs));
     let share = if dataset.validation.origin().is_some() { 0.0 } else { dataset.validation.fraction };
-    let training = dataset.sources().into_iter().zip(&graph.inputs.sources).zip(graph.prepared_sources()?);
+    let training = dataset.sources().into_iter().zip(&inputs.sources).zip(corpus.prepared_sources()?);
     let mut sources: Vec<prepare::Source<'_>> = training
         .map(|(((name, _, origin), source), key)| prepare::Source {
             name,
@@ -184,18 +204,18 @@ pub fn sources(graph: &Graph) -> Result<Vec<prepare::Source<'_>>> {
             options: ReadOptions::source(dataset, name, cache()),
             identity: &source.identity,
             validation_share: share,
-            dir: graph.runs.prepared(&key.0),
+            dir: runs.prepared(&key.0),
         })
         .collect();
-    let own = dataset.validation.origin().zip(graph.inputs.validation.as_ref());
-    if let (Some((origin, source)), Some(key)) = (own, graph.prepared_validation()?) {
+    let own = dataset.validation.origin().zip(inputs.validation.as_ref());
+    if let (Some((origin, source)), Some(key)) = (own, corpus.prepared_validation()?) {
         sources.push(prepare::Source {
             name: "validation",
             origin,
             options: ReadOptions::validation(dataset, cache()),
             identity: &source.identity,
             validation_share: 1.0,
-            dir: graph.runs.prepared(&key.0),
+            dir: runs.prepared(&key.0),
         });
     }
     Ok(sources)

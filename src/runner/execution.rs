@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Error, Result, bail};
 
 use super::commands::RUN;
+use super::completion::{complete, unresolved};
 use super::preflight;
 use super::progress::watch;
 use super::session::{Session, is_stop, keep_labels};
@@ -12,7 +13,7 @@ use super::stage_loop::run_stages;
 use super::{StageSummary, Summary};
 use crate::plan::unfinished::left_behind;
 use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage};
-use oss_config::error::{Hint, UserError};
+use oss_config::error::Hint;
 use oss_config::{Provenance, Resolved};
 use oss_runs::run_dir::RunsDir;
 use oss_train::distributed::World;
@@ -52,18 +53,13 @@ impl Execution {
     /// The experiment is invalid, or an input cannot be found.
     pub fn of(resolved: &Resolved, runs: &RunsDir, options: Options) -> Result<Self> {
         let hub = NetworkAccess::Hub(watch());
-        let graph = plan::with_vocabulary(&resolved.experiment, runs, hub)
-            .and_then(|experiment| plan::graph(experiment, runs, &options.choices, hub));
+        let graph = complete(resolved, runs, options.force_start)
+            .and_then(|resolved| plan::graph(resolved.experiment, runs, &options.choices, hub));
         let unstarted = |error: Error| match is_stop(&error) {
             true => error.context("stopped before the run began").hint("rerun the command to start it"),
             false => error,
         };
-        let Some(graph) = graph.map_err(unstarted)? else {
-            bail!(
-                UserError::failed("cannot resolve the dataset on the hub")
-                    .hint("check the network and HF_ENDPOINT")
-            );
-        };
+        let Some(graph) = graph.map_err(unstarted)? else { bail!(unresolved()) };
         if let Some(notice) = left_behind(&graph).filter(|_| !options.choices.new) {
             tracing::warn!("{notice}");
         }

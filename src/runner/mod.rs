@@ -1,6 +1,7 @@
 //! Executes the plan: finds or creates the run, runs stale stages in order, and records the outcome.
 
 mod commands;
+mod completion;
 mod compute;
 mod data;
 mod disk_space;
@@ -16,6 +17,7 @@ mod stage_loop;
 mod summary;
 
 pub use commands::{RUN, dismiss, follow};
+pub use completion::{complete, unresolved};
 pub use execution::{Execution, Options};
 pub use reproduce::{Compared, Difference, Extent, Reproduced, Reproduction};
 pub use resume::Resuming;

@@ -25,15 +25,23 @@ pub fn check(graph: &Graph, planned: &[PlannedStage], force_start: bool) -> Resu
     if !planned.iter().any(|planned| planned.stage == Stage::Train && !planned.is_fresh()) {
         return Ok(());
     }
-    let experiment = &graph.experiment;
-    let device = train::device(&experiment.train, 0)?;
-    if force_start {
-        return Ok(());
+    check_machine(&graph.experiment, force_start)?;
+    match force_start {
+        true => Ok(()),
+        false => disk_space::check(&graph.experiment, &graph.identity.run, graph.runs.root()),
     }
-    if device == Device::Cpu {
+}
+
+/// The part of [`check`] that does not depend on the number of steps: the device and memory.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_machine(experiment: &Experiment, force_start: bool) -> Result<()> {
+    let device = train::device(&experiment.train, 0)?;
+    if device == Device::Cpu && !force_start {
         check_memory(experiment, local_ranks(experiment)?, Host::this().memory_bytes)?;
     }
-    disk_space::check(experiment, &graph.identity.run, graph.runs.root())
+    Ok(())
 }
 
 /// The number of ranks on this machine: all of them, unless another launcher distributed them.

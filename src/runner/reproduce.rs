@@ -79,7 +79,7 @@ impl Reproduction {
         let runs = then.runs.reproductions();
         let trajectory = TrainingFingerprint { experiment: &experiment, inputs: &then.inputs };
         let identity = identity::find(&runs, &manifest.name, trajectory, extent.new)?;
-        let is_whole = steps == experiment.train.steps;
+        let is_whole = steps == identity::last_step(run, &experiment);
         let done = |stage: &Stage| {
             manifest.stages.get(stage.name()).is_some_and(|record| record.state == StageState::Done)
         };

@@ -4,13 +4,14 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
+use super::completion::complete;
 use super::execution::{Execution, Options, Source};
 use super::loaded_run::runs_of;
 use super::progress::watch;
 use crate::plan::identity::{self, Identity, TrainingFingerprint, experiment_of};
 use crate::plan::inputs::{Inputs, NetworkAccess};
 use crate::plan::keys::Key;
-use crate::plan::{self, Graph, PlanError, table};
+use crate::plan::{Graph, PlanError, table};
 use oss_config::error::{Hint, UserError};
 use oss_config::{Experiment, Overrides, Provenance};
 use oss_runs::run_dir::{Manifest, RunDir, RunsDir};
@@ -94,8 +95,12 @@ fn changed(
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    let experiment = plan::with_vocabulary(&resolved.experiment, runs, NetworkAccess::Hub(watch()))?;
-    Ok((experiment, resolved.provenance))
+    // Everything else is recorded.
+    let resolved = match resolved.experiment.train.epochs {
+        Some(_) => complete(&resolved, runs, true)?,
+        None => resolved,
+    };
+    Ok((resolved.experiment, resolved.provenance))
 }
 
 /// The run's inputs as of its start; changed validation text is looked up again.
@@ -122,7 +127,10 @@ fn same_run(run: &RunDir, manifest: Manifest, experiment: &Experiment, inputs: &
             true => {
                 PlanError::OtherTrajectory { run: run.root().to_owned(), key: "the experiment".to_owned() }
             }
-            false => PlanError::StepsRaised { run: run.root().to_owned(), old, new },
+            false => {
+                let ends_decay = identity::has_derived_end(experiment);
+                PlanError::StepsRaised { run: run.root().to_owned(), old, new, ends_decay }
+            }
         }
         .into());
     };

@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 use super::commands::{Task, manifest_digest, same_directory};
 use super::compute;
 use super::data::{self, Data};
-use super::progress::watch;
 use super::session::{Session, is_stop};
 use super::summary::StageSummary;
 use super::{Options, disk_space};
 use crate::plan::graph::FILES;
 use crate::plan::identity::steps_taken;
+use crate::plan::overlap::{self, Overlap};
 use crate::plan::{self, Freshness, Graph, PlannedStage, Reason, Stage};
+use crate::stages::export;
 use crate::stages::sample::Weights;
-use crate::stages::{export, prepare};
 use oss_config::CheckpointChoice;
 use oss_config::error::Stopped;
 use oss_config::error::{Hint, UserError};
 use oss_runs::interrupt;
 use oss_runs::monitor::{InProgress, set_status_interval};
-use oss_runs::run_dir::{OutputFile, RunDir, SKIPPED_STEPS, write_json};
+use oss_runs::run_dir::{OutputFile, RunDir, SKIPPED_STEPS, TARGET_STEPS, write_json};
 use oss_train::checkpoint::{self, Checkpoint};
 use oss_train::distributed::World;
 
@@ -66,7 +66,12 @@ fn run_one(
     };
     match (stage, reason) {
         (Stage::Train, Reason::Forced) => set_checkpoints_aside(session.run())?,
-        (Stage::Train, _) => check_tokens(session)?,
+        (Stage::Train, _) => {
+            check_tokens(session)?;
+            if let Some(overlap) = Overlap::of(&session.graph) {
+                tracing::warn!("{}\nhint: {}", overlap.message(), overlap::FIX);
+            }
+        }
         _ => {}
     }
     session.begin(stage, &wanted, reason)?;
@@ -118,20 +123,8 @@ fn missing_checkpoint(graph: &Graph, stage: Stage) -> UserError {
 }
 
 fn run_prepare(graph: &Graph, force: bool) -> Result<Outputs> {
-    let trained = graph.inputs.trained_tokenizer(&graph.experiment);
-    let inputs = prepare::Inputs {
-        sources: data::sources(graph)?,
-        tokenizer: &graph.experiment.dataset.tokenizer,
-        end_of_text: graph.experiment.dataset.end_of_text.as_deref(),
-        trained: trained.map(|key| graph.runs.trained_tokenizer(&key.0)),
-        force,
-        watch: watch(),
-    };
-    let indices = prepare::prepare(&inputs)?;
-    let made = inputs.sources.iter().zip(indices);
-    Ok(made
-        .map(|(source, index)| (source.name.to_owned(), json!({ "dir": source.dir, "index": index })))
-        .collect())
+    let made = data::prepare_corpus(graph.corpus(), force)?;
+    Ok(made.into_iter().map(|(name, dir, index)| (name, json!({ "dir": dir, "index": index }))).collect())
 }
 
 /// Key under which the train stage records the digests of its tokens.
@@ -180,13 +173,13 @@ fn run_train(session: &mut Session, options: &Options, world: &World) -> Result<
     }))?;
     world.all_ok(same_directory(run, &manifest))?;
     let outcome = compute::train(graph, world, stop_at_step)?;
-    let steps = experiment.train.steps;
+    let (step, steps) = (outcome.step, experiment.train.steps);
     if !outcome.finished {
-        return Err(Stopped).with_context(|| format!("at step {} of {steps}", outcome.step));
+        return Err(Stopped).with_context(|| format!("at step {step} of {steps}"));
     }
-    let Some(last) = session.graph.checkpoint(CheckpointChoice::Step(steps))? else {
+    let Some(last) = session.graph.checkpoint(CheckpointChoice::Step(step))? else {
         bail!(
-            UserError::failed(format!("training ended without the checkpoint of step {steps}"))
+            UserError::failed(format!("training ended without the checkpoint of step {step}"))
                 .hint(format!("see the log in {}", run.log(0).display()))
         );
     };
@@ -195,7 +188,8 @@ fn run_train(session: &mut Session, options: &Options, world: &World) -> Result<
         fs::remove_dir_all(&aside).with_context(|| format!("cannot remove {}", aside.display()))?;
     }
     Ok(Outputs::from([
-        ("step".to_owned(), json!(steps)),
+        ("step".to_owned(), json!(step)),
+        (TARGET_STEPS.to_owned(), json!(steps)),
         (SKIPPED_STEPS.to_owned(), json!(outcome.skipped)),
         ("weights".to_owned(), json!(last.weights_digest())),
         ("checkpoint".to_owned(), json!(last.path().strip_prefix(run.root()).unwrap_or(last.path()))),
@@ -203,9 +197,9 @@ fn run_train(session: &mut Session, options: &Options, world: &World) -> Result<
 }
 
 fn last_checkpoint(graph: &Graph) -> Result<Checkpoint> {
-    let steps = graph.experiment.train.steps;
-    let checkpoint = graph.checkpoint(CheckpointChoice::Step(steps))?;
-    checkpoint.with_context(|| format!("no checkpoint of step {steps}")).hint("run the train stage")
+    let step = graph.last_step();
+    let checkpoint = graph.checkpoint(CheckpointChoice::Step(step))?;
+    checkpoint.with_context(|| format!("no checkpoint of step {step}")).hint("run the train stage")
 }
 
 fn run_evaluate(graph: &Graph, world: &World) -> Result<Outputs> {

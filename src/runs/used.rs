@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
@@ -43,8 +43,13 @@ impl Needs {
             inputs.prepared_sources(&experiment)?.into_iter().chain(inputs.prepared_validation(&experiment)?);
         let keys = used.into_iter().flatten().chain(would.map(|inputs: KeyInputs| inputs.key().0));
         let trained = inputs.trained_tokenizer(&experiment).map(|key| runs.trained_tokenizer(&key.0));
+        // That of the initial weights may have been trained in this runs directory.
+        let ours = absolute(runs.all_prepared());
+        let taken = experiment.dataset.tokenizer.path().zip(ours.ok());
+        let taken =
+            taken.and_then(|(path, ours)| Some(runs.all_prepared().join(path.strip_prefix(ours).ok()?)));
         Ok(Self {
-            prepared: keys.map(|key| runs.prepared(&key)).chain(trained).collect(),
+            prepared: keys.map(|key| runs.prepared(&key)).chain(trained).chain(taken).collect(),
             starts_from: inputs.initial.as_ref().and_then(|initial| initial.path()).map(Path::to_owned),
         })
     }

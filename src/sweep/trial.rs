@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::SweepError;
 use super::trials::trials;
 use crate::plan::identity::steps_taken;
 use crate::plan::{self, Choices, Graph, NetworkAccess, PlannedStage, Stage};
+use crate::runner::{complete, unresolved};
 use crate::stages::evaluate::Report;
-use oss_config::error::UserError;
 use oss_config::{Experiment, LastStage, Overrides, ScheduleKind, Sweep, SweepMetric, Values};
 use oss_data::sources::Watch;
 use oss_runs::interrupt;
@@ -48,15 +48,10 @@ pub fn of(
         let resolved = oss_config::load_trial(file, overrides, &values)?;
         let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
         let hub = NetworkAccess::Hub(watch);
-        let experiment = plan::with_vocabulary(&resolved.experiment, runs, hub)?;
+        let experiment = complete(&resolved, runs, false)?.experiment;
         let experiment = settled(&experiment, sweep, threads);
         let graph = plan::graph(experiment, runs, &Choices::default(), hub)?;
-        let Some(graph) = graph else {
-            anyhow::bail!(
-                UserError::failed("cannot resolve the dataset on the hub")
-                    .hint("check the network and HF_ENDPOINT")
-            );
-        };
+        let Some(graph) = graph else { bail!(unresolved()) };
         let trial = Trial { values, graph };
         if let Some(first) = known.insert(trial.id(), trial.to_string()) {
             let (second, run) = (trial.to_string(), trial.run().root().to_owned());

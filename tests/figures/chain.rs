@@ -10,7 +10,7 @@ use oss_config::{
 use oss_data::sources::Watch;
 use oss_run::plan::communication::traffic;
 use oss_run::plan::memory::{Memory, memory};
-use oss_run::plan::{NetworkAccess, with_vocabulary};
+use oss_run::plan::{NetworkAccess, complete};
 use oss_runs::run_dir::RunsDir;
 use oss_train::distributed::Mesh;
 use oss_train::model::{Initial, Sequences};
@@ -343,7 +343,7 @@ fn a_step_traced_from_the_driver() {
 fn shipped(name: &str) -> Experiment {
     let resolved = load(Path::new("experiments").join(name).as_path(), &Overrides::default()).unwrap();
     let (runs, local) = (RunsDir::new("runs"), NetworkAccess::Local(Watch::quiet()));
-    with_vocabulary(&resolved.experiment, &runs, local).unwrap()
+    complete(&resolved, &runs, local).unwrap().experiment
 }
 
 const GB: f64 = 1e9;

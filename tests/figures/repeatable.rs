@@ -10,7 +10,7 @@ use std::time::Duration;
 use oss_config::{Experiment, Model, Overrides, Preset, load};
 use oss_data::sources::Watch;
 use oss_data::{Batches, TokenFile};
-use oss_run::plan::{NetworkAccess, with_vocabulary};
+use oss_run::plan::{NetworkAccess, complete};
 use oss_runs::run_dir::RunsDir;
 use oss_train::checkpoint::Checkpoint;
 use oss_train::distributed::Mesh;
@@ -134,9 +134,9 @@ enum Forgets {
 
 /// The steps after the checkpoint of `run`, executed in this process by a resume that forgets something.
 fn resumed_here(dir: &Path, run: &Path, forgets: Forgets) -> Vec<(u64, f64)> {
-    let experiment = load(&run.join("experiment.toml"), &Overrides::default()).unwrap().experiment;
+    let resolved = load(&run.join("experiment.toml"), &Overrides::default()).unwrap();
     let (runs, local) = (RunsDir::new(dir.join("runs")), NetworkAccess::Local(Watch::quiet()));
-    let experiment = with_vocabulary(&experiment, &runs, local).unwrap();
+    let experiment = complete(&resolved, &runs, local).unwrap().experiment;
     let prepared = fs::read_dir(dir.join("runs/.prepared")).unwrap().map(|entry| entry.unwrap().path());
     let tokens = prepared.map(|folder| folder.join("train.bin")).find(|file| file.exists()).unwrap();
     let tokens = TokenFile::open(&tokens, fs::metadata(&tokens).unwrap().len() / 4).unwrap();

@@ -5,8 +5,8 @@ use crate::project::{Project, json, losses, weights};
 const STAGES: [&str; 5] = ["prepare", "train", "evaluate", "sample", "export"];
 
 /// The error for raising the steps of a schedule whose decay is derived from them.
-const REFUSED: &str = "would change the learning rate of steps already taken\nhint: set schedule.decay_steps, or start a new \
-                       run with model.init_from";
+const REFUSED: &str = "would change the learning rate of steps already taken\nhint: to continue at the lowest learning \
+                       rate, set schedule.decay_steps = 4; to train 8 steps from the start, pass --new; ";
 
 #[test]
 fn running_an_experiment_again_runs_no_stage() {
@@ -133,9 +133,9 @@ fn raising_the_steps_of_a_derived_decay_is_refused() {
         let run = project.the_run();
         let before = weights(&run);
         let raised = project.oss_run("tiny.toml --set train.steps=8").ends_with(2);
-        assert!(raised.stderr.trim_end().ends_with(REFUSED), "{}", raised.stderr);
+        assert!(raised.stderr.contains(REFUSED), "{}", raised.stderr);
         let resumed = project.oss_run("resume last --set train.steps=8").ends_with(2);
-        assert!(resumed.stderr.trim_end().ends_with(REFUSED), "{}", resumed.stderr);
+        assert!(resumed.stderr.contains(REFUSED), "{}", resumed.stderr);
         assert_eq!((project.the_run(), weights(&run)), (run.clone(), before), "nothing changed");
 
         // The remedy that the message suggests: the same run, continued at its minimum learning rate.
@@ -179,20 +179,6 @@ fn forced_training_starts_over_with_the_same_result() {
 }
 
 #[test]
-fn a_run_starts_from_another_runs_weights() {
-    let project = Project::new();
-    project.oss_run("tiny.toml").ends_with(0);
-    let first = project.the_run();
-    let export = first.join("export");
-    for from in [first.file_name().unwrap().to_str().unwrap(), export.to_str().unwrap()] {
-        let set = format!("--set model.init_from={from} --set run.name=tuned");
-        project.oss_run(&format!("tiny.toml --until train {set}")).ends_with(0);
-    }
-    let tuned = std::fs::read_dir(project.path("runs/tuned")).unwrap().count();
-    assert_eq!(tuned, 2, "the export is rounded, so the start differs");
-}
-
-#[test]
 fn an_extended_wsd_run_can_be_stopped_and_resumed() {
     let wsd = ["schedule.kind = 'wsd'", "checkpoint.every_steps = 3", "checkpoint.keep_last = 1"];
     let project = Project::with(&wsd);
@@ -203,16 +189,4 @@ fn an_extended_wsd_run_can_be_stopped_and_resumed() {
     project.oss_run("resume last").ends_with(0);
     let whole = uninterrupted(&[wsd[0], wsd[1], wsd[2], "train.steps = 15"]);
     assert_eq!((weights(&project.the_run()), losses(&project.the_run())), whole);
-}
-
-#[test]
-fn a_plan_compares_the_shape_with_the_initial_weights() {
-    let project = Project::new();
-    project.oss_run("tiny.toml --until train").ends_with(0);
-    for command in ["plan", "run"] {
-        let set = "--set model.init_from=tiny --set run.name=tuned --set model.hidden_size=32";
-        let ended = project.oss_run(&format!("{command} tiny.toml {set}")).ends_with(2);
-        assert!(ended.stderr.contains("[model] does not match the weights in "), "{}", ended.stderr);
-        assert!(ended.stderr.contains("hint: set model.hidden_size = 16"), "{}", ended.stderr);
-    }
 }

@@ -7,6 +7,8 @@ mod command_line;
 mod damage;
 mod first_steps;
 mod identity;
+mod initial_weights;
+mod length;
 mod low_precision;
 mod many_runs;
 mod numbers;

@@ -37,12 +37,28 @@ files = ['other.txt']
         .replace("files = [\"text.txt\"]", "")
         .replace("validation.fraction = 0.2", "validation.files = ['held.txt']");
     project.write("tiny.toml", &(toml + mix));
-    project.oss_run("tiny.toml").ends_with(0);
+    let shared = "30 of 30 validation documents are also in the training text";
+    let ended = project.oss_run("tiny.toml").ends_with(0);
+    assert!(ended.stderr.contains(shared), "{}", ended.stderr);
     let prepared = json(&project.the_run().join("manifest.json"))["stages"]["prepare"]["outputs"].clone();
     let documents = |name: &str, part: &str| prepared[name]["index"][part]["documents"].as_u64().unwrap();
     assert_eq!(documents("first", "train"), 120);
     assert_eq!(documents("second", "train"), 40);
     assert_eq!((documents("validation", "train"), documents("validation", "validation")), (0, 30));
+
+    // 6 steps of 2 sequences of 16 tokens, three quarters of them from the first source.
+    let plan = project.oss_run("plan tiny.toml --json").ends_with(0);
+    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+    let tokens = |name: &str| prepared[name]["index"]["train"]["tokens"].as_f64().unwrap();
+    for (source, name, share) in [(0, "first", 0.75), (1, "second", 0.25)] {
+        let planned = &plan["sources"][source];
+        assert_eq!((&planned["name"], &planned["share"]), (&name.into(), &share.into()));
+        let epochs = planned["epochs"].as_f64().unwrap();
+        assert!((epochs - 192.0 * share / tokens(name)).abs() < 1e-9, "{planned}");
+    }
+    let repeated = project.oss_run("plan tiny.toml --set train.steps=4000").ends_with(0);
+    assert!(repeated.stderr.contains("training reads source `second` "), "{}", repeated.stderr);
+    assert!(repeated.stdout.contains("75% of the sequences, from "), "{}", repeated.stdout);
 
     // Changed validation text does not start another run: nothing is trained on it.
     project.write("held.txt", &text(20));
@@ -53,6 +69,27 @@ files = ['other.txt']
     project.write("tiny.toml", &toml);
     project.oss_run("tiny.toml --until train").ends_with(0);
     assert_eq!(project.runs().len(), 2);
+}
+
+#[test]
+fn validation_text_that_is_training_text_is_reported() {
+    let project = Project::new();
+    let separate =
+        |files: &str| format!("tiny.toml --until train --set dataset.validation.files=[\"{files}\"]");
+    // Before anything is prepared, files are compared; afterwards documents.
+    let plan = project.oss_run(&format!("plan {}", separate("text.txt").replace(" --until train", "")));
+    assert!(plan.stderr.contains("1 of 1 validation file is also in the training text"), "{}", plan.stderr);
+    let run = project.oss_run(&separate("text.txt")).ends_with(0);
+    assert!(run.stderr.contains("120 of 120 validation documents are also in"), "{}", run.stderr);
+
+    project.write("mixed.txt", &text(120).replace("on day 7.", "on another day."));
+    let run = project.oss_run(&separate("mixed.txt")).ends_with(0);
+    assert!(!run.stderr.contains("also in the training text"), "it is up to date: {}", run.stderr);
+    let run = project.oss_run(&format!("{} --new", separate("mixed.txt"))).ends_with(0);
+    assert!(run.stderr.contains("119 of 120 validation documents are also in"), "{}", run.stderr);
+    project.write("other.txt", &text(120).replace(" on day ", " in month "));
+    let run = project.oss_run(&format!("{} --new", separate("other.txt"))).ends_with(0);
+    assert!(!run.stderr.contains("also in the training text"), "{}", run.stderr);
 }
 
 /// Adds a dataset to the Hub cache as a download would, and points `main` at it.

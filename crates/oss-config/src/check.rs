@@ -81,6 +81,20 @@ fn outputs(experiment: &Experiment, found: &mut Findings) {
         let message = "`checkpoint.keep_best` needs evaluations during training, which are off";
         found.error(&keys, message, "set evaluate.every_steps, or checkpoint.keep_best = false");
     }
+    if evaluate.patience.is_some() {
+        let validation = &experiment.dataset.validation;
+        if evaluate.every_steps == 0 || validation.fraction == 0.0 && validation.origin().is_none() {
+            let keys = ["evaluate.patience", "evaluate.every_steps", "dataset.validation.fraction"];
+            let message = "`evaluate.patience` needs evaluations during training, but there are none";
+            found.error(&keys, message, "set evaluate.every_steps and dataset.validation.fraction above 0");
+        } else if !checkpoint.keep_best {
+            let keys = ["evaluate.patience", "checkpoint.keep_best"];
+            let message = "training that runs out of patience ends some evaluations after its best weights, which are \
+                           not kept";
+            let fix = "set checkpoint.keep_best = true, and export.checkpoint = \"best\" to export them";
+            found.warning(&keys, message, fix);
+        }
+    }
     match export.checkpoint {
         CheckpointChoice::Named(NamedCheckpoint::Best) if !checkpoint.keep_best => {
             let keys = ["export.checkpoint", "checkpoint.keep_best"];

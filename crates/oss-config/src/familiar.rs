@@ -66,10 +66,7 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
             "accumulation follows from `train.global_batch_size`, `train.micro_batch_size` and `sharding.ranks`: set these",
         ),
     ),
-    (
-        &["epochs", "num_epochs", "num_train_epochs", "max_epochs"],
-        Advice("set `train.steps`; `oss-run plan` shows how many epochs that makes"),
-    ),
+    (&["epochs", "num_epochs", "num_train_epochs", "max_epochs"], Keys(&["train.epochs"])),
     (
         &["max_steps", "num_steps", "total_steps", "train_steps", "num_iterations", "max_iters"],
         Keys(&["train.steps"]),

@@ -3,6 +3,7 @@
 
 mod check;
 mod dataset;
+mod derived;
 mod document;
 pub mod error;
 mod errors;
@@ -31,6 +32,7 @@ mod validate;
 mod tests;
 
 pub use dataset::*;
+pub use derived::Declared;
 pub use errors::{ExperimentErrors, Problem};
 pub use load::{Resolved, load, load_trial};
 pub use model::*;

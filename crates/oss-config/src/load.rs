@@ -10,6 +10,7 @@ use figment::value::{Dict, Value};
 use super::{
     Experiment, ExperimentErrors, Overrides, Provenance, SetBy, Sweep, Values,
     check::{self, Finding},
+    derived,
     document::Place,
     errors::Problem,
     key_path::join,
@@ -126,10 +127,16 @@ fn resolve(
         }
     };
     let provenance = derive_values(&mut experiment, provenance, stem);
+    if experiment.train.epochs.is_some() && provenance.of("train.steps").is_explicit() {
+        let place = merged.node("train.epochs").map(|node| node.place.clone()).or(start.clone());
+        let message = "`train.epochs` and `train.steps` both set the length of training";
+        report.problems.push(problem_at(message.into(), place).help("remove one of them"));
+    }
     let slips = swept.map(|swept| swept.check_with(&experiment, &mut report)).unwrap_or_default();
     let mut warnings: Vec<String> = slips.iter().map(Problem::to_string).collect();
     for finding in check::findings(&experiment) {
-        if finding.keys.iter().any(|key| report.is_broken(key)) {
+        let is_broken = finding.keys.iter().any(|key| report.is_broken(key));
+        if is_broken || derived::is_open(&finding, &experiment, &provenance) {
             continue;
         }
         let problem = located(&finding, &provenance, &merged, &start);

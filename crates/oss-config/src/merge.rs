@@ -91,33 +91,30 @@ fn make_unique(layers: &mut [Layer]) {
 /// Keys that exclude each other across layers: a stronger layer that sets one removes the others.
 const ORIGINS: [&str; 4] = ["builtin", "files", "hub", "source"];
 const VALIDATIONS: [&str; 4] = ["builtin", "files", "hub", "fraction"];
+/// The length of training.
+const LENGTHS: [&str; 2] = ["steps", "epochs"];
 /// Keys of `[model]` that are not part of a preset, and so survive a stronger layer's preset.
 const NO_SHAPE: [&str; 2] = ["init_from", "vocab_size"];
 
 fn replace(weaker: &mut [Layer], stronger: &Table) {
-    let dataset = inner(stronger, "dataset");
-    if let Some(named) = dataset.and_then(|dataset| names(dataset, &ORIGINS)) {
-        for layer in weaker.iter_mut() {
-            if let Some(dataset) = inner_mut(&mut layer.root, "dataset") {
-                dataset.retain(|key, _| !ORIGINS.contains(&key.as_str()) || named.contains(&key.as_str()));
-            }
-        }
-    }
-    let validation = dataset.and_then(|dataset| inner(dataset, "validation"));
-    if let Some(named) = validation.and_then(|validation| names(validation, &VALIDATIONS)) {
-        for layer in weaker.iter_mut() {
-            let dataset = inner_mut(&mut layer.root, "dataset");
-            if let Some(validation) = dataset.and_then(|dataset| inner_mut(dataset, "validation")) {
-                validation
-                    .retain(|key, _| !VALIDATIONS.contains(&key.as_str()) || named.contains(&key.as_str()));
-            }
-        }
-    }
+    replace_in(&["dataset"], &ORIGINS, weaker, stronger);
+    replace_in(&["dataset", "validation"], &VALIDATIONS, weaker, stronger);
+    replace_in(&["train"], &LENGTHS, weaker, stronger);
     if preset(stronger).is_some() {
         for layer in weaker.iter_mut() {
-            if let Some(model) = inner_mut(&mut layer.root, "model") {
+            if let Some(model) = at_mut(&mut layer.root, &["model"]) {
                 model.retain(|key, _| NO_SHAPE.contains(&key.as_str()));
             }
+        }
+    }
+}
+
+/// Removes from the table at `path` of weaker layers those of `keys` that the stronger one does not set, if it sets any.
+fn replace_in(path: &[&str], keys: &[&'static str], weaker: &mut [Layer], stronger: &Table) {
+    let Some(named) = at(stronger, path).and_then(|table| names(table, keys)) else { return };
+    for layer in weaker {
+        if let Some(table) = at_mut(&mut layer.root, path) {
+            table.retain(|key, _| !keys.contains(&key.as_str()) || named.contains(&key.as_str()));
         }
     }
 }
@@ -128,22 +125,22 @@ fn names(table: &Table, keys: &[&'static str]) -> Option<Vec<&'static str>> {
     (!named.is_empty()).then_some(named)
 }
 
-fn inner<'a>(table: &'a Table, key: &str) -> Option<&'a Table> {
-    match &table.get(key)?.data {
+fn at<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Table> {
+    path.iter().try_fold(table, |table, key| match &table.get(*key)?.data {
         Data::Table(inner) => Some(inner),
         _ => None,
-    }
+    })
 }
 
-fn inner_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Table> {
-    match &mut table.get_mut(key)?.data {
+fn at_mut<'a>(table: &'a mut Table, path: &[&str]) -> Option<&'a mut Table> {
+    path.iter().try_fold(table, |table, key| match &mut table.get_mut(*key)?.data {
         Data::Table(inner) => Some(inner),
         _ => None,
-    }
+    })
 }
 
 fn preset(root: &Table) -> Option<(Preset, &Node)> {
-    let node = inner(root, "model")?.get("preset")?;
+    let node = at(root, &["model"])?.get("preset")?;
     match &node.data {
         Data::Text(name) => Some((Preset::named(name)?, node)),
         _ => None,

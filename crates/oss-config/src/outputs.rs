@@ -13,11 +13,15 @@ pub struct Evaluate {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_tokens: Option<u64>,
+    /// Early stopping: end training after this many consecutive evaluations without a lower validation loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub patience: Option<u64>,
 }
 
 impl Default for Evaluate {
     fn default() -> Self {
-        Self { every_steps: 100, max_tokens: None }
+        Self { every_steps: 100, max_tokens: None, patience: None }
     }
 }
 

@@ -18,6 +18,11 @@ pub enum SetBy {
     Default,
     /// The name of the experiment file, from which the run takes its name.
     FileName,
+    /// Not set, and derived from something else, such as the initial weights.
+    Derived {
+        /// From what.
+        from: String,
+    },
     /// A preset, and where it was named.
     Preset {
         /// The preset, such as `20b`.
@@ -60,7 +65,7 @@ impl SetBy {
 
     /// Whether the user set this value, directly or by a preset.
     pub fn is_explicit(&self) -> bool {
-        !matches!(self, Self::Default | Self::FileName)
+        !matches!(self, Self::Default | Self::FileName | Self::Derived { .. })
     }
 }
 
@@ -69,6 +74,7 @@ impl fmt::Display for SetBy {
         match self {
             Self::Default => f.write_str("default"),
             Self::FileName => f.write_str("file name"),
+            Self::Derived { from } => f.write_str(from),
             Self::Preset { name, named } => write!(f, "preset {name} ({named})"),
             Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Self::Environment { variable } => write!(f, "environment variable {variable}"),
@@ -86,6 +92,12 @@ impl Provenance {
     /// The origin of `key`, a dotted path; [`SetBy::Default`] if it was not set.
     pub fn of(&self, key: &str) -> &SetBy {
         self.0.get(key).unwrap_or(&SetBy::Default)
+    }
+
+    /// Whether the user set `key`, or a value inside it if it is a table.
+    pub fn is_set(&self, key: &str) -> bool {
+        let is_inside = |other: &str| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+        self.iter().any(|(other, set_by)| (other == key || is_inside(other)) && set_by.is_explicit())
     }
 
     /// Every key and its origin, in key order.

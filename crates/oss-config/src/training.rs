@@ -173,6 +173,10 @@ pub struct Train {
     /// Total number of optimizer steps. It can be raised later to continue a finished run.
     #[schemars(range(min = 1))]
     pub steps: u64,
+    /// In place of `steps`: number of passes over the training text. A resolved experiment has the number of steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub epochs: Option<f64>,
     /// Sequences per optimizer step, across all ranks.
     #[schemars(range(min = 1))]
     pub global_batch_size: i64,
@@ -217,6 +221,7 @@ impl Default for Train {
     fn default() -> Self {
         Self {
             steps: 1000,
+            epochs: None,
             global_batch_size: 32,
             micro_batch_size: 1,
             sequence_length: 512,

@@ -19,6 +19,8 @@ const FORMAT: u32 = 1;
 pub(super) const INDEX: &str = "index.json";
 pub(super) const TRAIN: &str = "train.bin";
 pub(super) const VALIDATION: &str = "val.bin";
+pub(super) const TRAIN_DOCUMENTS: &str = "train.documents.bin";
+pub(super) const VALIDATION_DOCUMENTS: &str = "val.documents.bin";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// What is wrong with prepared tokens.
@@ -211,8 +213,8 @@ impl Index {
     }
 }
 
-/// A directory of prepared tokens: `train.bin`, `val.bin`, `index.json`, and `tokenizer.json` if the tokenizer is not
-/// built in.
+/// A directory of prepared tokens: `train.bin`, `val.bin`, digests of the documents in each, `index.json`, and
+/// `tokenizer.json` if the tokenizer is not built in.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     dir: PathBuf,

@@ -4,6 +4,7 @@
 mod batches;
 mod caught;
 mod document;
+mod document_digests;
 mod index;
 mod mapped;
 mod permutation;
@@ -18,4 +19,6 @@ pub use document::Document;
 pub use index::{Index, Part, Prepared, PreparedError, Skipped, TokenizerRecord};
 pub use prepare::{PrepareOptions, PrepareProgress, prepare_source, recover};
 pub use token_file::TokenFile;
-pub use tokenizer::{EndOfText, EndOfTextReason, SpecialIds, Tokenizer, TokenizerError, TokenizerInfo};
+pub use tokenizer::{
+    Difference, EndOfText, EndOfTextReason, SpecialIds, Tokenizer, TokenizerError, TokenizerInfo,
+};

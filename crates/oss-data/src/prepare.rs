@@ -19,7 +19,10 @@ use rayon::prelude::*;
 use self::encode::{Encoded, Encoder, Tokens};
 use self::split::Split;
 use super::Document;
-use super::index::{INDEX, Index, Part, Skipped, TOKENIZER, TRAIN, VALIDATION};
+use super::document_digests::DigestWriter;
+use super::index::{
+    INDEX, Index, Part, Skipped, TOKENIZER, TRAIN, TRAIN_DOCUMENTS, VALIDATION, VALIDATION_DOCUMENTS,
+};
 use super::sources::BadRows;
 use super::tokenizer::Tokenizer;
 use oss_runs::storage::{Disk, StagedDir, clear_leftovers};
@@ -67,8 +70,8 @@ pub struct PrepareProgress {
     pub tokens: u64,
 }
 
-/// Tokenizes `documents` into `<out>/train.bin`, `<out>/val.bin` and `<out>/index.json`, with `tokenizer.json` if the
-/// tokenizer is not built in.
+/// Tokenizes `documents` into `<out>/train.bin`, `<out>/val.bin`, digests of the documents in each, and
+/// `<out>/index.json`, with `tokenizer.json` if the tokenizer is not built in.
 ///
 /// Documents of only white space are dropped, and end-of-text follows each of the others. The side of the split that a
 /// document is on depends on its text alone, so neither its position nor its neighbors matter; only if all documents
@@ -263,7 +266,7 @@ fn encode_rounds(
 impl PrepareProgress {
     fn add(&mut self, encoded: &Encoded) {
         for side in [&encoded.train, &encoded.validation] {
-            self.documents += side.documents;
+            self.documents += side.documents();
             self.text_bytes += side.text_bytes;
             self.tokens += side.tokens.len() as u64;
         }
@@ -285,8 +288,8 @@ struct Files {
 impl Files {
     fn create(dir: &Path) -> Result<Self> {
         Ok(Self {
-            train: PartWriter::create(dir.join(TRAIN))?,
-            validation: PartWriter::create(dir.join(VALIDATION))?,
+            train: PartWriter::create(dir.join(TRAIN), &dir.join(TRAIN_DOCUMENTS))?,
+            validation: PartWriter::create(dir.join(VALIDATION), &dir.join(VALIDATION_DOCUMENTS))?,
             done: PrepareProgress::default(),
         })
     }
@@ -298,9 +301,12 @@ impl Files {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
-        self.train.file.sync_all()?;
-        self.validation.file.sync_all()
+    fn sync(&mut self) -> io::Result<()> {
+        for writer in [&mut self.train, &mut self.validation] {
+            writer.file.sync_all()?;
+            writer.digests.sync()?;
+        }
+        Ok(())
     }
 
     fn finish(self) -> [Part; 2] {
@@ -328,25 +334,30 @@ impl Files {
     }
 }
 
-/// One token file while it is being written, with its digest.
+/// One token file while it is being written, with its digest and those of its documents.
 struct PartWriter {
     path: PathBuf,
     file: File,
     unsynced_bytes: usize,
     hasher: blake3::Hasher,
+    digests: DigestWriter,
     part: Part,
 }
 
 impl PartWriter {
-    fn create(path: PathBuf) -> Result<Self> {
+    fn create(path: PathBuf, documents: &Path) -> Result<Self> {
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path, file, unsynced_bytes: 0, hasher: blake3::Hasher::new(), part: Part::default() })
+        let digests = DigestWriter::create(documents)
+            .with_context(|| format!("cannot write {}", documents.display()))?;
+        let (hasher, part) = (blake3::Hasher::new(), Part::default());
+        Ok(Self { path, file, unsynced_bytes: 0, hasher, digests, part })
     }
 
     fn push(&mut self, side: &Tokens) -> io::Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(&side.tokens);
         self.hasher.update(bytes);
-        self.part.documents += side.documents;
+        self.part.documents += side.documents();
+        self.digests.push(&side.digests)?;
         self.part.tokens += side.tokens.len() as u64;
         self.part.text_bytes += side.text_bytes;
         self.file.write_all(bytes)?;

@@ -3,6 +3,7 @@
 mod as_trained;
 mod byte_level;
 mod bytes;
+mod difference;
 mod divisible;
 mod end_of_text;
 mod error;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+pub use self::difference::Difference;
 pub use self::end_of_text::{EndOfText, EndOfTextReason};
 pub use self::error::TokenizerError;
 use self::hugging_face::HuggingFace;

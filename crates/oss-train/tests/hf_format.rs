@@ -343,7 +343,14 @@ fn damaged_or_hostile_directories_are_rejected() {
     let map = serde_json::json!({ "weight_map": { "lm_head.weight": "model-00001-of-00002.safetensors" } });
     fs::write(&index, map.to_string()).unwrap();
     assert!(open(&dir).contains("files are missing: model-00001-of-00002.safetensors"));
+    // An index left behind by a sharded model, beside a single file saved over it.
+    fs::write(&path, &good).unwrap();
+    let both = "model.safetensors and model.safetensors.index.json are both here";
+    let stale = format!("{both}, but not what the index lists: model-00001-of-00002.safetensors");
+    assert!(open(&dir).contains(&stale), "{}", open(&dir));
     fs::write(dir.path().join("model-00001-of-00002.safetensors"), &good).unwrap();
+    assert!(open(&dir).contains(&format!("{both}, with other weight files each")));
+    fs::remove_file(&path).unwrap();
     assert!(open(&dir).contains("model.norm.weight is not in the index"));
     fs::write(&index, "{").unwrap();
     assert!(open(&dir).contains("is not a valid index"));

@@ -6,7 +6,7 @@ use chrono::Local;
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 
 use super::super::table::table;
-use super::Plan;
+use super::{Plan, PlannedSource};
 use crate::plan::activations::Peak;
 use crate::plan::calibration::Calibration;
 use crate::plan::estimate::Estimate;
@@ -200,15 +200,34 @@ impl Plan {
     fn work(&self) -> Vec<Row> {
         let Estimate { flops_per_token, flops, tokens_per_step, tokens, .. } = &self.estimate;
         let unknown = ("unknown".to_owned(), "until prepared");
+        if let Some(epochs) = self.experiment.train.epochs {
+            return vec![
+                row("FLOPs per token", scaled(*flops_per_token), "forward and backward"),
+                row("tokens per step", HumanCount(*tokens_per_step).to_string(), ""),
+                row("total tokens", "unknown".to_owned(), "until prepared"),
+                row("epochs", epochs.to_string(), ""),
+            ];
+        }
         let (epochs, note) = self.epochs.map_or(unknown, |epochs| (format!("{epochs:.2}"), ""));
         let steps = format!("{} steps", self.experiment.train.steps);
-        vec![
+        let mut rows = vec![
             row("FLOPs per token", scaled(*flops_per_token), "forward and backward"),
             row("total FLOPs", scaled(*flops), ""),
             row("tokens per step", HumanCount(*tokens_per_step).to_string(), ""),
             row("total tokens", HumanCount(*tokens).to_string(), steps),
             row("epochs", epochs, note),
-        ]
+        ];
+        if let mix @ [_, _, ..] = self.sources.as_slice() {
+            rows.extend(mix.iter().map(|PlannedSource { source, epochs }| {
+                let note = format!(
+                    "{:.0}% of the sequences, from {} tokens",
+                    100.0 * source.share,
+                    HumanCount(source.tokens)
+                );
+                row(&format!("  {}", source.name), format!("{epochs:.2}"), note)
+            }));
+        }
+        rows
     }
 
     fn disk(&self) -> Vec<Row> {
@@ -224,6 +243,9 @@ impl Plan {
     /// Training and its evaluations, whose forward pass costs a third of a training step. The run's own throughput
     /// takes precedence over a calibration.
     fn time(&self) -> Vec<Row> {
+        if self.experiment.train.epochs.is_some() {
+            return vec![row("time", "unknown".to_owned(), "until prepared")];
+        }
         let (what, speed, tokens, how) = match (self.throughput, self.calibration) {
             (Some(Throughput { tokens_per_second: speed, secs_left }), _) => {
                 ("time left", speed, secs_left * speed, "as measured in this run".to_owned())

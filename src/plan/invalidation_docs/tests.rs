@@ -9,7 +9,7 @@ use super::*;
 use crate::plan::hub_pins::Pins;
 use crate::plan::identity::TrainingFingerprint;
 use crate::plan::keys::{self, Key, KeyInputs};
-use crate::plan::{Inputs, NetworkAccess, with_vocabulary};
+use crate::plan::{Inputs, NetworkAccess, complete};
 use oss_config::{CheckpointChoice, Experiment, Hub, NamedCheckpoint, Overrides, load};
 use oss_data::sources::{Identity, Watch};
 use oss_runs::run_dir::RunsDir;
@@ -49,7 +49,7 @@ impl Project {
         let overrides = Overrides { set: set.to_vec(), ..Overrides::default() };
         let resolved = load(&file, &overrides).unwrap_or_else(|errors| panic!("{set:?}: {errors}"));
         let local = NetworkAccess::Local(Watch::quiet());
-        let experiment = with_vocabulary(&resolved.experiment, &self.runs, local).unwrap();
+        let experiment = complete(&resolved, &self.runs, local).unwrap().experiment;
         let found = Inputs::find(&experiment, &self.runs, local).unwrap();
         (experiment, found.expect("everything is known without the hub"))
     }
@@ -131,6 +131,8 @@ impl Project {
             "optimizer.max_grad_norm" => own(&[], "2.0", "3.0"),
             "schedule.decay_steps" => own(&["schedule.kind=wsd"], "10", "20"),
             "train.steps" => own(&["schedule.kind=constant"], "1000", "2000"),
+            "train.epochs" => own(&[], "1", "2"),
+            "evaluate.patience" => own(&[], "3", "4"),
             "train.param_dtype" => own(&["train.precision=bf16"], "f32", "bf16"),
             "train.router_aux_loss_coef" => own(&[], "0.2", "0.3"),
             "train.max_minutes" => own(&[], "1", "2"),

@@ -366,13 +366,22 @@ impl Swept {
         }
         let Some(Halving { min_steps, .. }) = halving else { return Vec::new() };
         let steps = experiment.train.steps;
-        if *min_steps >= steps {
+        if experiment.train.epochs.is_some() || self.sweep.keys().contains(&"train.epochs") {
+            let message =
+                "halving compares trials at steps, but `train.epochs` sets the length of training".to_owned();
+            wrong("halving", message, "set train.steps in place of train.epochs, or remove [sweep.halving]");
+        } else if *min_steps >= steps {
             let message = format!("the first rung has {min_steps} steps, but a full trial has only {steps}");
             wrong("halving", message, "set sweep.halving.min_steps well below train.steps");
         }
         if self.sweep.keys().contains(&"train.steps") {
             let message = "halving compares trials at equal steps, but `train.steps` is swept".to_owned();
             wrong("halving", message, "remove [sweep.halving], or do not sweep train.steps");
+        }
+        if experiment.evaluate.patience.is_some() {
+            let message =
+                "halving already ends trials early, so `evaluate.patience` cannot be set".to_owned();
+            wrong("halving", message, "remove [sweep.halving], or evaluate.patience");
         }
         let warmup = self.longest_warmup(experiment);
         if warmup < *min_steps {

@@ -17,7 +17,7 @@ fn names_from_other_trainers_get_suggestions() {
         ("optimizer", "type = \"adamw\"", "did you mean `kind`?"),
         ("model", "n_layers = 4", "did you mean `num_hidden_layers`?"),
         ("train", "gpus = 2", "did you mean `sharding.ranks`?"),
-        ("train", "epochs = 3", "set `train.steps`; `oss-run plan` shows how many epochs that makes"),
+        ("train", "num_train_epochs = 3", "did you mean `epochs`?"),
         ("training", "steps = 3", "did you mean `train`?"),
     ] {
         assert!(problem(section, line).ends_with(meant), "{}", problem(section, line));

@@ -5,6 +5,7 @@ use oss_config::error::UserError;
 
 use super::Batch;
 use super::split::{Split, fraction};
+use crate::document_digests::digest;
 use crate::sources::BadRows;
 use crate::{Document, Tokenizer};
 
@@ -12,7 +13,8 @@ use crate::{Document, Tokenizer};
 #[derive(Default)]
 pub(super) struct Tokens {
     pub(super) tokens: Vec<u32>,
-    pub(super) documents: u64,
+    /// The digest of each document.
+    pub(super) digests: Vec<u64>,
     pub(super) text_bytes: u64,
 }
 
@@ -31,14 +33,21 @@ pub(super) struct Encoder<'a> {
     pub(super) bad_rows: &'a BadRows,
 }
 
+impl Tokens {
+    pub(super) fn documents(&self) -> u64 {
+        self.digests.len() as u64
+    }
+}
+
 impl Encoder<'_> {
     /// The tokens of consecutive documents; the hash of each decides its side.
     pub(super) fn batch(&self, batch: Batch) -> Result<Encoded> {
         let mut encoded = Encoded::default();
         for Document { text, place } in batch {
-            let held_out = fraction(&text) < self.share;
+            let digest = digest(&text);
+            let held_out = fraction(digest) < self.share;
             let side = if held_out { &mut encoded.validation } else { &mut encoded.train };
-            self.document(&text, &place, side)?;
+            self.document(&text, digest, &place, side)?;
         }
         Ok(encoded)
     }
@@ -49,13 +58,13 @@ impl Encoder<'_> {
         let mut encoded = Encoded::default();
         for (text, side) in [(train, &mut encoded.train), (validation, &mut encoded.validation)] {
             if !text.is_empty() {
-                self.document(text, &last.place, side)?;
+                self.document(text, digest(text), &last.place, side)?;
             }
         }
         Ok(encoded)
     }
 
-    fn document(&self, text: &str, place: &str, side: &mut Tokens) -> Result<()> {
+    fn document(&self, text: &str, digest: u64, place: &str, side: &mut Tokens) -> Result<()> {
         let tokens = match self.tokenizer.encode(text) {
             Ok(tokens) => tokens,
             Err(error) => {
@@ -76,7 +85,7 @@ impl Encoder<'_> {
         );
         side.tokens.extend_from_slice(&tokens);
         side.tokens.push(self.tokenizer.end_of_text());
-        side.documents += 1;
+        side.digests.push(digest);
         side.text_bytes += text.len() as u64;
         Ok(())
     }

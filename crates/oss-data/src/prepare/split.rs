@@ -1,11 +1,11 @@
 //! Which documents are held out for validation.
 
 use super::encode::Encoded;
+use crate::document_digests::digest;
 
-/// A number in [0, 1) determined by the text alone: the document is held out if it is less than the fraction.
-pub(super) fn fraction(text: &str) -> f64 {
-    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(text.as_bytes()).as_bytes();
-    let bits = u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - f64::MANTISSA_DIGITS);
+/// A number in [0, 1) for the digest of a document: the document is held out if it is less than the fraction.
+pub(super) fn fraction(digest: u64) -> f64 {
+    let bits = digest >> (u64::BITS - f64::MANTISSA_DIGITS);
     bits as f64 / (1_u64 << f64::MANTISSA_DIGITS) as f64
 }
 
@@ -19,8 +19,8 @@ pub(super) struct Split {
 
 impl Split {
     pub(super) fn add(&mut self, encoded: &Encoded) {
-        self.train_documents += encoded.train.documents;
-        self.validation_documents += encoded.validation.documents;
+        self.train_documents += encoded.train.documents();
+        self.validation_documents += encoded.validation.documents();
         self.text_bytes += encoded.train.text_bytes + encoded.validation.text_bytes;
     }
 
@@ -29,7 +29,7 @@ impl Split {
     /// With few documents, hashes may leave one side empty. The end of the text is then held out: `share` of all text,
     /// but at most the last document, or part of it if it is the only one.
     pub(super) fn last<'t>(&self, text: &'t str, share: f64) -> (&'t str, &'t str) {
-        let is_held_out = fraction(text) < share;
+        let is_held_out = fraction(digest(text)) < share;
         let is_split = 0.0 < share && share < 1.0;
         let all_train = self.validation_documents == 0 && !is_held_out;
         let all_validation = self.train_documents == 0 && is_held_out;
@@ -71,12 +71,12 @@ mod tests {
 
     #[test]
     fn the_last_of_few_documents_is_held_out_if_none_is() {
-        assert!(fraction("the last one") > 0.05, "chosen to be on the side of training");
+        assert!(fraction(digest("the last one")) > 0.05, "chosen to be on the side of training");
         assert_eq!(before(3, 0, 28).last("the last one", 0.05), ("the last o", "ne"));
         assert_eq!(before(3, 0, 1000).last("the last one", 0.05), ("", "the last one"));
         assert_eq!(before(3, 1, 28).last("the last one", 0.05), ("the last one", ""));
         // The other way around: the last one is left to train on.
-        let held = (0..).map(|number| number.to_string()).find(|text| fraction(text) < 0.5).unwrap();
+        let held = (0..).map(|number| number.to_string()).find(|text| fraction(digest(text)) < 0.5).unwrap();
         assert_eq!(before(0, 1, 28).last(&held, 0.5), (&*held, ""));
         assert_eq!(before(1, 0, 28).last(&held, 0.5), ("", &*held));
     }

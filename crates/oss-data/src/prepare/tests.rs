@@ -339,7 +339,7 @@ fn a_full_disk_says_how_much_is_missing() {
     let mut files = Files::create(dir.path()).unwrap();
     files.train.file = File::options().write(true).open("/dev/full").unwrap();
     files.done = PrepareProgress { documents: 1, text_bytes: 100, tokens: 30 };
-    let train = Tokens { tokens: vec![1, 2], documents: 1, text_bytes: 2 };
+    let train = Tokens { tokens: vec![1, 2], digests: vec![7], text_bytes: 2 };
     let error = files.push(&Encoded { train, ..Encoded::default() }).unwrap_err();
     let error = ErrorReport::from(&files.explain(error, &options));
     assert!(error.message.ends_with("120 bytes of about 1200 were written"), "{error}");

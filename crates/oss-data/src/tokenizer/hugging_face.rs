@@ -1,5 +1,6 @@
 //! Tokenizers defined by a Hugging Face `tokenizer.json`, including trained ones.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -118,6 +119,14 @@ impl HuggingFace {
             .get_added_vocabulary()
             .is_special_token(content)
             .then(|| self.inner.token_to_id(content))?
+    }
+
+    /// The spellings of the tokens that are not special.
+    pub(super) fn spellings(&self) -> BTreeMap<u32, String> {
+        let added = self.inner.get_added_vocabulary();
+        let vocabulary = self.inner.get_vocab(true).into_iter();
+        let ordinary = vocabulary.filter(|(token, _)| !added.is_special_token(token));
+        ordinary.map(|(token, id)| (id, token)).collect()
     }
 
     /// The spelling of a token.

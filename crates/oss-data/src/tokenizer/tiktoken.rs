@@ -1,6 +1,6 @@
 //! OpenAI's published encodings, from the tables in `tiktoken-rs`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -168,6 +168,12 @@ impl Encoding {
             .filter(|id| !special_ids.contains(id))
             .filter_map(|id| Some((id, self.token_bytes(id)?)))
             .collect()
+    }
+
+    /// The spellings in a `tokenizer.json` of the tokens that are not special.
+    pub(super) fn spellings(&self) -> BTreeMap<u32, String> {
+        let ordinary = self.ordinary(&self.specials());
+        ordinary.into_iter().map(|(id, bytes)| (id, byte_level::text(&bytes))).collect()
     }
 
     /// Everything that determines the tokens of a text, as bytes: the pattern, then each ID with its bytes in the table.

@@ -63,6 +63,9 @@ pub enum StageState {
     Failed,
 }
 
+/// Output of the train stage: the number of steps that it was to take; early stopping takes fewer.
+pub const TARGET_STEPS: &str = "target_steps";
+
 /// Output of the train stage: the number of steps without an update.
 pub const SKIPPED_STEPS: &str = "skipped_steps";
 

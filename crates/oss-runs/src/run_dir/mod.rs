@@ -30,7 +30,9 @@ pub use environment::{Environment, Host, Nvidia};
 pub use git::GitState;
 pub use layout::{CreateError, RunDir, RunsDir};
 pub use lock::{Holder, LockError, WriteLock};
-pub use manifest::{Exit, FORMAT, Manifest, ManifestError, SKIPPED_STEPS, Segment, StageRecord, StageState};
+pub use manifest::{
+    Exit, FORMAT, Manifest, ManifestError, SKIPPED_STEPS, Segment, StageRecord, StageState, TARGET_STEPS,
+};
 pub use output_file::OutputFile;
 pub use redact::{protect, redact};
 pub use remove::RemoveError;

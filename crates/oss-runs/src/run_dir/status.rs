@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Exit, Manifest, ManifestError, RunDir, Segment, Stage, StageRecord, StageState};
+use super::{Exit, Manifest, ManifestError, RunDir, Segment, Stage, StageRecord, StageState, TARGET_STEPS};
 
 /// The status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -83,8 +83,10 @@ impl RunStatus {
 /// Whether training was complete, and its last step has been raised since.
 fn is_short(manifest: &Manifest, training: &StageRecord) -> bool {
     let asked = manifest.experiment.pointer("/train/steps").and_then(Value::as_u64);
-    let taken = training.outputs.get("step").and_then(Value::as_u64);
-    training.state == StageState::Done && taken.zip(asked).is_some_and(|(taken, asked)| taken < asked)
+    // Records of earlier versions have only the step.
+    let before = training.outputs.get(TARGET_STEPS).or_else(|| training.outputs.get("step"));
+    let was_asked = before.and_then(Value::as_u64);
+    training.state == StageState::Done && was_asked.zip(asked).is_some_and(|(before, now)| before < now)
 }
 
 impl StageState {
@@ -128,7 +130,7 @@ mod tests {
                 version: 1,
                 values: Default::default(),
                 inputs: Default::default(),
-                outputs: [("step".to_owned(), json!(step))].into(),
+                outputs: [(TARGET_STEPS.to_owned(), json!(step))].into(),
                 started: Utc::now(),
                 finished: None,
                 reason: None,

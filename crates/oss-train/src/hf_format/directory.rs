@@ -41,15 +41,7 @@ impl HfDirectory {
     }
 
     fn open_here(path: &Path) -> Result<Self> {
-        let config_path = path.join(CONFIG);
-        refuse_lfs_pointer(&config_path)?;
-        let text = fs::read_to_string(&config_path)
-            .with_context(|| format!("{}", config_path.display()))
-            .with_hint(|| format!("specify a directory with {CONFIG} and safetensors files"))?;
-        let (model, dialect) = serde_json::from_str(&text)
-            .map_err(anyhow::Error::from)
-            .and_then(|config| config::parse(&config))
-            .with_context(|| format!("invalid {CONFIG}"))?;
+        let (model, dialect) = parse_config(path)?;
         let shards = Shards::open(path, dialect == Dialect::OpenAi)?;
         let recipes = choose(&model, dialect, &shards)?;
         Ok(Self { path: path.to_owned(), model, shards, recipes })
@@ -93,6 +85,28 @@ impl WeightSource for HfDirectory {
     fn shape(&mut self, parameter: Parameter) -> Result<Vec<i64>> {
         Ok(self.recipe(parameter)?.0.clone())
     }
+}
+
+/// The architecture that the configuration in `directory` describes, including the vocabulary size; its weights need not be
+/// there.
+///
+/// # Errors
+/// The file is missing, or does not describe a gpt-oss model.
+pub fn read_config(directory: &Path) -> Result<Model> {
+    let context = || format!("cannot read the model in {}", directory.display());
+    parse_config(directory).map(|(model, _)| model).with_context(context)
+}
+
+fn parse_config(directory: &Path) -> Result<(Model, Dialect)> {
+    let path = directory.join(CONFIG);
+    refuse_lfs_pointer(&path)?;
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("{}", path.display()))
+        .with_hint(|| format!("specify a directory with {CONFIG} and safetensors files"))?;
+    serde_json::from_str(&text)
+        .map_err(anyhow::Error::from)
+        .and_then(|config| config::parse(&config))
+        .with_context(|| format!("invalid {CONFIG}"))
 }
 
 /// Chooses each parameter's recipe by what is stored, and lists every mismatch in the error.

@@ -15,7 +15,7 @@ mod layout;
 mod mxfp4;
 mod shards;
 
-pub use directory::HfDirectory;
+pub use directory::{HfDirectory, read_config};
 pub use export::{ExportOptions, TokenizerFiles, export};
 
 use directory::CONFIG;

@@ -35,7 +35,8 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    /// Opens the files that the index lists, or else the single file, or else (if `loose`) all safetensors files.
+    /// Opens the files that the index lists, or else the single file, or else (if `loose`) all safetensors files. An index
+    /// beside a single file that it does not list is refused.
     pub(super) fn open(directory: &Path, loose: bool) -> Result<Self> {
         let index_path = directory.join(INDEX);
         if index_path.exists() {
@@ -68,6 +69,16 @@ impl Shards {
         }
         let missing: Vec<_> =
             names.iter().filter(|name| !directory.join(name).exists()).map(|name| name.as_str()).collect();
+        // Which one is meant cannot be known: transformers loads the single file, other programs follow the index.
+        if directory.join(SINGLE).exists() && !names.iter().any(|name| *name == SINGLE) {
+            let what = match missing.as_slice() {
+                [] => "are both here, with other weight files each".to_owned(),
+                missing => format!("are both here, but not what the index lists: {}", missing.join(", ")),
+            };
+            bail!(UserError::failed(format!("{SINGLE} and {INDEX} {what}")).hint(format!(
+                "delete {INDEX} and its files to use {SINGLE}, or delete {SINGLE} to use what the index lists"
+            )));
+        }
         if !missing.is_empty() {
             bail!(
                 UserError::failed(format!("files are missing: {}", missing.join(", ")))

@@ -69,6 +69,7 @@ impl<'a> Trainer<'a> {
             skipped_in_a_row: 0,
             loss_scale: LossScale::new(experiment.train.precision),
             best: None,
+            evaluations_since_best: 0,
             due: Due::default(),
             target_steps: experiment.train.steps,
         };
@@ -196,8 +197,7 @@ impl<'a> Trainer<'a> {
                 step - applied
             ))
             .hint(format!(
-                "resume from an earlier checkpoint with a lower optimizer.lr, check that the initial weights are finite, \
-                 or raise train.max_skipped_steps (now {most})"
+                "resume from an earlier checkpoint with a lower optimizer.lr, or raise train.max_skipped_steps (now {most})"
             ))
         );
         Ok(())

@@ -11,7 +11,7 @@ use super::checkpoint_saver::CheckpointSaver;
 use super::device::{configure_torch, device};
 use super::metrics_logger::MetricsLogger;
 use super::prefetch::Prefetcher;
-use super::progress::{Best, Due, Progress};
+use super::progress::{Due, Progress};
 use super::resume::{can_reach_target, checkpoint_to_resume};
 use super::train_step::{Flags, StepReport, Trainer};
 use crate::checkpoint::{self, Checkpoint};
@@ -63,13 +63,13 @@ pub struct Inputs<'a> {
 pub struct Outcome {
     /// Steps completed; there is a checkpoint of that step.
     pub step: u64,
-    /// Whether `train.steps` was reached.
+    /// Whether training is over: `train.steps` was reached, or `evaluate.patience` exhausted.
     pub finished: bool,
     /// Steps without an update, because the loss or the gradient was not finite.
     pub skipped: u64,
 }
 
-/// Trains until `train.steps` or until a stop is requested. Starts from the latest valid checkpoint, or from the
+/// Trains until `train.steps`, until `evaluate.patience` is exhausted, or until a stop is requested. Starts from the latest valid checkpoint, or from the
 /// weights of `initial` if there is none.
 ///
 /// # Errors
@@ -146,15 +146,18 @@ impl<'a> TrainingLoop<'a> {
             self.saver.complete()?;
             return Ok(self.outcome());
         }
+        if self.is_out_of_patience() {
+            // By the evaluation that the checkpoint was still waiting for.
+            self.save()?;
+        }
         thread::scope(|scope| {
             let batches = self.prefetch(scope, target)?;
-            while self.trainer.progress.step < target {
+            while self.trainer.progress.step < target && !self.is_out_of_patience() {
                 let report = self.trainer.step(&batches.next()?, || Flags {
                     stop: interrupt::requested() || is_over_time(),
                     writing: self.saver.is_writing(),
                 })?;
-                let stopped = self.after_step(&report, target)?;
-                if stopped.is_some() {
+                if self.after_step(&report, target)?.is_some() {
                     break;
                 }
             }
@@ -164,6 +167,16 @@ impl<'a> TrainingLoop<'a> {
             self.finish_saving()?;
         }
         let outcome = self.outcome();
+        if let (Some(best), true) = (self.trainer.progress.best, self.is_out_of_patience()) {
+            tracing::info!(
+                "stopped early at step {} of {}: {} evaluations without a lower validation loss than {:.4}, of step {}",
+                outcome.step,
+                experiment.train.steps,
+                self.trainer.progress.evaluations_since_best,
+                best.val_loss,
+                best.step
+            );
+        }
         if let Some(logger) = self.logger.as_mut().filter(|_| outcome.finished) {
             logger.finish();
         }
@@ -212,6 +225,7 @@ impl<'a> TrainingLoop<'a> {
         if stopped.is_some()
             || is_best
             || step == target
+            || self.is_out_of_patience()
             || on(experiment.checkpoint.every_steps)
             || self.is_before_decay()
         {
@@ -222,7 +236,8 @@ impl<'a> TrainingLoop<'a> {
 
     fn outcome(&self) -> Outcome {
         let Progress { step, applied, .. } = self.trainer.progress;
-        Outcome { step, skipped: step - applied, finished: step >= self.inputs.experiment.train.steps }
+        let finished = step >= self.inputs.experiment.train.steps || self.is_out_of_patience();
+        Outcome { step, skipped: step - applied, finished }
     }
 
     /// Runs the pending evaluation and samples of the last step. Returns `Some` if a stop was requested before they
@@ -258,10 +273,7 @@ impl<'a> TrainingLoop<'a> {
         };
         let mesh = self.mesh;
         let evaluation = evaluate(&self.chain(), mesh, held_out.tokens, options, |_| mesh.check_interrupt())?;
-        let better = self.trainer.progress.best.is_none_or(|best| evaluation.loss < best.val_loss);
-        if better && evaluation.loss.is_finite() {
-            self.trainer.progress.best = Some(Best { step, val_loss: evaluation.loss });
-        }
+        self.trainer.progress.evaluated(evaluation.loss);
         match &mut self.logger {
             Some(logger) => logger.log_evaluation(step, &evaluation, held_out.bytes_per_token),
             None => Ok(()),
@@ -338,6 +350,10 @@ impl<'a> TrainingLoop<'a> {
         experiment.schedule.kind == ScheduleKind::Wsd
             && self.trainer.progress.step
                 == schedule::decay_start(&experiment.schedule, experiment.train.steps)
+    }
+
+    fn is_out_of_patience(&self) -> bool {
+        self.trainer.progress.is_out_of_patience(&self.inputs.experiment.evaluate)
     }
 
     fn document_end(&self) -> Option<i64> {

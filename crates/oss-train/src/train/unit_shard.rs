@@ -1,7 +1,8 @@
 //! A rank's slice of one unit in training: weights, gradients and optimizer state.
 
-use anyhow::Result;
-use tch::Tensor;
+use anyhow::{Result, bail};
+use oss_config::error::UserError;
+use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::distributed::{Group, Layout, Local, Piece, fill};
@@ -50,10 +51,13 @@ impl UnitShard {
             offset_in_rest @ 0.. => rest.weights.narrow(0, offset_in_rest, len),
             _ => matrices.weights.narrow(0, offset, len),
         })?;
+        let params = params(&layout, shard);
+        for (region, params) in [&matrices, &rest].into_iter().zip(&params) {
+            check_finite(&region.weights, params)?;
+        }
         let is_whole = num_matrices == layout.matrices;
         let is_cast = storage.kind != matrices.weights.kind() && is_whole && !casts;
         let compute = is_cast.then(|| matrices.weights.to_kind(storage.kind));
-        let params = params(&layout, shard);
         let counts: Vec<f64> = layout.slots.iter().map(|slot| slot.spec.numel() as f64).collect();
         let counts = Tensor::from_slice(&counts).to_device(device);
         Ok(Self { layout, matrices, rest, gradient, compute, params, counts, shard })
@@ -154,6 +158,26 @@ impl UnitShard {
 }
 
 /// The parameters in the two regions of a slice.
+/// Fails if the weights of a region are not finite: training would skip or stop at every step.
+fn check_finite(weights: &Tensor, params: &[ParamSlice]) -> Result<()> {
+    for param in params {
+        let weights = weights.narrow(0, param.offset, param.len);
+        // A sum is finite only if every term is; in f64, finite weights cannot overflow it.
+        if weights.sum(Kind::Double).double_value(&[]).is_finite() {
+            continue;
+        }
+        let bad = weights.isfinite().logical_not().sum(Kind::Int64).int64_value(&[]);
+        bail!(
+            UserError::failed(format!(
+                "the weights to start from are damaged: {bad} of {} values of {} are NaN or infinite",
+                param.len, param.name
+            ))
+            .hint("start from other weights: another model.init_from, or an earlier checkpoint")
+        );
+    }
+    Ok(())
+}
+
 fn params(layout: &Layout, shard: usize) -> [Vec<ParamSlice>; 2] {
     let num_matrices = layout.matrices_of_shard();
     let param = |Piece { slot, range, offset }: Piece| {

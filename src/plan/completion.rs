@@ -1,0 +1,77 @@
+//! Values that an experiment leaves to its inputs: shape and tokenizer of the initial weights, the size of the
+//! vocabulary, and the number of steps.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::corpus::Corpus;
+use super::epochs;
+use super::error::PlanError;
+use super::initial::Initial;
+use super::inputs::{Inputs, NetworkAccess};
+use super::tokenizer;
+use oss_config::{Declared, Resolved};
+use oss_data::Tokenizer;
+use oss_runs::run_dir::RunsDir;
+
+/// The experiment with these values filled in. A tokenizer on the hub is pinned and downloaded, as is the configuration
+/// of weights on the hub. `train.epochs` becomes a number of steps if the text is prepared, and is left otherwise.
+///
+/// # Errors
+/// The weights cannot be found, or their shape does not go with the rest; the tokenizer cannot be read, or has more
+/// tokens than `model.vocab_size`; it is on the hub, and not downloaded yet while `reach` is local; the number of steps
+/// does not go with the rest.
+pub fn complete(resolved: &Resolved, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Resolved> {
+    let mut resolved = match &resolved.experiment.model.init_from {
+        Some(weights) => resolved.clone().with_declared(&declared(weights, resolved, runs, reach)?)?,
+        None => resolved.clone(),
+    };
+    let experiment = &mut resolved.experiment;
+    let dataset = &mut experiment.dataset;
+    dataset.tokenizer = tokenizer::located(&dataset.tokenizer, runs, reach)?;
+    let tokens = Tokenizer::facts(&dataset.tokenizer, dataset.end_of_text.as_deref())?.vocab_size;
+    match experiment.model.vocab_size {
+        Some(set) if set < tokens => {
+            let has_weights = experiment.model.init_from.is_some();
+            return Err(PlanError::VocabularyTooSmall { set, tokens, has_weights }.into());
+        }
+        Some(_) => {}
+        None => experiment.model.vocab_size = Some(tokens),
+    }
+    let Some(epochs) = experiment.train.epochs else { return Ok(resolved) };
+    let Some(inputs) = Inputs::find(experiment, runs, reach)? else { return Ok(resolved) };
+    match epochs::steps(Corpus { experiment, inputs: &inputs, runs }, epochs)? {
+        Some(steps) => Ok(resolved.with_steps(steps)?),
+        None => Ok(resolved),
+    }
+}
+
+/// What the weights `named` declare, as far as `resolved` leaves it to them.
+fn declared(named: &str, resolved: &Resolved, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Declared> {
+    let context = || format!("cannot load model.init_from = {named:?}");
+    let initial = Initial::find(named, runs, reach)?;
+    let initial_path = initial.as_ref().and_then(Initial::path).map(Path::to_owned);
+    let shape = initial.as_ref().map(|initial| initial.shape(reach)).transpose().with_context(context)?;
+    let mut declared = Declared { model: shape.flatten(), ..Declared::default() };
+    let Some(initial) = initial.filter(|_| declared.model.is_some()) else {
+        let is_on_the_hub = initial_path.is_none();
+        if is_on_the_hub && matches!(reach, NetworkAccess::Local(_)) {
+            tracing::warn!(
+                "the shape and the tokenizer of {named} are not known yet, so [model] and dataset.tokenizer are taken as \
+                 they are\nhint: `oss-run run EXPERIMENT.toml --until prepare` downloads what is needed"
+            );
+        }
+        return Ok(declared);
+    };
+    if resolved.provenance.is_set("dataset.tokenizer") {
+        return Ok(declared);
+    }
+    if let Some(theirs) = initial.tokenizer(reach).with_context(context)?
+        && !theirs.is(&resolved.experiment.dataset.tokenizer)
+    {
+        declared.tokenizer = Some(theirs.choice);
+        declared.end_of_text = theirs.end_of_text;
+    }
+    Ok(declared)
+}
