@@ -1,4 +1,4 @@
-"""Checks oss-run against the programs it is used with: transformers, torch, TensorBoard and Chromium.
+"""Checks oss-run against the programs it is used with: transformers, torch, TensorBoard, Chromium and more.
 
     make interop                                      # all checks, in their own virtual environment
     python interop/run.py [--binary PATH] [CHECK]...  # selected checks, see CHECKS
@@ -18,7 +18,7 @@ from program import Program
 from report import Report
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CHECKS = ["export", "tokenizers", "schema", "curve", "init_from", "watching", "sweep", "report", "ranks"]
+CHECKS = ["export", "tokenizers", "schema", "curve", "init_from", "watching", "sweep", "report", "ranks", "recipes"]
 
 
 def main():

@@ -14,8 +14,9 @@ if ! python3 -m venv "$directory"; then
     echo "error: python3 cannot create virtual environments; for example: sudo apt install python3-venv" >&2
     exit 1
 fi
-echo "downloading torch, transformers and tensorboard into $directory (5 GB; transformers needs all of torch)" >&2
-"$directory/bin/pip" install --quiet --disable-pip-version-check --requirement interop/requirements.txt >&2
+echo "downloading torch, transformers and what reads runs into $directory (6 GB; transformers needs all of torch)" >&2
+# Compiling every module takes longer than compiling those that the checks import, when they do.
+"$directory/bin/pip" install --quiet --disable-pip-version-check --no-compile --requirement interop/requirements.txt >&2
 if ! command -v chromedriver >/dev/null; then
     echo "the report check needs Chromium; for example: sudo apt install chromium chromium-driver" >&2
 fi
