@@ -1,6 +1,8 @@
-//! Checks that files generated from the types are up to date.
+//! Checks that files generated from the types are up to date, and that the names on the other pages exist.
 //!
-//! `OSS_RUN_BLESS=1 cargo test --test pages` regenerates them.
+//! `OSS_RUN_BLESS=1 cargo test --test pages` regenerates the generated ones.
+
+mod names;
 
 use std::{env, fs, path::Path};
 
