@@ -45,11 +45,14 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
         Keys(&["sweep.parameters"]),
     ),
     (
-        &["sweep.n_trials", "sweep.max_trials", "sweep.num_samples", "sweep.count"],
+        &["sweep.n_trials", "sweep.max_trials", "sweep.num_samples", "sweep.count", "sweep.run_cap"],
         Keys(&["sweep.num_trials"]),
     ),
     (&["sweep.n_jobs", "sweep.max_concurrent_trials", "sweep.workers"], Keys(&["sweep.parallel"])),
     (&["sweep.goal", "sweep.mode"], Keys(&["sweep.direction"])),
+    (&["sweep.early_terminate"], Keys(&["sweep.halving"])),
+    (&["sweep.halving.min_iter"], Keys(&["sweep.halving.min_steps"])),
+    (&["sweep.halving.eta"], Keys(&["sweep.halving.reduction_factor"])),
     // Any table with a kind.
     (&["optimizer.type", "optimizer.name", "optimizer_type", "optim_type"], Keys(&["optimizer.kind"])),
     (&["schedule.type", "schedule.name", "lr_scheduler_type", "lr_schedule"], Keys(&["schedule.kind"])),
@@ -58,7 +61,7 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
         &["batch_size", "train_batch_size", "per_device_train_batch_size"],
         Keys(&["train.global_batch_size", "train.micro_batch_size"]),
     ),
-    (&["device_batch_size", "micro_batch", "mbs"], Keys(&["train.micro_batch_size"])),
+    (&["device_batch_size", "local_batch_size", "micro_batch", "mbs"], Keys(&["train.micro_batch_size"])),
     (&["global_batch", "gbs", "total_batch_size"], Keys(&["train.global_batch_size"])),
     (
         &["gradient_accumulation_steps", "grad_accum_steps", "accumulate_grad_batches", "grad_accumulation"],
@@ -84,8 +87,16 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
         ],
         Keys(&["train.sequence_length"]),
     ),
+    (
+        &["sample_packing", "packing"],
+        Advice("sequences are always packed; `train.document_mask` keeps their documents apart"),
+    ),
     // The optimizer and its schedule.
-    (&["learning_rate", "max_lr", "peak_lr", "base_lr"], Keys(&["optimizer.lr"])),
+    (
+        &["learning_rate", "max_lr", "peak_lr", "base_lr", "matrix_lr", "embedding_lr", "unembedding_lr"],
+        Keys(&["optimizer.lr"]),
+    ),
+    (&["early_step_in_backward"], Keys(&["optimizer.update"])),
     (&["beta", "beta1", "beta2", "adam_beta1", "adam_beta2"], Keys(&["optimizer.betas"])),
     (&["epsilon", "adam_epsilon"], Keys(&["optimizer.eps"])),
     (&["decay", "wd", "l2"], Keys(&["optimizer.weight_decay"])),
@@ -102,10 +113,19 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
         Keys(&["optimizer.max_grad_norm"]),
     ),
     (&["warmup", "num_warmup_steps", "warmup_iters", "warmup_ratio"], Keys(&["schedule.warmup_steps"])),
-    (&["min_lr", "final_lr", "end_lr", "lr_min"], Keys(&["schedule.min_lr_ratio"])),
-    (&["lr_decay_iters", "num_decay_steps", "cooldown_steps"], Keys(&["schedule.decay_steps"])),
+    (
+        &["min_lr", "final_lr", "end_lr", "lr_min", "cosine_min_lr_ratio", "min_lr_factor", "final_lr_frac"],
+        Keys(&["schedule.min_lr_ratio"]),
+    ),
+    (
+        &["lr_decay_iters", "num_decay_steps", "cooldown_steps", "decay_ratio", "warmdown_ratio"],
+        Keys(&["schedule.decay_steps"]),
+    ),
     // Precision, memory and the auxiliary loss.
-    (&["bf16", "fp16", "mixed_precision", "amp", "autocast", "torch_dtype"], Keys(&["train.precision"])),
+    (
+        &["bf16", "fp16", "mixed_precision", "mixed_precision_param", "amp", "autocast", "torch_dtype"],
+        Keys(&["train.precision"]),
+    ),
     (
         &["gradient_checkpointing", "activation_recompute", "checkpoint_activations"],
         Keys(&["train.activation_checkpointing"]),
@@ -115,6 +135,8 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
         Keys(&["train.router_aux_loss_coef"]),
     ),
     // The model.
+    (&["flavor"], Keys(&["model.preset"])),
+    (&["window_pattern"], Keys(&["model.layer_types"])),
     (&["n_layers", "n_layer", "num_layers", "layers", "depth"], Keys(&["model.num_hidden_layers"])),
     (
         &["d_model", "n_embd", "n_embed", "dim", "embed_dim", "hidden_dim", "width"],
@@ -138,6 +160,8 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
             "pretrained_model",
             "model_name",
             "model_path",
+            "base_model",
+            "initial_load_path",
             "checkpoint_path",
             "init_checkpoint",
         ],
@@ -146,39 +170,75 @@ const FAMILIAR: &[(&[&str], Meaning)] = &[
     (&["resume_from_checkpoint", "resume_from"], Advice("run the same file again, or `oss-run resume RUN`")),
     // Text.
     (
-        &["path", "paths", "data_path", "data_files", "train_file", "train_files", "data_dir"],
+        &[
+            "path",
+            "paths",
+            "data_path",
+            "dataset_path",
+            "data_files",
+            "train_file",
+            "train_files",
+            "data_dir",
+            "pretraining_dataset",
+        ],
         Keys(&["dataset.files"]),
     ),
     (&["dataset_name", "hf_dataset"], Keys(&["dataset.hub"])),
     (&["text_column", "dataset_text_field", "content_field"], Keys(&["dataset.text_field"])),
     (&["on_bad_lines", "ignore_errors", "skip_bad_rows"], Keys(&["dataset.on_bad_row"])),
     (&["strip", "strip_whitespace", "trim_whitespace"], Keys(&["dataset.trim"])),
-    (&["tokenizer_name", "tokenizer_path", "tokenizer_file"], Keys(&["dataset.tokenizer"])),
+    (
+        &["tokenizer_name", "tokenizer_path", "tokenizer_file", "tokenizer_config", "hf_assets_path"],
+        Keys(&["dataset.tokenizer"]),
+    ),
     (&["eos_token", "eos", "eod_token", "end_token"], Keys(&["dataset.end_of_text"])),
-    (&["val_split", "validation_split", "test_size", "val_fraction"], Keys(&["dataset.validation.fraction"])),
-    (&["validation_file", "val_file"], Keys(&["dataset.validation.files"])),
+    (
+        &["val_split", "validation_split", "val_set_size", "test_size", "val_fraction"],
+        Keys(&["dataset.validation.fraction"]),
+    ),
+    (&["validation_file", "val_file", "test_datasets"], Keys(&["dataset.validation.files"])),
     // Devices and ranks.
     (
         &["gpu", "gpus", "num_gpus", "n_gpus", "nproc_per_node", "world_size", "num_processes"],
         Keys(&["sharding.ranks"]),
     ),
-    (&["accelerator"], Keys(&["train.device"])),
-    (&["cpu_offload", "offload"], Keys(&["sharding.optimizer_cpu_offload"])),
-    (&["zero_stage", "sharding_strategy", "fsdp"], Keys(&["sharding.strategy"])),
+    (&["accelerator", "device_type"], Keys(&["train.device"])),
+    (
+        &["cpu_offload", "offload", "offload_params", "enable_cpu_offload"],
+        Keys(&["sharding.optimizer_cpu_offload"]),
+    ),
+    (
+        &["zero_stage", "sharding_strategy", "fsdp", "fsdp_version", "fsdp_config"],
+        Keys(&["sharding.strategy"]),
+    ),
+    (
+        &[
+            "dp_shard_size",
+            "dp_replicate_size",
+            "data_parallel_shard_degree",
+            "data_parallel_replicate_degree",
+        ],
+        Keys(&["sharding.shard_degree"]),
+    ),
+    (&["ddp_timeout"], Keys(&["sharding.timeout_seconds"])),
     (&["num_threads", "num_workers"], Keys(&["train.threads"])),
     // Cadence.
     (
         &["save_steps", "save_every", "save_interval", "checkpoint_interval"],
         Keys(&["checkpoint.every_steps"]),
     ),
-    (&["save_total_limit"], Keys(&["checkpoint.keep_last"])),
+    (&["save_total_limit", "keep_latest_k"], Keys(&["checkpoint.keep_last"])),
+    (&["load_best_model_at_end"], Keys(&["checkpoint.keep_best"])),
+    (&["async_mode"], Keys(&["checkpoint.background"])),
     (&["eval_steps", "eval_every", "eval_interval"], Keys(&["evaluate.every_steps"])),
-    (&["logging_steps", "log_every", "log_interval"], Keys(&["log.every_steps"])),
+    (&["logging_steps", "log_every", "log_interval", "log_freq"], Keys(&["log.every_steps"])),
     (&["eval_iters", "eval_batches"], Keys(&["evaluate.max_tokens"])),
+    (&["sample_every"], Keys(&["sample.every_steps"])),
+    (&["export_dtype"], Keys(&["export.dtype"])),
     (&["do_sample"], Keys(&["sample.temperature"])),
     (&["max_tokens_to_sample", "max_gen_len"], Keys(&["sample.max_new_tokens"])),
     // The run.
-    (&["run_name", "experiment_name", "project"], Keys(&["run.name"])),
+    (&["run_name", "experiment_name", "project", "model_tag"], Keys(&["run.name"])),
     (&["random_seed", "manual_seed"], Keys(&["run.seed"])),
     (
         &["output_dir", "out_dir", "save_dir", "work_dir", "log_dir"],

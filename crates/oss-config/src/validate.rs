@@ -250,8 +250,10 @@ fn suggestions(name: &str, fields: &[Field], path: &str) -> Vec<String> {
     }
     let mut everywhere = Vec::new();
     keys(shape::experiment(), "", &mut everywhere);
+    // A table is not meant by its own name inside of it.
     let elsewhere = |last: &str| -> Vec<String> {
-        everywhere.iter().filter(|key| key.rsplit('.').next() == Some(last)).cloned().collect()
+        let is_meant = |key: &&String| *key != path && key.rsplit('.').next() == Some(last);
+        everywhere.iter().filter(is_meant).cloned().collect()
     };
     let exact = elsewhere(name);
     if !exact.is_empty() {

@@ -19,8 +19,22 @@ fn names_from_other_trainers_get_suggestions() {
         ("train", "gpus = 2", "did you mean `sharding.ranks`?"),
         ("train", "num_train_epochs = 3", "did you mean `epochs`?"),
         ("training", "steps = 3", "did you mean `train`?"),
+        ("train", "base_model = \"a/b\"", "did you mean `model.init_from`?"),
+        ("train", "val_set_size = 0.1", "did you mean `dataset.validation.fraction`?"),
+        ("train", "local_batch_size = 8", "did you mean `micro_batch_size`?"),
+        ("train", "sample_packing = true", "`train.document_mask` keeps their documents apart"),
+        ("checkpoint", "async_mode = \"async\"", "did you mean `background`?"),
+        ("sharding", "dp_shard_size = 2", "did you mean `shard_degree`?"),
     ] {
         assert!(problem(section, line).ends_with(meant), "{}", problem(section, line));
+    }
+}
+
+#[test]
+fn a_section_is_not_suggested_inside_itself() {
+    for (section, line) in [("optimizer", "optimizer = \"muon\""), ("schedule", "lr_scheduler = \"cosine\"")]
+    {
+        assert!(problem(section, line).contains("valid keys: "), "{}", problem(section, line));
     }
 }
 
