@@ -4,7 +4,7 @@
     python benches/run.py [--rounds N] [--steps N] [--prepare-mb N] [WHAT]...
 
 WHAT is a module in this directory, whose docstring says what it measures: train, scaling, decode, text, checkpoints, ranks,
-memory, runs, rerun.
+neighbors, memory, runs, rerun.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 import checkpoints
 import decode
 import memory
+import neighbors
 import program
 import ranks
 import rerun
@@ -40,6 +41,7 @@ def main():
         "text": lambda scratch: text.measure(scratch, arguments.prepare_mb),
         "checkpoints": checkpoints.measure,
         "ranks": lambda scratch: ranks.measure(scratch, rounds, steps, WARMUP_STEPS),
+        "neighbors": lambda scratch: neighbors.measure(scratch, rounds),
         "memory": memory.measure,
         "runs": runs.measure,
         "rerun": rerun.measure,

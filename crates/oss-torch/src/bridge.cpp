@@ -1,5 +1,5 @@
-// The C side of `bridge.rs`, `owned.rs`, `parallel.rs` and `transfer.rs`: operations of libtorch that tch does not
-// expose.
+// The C side of `bridge.rs`, `owned.rs`, `parallel.rs`, `spinning.rs` and `transfer.rs`: operations of libtorch that
+// tch does not expose.
 #include "guarded.hpp"
 
 #include <ATen/ATen.h>
@@ -9,8 +9,11 @@
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_fused_adamw.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
+
+#include <omp.h>
 
 #ifdef OSS_RUN_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -114,6 +117,15 @@ char *oss_parallel_for(int64_t count, void (*work)(void *, int64_t), void *conte
       for (int64_t index = begin; index < end; ++index)
         work(context, index);
     });
+  });
+}
+
+// Gives the calling thread a team with which libgomp manages more threads than there are CPUs.
+char *oss_empty_team(int32_t busy_threads) {
+  return guarded([&] {
+    int size = std::max(omp_get_num_procs() - busy_threads, 0) + 2;
+#pragma omp parallel num_threads(size)
+    asm volatile(""); // or the compiler would leave the region out
   });
 }
 

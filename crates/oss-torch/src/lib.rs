@@ -9,6 +9,7 @@ mod gemm;
 mod owned;
 mod parallel;
 mod slices;
+mod spinning;
 mod transfer;
 
 pub use bridge::{
@@ -24,6 +25,7 @@ pub use gemm::{
 pub use owned::OwnedTensor;
 pub use parallel::{num_threads, parallel_each, shares};
 pub use slices::Slices;
+pub use spinning::adapt_spinning;
 pub use transfer::{copy_async, fetch, pin_memory, synchronize, to_device, upload};
 
 /// The libtorch version that this program is built for.

@@ -52,16 +52,17 @@ pub fn device(train: &Train, local_rank: usize) -> Result<Device> {
 }
 
 /// Sets the number of threads and, if `deterministic`, selects bitwise-reproducible kernels. If neither the experiment
-/// nor `OMP_NUM_THREADS` sets the number of threads, the `ranks_here` ranks on this machine divide its cores evenly,
-/// since oversubscribed cores would make the ranks wait for each other.
+/// nor `OMP_NUM_THREADS` sets the number of threads, the `ranks_here` ranks on this machine divide evenly the cores that
+/// affinity and cgroup allow, since oversubscribed cores would make the ranks wait for each other.
 pub fn configure_torch(train: &Train, deterministic: bool, ranks_here: usize) -> Result<()> {
     match train.threads {
         Some(threads) => tch::set_num_threads(threads as i32),
-        None if ranks_here > 1 && std::env::var_os("OMP_NUM_THREADS").is_none() => {
+        None if std::env::var_os("OMP_NUM_THREADS").is_none() => {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             tch::set_num_threads((cores / ranks_here).max(1) as i32);
         }
         None => {}
     }
+    oss_torch::adapt_spinning();
     oss_torch::set_deterministic(deterministic)
 }
