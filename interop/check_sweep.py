@@ -28,13 +28,18 @@ def check(program, report):
     program.call("sweep", program.file("sweep.toml", SWEEP), "--runs-dir", program.directory / "runs")
     folder = program.directory / "runs" / "sweep" / "sweep"
     trials = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    columns, metrics, rows = shown(folder / "tensorboard")
+    columns, metrics, rows = shown(folder.parent)
     report.same("columns of the HParams tab", columns, sorted(trials[0]["values"]))
-    report.same("its metrics", metrics, ["val_loss"])
+    report.same("its first metric", metrics[0], "validation/loss")
     # TensorBoard stores metrics in 32 bits.
     as_f32 = lambda value: struct.unpack("f", struct.pack("f", value))[0]
-    expected = {f"trial-{row['trial']:03}": (row["values"], as_f32(row["value"]), row["step"]) for row in trials}
-    report.same("its rows: values, metric and step of each trial", rows, expected)
+    expected = {f"sweep/{row['run']}": (row["values"], as_f32(row["value"]), row["step"]) for row in trials}
+    swept = {
+        name: ({key: values.get(key) for key in columns}, found[0].value, found[0].training_step)
+        for name, (values, found) in rows.items()
+    }
+    report.same("its rows: values, metric and step of each trial", swept, expected)
+    report.same("cells without a metric", [len(metrics) - len(found) for _, found in rows.values()], [0] * len(trials))
     report.holds("every trial is shown as complete", len(rows) == 4, f"{len(rows)} of 4")
 
 
@@ -54,13 +59,12 @@ def shown(logdir):
         request.col_params.add(metric=info.name)
     groups = list_session_groups.Handler(asked, backend, "sweep", request).run().session_groups
     value = lambda value: getattr(value, value.WhichOneof("kind"))
+    metrics = [info.name.tag for info in experiment.metric_infos]
     rows = {
         group.name: (
             {name: value(entry) for name, entry in group.hparams.items()},
-            group.metric_values[0].value,
-            group.metric_values[0].training_step,
+            sorted(group.metric_values, key=lambda found: metrics.index(found.name.tag)),
         )
         for group in groups
     }
-    metrics = [info.name.tag for info in experiment.metric_infos]
     return sorted(info.name for info in experiment.hparam_infos), metrics, rows

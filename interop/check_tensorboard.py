@@ -3,10 +3,10 @@
     python interop/check_tensorboard.py runs/<name>/<id> [--text] [--finished]
 
 Every number in metrics.jsonl must be a point of its curve (loss is train/loss, val_loss is validation/loss, a list has
-one curve per position), in the same order and with the same value as a 32-bit float; zeros at the start of a list's
-curve may be left out. There must be no other points: steps that a resume discarded are gone. The HParams plugin must
-read the experiment and the session. --text requires sample text, --finished a completed session. Exits with 1 and a
-list of differences otherwise.
+one curve per position, in the last group), in the same order and with the same value as a 32-bit float; counts of dead
+experts start with the first above zero. There must be no other points (steps that a resume discarded are gone), except
+the losses of the last evaluation. The HParams plugin must read the experiment and the session, which is named after the
+run. --text requires sample text, --finished a completed session. Exits with 1 and a list of differences otherwise.
 """
 
 import argparse
@@ -31,9 +31,9 @@ def same(a, b):
 
 
 def tag_of(name, value):
-    """Plain numbers are grouped into training and validation; each object or list is its own group."""
+    """Plain numbers are grouped into training and validation; objects and lists are details."""
     if isinstance(value, (dict, list)):
-        return name
+        return f"verbose/{name}"
     return f"validation/{name[4:]}" if name.startswith("val_") else f"train/{name}"
 
 
@@ -53,14 +53,21 @@ def numbers(tag, value):
             yield from numbers(f"{tag}/{name}", item)
 
 
-def expected_curves(path):
+def expected_curves(run):
     curves = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
         step = fields.pop("step")
         for name, value in fields.items():
             for tag, number in numbers(tag_of(name, value), value):
-                curves.setdefault(tag, []).append((step, number))
+                if "dead_experts" not in tag or number != 0 or tag in curves:
+                    curves.setdefault(tag, []).append((step, number))
+    if (run / "evaluation.json").exists():
+        last = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+        losses = curves.setdefault("validation/loss", [])
+        if not losses or losses[-1][0] != last["step"]:
+            losses.append((last["step"], as_f32(last["loss"])))
+            curves.setdefault("validation/nats_per_byte", []).append((last["step"], as_f32(last["nats_per_byte"])))
     return curves
 
 
@@ -71,9 +78,6 @@ def compare_curves(expected, accumulator):
         shown[tag] = [(event.step, event.value) for event in accumulator.Scalars(tag)]
     for tag in sorted(expected.keys() | shown.keys()):
         want, have = expected.get(tag, []), shown.get(tag, [])
-        if not tag.startswith(("train/", "validation/")):
-            while len(want) > len(have) and want[0][1] == 0.0:
-                want = want[1:]
         if len(want) != len(have):
             problems.append(f"{tag}: {len(want)} points in metrics.jsonl, {len(have)} in TensorBoard")
         for (step, value), (shown_step, shown_value) in zip(want, have):
@@ -116,9 +120,13 @@ def main():
     accumulator = EventAccumulator(str(events), size_guidance={"scalars": 0, "tensors": 0})
     accumulator.Reload()
 
-    problems, points = compare_curves(expected_curves(arguments.run / "metrics.jsonl"), accumulator)
+    problems, points = compare_curves(expected_curves(arguments.run), accumulator)
     if points == 0:
         problems.append("no scalars")
+
+    groups = sorted({tag.split("/")[0] for tag in accumulator.Tags()["scalars"]})
+    if groups != ["train", "validation", "verbose"]:
+        problems.append(f"groups: {groups}")
 
     samples = texts(accumulator)
     for tag, entries in samples.items():
@@ -137,6 +145,9 @@ def main():
         values = set(start.session_start_info.hparams)
         if not values or columns != values:
             problems.append(f"hparams: columns {sorted(columns)}, values {sorted(values)}")
+        row, name = start.session_start_info.group_name, "/".join(arguments.run.resolve().parts[-2:])
+        if row != name:
+            problems.append(f"hparams: the row is named {row}, the run {name}")
     if arguments.finished and "session_end_info" not in messages:
         problems.append("the session is not shown as complete")
 

@@ -81,7 +81,8 @@ pub fn start(
     } else {
         print(&shown(&results))?;
     }
-    tracing::info!("watch      tensorboard --logdir {}", plan.dir().join("tensorboard").display());
+    let runs = plan.dir().parent().unwrap_or(plan.dir());
+    tracing::info!("watch      tensorboard --logdir {}", runs.display());
     let failed = results.count(TrialStatus::FAILED);
     if failed > 0 && !choices.dry_run {
         bail!(

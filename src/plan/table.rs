@@ -143,6 +143,7 @@ pub const TABLE: &[(&str, Role)] = &[
     ("export.max_shard_size", Value(&[Export])),
     ("log.every_steps", Recorded),
     ("log.every_seconds", Recorded),
+    ("log.hparams", Recorded),
 ];
 
 /// The role of a key; a key below a row (`dataset.hub.repo`) has that row's role.

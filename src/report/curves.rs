@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::thin::Point;
-use oss_runs::monitor::{MetricsLine, scalars};
+use oss_runs::monitor::{DETAILS, MetricsLine, scalars};
 
 /// A scalar over the steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,9 +41,9 @@ pub fn curves(lines: &[MetricsLine]) -> Vec<Curve> {
     curves
 }
 
-/// The name of the list that a tag belongs to: `max_load_layers` for `max_load_layers/03`.
+/// The name of the list that a tag belongs to: `max_load_layers` for `verbose/max_load_layers/03`.
 fn list_of(tag: &str) -> Option<&str> {
-    let (name, position) = tag.rsplit_once('/')?;
+    let (name, position) = tag.strip_prefix(DETAILS)?.rsplit_once('/')?;
     position.bytes().all(|byte| byte.is_ascii_digit()).then_some(name)
 }
 

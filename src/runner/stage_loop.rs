@@ -213,6 +213,7 @@ fn run_evaluate(graph: &Graph, world: &World) -> Result<Outputs> {
         return Ok(Outputs::new());
     };
     write_json(&path, &report).with_context(|| format!("cannot write {}", path.display()))?;
+    report.show(run, &graph.experiment);
     Ok(Outputs::from([
         ("loss".to_owned(), json!(report.evaluation.loss)),
         (FILES.to_owned(), json!([OutputFile::of(run.root(), &path)?])),

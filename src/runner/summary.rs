@@ -107,6 +107,8 @@ impl fmt::Display for Summary {
                 writeln!(f, "{name:<10} {}", path.display())?;
             }
         }
-        write!(f, "watch      tensorboard --logdir {}", self.tensorboard.display())
+        // With the name's directory, TensorBoard shows the run by its id, next to those it can be compared with.
+        let runs = self.run.parent().unwrap_or(&self.run);
+        write!(f, "watch      tensorboard --logdir {}", runs.display())
     }
 }

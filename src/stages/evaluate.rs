@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use oss_config::Experiment;
-use oss_runs::monitor::{Progress, Unit};
+use oss_runs::monitor::{Progress, TensorBoard, Unit, tag};
+use oss_runs::run_dir::RunDir;
 use oss_train::checkpoint::Checkpoint;
 use oss_train::distributed::World;
 use oss_train::evaluation::{self, Evaluation};
@@ -44,6 +45,19 @@ pub struct Report {
     /// The loss in nats per token, perplexity and expert load.
     #[serde(flatten)]
     pub evaluation: Evaluation,
+}
+
+impl Report {
+    /// Adds the losses to the curves in TensorBoard, unless training evaluated the same checkpoint: it does so only
+    /// every `evaluate.every_steps`, and the HParams tab shows the last value of a curve.
+    pub fn show(&self, run: &RunDir, experiment: &Experiment) {
+        let every = experiment.evaluate.every_steps;
+        if every == 0 || !self.step.is_multiple_of(every) {
+            let mut board = TensorBoard::open(&run.tensorboard(), None);
+            board.scalar(&tag("val_loss"), self.step, self.evaluation.loss);
+            board.scalar(&tag("val_nats_per_byte"), self.step, self.nats_per_byte);
+        }
+    }
 }
 
 /// Evaluates the text.

@@ -7,12 +7,11 @@
 //!   the last checkpoint.
 //! * [`TrialStatus`]: the state of a trial.
 //! * `halving`: which trials are promoted to the next rung.
-//! * [`Results`] (`results`, `hparams`): the output.
+//! * [`Results`] (`results`): the output.
 
 mod error;
 mod gpu_assignment;
 mod halving;
-mod hparams;
 mod lease;
 mod ledger;
 mod plan;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
 
+use super::Plan;
 use super::halving::{Contender, Decision, decide, rungs};
 use super::lease::Lease;
 use super::ledger::{Entry, Event, Ledger};
 use super::results::Results;
 use super::worker::{End, Job, Worker};
-use super::{Plan, hparams};
 use oss_config::error::Stopped;
 use oss_config::error::{ErrorReport, Hint};
 use oss_config::{Halving, OnFailure};
@@ -117,12 +117,11 @@ impl Plan {
         Ok(())
     }
 
-    /// Publishes the current state in the results and TensorBoard.
+    /// Publishes the current state in the results.
     fn publish(&self, memory: &mut Memory) -> Result<Results> {
         let ledger = Ledger::open(&self.dir)?;
         let results = self.results_of(ledger.entries(), &mut memory.finished)?;
         results.write(&self.dir)?;
-        hparams::write(&results, &self.dir)?;
         Ok(results)
     }
 

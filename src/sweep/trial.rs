@@ -49,7 +49,7 @@ pub fn of(
         let watch = Watch { keep_going: &|| Ok(interrupt::check()?), progress: &|_| () };
         let hub = NetworkAccess::Hub(watch);
         let experiment = complete(&resolved, runs, false)?.experiment;
-        let experiment = settled(&experiment, sweep, threads);
+        let experiment = settled(experiment, sweep, threads);
         let graph = plan::graph(experiment, runs, &Choices::default(), hub)?;
         let Some(graph) = graph else { bail!(unresolved()) };
         let trial = Trial { values, graph };
@@ -63,8 +63,10 @@ pub fn of(
 }
 
 /// The experiment with the sweep's settings, none of which makes it another run.
-fn settled(experiment: &Experiment, sweep: &Sweep, threads: Threads) -> Experiment {
-    let mut experiment = experiment.clone();
+fn settled(mut experiment: Experiment, sweep: &Sweep, threads: Threads) -> Experiment {
+    if experiment.log.hparams.is_empty() {
+        experiment.log.hparams = sweep.keys().into_iter().map(str::to_owned).collect();
+    }
     if experiment.train.threads.is_none() {
         experiment.train.threads = threads;
     }

@@ -4,7 +4,8 @@ mod model;
 mod text;
 mod training;
 
-use super::{CheckpointChoice, Experiment, NamedCheckpoint, parse_bytes};
+use super::shape::{self, Shape};
+use super::{CheckpointChoice, Experiment, NamedCheckpoint, parse_bytes, run::Log};
 
 /// A problem with a combination of values.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub(super) fn findings(experiment: &Experiment) -> Vec<Finding> {
     training::batches(experiment, &mut found);
     training::device(experiment, &mut found);
     outputs(experiment, &mut found);
+    log(&experiment.log, &mut found);
     found.0
 }
 
@@ -58,6 +60,14 @@ fn run(experiment: &Experiment, found: &mut Findings) {
             "a run cannot be named `last`, which means the most recent run",
             "set run.name",
         );
+    }
+}
+
+fn log(log: &Log, found: &mut Findings) {
+    let exists = |key: &str| !matches!(shape::experiment().at(key.split('.')), None | Some(Shape::Table(_)));
+    for key in log.hparams.iter().filter(|key| !exists(key)) {
+        let message = format!("`log.hparams` names `{key}`, which is not a key");
+        found.error(&["log.hparams"], message, "name keys of the experiment file, such as \"optimizer.lr\"");
     }
 }
 

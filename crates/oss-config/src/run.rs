@@ -37,10 +37,13 @@ pub struct Log {
     /// Seconds between status lines if stderr is not a terminal, which shows a progress bar instead.
     #[schemars(range(min = 1))]
     pub every_seconds: u64,
+    /// Keys that are columns of TensorBoard's HPARAMS tab, such as `optimizer.lr`; defaults to all, first those that do
+    /// not have their default values. A sweep sets it to what it varies.
+    pub hparams: Vec<String>,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { every_steps: 1, every_seconds: 30 }
+        Self { every_steps: 1, every_seconds: 30, hparams: Vec::new() }
     }
 }

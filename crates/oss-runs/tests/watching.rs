@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use oss_config::error::ErrorReport;
 use oss_runs::interrupt;
-use oss_runs::monitor::{self, HParam, MetricsLog, Progress, Recorder, Unit};
+use oss_runs::monitor::{self, HParam, HParams, MetricsLog, Progress, Recorder, Unit};
 use oss_runs::run_dir::{Environment, Exit, Manifest, RunDir, Segment, redact};
 use serde_json::{Map, Value, json};
 
@@ -53,14 +53,17 @@ fn measured(step: u64) -> Map<String, Value> {
 /// Trains from the checkpoint of `resume_at` to `last`.
 fn train(run: &RunDir, resume_at: Option<u64>, last: u64) {
     let mut recorder = Recorder::open(run, resume_at).unwrap();
-    recorder.tensorboard().hparams(
-        &BTreeMap::from([
+    recorder.tensorboard().hparams(&HParams {
+        row: "tiny/0123456789".into(),
+        values: BTreeMap::from([
             ("optimizer.lr".to_owned(), HParam::Number(3e-4)),
             ("train.precision".to_owned(), HParam::Text("f32".into())),
             ("run.deterministic".to_owned(), HParam::Flag(true)),
         ]),
-        &[&monitor::tag("val_loss")],
-    );
+        columns: BTreeSet::from(["optimizer.lr".to_owned()]),
+        first: BTreeSet::new(),
+        metrics: vec![(monitor::tag("val_loss"), "validation loss")],
+    });
     for step in resume_at.unwrap_or(0) + 1..=last {
         recorder.record(step, &measured(step)).unwrap();
         if step % 4 == 0 {
@@ -99,17 +102,6 @@ fn a_resumed_run_has_the_metrics_of_an_uninterrupted_one() {
     };
     assert_eq!(lines(&resumed), lines(&straight));
     assert_eq!(lines(&resumed).len(), 12 + 3);
-}
-
-/// Run by `make interop`, which passes the directory to `interop/check_tensorboard.py`.
-#[test]
-#[ignore = "writes the run that interop/check_tensorboard.py reads"]
-fn write_a_run_for_tensorboard() {
-    let Some(dir) = child_dir() else { return };
-    let run = interrupted_run(&dir);
-    let mut recorder = Recorder::open_at_end(&run).unwrap();
-    recorder.record(12, &fields(json!({"val_loss": 0.25}))).unwrap();
-    recorder.tensorboard().finish();
 }
 
 #[test]

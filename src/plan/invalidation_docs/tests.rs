@@ -145,6 +145,7 @@ impl Project {
             "run.notes" => own(&[], "one", "two"),
             "run.labels" => own(&[], "{ a = \"1\" }", "{ a = \"2\" }"),
             "evaluate.max_tokens" => own(&[], "100", "200"),
+            "log.hparams" => own(&[], "[\"optimizer.lr\"]", "[\"train.steps\"]"),
             "sample.prompts" => own(&[], "[\"One\"]", "[\"Two\"]"),
             "sample.stop" => own(&[], "[\".\"]", "[\"!\"]"),
             "sample.top_k" => own(&[], "10", "20"),

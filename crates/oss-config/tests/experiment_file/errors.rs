@@ -98,6 +98,15 @@ checkpoint = "best"
 }
 
 #[test]
+fn hyperparameters_are_keys() {
+    let named = |keys: &str| rendered(&format!("{STORIES}[log]\nhparams = [{keys}]\n"), &[]);
+    let seen = named(r#""optimizer.lr", "optimizer", "lr""#);
+    assert!(seen.contains("`log.hparams` names `optimizer`, which is not a key"), "{seen}");
+    assert!(seen.contains("`log.hparams` names `lr`, which is not a key"), "{seen}");
+    assert!(!seen.contains("names `optimizer.lr`"), "{seen}");
+}
+
+#[test]
 fn conflicts_with_in_backward_updates_are_rejected() {
     let values = "[optimizer]\nupdate = \"in_backward\"\nmax_grad_norm = 1.0\n\
                   [train]\nprecision = \"f16\"\nparam_dtype = \"bf16\"\n";

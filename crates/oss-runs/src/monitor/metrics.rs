@@ -76,18 +76,7 @@ impl MetricsLog {
     /// If the file cannot be read or written. A damaged line is reported and removed, so that it does not keep a run
     /// from resuming.
     pub fn open(path: &Path, resume_at: Option<u64>) -> Result<Self, MetricsError> {
-        Self::keeping(path, |step| resume_at.is_some_and(|last| step <= last))
-    }
-
-    /// Opens the log to append to it, keeping every line.
-    ///
-    /// # Errors
-    /// As for [`MetricsLog::open`].
-    pub fn open_at_end(path: &Path) -> Result<Self, MetricsError> {
-        Self::keeping(path, |_| true)
-    }
-
-    fn keeping(path: &Path, keep: impl Fn(u64) -> bool) -> Result<Self, MetricsError> {
+        let keep = |step| resume_at.is_some_and(|last| step <= last);
         let failed = |action| move |source| MetricsError::Io { action, path: path.to_owned(), source };
         let old = read_or_empty(path).map_err(failed("read"))?;
         let mut kept = Vec::with_capacity(old.len());
@@ -240,8 +229,6 @@ mod tests {
         for step in 4..=5 {
             log.append(step, &fields(json!({"loss": 1.0 / step as f64, "lr": 3e-4}))).unwrap();
         }
-        assert_eq!(fs::read(&path).unwrap(), all);
-        drop(MetricsLog::open_at_end(&path).unwrap());
         assert_eq!(fs::read(&path).unwrap(), all);
         drop(MetricsLog::open(&path, None).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"");

@@ -13,7 +13,7 @@ use crate::run_dir::RunDir;
 pub struct Recorder {
     metrics: MetricsLog,
     tensorboard: TensorBoard,
-    zeros: Zeros,
+    shown: ShownCounts,
 }
 
 impl Recorder {
@@ -24,23 +24,15 @@ impl Recorder {
     /// If `metrics.jsonl` cannot be read or written. TensorBoard's files are only a view: the run continues without
     /// them.
     pub fn open(run: &RunDir, resume_at: Option<u64>) -> Result<Self, MetricsError> {
-        Ok(Self {
-            metrics: MetricsLog::open(&run.metrics(), resume_at)?,
-            tensorboard: TensorBoard::open(&run.tensorboard(), Some(resume_at.map_or(0, |step| step + 1))),
-            zeros: if resume_at.is_some() { Zeros::Drawn } else { Zeros::AfterOthers(HashSet::new()) },
-        })
-    }
-
-    /// Opens both to append to them.
-    ///
-    /// # Errors
-    /// As for [`Recorder::open`].
-    pub fn open_at_end(run: &RunDir) -> Result<Self, MetricsError> {
-        Ok(Self {
-            metrics: MetricsLog::open_at_end(&run.metrics())?,
-            tensorboard: TensorBoard::open(&run.tensorboard(), None),
-            zeros: Zeros::Drawn,
-        })
+        let metrics = MetricsLog::open(&run.metrics(), resume_at)?;
+        let mut shown = ShownCounts::default();
+        for line in MetricsLog::read(&run.metrics())? {
+            for (tag, value) in scalars(&line.fields) {
+                shown.includes(&tag, value);
+            }
+        }
+        let purge_from = resume_at.map_or(0, |step| step + 1);
+        Ok(Self { metrics, tensorboard: TensorBoard::open(&run.tensorboard(), Some(purge_from)), shown })
     }
 
     /// Records one line, which is visible in both places when this returns; `metrics.jsonl` also has the time. See
@@ -53,7 +45,7 @@ impl Recorder {
         line.insert(TIME.to_owned(), Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true).into());
         self.metrics.append(step, &line)?;
         for (tag, value) in scalars(fields) {
-            if self.zeros.are_drawn(&tag, value) {
+            if self.shown.includes(&tag, value) {
                 self.tensorboard.scalar(&tag, step, value);
             }
         }
@@ -78,28 +70,18 @@ impl Recorder {
 /// Field of `metrics.jsonl` with the time at which a line was written, in UTC (RFC 3339).
 pub const TIME: &str = "time";
 
-/// Which zeros of groups have a point in TensorBoard. A group has one curve per layer; most stay at zero, such as the
-/// number of dead experts, and would only hide the others.
-#[derive(Debug)]
-enum Zeros {
-    /// All: earlier values of the curves are not known.
-    Drawn,
-    /// Those of curves with these tags, which have had other values.
-    AfterOthers(HashSet<String>),
-}
+/// The counts of dead experts that TensorBoard shows: most layers never have any, and their curves would only hide the
+/// others.
+#[derive(Debug, Default)]
+struct ShownCounts(HashSet<String>);
 
-impl Zeros {
-    fn are_drawn(&mut self, tag: &str, value: f64) -> bool {
-        let is_of_group = !tag.starts_with("train/") && !tag.starts_with("validation/");
-        match self {
-            Self::AfterOthers(tags) if is_of_group => {
-                if value != 0.0 {
-                    tags.insert(tag.to_owned());
-                }
-                tags.contains(tag)
-            }
-            _ => true,
+impl ShownCounts {
+    /// Whether `value` is shown. Zeros of a count are left out until it has had another value.
+    fn includes(&mut self, tag: &str, value: f64) -> bool {
+        if !tag.contains("dead_experts") || self.0.contains(tag) {
+            return true;
         }
+        value != 0.0 && self.0.insert(tag.to_owned())
     }
 }
 
@@ -112,14 +94,17 @@ pub fn tag(metric: &str) -> String {
     }
 }
 
-/// The numbers in `fields`, each with its tag. Objects and lists are groups, with a curve per name or position:
-/// `expert_load/03`. A `null` stands for a number that JSON cannot represent and becomes NaN; strings and booleans have
+/// Tags of details start with this. TensorBoard orders groups by name, so they follow `train` and `validation`.
+pub const DETAILS: &str = "verbose/";
+
+/// The numbers in `fields`, each with its tag. Objects and lists are details, with a curve per name or position:
+/// `verbose/expert_load/03`. A `null` stands for a number that JSON cannot represent and becomes NaN; strings and booleans have
 /// no curve.
 pub fn scalars(fields: &Map<String, Value>) -> Vec<(String, f64)> {
     let mut found = Vec::new();
     for (name, value) in fields {
         match value {
-            Value::Array(_) | Value::Object(_) => collect(name.clone(), value, &mut found),
+            Value::Array(_) | Value::Object(_) => collect(format!("{DETAILS}{name}"), value, &mut found),
             _ => collect(tag(name), value, &mut found),
         }
     }
@@ -151,14 +136,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_curve_of_a_group_starts_with_its_first_other_value() {
-        let mut zeros = Zeros::AfterOthers(HashSet::new());
-        let mut drawn = |tag: &str, values: &[f64]| -> Vec<bool> {
-            values.iter().map(|value| zeros.are_drawn(tag, *value)).collect()
+    fn a_count_is_shown_from_its_first_value_above_zero() {
+        let mut counts = ShownCounts::default();
+        let mut shown = |tag: &str, values: &[f64]| -> Vec<bool> {
+            values.iter().map(|value| counts.includes(tag, *value)).collect()
         };
-        assert_eq!(drawn("dead_experts_layers/03", &[0.0, 2.0, 0.0]), [false, true, true]);
-        assert_eq!(drawn("dead_experts_layers/04", &[0.0]), [false]);
-        assert_eq!(drawn("train/dead_experts", &[0.0]), [true]);
+        assert_eq!(shown("verbose/dead_experts_layers/03", &[0.0, 2.0, 0.0]), [false, true, true]);
+        assert_eq!(shown("verbose/dead_experts_layers/04", &[0.0]), [false]);
+        assert_eq!(shown("train/dead_experts", &[0.0, 1.0]), [false, true]);
+        assert_eq!(shown("train/lr", &[0.0]), [true]);
+    }
+
+    #[test]
+    fn a_resumed_run_knows_which_counts_are_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::new(dir.path());
+        let dead = |first: u64, second: u64| match json!({"dead_experts_layers": [first, second]}) {
+            Value::Object(fields) => fields,
+            other => panic!("{other}"),
+        };
+        let mut recorder = Recorder::open(&run, None).unwrap();
+        recorder.record(1, &dead(0, 2)).unwrap();
+        recorder.record(2, &dead(3, 0)).unwrap();
+        let mut resumed = Recorder::open(&run, Some(1)).unwrap();
+        assert!(!resumed.shown.includes("verbose/dead_experts_layers/00", 0.0), "step 2 is gone");
+        assert!(resumed.shown.includes("verbose/dead_experts_layers/01", 0.0));
     }
 
     #[test]
@@ -170,9 +172,9 @@ mod tests {
             ("train/loss", 2.5),
             ("validation/loss", 2.25),
             ("train/bad", f64::NAN),
-            ("expert_load/00", 0.5),
-            ("expert_load/01", 1.0),
-            ("memory/cpu", 7.0),
+            ("verbose/expert_load/00", 0.5),
+            ("verbose/expert_load/01", 1.0),
+            ("verbose/memory/cpu", 7.0),
         ];
         assert_eq!(found.len(), expected.len());
         for ((tag, value), (expected_tag, expected_value)) in found.iter().zip(expected) {

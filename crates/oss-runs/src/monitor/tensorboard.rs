@@ -5,7 +5,7 @@
 
 mod events;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,21 @@ pub enum HParam {
     Text(String),
     /// A boolean.
     Flag(bool),
+}
+
+/// A run in TensorBoard's HParams tab.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HParams {
+    /// Name of its row. Runs of the same name would share one.
+    pub row: String,
+    /// Its hyperparameters.
+    pub values: BTreeMap<String, HParam>,
+    /// Those that have a column.
+    pub columns: BTreeSet<String>,
+    /// The columns that are shown first; the tab selects five.
+    pub first: BTreeSet<String>,
+    /// The metrics to compare it by: tag and heading. The tab selects five, too.
+    pub metrics: Vec<(String, &'static str)>,
 }
 
 /// The event file of one attempt of a run.
@@ -64,11 +79,10 @@ impl TensorBoard {
         self.write(events::text(tag, step, text));
     }
 
-    /// The hyperparameters of this run and the tags of the metrics to compare it by. Write them once per run: if they
-    /// are repeated after a resume, TensorBoard keeps the first ones.
-    pub fn hparams(&mut self, values: &BTreeMap<String, HParam>, metrics: &[&str]) {
-        self.write(events::hparams_experiment(values, metrics));
-        self.write(events::hparams_start(values));
+    /// This run in the HParams tab. If it is written again after a resume, TensorBoard keeps the first.
+    pub fn hparams(&mut self, run: &HParams) {
+        self.write(events::hparams_experiment(run));
+        self.write(events::hparams_start(run));
         self.flush();
     }
 

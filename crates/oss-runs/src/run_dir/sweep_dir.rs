@@ -9,7 +9,6 @@
 //!     trials/<id>.toml    the resolved experiment of each trial
 //!     logs/<id>.log       the output of the trial's process
 //!     claims/<id>         held while a process works on the trial
-//!     tensorboard/        the table of the HParams tab
 //!     .lock               held while the ledger is being written
 //! ```
 
@@ -79,10 +78,5 @@ impl SweepDir {
     /// The file that is locked while a process works on a trial.
     pub fn claim(&self, id: &str) -> PathBuf {
         self.claims().join(id)
-    }
-
-    /// TensorBoard's table of the trials.
-    pub fn tensorboard(&self) -> PathBuf {
-        self.root.join("tensorboard")
     }
 }

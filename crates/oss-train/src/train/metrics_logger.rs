@@ -1,6 +1,5 @@
 //! User-visible output of a training run: metrics, TensorBoard, the progress bar.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
@@ -8,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
+use super::hparams::hparams;
 use super::progress::Progress;
 use super::train_step::StepReport;
 use crate::evaluation::Evaluation;
@@ -15,7 +15,7 @@ use crate::generation::SampledText;
 use crate::model::ExpertLoad;
 use oss_config::Experiment;
 use oss_config::error::Hint;
-use oss_runs::monitor::{self, HParam, Recorder, Unit, resident_peak_bytes, tag};
+use oss_runs::monitor::{self, Recorder, Unit, resident_peak_bytes};
 use oss_runs::run_dir::RunDir;
 use oss_torch::cuda_peak_bytes;
 
@@ -37,17 +37,19 @@ struct Interval {
 }
 
 impl MetricsLogger {
-    /// Opens the logs of `run_dir`, truncated to the step that training resumes from, for a model on `device`.
+    /// Opens the logs of `run_dir`, truncated to the step that training resumes from, for a model on `device` that may
+    /// have validation text.
     pub fn open(
         run_dir: &RunDir,
         experiment: &Experiment,
         step: u64,
         device: Device,
         flops_per_token: f64,
+        has_validation: bool,
     ) -> Result<Self> {
         let mut recorder = Recorder::open(run_dir, (step > 0).then_some(step))?;
         remove_samples_after(run_dir, step)?;
-        recorder.tensorboard().hparams(&hparams(experiment)?, &[&tag("loss"), &tag("val_loss")]);
+        recorder.tensorboard().hparams(&hparams(run_dir, experiment, has_validation)?);
         Ok(Self {
             recorder,
             bar: monitor::Progress::resumed("train", Some(experiment.train.steps), Unit::Steps, step),
@@ -152,32 +154,6 @@ fn remove_samples_after(run_dir: &RunDir, step: u64) -> Result<()> {
 
 fn fields<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// The experiment's numbers, strings and booleans under their dotted names.
-fn hparams(experiment: &Experiment) -> Result<BTreeMap<String, HParam>> {
-    fn collect(prefix: &str, value: &Value, into: &mut BTreeMap<String, HParam>) {
-        match value {
-            Value::Object(fields) => {
-                for (name, value) in fields {
-                    let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                    collect(&name, value, into);
-                }
-            }
-            Value::Bool(flag) => drop(into.insert(prefix.to_owned(), HParam::Flag(*flag))),
-            Value::Number(number) => {
-                drop(into.insert(prefix.to_owned(), HParam::Number(number.as_f64().unwrap_or(f64::NAN))));
-            }
-            Value::String(text) => drop(into.insert(prefix.to_owned(), HParam::Text(text.clone()))),
-            Value::Null | Value::Array(_) => {}
-        }
-    }
-    let mut flat = BTreeMap::new();
-    let value = serde_json::to_value(experiment)?;
-    for section in ["model", "optimizer", "schedule", "train", "run"] {
-        collect(section, &value[section], &mut flat);
-    }
-    Ok(flat)
 }
 
 struct LayerLoad {

@@ -7,6 +7,7 @@ mod checkpoint_saver;
 mod device;
 mod dry_run;
 mod forward_backward;
+mod hparams;
 mod metrics_logger;
 mod prefetch;
 mod progress;

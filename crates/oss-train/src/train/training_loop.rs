@@ -103,6 +103,7 @@ pub fn train(inputs: &Inputs<'_>, initial: &mut dyn WeightSource) -> Result<Outc
                 trainer.progress.step,
                 device,
                 inputs.flops_per_token,
+                inputs.validation.is_some(),
             )
         };
         let logger = world.is_leader().then(logger).transpose()?;

@@ -1,8 +1,6 @@
 //! The events that TensorBoard reads: scalars, text, the three summaries of the HParams plugin and the restart that
 //! purges.
 
-use std::collections::BTreeMap;
-
 use protobuf::well_known_types::Value;
 use protobuf::{Message, RepeatedField};
 use tensorboard_proto::api::{
@@ -15,7 +13,7 @@ use tensorboard_proto::tensor::TensorProto;
 use tensorboard_proto::tensor_shape::{TensorShapeProto, TensorShapeProto_Dim};
 use tensorboard_proto::types::DataType;
 
-use super::{HParam, now_secs};
+use super::{HParam, HParams, now_secs};
 
 /// The first event of every file.
 pub(super) fn file_version() -> Event {
@@ -52,10 +50,14 @@ pub(super) fn text(tag: &str, step: u64, text: &str) -> Event {
     with_summary(step, summary)
 }
 
+/// Number of the field `differs` of `HParamInfo`, which `tensorboard-proto` does not know. The HParams tab sorts the
+/// columns by it, then by name, and selects the first ones.
+const DIFFERS: u32 = 7;
+
 /// The columns of the HParams tab: hyperparameters and metrics. Columns have no domain: TensorBoard uses one run's
 /// columns for all runs, and a domain with this run's values would filter out the others.
-pub(super) fn hparams_experiment(values: &BTreeMap<String, HParam>, metrics: &[&str]) -> Event {
-    let columns = values.iter().map(|(name, value)| {
+pub(super) fn hparams_experiment(run: &HParams) -> Event {
+    let columns = run.values.iter().filter(|(name, _)| run.columns.contains(*name)).map(|(name, value)| {
         let mut column = HParamInfo::new();
         column.set_name(name.clone());
         column.set_field_type(match value {
@@ -63,13 +65,17 @@ pub(super) fn hparams_experiment(values: &BTreeMap<String, HParam>, metrics: &[&
             HParam::Text(_) => HParamType::DATA_TYPE_STRING,
             HParam::Flag(_) => HParamType::DATA_TYPE_BOOL,
         });
+        if run.first.contains(name) {
+            column.mut_unknown_fields().add_varint(DIFFERS, 1);
+        }
         column
     });
-    let metrics = metrics.iter().map(|tag| {
+    let metrics = run.metrics.iter().map(|(tag, heading)| {
         let mut name = MetricName::new();
-        name.set_tag((*tag).into());
+        name.set_tag(tag.clone());
         let mut metric = MetricInfo::new();
         metric.set_name(name);
+        metric.set_display_name((*heading).to_owned());
         metric
     });
     let mut experiment = Experiment::new();
@@ -81,10 +87,12 @@ pub(super) fn hparams_experiment(values: &BTreeMap<String, HParam>, metrics: &[&
     hparams_event("_hparams_/experiment", &data)
 }
 
-/// The hyperparameters of this run.
-pub(super) fn hparams_start(values: &BTreeMap<String, HParam>) -> Event {
+/// The row of this run.
+pub(super) fn hparams_start(run: &HParams) -> Event {
     let mut start = SessionStartInfo::new();
-    start.set_hparams(values.iter().map(|(name, value)| (name.clone(), json_value(value))).collect());
+    start.set_hparams(run.values.iter().map(|(name, value)| (name.clone(), json_value(value))).collect());
+    // Otherwise the row would be named after the folder of the event files.
+    start.set_group_name(run.row.clone());
     start.set_start_time_secs(now_secs());
     let mut data = HParamsPluginData::new();
     data.set_session_start_info(start);

@@ -59,16 +59,23 @@ fn a_resumed_run_writes_a_later_file_that_purges() {
 
 #[test]
 fn hparams_are_written_as_three_summaries() {
+    use tensorboard_proto::api::HParamInfo;
     use tensorboard_proto::plugin_hparams::HParamsPluginData;
 
     let dir = tempfile::tempdir().unwrap();
     let mut board = TensorBoard::open(dir.path(), None);
-    let values = BTreeMap::from([
-        ("optimizer.lr".to_owned(), HParam::Number(3e-4)),
-        ("train.precision".to_owned(), HParam::Text("bf16".into())),
-        ("run.deterministic".to_owned(), HParam::Flag(true)),
-    ]);
-    board.hparams(&values, &["val_loss"]);
+    board.hparams(&HParams {
+        row: "tiny/0123456789".into(),
+        values: BTreeMap::from([
+            ("optimizer.lr".to_owned(), HParam::Number(3e-4)),
+            ("train.precision".to_owned(), HParam::Text("bf16".into())),
+            ("run.deterministic".to_owned(), HParam::Flag(true)),
+            ("run.seed".to_owned(), HParam::Number(1.0)),
+        ]),
+        columns: ["optimizer.lr", "run.deterministic", "train.precision"].map(str::to_owned).into(),
+        first: BTreeSet::from(["optimizer.lr".to_owned()]),
+        metrics: vec![("validation/loss".into(), "validation loss")],
+    });
     board.finish();
     let data: Vec<_> = events(dir.path())[1..]
         .iter()
@@ -79,9 +86,19 @@ fn hparams_are_written_as_three_summaries() {
         })
         .collect();
     assert_eq!(data.len(), 3);
-    assert_eq!(data[0].get_experiment().get_hparam_infos().len(), 3);
-    assert_eq!(data[0].get_experiment().get_metric_infos()[0].get_name().get_tag(), "val_loss");
-    assert_eq!(data[1].get_session_start_info().get_hparams()["optimizer.lr"].get_number_value(), 3e-4);
+    let columns = data[0].get_experiment().get_hparam_infos();
+    let differs = |column: &HParamInfo| column.get_unknown_fields().get(7).is_some();
+    let shown: Vec<_> = columns.iter().map(|column| (column.get_name(), differs(column))).collect();
+    assert_eq!(shown, [("optimizer.lr", true), ("run.deterministic", false), ("train.precision", false)]);
+    let metric = &data[0].get_experiment().get_metric_infos()[0];
+    assert_eq!(
+        (metric.get_name().get_tag(), metric.get_display_name()),
+        ("validation/loss", "validation loss")
+    );
+    let start = data[1].get_session_start_info();
+    assert_eq!(start.get_group_name(), "tiny/0123456789");
+    assert_eq!(start.get_hparams().len(), 4, "a value needs no column");
+    assert_eq!(start.get_hparams()["optimizer.lr"].get_number_value(), 3e-4);
     assert!(data[2].has_session_end_info());
 }
 
