@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::plan::keys::by_key;
 
 /// The keys in which `experiments` differ, each with its values; `None` where unset.
-pub fn differences(experiments: &[&Value]) -> Vec<(String, Vec<Option<String>>)> {
+pub fn differences(experiments: &[&Value]) -> Vec<(String, Vec<Option<Value>>)> {
     let all: Vec<BTreeMap<String, Value>> =
         experiments.iter().map(|experiment| by_key((*experiment).clone())).collect();
     let mut keys: Vec<&String> = all.iter().flat_map(BTreeMap::keys).collect();
@@ -15,7 +15,7 @@ pub fn differences(experiments: &[&Value]) -> Vec<(String, Vec<Option<String>>)>
     keys.dedup();
     keys.into_iter()
         .filter(|key| all.iter().any(|values| values.get(*key) != all[0].get(*key)))
-        .map(|key| (key.clone(), all.iter().map(|values| values.get(key).map(Value::to_string)).collect()))
+        .map(|key| (key.clone(), all.iter().map(|values| values.get(key).cloned()).collect()))
         .collect()
 }
 
@@ -29,12 +29,11 @@ mod tests {
     fn changed_and_missing_values_are_differences() {
         let a = json!({"run": {"seed": 0, "notes": null}, "train": {"steps": 5}});
         let b = json!({"run": {"seed": 1, "notes": "x"}, "train": {"steps": 5}});
-        let value = |text: &str| Some(text.to_owned());
         assert_eq!(
             differences(&[&a, &b]),
             [
-                ("run.notes".to_owned(), vec![None, value("\"x\"")]),
-                ("run.seed".to_owned(), vec![value("0"), value("1")]),
+                ("run.notes".to_owned(), vec![None, Some(json!("x"))]),
+                ("run.seed".to_owned(), vec![Some(json!(0)), Some(json!(1))]),
             ]
         );
         assert_eq!(differences(&[&a, &a]), []);

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
+use super::names::{Known, names, trial_name};
 use super::run::{Limits, RunReport};
 use super::{page, sweep};
 use crate::sweep::Results;
@@ -34,15 +35,15 @@ impl Report {
         let share = |of: usize| of / runs.len().max(1);
         let limits =
             Limits { columns: share(MAP_COLUMNS).clamp(16, COLUMNS), sample_bytes: share(SAMPLE_BYTES) };
-        let read = |run: &RunDir| {
-            let mut report = RunReport::read(run, limits)?;
-            if let Some(trial) = sweep.as_ref().and_then(|sweep| sweep::trial_of(sweep, run)) {
-                report.label = format!("trial {}: {}", trial.trial, report.label);
-            }
-            Ok(report)
-        };
-        let runs = runs.iter().map(read).collect::<Result<_>>()?;
-        Ok(Self { runs, sweep, written })
+        let mut reports: Vec<RunReport> =
+            runs.iter().map(|run| RunReport::read(run, limits)).collect::<Result<_>>()?;
+        let known: Vec<Known> = reports.iter().map(RunReport::known).collect();
+        let names = names(&known);
+        for ((report, run), name) in reports.iter_mut().zip(runs).zip(names) {
+            let trial = sweep.as_ref().and_then(|sweep| Some((sweep, sweep::trial_of(sweep, run)?)));
+            report.name = trial.map_or(name, |(sweep, trial)| trial_name(sweep, trial));
+        }
+        Ok(Self { runs: reports, sweep, written })
     }
 
     /// Renders the page. Secrets known to this process are redacted.

@@ -6,9 +6,11 @@
 //! The page loads no external resources: styles, data and scripts are inline, and a content security policy forbids
 //! anything else.
 
+mod clock;
 mod configuration;
 mod curves;
 mod document;
+mod names;
 mod page;
 mod run;
 mod samples;

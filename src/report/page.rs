@@ -49,9 +49,10 @@ pub fn page(report: &Report) -> String {
                 (curves::curves(&data, runs))
                 (curves::experts(runs))
                 (samples::samples(runs))
-                (tables::configuration(runs))
-                (tables::environment(runs))
-                (tables::stages(runs))
+                div.records {
+                    (tables::configuration(runs))
+                    div { (tables::environment(runs)) (tables::stages(runs)) }
+                }
             }
         }
         script #data type="application/json" { (PreEscaped(data.to_json())) }
@@ -85,21 +86,41 @@ fn title(report: &Report) -> String {
     match (&report.sweep, report.runs.as_slice()) {
         (Some(sweep), _) => format!("sweep {}", sweep.name),
         (None, [run]) => run.label.clone(),
-        (None, runs) => format!("{} runs", runs.len()),
+        (None, runs) => match common_folder(runs) {
+            Some(name) => format!("{name}: {} runs", runs.len()),
+            None => format!("{} runs", runs.len()),
+        },
     }
+}
+
+/// The name of the runs' folder, if they have one.
+fn common_folder(runs: &[RunReport]) -> Option<&str> {
+    let mut names = runs.iter().map(|run| run.label.rsplit_once('/').map(|(name, _)| name));
+    let first = names.next()??;
+    names.all(|name| name == Some(first)).then_some(first)
 }
 
 /// Number of distinct run colors; further runs repeat them with dashed lines.
 const COLORS: usize = 8;
 
-/// A run's color and name.
-fn named(index: usize, run: &RunReport) -> Markup {
-    html! { i class={ "swatch run-" (index % COLORS) } {} (run.label) }
+/// The color of a loss in their chart: that of its run. With one run, the validation loss has the next color.
+fn loss_color(run: usize, held: bool, num_runs: usize) -> usize {
+    if num_runs == 1 && held { 1 } else { run % COLORS }
 }
 
-/// A heading for run `index` if there are several.
+/// A run's color and name.
+fn named(index: usize, run: &RunReport) -> Markup {
+    html! { i class={ "swatch run-" (index % COLORS) } {} (run.name) }
+}
+
+/// A run's color, name and label.
+fn labelled(index: usize, run: &RunReport) -> Markup {
+    html! { (named(index, run)) @if run.name != run.label { " " span.id { (run.label) } } }
+}
+
+/// A heading for run `index`, unless it is the only one and the page has its name.
 fn heading(index: usize, runs: &[RunReport]) -> Markup {
-    html! { @if runs.len() > 1 { h3 { (named(index, &runs[index])) } } }
+    html! { @if runs.len() > 1 || runs[index].name != runs[index].label { h3 { (labelled(index, &runs[index])) } } }
 }
 
 fn contents(report: &Report) -> Markup {

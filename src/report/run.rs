@@ -5,8 +5,11 @@ use std::fs;
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::clock::clock;
 use super::curves::{Curve, Map, curves, take_maps};
+use super::names::Known;
 use super::samples::{Moment, moments};
+use super::thin::Point;
 use crate::plan::estimate::{Estimate, estimate};
 use crate::plan::identity::experiment_of;
 use crate::stages::evaluate::Report as Evaluated;
@@ -26,12 +29,16 @@ pub struct Limits {
 /// One run.
 #[derive(Debug)]
 pub struct RunReport {
-    /// `name/id`, preceded by the trial number for trials of the sweep.
+    /// `name/id`.
     pub label: String,
+    /// What it is called on the page: its label, or what distinguishes it from the other runs.
+    pub name: String,
     /// Its manifest.
     pub manifest: Manifest,
     /// The key facts.
     pub facts: Facts,
+    /// Seconds since the first logged step, by step; `None` if not known.
+    pub clock: Option<Vec<Point>>,
     /// All scalar metrics at every logged step.
     pub curves: Vec<Curve>,
     /// The per-layer metrics.
@@ -97,8 +104,11 @@ impl RunReport {
         let modified = |file: fs::Metadata| file.modified().map(DateTime::<Utc>::from);
         let logged = fs::metadata(run.metrics()).and_then(modified).ok().filter(|_| !lines.is_empty());
         let status = RunStatus::of(run, Some(&manifest));
+        let label = label(run);
         Ok(Self {
-            label: label(run),
+            name: label.clone(),
+            label,
+            clock: clock(&lines, &manifest.segments),
             facts: Facts::of(status, &manifest, &curves, evaluated.as_ref(), logged),
             manifest,
             curves,
@@ -107,6 +117,11 @@ impl RunReport {
             num_moments,
             evaluated,
         })
+    }
+
+    /// What its name on a page of several is derived from.
+    pub fn known(&self) -> Known<'_> {
+        Known { label: &self.label, manifest: &self.manifest }
     }
 
     /// Whether it is in progress.

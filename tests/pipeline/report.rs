@@ -37,6 +37,9 @@ fn a_report_is_written_to_the_run_directory() {
     ] {
         assert!(page.contains(words), "{words}");
     }
+    assert!(page.contains("<b>loss</b>") && page.contains("validation</span>"), "both losses in one chart");
+    assert!(!page.contains("<b>train/loss</b>") && !page.contains("<b>validation/loss</b>"));
+    assert!(page.contains("data-to=\"time\""), "every line of the metrics has a time");
     for outside in ["src=\"http", "href=\"http", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
     }
@@ -80,6 +83,10 @@ fn several_runs_are_compared_and_user_text_is_escaped() {
     assert_eq!(ended.stdout, "report.html\n");
     let text = page(&project.path("report.html"));
     assert!(text.contains("Where the runs differ") && text.contains("run.seed"));
+    assert!(text.contains("tiny: 2 runs"));
+    for name in ["run.seed=0", "run.seed=5"] {
+        assert!(text.contains(&format!("</i>{name}</button>")), "the legend has {name}: {text}");
+    }
     assert!(!text.contains(HOSTILE) && !text.contains("<img"), "escaped everywhere");
     assert!(text.contains("&lt;/script&gt;&lt;img"), "and shown");
     assert!(!text.contains("hf_canary"), "no secret");

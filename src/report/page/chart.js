@@ -1,24 +1,29 @@
 // Curves: one chart per metric with a line per run; all charts share the controls and the pointer position.
 
 const view = { smooth: 0.6, logY: false, x: "steps", hidden: new Set() };
+const clocks = data.runs.map(({ clock }) => clock && decoded(clock));
 const margin = { left: 54, right: 14, top: 10, bottom: 24 };
 
 const charts = [...document.querySelectorAll("figure.chart")].map((figure) => {
   const { smooth, series } = data.charts[figure.dataset.chart];
   const plot = figure.querySelector(".plot");
-  const lines = series.map(({ run, line, means }) => ({ run, ...decoded(line), means: means && decoded(means) }));
-  const tokens = (line) => (view.x === "tokens" ? data.runs[line.run].tokens_per_step : 1);
+  const both = series.some(({ held }) => held) && series.some(({ held }) => !held);
+  const lines = series.map(({ run, held, line, means }) => ({
+    run, held, ...decoded(line), means: means && decoded(means),
+    color: data.runs.length === 1 && held ? 1 : run % 8,
+    label: [data.runs.length > 1 ? data.runs[run].name : "", both ? (held ? "validation" : "training") : ""].filter(Boolean).join(", "),
+  }));
   let zoom = null;
   let frame = null;
 
   function draw() {
     const width = Math.max(plot.clientWidth, 160);
-    const height = figure.parentElement.classList.contains("losses") ? 300 : 190;
+    const height = figure.classList.contains("main") ? plot.clientHeight : 190;
     const visible = lines.filter((line) => !view.hidden.has(line.run)).map((line) => {
-      const xs = line.steps.map((step) => step * tokens(line));
-      if (!smooth || view.smooth === 0 || line.values.length < 20) return { ...line, xs, soft: null };
+      const xs = places(line.run, line.steps);
+      if (!smooth || line.held || view.smooth === 0 || line.values.length < 20) return { ...line, xs, soft: null };
       const from = line.means ?? line;
-      const softXs = from.steps.map((step) => step * tokens(line));
+      const softXs = places(line.run, from.steps);
       return { ...line, xs, soft: { xs: softXs, values: smoothed(softXs, from.values, view.smooth) } };
     });
     const logX = view.x === "log";
@@ -38,15 +43,16 @@ const charts = [...document.querySelectorAll("figure.chart")].map((figure) => {
       parts.push(`<line class="grid" x1="${margin.left}" x2="${width - margin.right}" y1="${px(y(tick))}" y2="${px(y(tick))}"/>`);
       parts.push(`<text x="${margin.left - 7}" y="${px(y(tick) + 4)}" text-anchor="end">${text}</text>`);
     }
-    for (const [tick, text] of labelled(x.ticks(Math.max(2, Math.round(width / 110))))) {
+    const most = Math.max(2, Math.round(width / 110));
+    for (const [tick, text] of view.x === "time" ? timeTicks(left, right, most) : labelled(x.ticks(most))) {
       parts.push(`<text x="${px(x(tick))}" y="${height - 7}" text-anchor="middle">${text}</text>`);
     }
     parts.push(`<svg x="${margin.left}" y="0" width="${width - margin.left - margin.right}" height="${height}" viewBox="${margin.left} 0 ${width - margin.left - margin.right} ${height}">`);
     for (const line of visible) {
-      const colour = `run-${line.run % 8}${line.run > 7 ? " dashed" : ""}`;
+      const colour = `run-${line.color}${line.run > 7 ? " dashed" : ""}${line.held ? " held" : ""}`;
       parts.push(`<path class="line ${colour}${line.soft ? " raw" : ""}" d="${path(line.xs, line.values, x, y, logX, logY)}"/>`);
       if (line.soft) parts.push(`<path class="line ${colour}" d="${path(line.soft.xs, line.soft.values, x, y, logX, logY)}"/>`);
-      if (line.values.length <= 40) {
+      if (line.values.length <= 40 && !line.soft && (line.held || !both)) {
         line.values.forEach((value, at) => {
           if (value !== null && (!logY || value > 0) && (!logX || line.xs[at] > 0)) parts.push(`<circle class="${colour}" cx="${px(x(line.xs[at]))}" cy="${px(y(value))}" r="2.5"/>`);
         });
@@ -91,19 +97,21 @@ const charts = [...document.querySelectorAll("figure.chart")].map((figure) => {
       box.setAttribute("x", px(Math.min(pixel, dragged)));
       box.setAttribute("width", px(Math.abs(pixel - dragged)));
     }
-    const nearest = frame.visible.map((line) => ({ line, index: nearestIndex(line.xs, at) })).filter(({ index }) => index >= 0);
-    if (nearest.length === 0) return;
+    const slack = (frame.right - frame.left) / 50;
+    const reaches = (line) => at >= line.xs[0] - slack && at <= line.xs[line.xs.length - 1] + slack;
+    const nearest = frame.visible.filter(reaches).map((line) => ({ line, index: nearestIndex(line.xs, at) }));
+    if (nearest.length === 0) return tip.hide();
     const closest = nearest.reduce((a, b) => (Math.abs(a.line.xs[a.index] - at) <= Math.abs(b.line.xs[b.index] - at) ? a : b));
     const here = closest.line.xs[closest.index];
     charts.forEach((chart) => chart.point(here));
     const rows = nearest.map(({ line, index }) => {
       const value = line.values[index] === null ? "not a number" : shown(line.values[index]);
       const softValue = line.soft?.values[nearestIndex(line.soft.xs, here)] ?? null;
-      const soft = softValue === null ? "" : ` (smoothed ${brief(softValue)})`;
-      const other = line.xs[index] === here ? "" : ` at ${shown(line.xs[index])}`;
-      return { className: `swatch run-${line.run % 8}`, label: data.runs.length > 1 ? data.runs[line.run].label : "", value: value + soft + other };
+      const soft = softValue === null ? "" : `smoothed ${brief(softValue)}`;
+      const other = line.xs[index] === here ? "" : `at ${placeText(line.xs[index])}`;
+      return { className: `swatch run-${line.color}`, label: line.label, value, note: [soft, other].filter(Boolean).join(", ") };
     });
-    tip.show(event, `${view.x === "tokens" ? "tokens" : "step"} ${shown(here)}`, rows);
+    tip.show(event, `${{ tokens: "tokens", time: "after" }[view.x] ?? "step"} ${placeText(here)}`, rows);
   });
   const leave = () => {
     dragged = null;
@@ -124,9 +132,27 @@ const charts = [...document.querySelectorAll("figure.chart")].map((figure) => {
     zoom = null;
     draw();
   });
-  new ResizeObserver(() => { if (plot.clientWidth !== frame?.width) draw(); }).observe(plot);
+  new ResizeObserver(() => { if (plot.clientWidth !== frame?.width || plot.clientHeight !== frame.height) draw(); }).observe(plot);
   return { draw, point, unzoom: () => { zoom = null; } };
 });
+
+/** The seconds that a run had taken at a step, interpolated between those that are known. */
+function secondsAt({ steps, values }, step) {
+  const near = nearestIndex(steps, step);
+  const low = Math.max(steps[near] > step ? near - 1 : near, 0);
+  const high = Math.min(low + 1, steps.length - 1);
+  const part = steps[high] > steps[low] ? (step - steps[low]) / (steps[high] - steps[low]) : 0;
+  return values[low] + part * (values[high] - values[low]);
+}
+
+/** Where a run's steps are on the horizontal axis. */
+function places(run, steps) {
+  if (view.x === "tokens") return steps.map((step) => step * data.runs[run].tokens_per_step);
+  if (view.x === "time") return steps.map((step) => secondsAt(clocks[run], step));
+  return steps;
+}
+
+const placeText = (place) => (view.x === "time" ? duration(place) : shown(place));
 
 /** Decodes a line: steps instead of the differences between them. */
 function decoded({ steps, values }) {

@@ -2,19 +2,18 @@
 
 use maud::{Markup, html};
 
+use super::super::curves::Map;
 use super::super::run::RunReport;
+use super::super::thin::rounded;
 use super::data::{Chart, Data, EXPERTS, map_id};
-use super::metrics::{LOSSES, metric};
-use super::{heading, named, picture};
+use super::metrics::{LOSS, metric};
+use super::{heading, loss_color, named, picture};
 
 /// All curves, the losses first.
 pub fn curves(data: &Data<'_>, runs: &[RunReport]) -> Markup {
-    if data.charts.is_empty() {
+    if data.charts.is_empty() && data.constants.is_empty() {
         return html! { section #curves { h2 { "Curves" } p.note { "No metrics logged yet." } } };
     }
-    let of_group = |group: &str| -> Vec<(usize, &Chart)> {
-        data.charts.iter().enumerate().filter(|(_, chart)| group_of(&chart.tag) == group).collect()
-    };
     html! {
         section #curves {
             h2 { "Curves" }
@@ -24,31 +23,46 @@ pub fn curves(data: &Data<'_>, runs: &[RunReport]) -> Markup {
             }
             div.scripted hidden {
                 (controls(runs))
-                (figures("charts losses", of_group(LOSS)))
-                @for group in groups(data) { h3 { (group) } (figures("charts", of_group(group))) }
+                div.charts { @for (index, chart) in data.charts.iter().enumerate() { (figure(index, chart, runs)) } }
+                (constants(&data.constants))
                 (explanation(data.thinned))
             }
         }
     }
 }
 
-/// The group of the losses, shown above TensorBoard's groups.
-const LOSS: &str = "";
-
-/// The TensorBoard group of a metric, except for the losses.
-fn group_of(tag: &str) -> &str {
-    if LOSSES.contains(&tag) { LOSS } else { tag.split_once('/').map_or(tag, |(group, _)| group) }
-}
-
-/// All groups except the losses, in order of appearance.
-fn groups<'a>(data: &'a Data<'_>) -> Vec<&'a str> {
-    let mut groups: Vec<&str> = Vec::new();
-    for group in data.charts.iter().map(|chart| group_of(&chart.tag)) {
-        if group != LOSS && !groups.contains(&group) {
-            groups.push(group);
+fn figure(index: usize, chart: &Chart, runs: &[RunReport]) -> Markup {
+    html! {
+        figure.chart.main[chart.tag == LOSS] data-chart=(index) {
+            figcaption {
+                b { (chart.tag) } " " span { (chart.metric.meaning) }
+                @if chart.has_both_losses() {
+                    @let color = |held| if runs.len() > 1 { "shared".to_owned() } else { format!("run-{}", loss_color(0, held, 1)) };
+                    span.lines {
+                        i class={ "sample " (color(false)) } {} "training "
+                        i class={ "sample held " (color(true)) } {} "validation"
+                    }
+                }
+            }
+            div.plot {}
         }
     }
-    groups
+}
+
+/// What needs no chart: metrics that never changed.
+fn constants(constants: &[(String, f64)]) -> Markup {
+    html! {
+        @if !constants.is_empty() {
+            p.note {
+                "Constant: "
+                @for (index, (tag, value)) in constants.iter().enumerate() {
+                    @if index > 0 { ", " }
+                    (tag) " = " b { (rounded(*value)) }
+                }
+                "."
+            }
+        }
+    }
 }
 
 fn controls(runs: &[RunReport]) -> Markup {
@@ -68,25 +82,13 @@ fn controls(runs: &[RunReport]) -> Markup {
             span.choice role="group" aria-label="horizontal axis" {
                 (choice("x", "steps", "steps", true)) (choice("x", "log", "log steps", false))
                 @if runs.iter().all(|run| run.facts.estimate.is_some()) { (choice("x", "tokens", "tokens", false)) }
+                @if runs.iter().all(|run| run.clock.is_some()) { (choice("x", "time", "time", false)) }
             }
             @if runs.len() > 1 {
                 span.legend role="group" aria-label="runs" {
                     @for (index, run) in runs.iter().enumerate() {
-                        button data-run=(index) aria-pressed="true" { (named(index, run)) }
+                        button data-run=(index) aria-pressed="true" title=(run.label) { (named(index, run)) }
                     }
-                }
-            }
-        }
-    }
-}
-
-fn figures(class: &str, charts: Vec<(usize, &Chart)>) -> Markup {
-    html! {
-        div class=(class) {
-            @for (index, chart) in charts {
-                figure.chart data-chart=(index) {
-                    figcaption { b { (chart.tag) } " " span { (chart.metric.meaning) } }
-                    div.plot {}
                 }
             }
         }
@@ -99,6 +101,7 @@ fn explanation(thinned: bool) -> Markup {
             "Hover over a chart for its values, drag to zoom in, double-click to zoom out. "
             "Smoothing is an exponential moving average; the original values stay visible behind it. "
             "A triangle at the bottom marks a NaN. "
+            "Time is counted from the first logged step, without the pauses between starts. "
             @if thinned {
                 "Long curves are downsampled: the minimum, the maximum and the first NaN of each interval are drawn, so no "
                 "peak is lost. Smoothing uses the interval means. "
@@ -118,8 +121,11 @@ pub fn experts(runs: &[RunReport]) -> Markup {
             h2 { "Expert load" }
             @for (index, run) in runs.iter().enumerate().filter(|(_, run)| has_maps(run)) {
                 (heading(index, runs))
+                @for map in run.maps.iter().filter(|map| is_empty(map)) {
+                    p.note { (map.name) ": none at any logged step." }
+                }
                 div.maps {
-                    @for map in &run.maps {
+                    @for map in run.maps.iter().filter(|map| !is_empty(map)) {
                         figure.map #(map_id(index, &map.name)) {
                             figcaption { b { (map.name) } " " span { (metric(&map.name).meaning) } }
                             div.plot {}
@@ -141,6 +147,11 @@ pub fn experts(runs: &[RunReport]) -> Markup {
             }
         }
     }
+}
+
+/// Whether it has nothing to draw: a count that was always zero.
+pub fn is_empty(map: &Map) -> bool {
+    map.rows.iter().flatten().all(|value| *value == 0.0)
 }
 
 /// Whether a run has expert loads to show.

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::super::run::{Facts, Loss, RunReport};
 use super::words::{duration, exact, moment, scaled};
-use super::{badge, named};
+use super::{badge, labelled};
 use oss_runs::run_dir::RunStatus;
 
 /// Tiles for one run, a table for several.
@@ -14,7 +14,7 @@ pub fn facts(runs: &[RunReport], written: DateTime<Utc>) -> Markup {
         @if let [run] = runs { (tiles(&run.facts, written)) } @else if !runs.is_empty() { (table(runs)) }
         @for run in runs {
             @if let Some(error) = &run.facts.error {
-                p.failure { b { (run.label) } " ended with: " (error) }
+                p.failure { b { (run.name) } " ended with: " (error) }
             }
         }
         @for run in runs { (notes(run, runs.len() > 1)) }
@@ -67,7 +67,7 @@ fn of_steps(facts: &Facts) -> String {
 
 /// Columns of the table of runs.
 const NUMBERS: [&str; 8] =
-    ["steps", "validation loss", "best", "perplexity", "bits per byte", "tokens", "tokens/s", "parameters"];
+    ["validation loss", "best", "steps", "perplexity", "bits per byte", "tokens", "tokens/s", "parameters"];
 
 fn table(runs: &[RunReport]) -> Markup {
     let losses = |facts: &Facts| facts.last.map(|loss| loss.nats);
@@ -88,11 +88,11 @@ fn table(runs: &[RunReport]) -> Markup {
             tbody { @for (index, run) in runs.iter().enumerate() {
                 @let facts = &run.facts;
                 tr.best[losses(facts).is_some() && losses(facts) == least] {
-                    th { (named(index, run)) }
+                    th { (labelled(index, run)) }
                     td { (badge::run(facts.status)) }
-                    (cell(Some(format!("{} {}", exact(facts.step), of_steps(facts))), Some(facts.step as f64)))
                     (loss(facts.last, |loss| Some(loss.nats)))
                     (loss(facts.best, |loss| Some(loss.nats)))
+                    (cell(Some(format!("{} {}", exact(facts.step), of_steps(facts))), Some(facts.step as f64)))
                     (loss(facts.last, |loss| Some(loss.nats.exp())))
                     (loss(facts.last, |loss| loss.bits_per_byte))
                     @let tokens = facts.tokens().map(|tokens| tokens as f64);
@@ -111,7 +111,7 @@ fn notes(run: &RunReport, several: bool) -> Markup {
     html! {
         @if notes.is_some() || labels.is_some() {
             p.notes {
-                @if several { b { (run.label) } " " }
+                @if several { b { (run.name) } " " }
                 @for (name, value) in labels.into_iter().flatten() {
                     span.label { (name) " " b { (value.as_str().unwrap_or_default()) } } " "
                 }

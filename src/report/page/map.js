@@ -18,11 +18,6 @@ for (const { id, rows, steps, load } of data.maps) {
   const [least, most] = extent(values) ?? [0, 1];
   const [low, high] = [Math.min(least, load && steps ? 1 : 0), Math.max(most, load ? 1.5 : 1)];
   const plot = figure.querySelector(".plot");
-  if (!load && most === 0) {
-    plot.className = "note";
-    plot.textContent = "None at any logged step.";
-    continue;
-  }
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [columns, rows.length];
   const context = canvas.getContext("2d");

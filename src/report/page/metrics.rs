@@ -16,9 +16,8 @@ pub struct Metric {
 const GIB: f64 = 1.0 / (1u64 << 30) as f64;
 
 /// Tag, description, factor, whether noisy; in page order.
-const KNOWN: [(&str, &str, f64, bool); 18] = [
-    (LOSSES[0], "nats per token", 1.0, true),
-    (LOSSES[1], "nats per token, on held-out text", 1.0, false),
+const KNOWN: [(&str, &str, f64, bool); 16] = [
+    (LOSS, "nats per token", 1.0, true),
     ("train/lr", "learning rate", 1.0, false),
     ("train/grad_norm", "gradient norm before clipping", 1.0, true),
     ("train/balance_loss", "1 per selected expert if the load is uniform", 1.0, true),
@@ -32,12 +31,14 @@ const KNOWN: [(&str, &str, f64, bool); 18] = [
     ("validation/nats_per_byte", "nats per byte of text", 1.0, false),
     ("validation/max_load", "maximum expert load over all layers, relative to uniform", 1.0, false),
     ("validation/dead_experts", "experts without a token, all layers", 1.0, false),
-    ("train/skipped", "steps skipped because of non-finite values", 1.0, false),
     ("dead_experts_layers", "experts per layer without a token in the batch", 1.0, false),
     ("max_load_layers", "maximum expert load per layer, relative to uniform", 1.0, false),
 ];
 
-/// The charts that come first.
+/// The chart that comes first, of both losses.
+pub const LOSS: &str = "loss";
+
+/// The training and the validation loss.
 pub const LOSSES: [&str; 2] = ["train/loss", "validation/loss"];
 
 /// The metric with this tag.

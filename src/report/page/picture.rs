@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::super::run::RunReport;
 use super::super::thin::{Point, thin};
-use super::COLORS;
+use super::loss_color;
 use super::metrics::LOSSES;
 
 const WIDTH: f64 = 900.0;
@@ -49,7 +49,8 @@ pub fn loss(runs: &[RunReport]) -> Markup {
                 text x=(short(x(step))) y=(HEIGHT - 8.0) text-anchor="middle" { (step) }
             }
             @for (run, held, points) in &curves {
-                path class={ "line run-" (run % COLORS) @if *held { " held" } } d=(path(points, &x, &y)) {}
+                path class={ "line run-" (loss_color(*run, *held, runs.len())) @if *held { " held" } }
+                    d=(path(points, &x, &y)) {}
             }
         }
         p.note { "Loss in nats per token by step: training (thin) and validation (thick)." }

@@ -17,13 +17,16 @@ function scale(low, high, from, to, log) {
   return place;
 }
 
-function linearTicks(low, high, most) {
-  const rough = (high - low) / most || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((factor) => factor * power >= rough) * power;
+function linearTicks(low, high, most, step = roundStep((high - low) / most || 1)) {
   const ticks = [];
   for (let n = Math.ceil(low / step - 1e-9); n * step <= high * (1 + 1e-12) + step * 1e-9; n += 1) ticks.push(n * step);
   return ticks;
+}
+
+/** The least of 1, 2 and 5 times a power of ten that is not below `rough`. */
+function roundStep(rough) {
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return [1, 2, 5, 10].find((factor) => factor * power >= rough) * power;
 }
 
 function logTicks(low, high, most) {
@@ -68,6 +71,27 @@ function labelled(ticks) {
   }
 }
 
+const clockUnits = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+const clockSteps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+
+/** Ticks of an axis of seconds, at round times, with their labels. */
+function timeTicks(low, high, most) {
+  const rough = (high - low) / most;
+  const step = clockSteps.find((seconds) => seconds >= rough);
+  const ticks = step ? linearTicks(low, high, most, step) : linearTicks(low / 86400, high / 86400, most).map((days) => days * 86400);
+  return ticks.map((tick) => [tick, duration(tick)]);
+}
+
+/** A time in its two largest units: `1 h 30 min`. */
+function duration(seconds) {
+  const unit = clockUnits.findIndex(([size]) => Math.round(seconds) >= size);
+  if (unit < 0 || unit === clockUnits.length - 1) return `${Number(seconds.toPrecision(2))} s`;
+  const [[large, name], [small, part]] = clockUnits.slice(unit, unit + 2);
+  const parts = Math.round(seconds / small);
+  const rest = parts % (large / small);
+  return `${Math.floor(parts / (large / small))} ${name}${rest ? ` ${rest} ${part}` : ""}`;
+}
+
 /** Pixel coordinates as text, to a tenth of a pixel. */
 const px = (pixels) => pixels.toFixed(1);
 
@@ -80,12 +104,14 @@ const tip = (() => {
     hide: () => { box.hidden = true; },
     show: (event, title, rows) => {
       box.replaceChildren();
+      const hasNotes = rows.some(({ note }) => note);
       box.appendChild(document.createElement("b")).textContent = title;
-      for (const { className, label, value } of rows) {
+      for (const { className, label, value, note } of rows) {
         const row = box.appendChild(document.createElement("div"));
         if (className) row.appendChild(document.createElement("i")).className = className;
         row.appendChild(document.createElement("span")).textContent = label;
         row.appendChild(document.createElement("b")).textContent = value;
+        if (hasNotes) row.appendChild(document.createElement("small")).textContent = note;
       }
       box.hidden = false;
       const { offsetWidth: width, offsetHeight: height } = box;

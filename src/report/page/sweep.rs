@@ -29,14 +29,16 @@ pub fn sweep(sweep: &Results, curves: usize) -> Markup {
                 }
                 @if curves > 0 { " Below are the curves of " (curves) @if curves == 1 { " run." } @else { " runs." } }
             }
-            figure #coordinates .wide .scripted hidden {
-                figcaption {
-                    b { "All trials" } " "
-                    span { "one line per trial, bluer is better; drag along an axis to filter, click it to reset" }
+            div.halves {
+                figure #coordinates .wide .scripted hidden {
+                    figcaption {
+                        b { "All trials" } " "
+                        span { "one line per trial, bluer is better; drag along an axis to filter, click it to reset" }
+                    }
+                    div.plot {}
                 }
-                div.plot {}
+                div #scatter .charts.small {}
             }
-            div #scatter .charts.small {}
             div.scroll { table #trials .sortable {
                 thead { tr {
                     th.number { "trial" } th { "run" } th { "state" }
