@@ -1,5 +1,7 @@
 """AutoTokenizer loads each kind of exported tokenizer, and encodes and decodes like oss-run."""
 
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 TEXTS = [
@@ -13,12 +15,26 @@ TEXTS = [
 ]
 
 
+def with_post_processor(path, changed):
+    """A tokenizer as published ones are: it adds a token around a text, which training does not see, and truncates."""
+    tokenizer = Tokenizer.from_file(str(path))
+    end = "<|endoftext|>"
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{end} $A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    tokenizer.enable_truncation(16)
+    tokenizer.save(str(changed))
+    assert len(Tokenizer.from_file(str(changed)).encode(TEXTS[-1]).ids) == 16
+    return changed
+
+
 def check(program, report):
     trained = program.export(program.trained)
     named = {
         "trained": "{ train = 512 }",
         "bytes": '"bytes"',
         "file": f'"{trained / "tokenizer.json"}"',
+        "post_processor": f'"{with_post_processor(trained / "tokenizer.json", program.directory / "processed.json")}"',
         "o200k_harmony": '"o200k_harmony"',
     }
     for name, choice in named.items():
