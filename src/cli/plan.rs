@@ -14,6 +14,7 @@ use super::run::Experiment;
 use super::table::table;
 use crate::plan::calibration::{self, Calibration};
 use crate::plan::communication::{Interconnect, Traffic, interconnects, traffic};
+use crate::plan::derived::explained;
 use crate::plan::disk::{Disk, disk};
 use crate::plan::estimate::{Estimate, estimate};
 use crate::plan::gpus::{Fit, Saving, fits, savings};
@@ -185,7 +186,7 @@ pub fn plan(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         None => advice(&experiment, &estimate, &known),
     };
     let planned = Plan {
-        values: resolved.explain(),
+        values: explained(&resolved),
         run: graph.as_ref().map(|graph| PlannedRun {
             id: graph.identity.run.id(),
             directory: graph.identity.run.root().to_owned(),
@@ -324,16 +325,20 @@ impl Tokens {
 
 impl Plan {
     fn show(&self, explain: bool) -> String {
-        // A preset is shown as the fields it sets.
         let is_set = |value: &Explained| {
-            let is_derived = matches!(value.set_by, SetBy::Derived { .. });
-            (value.set_by.is_explicit() || is_derived) && value.value.is_some()
+            let is_from_input = matches!(value.set_by, SetBy::Input { .. });
+            (value.set_by.is_explicit() || is_from_input) && value.value.is_some()
         };
         let shown = self.values.iter().filter(|value| explain || is_set(value));
         let values = shown
             .map(|value| {
-                let text = value.value.clone().unwrap_or_else(|| "unset".to_owned());
-                vec![value.key.clone(), text, value.set_by.to_string()]
+                let text = value.value.clone().unwrap_or_else(|| "-".to_owned());
+                let set_by = match &value.set_by {
+                    // `model.preset` has a line of its own.
+                    SetBy::Preset { name, .. } => format!("preset {name}"),
+                    set_by => set_by.to_string(),
+                };
+                vec![value.key.clone(), text, set_by]
             })
             .collect();
         let mut text = table(&["value", "", "set by"], values, &[]);

@@ -27,17 +27,14 @@ pub fn complete(resolved: &Resolved, runs: &RunsDir, reach: NetworkAccess<'_>) -
         Some(weights) => resolved.clone().with_declared(&declared(weights, resolved, runs, reach)?)?,
         None => resolved.clone(),
     };
-    let experiment = &mut resolved.experiment;
-    let dataset = &mut experiment.dataset;
+    let dataset = &mut resolved.experiment.dataset;
     dataset.tokenizer = tokenizer::located(&dataset.tokenizer, runs, reach)?;
     let tokens = Tokenizer::facts(&dataset.tokenizer, dataset.end_of_text.as_deref())?.vocab_size;
-    match experiment.model.vocab_size {
-        Some(set) if set < tokens => {
-            let has_weights = experiment.model.init_from.is_some();
-            return Err(PlanError::VocabularyTooSmall { set, tokens, has_weights }.into());
-        }
-        Some(_) => {}
-        None => experiment.model.vocab_size = Some(tokens),
+    let resolved = resolved.with_vocabulary(tokens);
+    let experiment = &resolved.experiment;
+    if let Some(set) = experiment.model.vocab_size.filter(|set| *set < tokens) {
+        let has_weights = experiment.model.init_from.is_some();
+        return Err(PlanError::VocabularyTooSmall { set, tokens, has_weights }.into());
     }
     let Some(epochs) = experiment.train.epochs else { return Ok(resolved) };
     let Some(inputs) = Inputs::find(experiment, runs, reach)? else { return Ok(resolved) };

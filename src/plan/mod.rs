@@ -4,7 +4,7 @@
 //! - [`complete`] fills in what the experiment leaves to its inputs.
 //! - [`inputs`] identifies what an experiment reads, [`keys`] hashes it, and [`identity`] finds its run.
 //! - [`Graph`] compares each stage's key with the run's records; [`staleness`] explains why a stage has to run, and
-//!   [`render`] renders the graph.
+//!   [`render`] renders the graph. [`derived`] fills in the values that follow from others.
 //! - [`estimate`], [`memory`], [`communication`] and [`disk`] compute the costs, [`calibration`] measures throughput,
 //!   [`gpus`] checks which GPUs a rank fits on, and [`lints`] warns about unwise settings.
 
@@ -13,6 +13,7 @@ pub mod calibration;
 pub mod communication;
 mod completion;
 pub mod corpus;
+pub mod derived;
 pub mod disk;
 mod epochs;
 mod error;

@@ -3,11 +3,11 @@
 
 mod check;
 mod dataset;
-mod derived;
 mod document;
 pub mod error;
 mod errors;
 mod familiar;
+mod from_inputs;
 mod key_path;
 mod layers;
 mod load;
@@ -32,8 +32,8 @@ mod validate;
 mod tests;
 
 pub use dataset::*;
-pub use derived::Declared;
 pub use errors::{ExperimentErrors, Problem};
+pub use from_inputs::Declared;
 pub use load::{Resolved, load, load_trial};
 pub use model::*;
 pub use outputs::*;

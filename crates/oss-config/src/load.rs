@@ -10,9 +10,9 @@ use figment::value::{Dict, Value};
 use super::{
     Experiment, ExperimentErrors, Overrides, Provenance, SetBy, Sweep, Values,
     check::{self, Finding},
-    derived,
     document::Place,
     errors::Problem,
+    from_inputs,
     key_path::join,
     layers::{self, Files, Layer},
     merge::{self, Merged},
@@ -136,7 +136,7 @@ fn resolve(
     let mut warnings: Vec<String> = slips.iter().map(Problem::to_string).collect();
     for finding in check::findings(&experiment) {
         let is_broken = finding.keys.iter().any(|key| report.is_broken(key));
-        if is_broken || derived::is_open(&finding, &experiment, &provenance) {
+        if is_broken || from_inputs::is_open(&finding, &experiment, &provenance) {
             continue;
         }
         let problem = located(&finding, &provenance, &merged, &start);

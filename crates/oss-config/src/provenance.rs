@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Resolved,
+    Experiment, Resolved,
     document::{Place, SourceKind},
     key_path::join,
 };
@@ -18,10 +18,15 @@ pub enum SetBy {
     Default,
     /// The name of the experiment file, from which the run takes its name.
     FileName,
-    /// Not set, and derived from something else, such as the initial weights.
-    Derived {
-        /// From what.
+    /// Not set, and determined by an input, such as the initial weights.
+    Input {
+        /// Which one.
         from: String,
+    },
+    /// Not set: it follows from other values.
+    Derived {
+        /// From which, and how: `train.steps`, `a fifth of train.steps`.
+        how: String,
     },
     /// A preset, and where it was named.
     Preset {
@@ -65,7 +70,14 @@ impl SetBy {
 
     /// Whether the user set this value, directly or by a preset.
     pub fn is_explicit(&self) -> bool {
-        !matches!(self, Self::Default | Self::FileName | Self::Derived { .. })
+        !matches!(self, Self::Default | Self::FileName | Self::Input { .. } | Self::Derived { .. })
+    }
+
+    fn preset(&self) -> Option<&str> {
+        match self {
+            Self::Preset { name, .. } => Some(name),
+            _ => None,
+        }
     }
 }
 
@@ -74,7 +86,8 @@ impl fmt::Display for SetBy {
         match self {
             Self::Default => f.write_str("default"),
             Self::FileName => f.write_str("file name"),
-            Self::Derived { from } => f.write_str(from),
+            Self::Input { from } => f.write_str(from),
+            Self::Derived { how } => write!(f, "default: {how}"),
             Self::Preset { name, named } => write!(f, "preset {name} ({named})"),
             Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Self::Environment { variable } => write!(f, "environment variable {variable}"),
@@ -125,9 +138,10 @@ pub struct Explained {
 impl Resolved {
     /// Every key of the experiment, by name.
     pub fn explain(&self) -> Vec<Explained> {
-        let mut values = BTreeMap::new();
-        if let Ok(experiment) = toml::Table::try_from(&self.experiment) {
-            flatten(experiment, "", &mut values);
+        let mut values = self.experiment.values();
+        // The fields of a preset take its place.
+        if let Some(name) = self.provenance.iter().find_map(|(_, set_by)| set_by.preset()) {
+            values.insert("model.preset".to_owned(), toml::Value::from(name).to_string());
         }
         let explained = |(key, set_by): (&str, &SetBy)| Explained {
             key: key.to_owned(),
@@ -135,6 +149,17 @@ impl Resolved {
             set_by: set_by.clone(),
         };
         self.provenance.iter().map(explained).collect()
+    }
+}
+
+impl Experiment {
+    /// The values that are set, as TOML, by key.
+    pub fn values(&self) -> BTreeMap<String, String> {
+        let mut values = BTreeMap::new();
+        if let Ok(experiment) = toml::Table::try_from(self) {
+            flatten(experiment, "", &mut values);
+        }
+        values
     }
 }
 

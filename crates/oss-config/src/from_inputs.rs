@@ -48,13 +48,22 @@ impl Resolved {
         {
             let dataset = &mut self.experiment.dataset;
             dataset.tokenizer = tokenizer.clone();
-            self.provenance.set("dataset.tokenizer".into(), SetBy::Derived { from: from.clone() });
+            self.provenance.set("dataset.tokenizer".into(), SetBy::Input { from: from.clone() });
             if dataset.end_of_text.is_none() && declared.end_of_text.is_some() {
                 dataset.end_of_text.clone_from(&declared.end_of_text);
-                self.provenance.set("dataset.end_of_text".into(), SetBy::Derived { from });
+                self.provenance.set("dataset.end_of_text".into(), SetBy::Input { from });
             }
         }
         self.check(problems, |finding| leaves_model_open(finding, &before))
+    }
+
+    /// The experiment with the vocabulary size of its tokenizer, if it sets none.
+    pub fn with_vocabulary(mut self, tokens: i64) -> Self {
+        if self.experiment.model.vocab_size.is_none() {
+            self.experiment.model.vocab_size = Some(tokens);
+            self.provenance.set("model.vocab_size".into(), SetBy::Input { from: "the tokenizer".into() });
+        }
+        self
     }
 
     /// The experiment with `steps` in place of `train.epochs`.
@@ -66,7 +75,7 @@ impl Resolved {
         train.steps = steps;
         if let Some(epochs) = train.epochs.take() {
             let from = format!("train.epochs = {epochs}");
-            self.provenance.set("train.steps".into(), SetBy::Derived { from });
+            self.provenance.set("train.steps".into(), SetBy::Input { from });
             self.provenance.set("train.epochs".into(), SetBy::Default);
         }
         self.check(Vec::new(), involves_steps)
@@ -123,7 +132,7 @@ fn fill(
             }
             (_, value) if !provenance.of(&key).is_explicit() => {
                 ours.insert(name, value);
-                provenance.set(key, SetBy::Derived { from: from.to_owned() });
+                provenance.set(key, SetBy::Input { from: from.to_owned() });
             }
             _ => {}
         }
