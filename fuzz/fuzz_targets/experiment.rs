@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
         Ok(resolved) => resolved,
         Err(errors) => {
             assert!(!errors.problems().is_empty());
-            errors.render(true);
+            errors.render(true, 110);
             errors.to_string();
             return;
         }
@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     let Some(sweep) = resolved.sweep else { return };
     for values in trials(&sweep).unwrap_or_default().iter().take(8) {
         if let Err(errors) = load_trial(&path, &overrides, values) {
-            errors.render(true);
+            errors.render(true, 110);
         }
     }
 });

@@ -12,6 +12,7 @@ use super::{
     resume, rm, run, sample, show, sweep,
 };
 use oss_runs::interrupt;
+use oss_runs::monitor::Verbosity;
 use oss_runs::run_dir::RunsDir;
 
 /// The colors of the program's other messages: see [`monitor::colored`](oss_runs::monitor::colored).
@@ -41,10 +42,10 @@ pub struct Common {
     /// Directory that holds all runs
     #[arg(long, global = true, value_name = "DIR", env = "OSS_RUN_RUNS_DIR", default_value = "runs")]
     runs_dir: PathBuf,
-    /// Print more; repeat to print everything
+    /// Print more: -v details, -vv everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Print only warnings and errors
+    /// Print only results and errors: no progress, no warnings
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 }
@@ -64,8 +65,13 @@ impl Common {
         line
     }
 
-    pub(super) fn verbosity(&self) -> i8 {
-        if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) }
+    pub(super) fn verbosity(&self) -> Verbosity {
+        match self.verbose {
+            _ if self.quiet => Verbosity::Errors,
+            0 => Verbosity::Info,
+            1 => Verbosity::Debug,
+            _ => Verbosity::Trace,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::format;
 use super::output::{print, print_json};
-use super::table::table;
+use super::table::Layout;
 use crate::runs::diff::{Difference, Differences};
 use oss_runs::run_dir::RunsDir;
 
@@ -57,7 +57,9 @@ fn describe(found: &Differences) -> String {
     if let [Some(left), Some(right)] = found.tokens_per_second {
         rows.push(row(["tokens per second (median)", &format::number(left), &format::number(right)]));
     }
-    let mut text = table(&["", &left, &right], rows, &[]);
+    let header = ["", left.as_str(), right.as_str()];
+    let layout = Layout { header: &header, elastic: &[1, 2], overhang: true, ..Layout::default() };
+    let mut text = layout.to_terminal(&rows);
     let number = |loss: Option<f64>| loss.map_or("nan".to_owned(), |loss| loss.to_string());
     text.push_str(&match (&found.first_different_loss, found.common_steps) {
         _ if found.same => {

@@ -7,6 +7,7 @@ use super::{
     completions, diff, doctor, evaluate, export, gc, init, inspect, label, ls, plan, report, reproduce,
     resume, rm, run, sample, schema, show, sweep,
 };
+use oss_runs::monitor::Verbosity;
 use oss_runs::{interrupt, monitor};
 use oss_train::distributed::RankEnv;
 
@@ -16,9 +17,13 @@ use oss_train::distributed::RankEnv;
 /// Those of the subcommand; [`Status::of`](oss_config::error::Status::of) maps them to exit statuses.
 pub fn dispatch(cli: Cli) -> Result<()> {
     let Cli { command, common } = cli;
-    // Only rank 0 prints. Invalid rank variables are reported later, where they are used.
+    // Invalid rank variables are reported later, where they are used.
     let rank_env = RankEnv::from_env(&|name| std::env::var(name).ok()).ok().flatten();
-    let verbosity = if rank_env.is_some_and(|rank_env| rank_env.rank > 0) { -1 } else { common.verbosity() };
+    let verbosity = match rank_env {
+        // Only rank 0 reports progress.
+        Some(rank_env) if rank_env.rank > 0 => common.verbosity().min(Verbosity::Warnings),
+        _ => common.verbosity(),
+    };
     monitor::init_logging(verbosity, None).context("cannot initialize logging")?;
     interrupt::install().context("cannot install signal handlers")?;
     let runs = common.runs();

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 
 use anyhow::{Error, Result};
+use console::Term;
 
 use oss_config::ExperimentErrors;
 use oss_config::error::{ErrorReport, Status, UserError};
@@ -44,7 +45,7 @@ fn bug(payload: &(dyn Any + Send)) -> UserError {
 
 fn render(error: &Error) -> String {
     if let Some(problems) = experiment_errors(error) {
-        return problems.render(colors_enabled());
+        return problems.render(colors_enabled(), width());
     }
     let report = ErrorReport::from(error);
     match Status::of(error) {
@@ -52,6 +53,12 @@ fn render(error: &Error) -> String {
         Status::Stopped => ErrorReport { causes: Vec::new(), ..report }.to_string(),
         _ => format!("error: {report}"),
     }
+}
+
+/// The width of the terminal, as far as lines of text are comfortable to read.
+fn width() -> usize {
+    let columns = Some(Term::stderr()).filter(Term::is_term).and_then(|term| term.size_checked());
+    columns.map_or(usize::MAX, |(_, columns)| usize::from(columns)).min(110)
 }
 
 fn experiment_errors(error: &Error) -> Option<&ExperimentErrors> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::format;
 use super::output::{print, print_json};
 use super::table::table;
-use crate::runs::garbage;
+use crate::runs::garbage::{self, Garbage};
 use oss_runs::run_dir::RunsDir;
 
 /// Arguments of `oss-run gc`.
@@ -40,10 +40,11 @@ pub fn gc(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
         tracing::info!("nothing to remove in {}", runs.root().display());
         return Ok(());
     }
-    let rows = collected.garbage.iter().map(|garbage| {
+    let row = |garbage: &Garbage| {
         vec![format::bytes(garbage.bytes), garbage.what.to_owned(), garbage.path.display().to_string()]
-    });
-    print(&table(&[], rows.collect(), &[0]))?;
+    };
+    let rows: Vec<Vec<String>> = collected.garbage.iter().map(row).collect();
+    print(&table(&rows, &[0]))?;
     let verb = if arguments.dry_run { "would be freed" } else { "freed" };
     tracing::info!("{} {verb}", format::bytes(bytes));
     Ok(())

@@ -121,7 +121,8 @@ fn document(run: &Overview, columns: &[Column]) -> Map<String, Value> {
 
 fn rows(runs: &[Overview], columns: &[Column], optional: &[&str]) -> String {
     let header: Vec<&str> = columns.iter().map(Column::word).collect();
-    let rows = runs.iter().map(|run| columns.iter().map(|column| cell(run, column)).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        runs.iter().map(|run| columns.iter().map(|column| cell(run, column)).collect()).collect();
     let is_number = |column: &Column| match column {
         Column::Metric(_) => true,
         Column::Fact(fact) => {
@@ -129,11 +130,23 @@ fn rows(runs: &[Overview], columns: &[Column], optional: &[&str]) -> String {
         }
         Column::Key(_) => runs.iter().any(|run| column.value(run).is_number()),
     };
-    let right: Vec<usize> =
-        columns.iter().enumerate().filter(|(_, column)| is_number(column)).map(|(index, _)| index).collect();
+    let is_value = |column: &Column| {
+        matches!(column, Column::Key(_) | Column::Metric(_) | Column::Fact(Fact::Labels | Fact::Notes))
+    };
+    let places = |test: &dyn Fn(&Column) -> bool| -> Vec<usize> {
+        columns.iter().enumerate().filter(|(_, column)| test(column)).map(|(index, _)| index).collect()
+    };
     let optional: Vec<usize> =
         optional.iter().filter_map(|word| header.iter().position(|name| name == word)).collect();
-    Layout { header: &header, right: &right, optional: &optional }.to_terminal(rows)
+    let (right, elastic) = (places(&is_number), places(&is_value));
+    let layout = Layout {
+        header: &header,
+        right: &right,
+        optional: &optional,
+        elastic: &elastic,
+        ..Layout::default()
+    };
+    layout.to_terminal(&rows)
 }
 
 fn cell(run: &Overview, column: &Column) -> String {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::output::{print, print_json};
 use super::run::Experiment;
-use super::table::table;
+use super::table::VALUES;
 use crate::plan::calibration::{self, Calibration};
 use crate::plan::communication::{Interconnect, Traffic, interconnects, traffic};
 use crate::plan::derived::explained;
@@ -330,7 +330,7 @@ impl Plan {
             (value.set_by.is_explicit() || is_from_input) && value.value.is_some()
         };
         let shown = self.values.iter().filter(|value| explain || is_set(value));
-        let values = shown
+        let values: Vec<Vec<String>> = shown
             .map(|value| {
                 let text = value.value.clone().unwrap_or_else(|| "-".to_owned());
                 let set_by = match &value.set_by {
@@ -341,7 +341,7 @@ impl Plan {
                 vec![value.key.clone(), text, set_by]
             })
             .collect();
-        let mut text = table(&["value", "", "set by"], values, &[]);
+        let mut text = VALUES.to_terminal(&values);
         text.push('\n');
         text.push_str(&match &self.run {
             Some(run) if run.exists => {

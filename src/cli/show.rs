@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::format;
 use super::output::{print, print_json};
-use super::table::table;
+use super::table::{Layout, VALUES};
 use crate::runs::show::{Details, MetricSummary, Output, SetValue, StageShown, StoredCheckpoint};
 use oss_runs::run_dir::{RunStatus, RunsDir, Segment};
 
@@ -30,22 +30,40 @@ pub fn show(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
 }
 
 fn describe(details: &Details) -> String {
+    let plain = Layout { text: true, ..Layout::default() };
     let parts = [
-        table(&[], facts(details), &[]),
-        part(&["stage", "", "started", "duration", "why"], stages(details), &[3]),
-        part(&["start", "duration", "ended", "program", "git", "host", "devices"], starts(details), &[1]),
-        part(&["value", "", "set by"], values(details), &[]),
-        part(&["metric", "first", "last", "best", "at step"], metrics(details), &[1, 2, 3, 4]),
-        part(&["checkpoint", "size", ""], checkpoints(details), &[1]),
-        part(&["output", "size", "path"], outputs(details), &[1]),
+        (plain, facts(details)),
+        (
+            Layout {
+                header: &["stage", "", "started", "duration", "why"],
+                right: &[3],
+                optional: &[2, 3],
+                ..plain
+            },
+            stages(details),
+        ),
+        (
+            Layout {
+                header: &["start", "duration", "ended", "program", "git", "host", "devices"],
+                right: &[1],
+                optional: &[3, 5, 4],
+                ..plain
+            },
+            starts(details),
+        ),
+        (VALUES, values(details)),
+        (
+            Layout { header: &["metric", "first", "last", "best", "at step"], right: &[1, 2, 3, 4], ..plain },
+            metrics(details),
+        ),
+        (Layout { header: &["checkpoint", "size", ""], right: &[1], ..plain }, checkpoints(details)),
+        (
+            Layout { header: &["output", "size", "path"], right: &[1], optional: &[1], ..plain },
+            outputs(details),
+        ),
     ];
-    let there: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    there.join("\n")
-}
-
-/// A table, or an empty string if there are no rows.
-fn part(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
-    if rows.is_empty() { String::new() } else { table(header, rows, right) }
+    let there = parts.into_iter().filter(|(_, rows)| !rows.is_empty());
+    there.map(|(layout, rows)| layout.to_terminal(&rows)).collect::<Vec<_>>().join("\n")
 }
 
 fn facts(details: &Details) -> Vec<Vec<String>> {

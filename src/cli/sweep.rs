@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::arguments::Common;
 use super::output::{print, print_json};
 use super::run::Experiment;
-use super::table::{Layout, table};
+use super::table::Layout;
 use crate::sweep::{Group, Plan, Results, SweepError, TrialResult, TrialStatus, cell};
 use oss_config::error::UserError;
 use oss_config::{Overrides, Resolved};
@@ -113,8 +113,17 @@ fn shown(results: &Results) -> String {
         cells
     };
     let (run, step) = (1, keys.len() + 3);
-    let layout = Layout { header: &header, right: &numbers, optional: &[step, run] };
-    let mut text = layout.to_terminal(results.ranked().iter().map(row).collect());
+    let values: Vec<usize> = (2..keys.len() + 2).collect();
+    let layout = Layout {
+        header: &header,
+        right: &numbers,
+        optional: &[step, run],
+        elastic: &values,
+        text: true,
+        ..Layout::default()
+    };
+    let rows: Vec<Vec<String>> = results.ranked().iter().map(row).collect();
+    let mut text = layout.to_terminal(&rows);
     if results.groups.iter().any(|group| group.seeds > 1) {
         text.push('\n');
         text.push_str(&seeds(&results.groups, metric));
@@ -143,5 +152,7 @@ fn seeds(groups: &[Group], metric: &str) -> String {
         cells.push(group.seeds.to_string());
         cells
     });
-    table(&header, rows.collect(), &(0..keys.len() + 3).collect::<Vec<_>>())
+    let numbers: Vec<usize> = (0..keys.len() + 3).collect();
+    let (right, elastic) = (&numbers[..], &numbers[..keys.len()]);
+    Layout { header: &header, right, elastic, ..Layout::default() }.to_terminal(&rows.collect::<Vec<_>>())
 }

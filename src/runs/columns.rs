@@ -139,7 +139,7 @@ pub const DEFAULT: [&str; 9] =
     ["id", "name", "state", "step", "val_loss", "loss", "started", "duration", "labels"];
 
 /// Columns of [`DEFAULT`] that a narrow terminal leaves out, the least important first.
-pub const OPTIONAL: [&str; 4] = ["labels", "duration", "loss", "started"];
+pub const OPTIONAL: [&str; 6] = ["labels", "duration", "loss", "started", "val_loss", "step"];
 
 /// Metrics that are accepted even if no run has logged them.
 const METRICS: [&str; 2] = ["loss", "val_loss"];

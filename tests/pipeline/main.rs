@@ -21,5 +21,7 @@ mod run_management;
 mod status;
 mod stops;
 mod sweeps;
+mod terminal;
 mod text;
 mod tutorial;
+mod widths;

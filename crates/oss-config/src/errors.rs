@@ -141,9 +141,9 @@ impl ExperimentErrors {
         &self.problems
     }
 
-    /// All problems for the terminal, each with its line of source and the offending part underlined.
-    pub fn render(&self, color: bool) -> String {
-        render(&self.problems, color)
+    /// All problems for a terminal of this width, each with its line of source and the offending part underlined.
+    pub fn render(&self, color: bool, width: usize) -> String {
+        render(&self.problems, color, width)
     }
 }
 
@@ -169,9 +169,9 @@ impl From<ExperimentErrors> for UserError {
 user_errors!(ExperimentErrors);
 
 /// Renders problems (or warnings) with their snippets, separated by blank lines.
-pub(super) fn render(problems: &[Problem], color: bool) -> String {
+fn render(problems: &[Problem], color: bool, width: usize) -> String {
     let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_links(false);
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(width).with_links(false);
     let mut text = String::new();
     for problem in problems {
         let start = text.len();

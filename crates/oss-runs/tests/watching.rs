@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use oss_config::error::ErrorReport;
 use oss_runs::interrupt;
-use oss_runs::monitor::{self, HParam, HParams, MetricsLog, Progress, Recorder, Unit};
+use oss_runs::monitor::{self, HParam, HParams, MetricsLog, Progress, Recorder, Unit, Verbosity};
 use oss_runs::run_dir::{Environment, Exit, Manifest, RunDir, Segment, redact};
 use serde_json::{Map, Value, json};
 
@@ -202,7 +202,7 @@ fn child_meets_secrets() {
     let run = RunDir::new(dir);
     run.create().unwrap();
     let _lock = run.lock_for_writing().unwrap();
-    monitor::init_logging(2, None).unwrap();
+    monitor::init_logging(Verbosity::Trace, None).unwrap();
     tracing::info!(target: "oss_run", "before the run is known: {CANARY}");
     monitor::log_to(&run.log(0)).unwrap();
     tracing::warn!(header = %format!("Bearer {CANARY}"), "the hub answered 401");
@@ -266,7 +266,7 @@ fn child_makes_progress() {
     if child_dir().is_none() {
         return;
     }
-    monitor::init_logging(0, None).unwrap();
+    monitor::init_logging(Verbosity::Info, None).unwrap();
     let short = Progress::new("short work", Some(1), Unit::Items);
     short.advance(1);
     drop(short);

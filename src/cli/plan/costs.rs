@@ -40,7 +40,7 @@ impl Plan {
             self.time(),
             self.dry_run_rows(),
         ];
-        table(&[], parts.concat(), &[1])
+        table(&parts.concat(), &[1])
     }
 
     /// Dry-run measurements next to the planned figures.

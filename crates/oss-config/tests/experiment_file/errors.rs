@@ -183,7 +183,7 @@ fn files_that_extend_badly() {
     std::fs::write(folder.path("latin.toml"), b"[run]\nnotes = \"caf\xe9\"\n").expect("written");
     let shown = ["a.toml", "missing.toml", "wrong_base.toml", "latin.toml", "nowhere.toml"].map(|name| {
         let errors = folder.load(name, &[]).expect_err("the file is wrong");
-        format!("# {name}\n{}", folder.plain(&errors.render(false)))
+        format!("# {name}\n{}", folder.plain(&errors.render(false, 110)))
     });
     assert_snapshot!(shown.concat());
 }

@@ -54,7 +54,7 @@ impl Folder {
 fn rendered(text: &str, set: &[&str]) -> String {
     let folder = Folder::new(&[("experiment.toml", text)]);
     let errors = folder.load("experiment.toml", set).expect_err("the file is wrong");
-    folder.plain(&errors.render(false))
+    folder.plain(&errors.render(false, 110))
 }
 
 /// `line:column: message; fix` of each problem of one file.

@@ -162,13 +162,13 @@ proptest! {
     #[test]
     fn no_input_panics(text in strange_text(), argument in "\\PC{0,20}|[a-z.]{1,12}=\\PC{0,8}") {
         if let Err(errors) = Experiment::from_toml_str("strange.toml", &text) {
-            prop_assert!(!errors.render(true).is_empty());
+            prop_assert!(!errors.render(true, 110).is_empty());
         }
         let folder = Folder::new(&[("e.toml", &text)]);
         let overrides = Overrides { set: vec![argument.clone()], unset: vec![argument], environment: false };
         if let Err(errors) = load(&folder.path("e.toml"), &overrides) {
             prop_assert!(!errors.problems().is_empty());
-            prop_assert!(!errors.render(false).is_empty());
+            prop_assert!(!errors.render(false, 110).is_empty());
         }
     }
 }

@@ -31,35 +31,54 @@ enum LogFile {
 
 static LOG_FILE: Mutex<LogFile> = Mutex::new(LogFile::Waiting(Vec::new()));
 
-/// Sends messages to stderr and to `log_file`, if it is already known.
-///
-/// A `verbosity` below 0 shows only warnings and errors, without progress bars; 0 adds informational messages, 1 adds
-/// debug messages, and 2 or more shows everything. The log file always has level 1. A second call only opens its log
-/// file.
+/// The least important messages shown on stderr. The log file has [`Debug`](Self::Debug) and above in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Only errors.
+    Errors,
+    /// Also warnings.
+    Warnings,
+    /// Also progress and results.
+    Info,
+    /// Also what the program does in between.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Verbosity {
+    fn level(self) -> LevelFilter {
+        match self {
+            Self::Errors => LevelFilter::ERROR,
+            Self::Warnings => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Trace => LevelFilter::TRACE,
+        }
+    }
+}
+
+/// Sends messages to stderr and to `log_file`, if it is already known. Below [`Verbosity::Info`], there are no progress
+/// bars either. A second call only opens its log file.
 ///
 /// # Errors
 /// If the log file cannot be opened.
-pub fn init_logging(verbosity: i8, log_file: Option<&Path>) -> io::Result<()> {
-    let shown = match verbosity {
-        ..0 => LevelFilter::WARN,
-        0 => LevelFilter::INFO,
-        1 => LevelFilter::DEBUG,
-        2.. => LevelFilter::TRACE,
-    };
+pub fn init_logging(verbosity: Verbosity, log_file: Option<&Path>) -> io::Result<()> {
+    let shown = verbosity.level();
     // A closed stderr or a full disk only loses messages: the layers would report the error on stderr, and panic.
     let console = tracing_subscriber::fmt::layer()
         .log_internal_errors(false)
         .event_format(PlainLines)
         .with_ansi(false)
         .with_writer(|| Redacting(Console))
-        .with_filter(own(shown));
+        .with_filter(filter(shown, shown.min(LevelFilter::WARN)));
     let file = tracing_subscriber::fmt::layer()
         .log_internal_errors(false)
         .with_ansi(false)
         .with_writer(|| Redacting(ToLogFile))
-        .with_filter(own(LevelFilter::DEBUG));
+        .with_filter(filter(LevelFilter::DEBUG, LevelFilter::WARN));
     // A second call finds the first one's subscriber, which is equivalent.
-    if Registry::default().with(console).with(file).try_init().is_ok() && verbosity < 0 {
+    if Registry::default().with(console).with(file).try_init().is_ok() && verbosity < Verbosity::Info {
         hide_bars();
     }
     log_file.map_or(Ok(()), log_to)
@@ -79,9 +98,9 @@ pub fn log_to(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Messages of this program at `level` and above, and warnings of other libraries.
-fn own(level: LevelFilter) -> Targets {
-    Targets::new().with_default(LevelFilter::WARN).with_target("oss_", level)
+/// Messages of this program at level `own` and above, and of its libraries at level `other` and above.
+fn filter(own: LevelFilter, other: LevelFilter) -> Targets {
+    Targets::new().with_default(other).with_target("oss_", own)
 }
 
 /// The format for stderr: `warning: the message`; informational messages have no prefix.

@@ -4,6 +4,7 @@
 //! * [`Progress`]: a progress bar for long operations, silent without a terminal.
 //! * [`Recorder`]: the metrics of a step, to both [`MetricsLog`] (the record) and [`TensorBoard`] (the view).
 
+mod bar;
 mod heartbeat;
 mod logging;
 mod metrics;
@@ -15,7 +16,7 @@ mod tail;
 mod tensorboard;
 
 pub use heartbeat::set_status_interval;
-pub use logging::{init_logging, log_to};
+pub use logging::{Verbosity, init_logging, log_to};
 pub use metrics::{MetricsError, MetricsLine, MetricsLog};
 pub use progress::{InProgress, Progress, Unit};
 pub use record::{DETAILS, Recorder, TIME, scalars, tag};

@@ -5,16 +5,15 @@
 //! log has the closing line.
 
 use std::fmt;
-use std::io::{self, IsTerminal};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use console::Term;
+use indicatif::{BinaryBytes, FormattedDuration, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget};
+
+use super::bar::{self, Message};
 use super::heartbeat::{self, Registration};
-use indicatif::{
-    BinaryBytes, FormattedDuration, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget,
-    ProgressState, ProgressStyle,
-};
 
 /// Shorter operations log nothing.
 const MIN_REPORTED: Duration = Duration::from_secs(1);
@@ -69,14 +68,15 @@ impl Progress {
         let drawn = is_drawn();
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_position(first);
         let bar = if drawn { BARS.add(bar) } else { bar };
-        bar.set_style(style(unit, total.is_some()));
-        bar.set_prefix(label.to_owned());
+        let message = Message::default();
+        bar.set_style(bar::style(label, unit, total, message.clone()));
         bar.reset_eta();
         if drawn {
             // Shows that the program is alive during steps that take many seconds.
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        let snapshot = Snapshot { label: label.to_owned(), unit, total, first, bar, started: Instant::now() };
+        let (label, started) = (label.to_owned(), Instant::now());
+        let snapshot = Snapshot { label, unit, total, first, bar, message, started };
         let registration = (!drawn).then(|| heartbeat::register(snapshot.clone()));
         Self { snapshot, drawn, announced: AtomicBool::new(false), _registration: registration }
     }
@@ -93,9 +93,11 @@ impl Progress {
         self.announce();
     }
 
-    /// Shows `text` after the bar and at the end of the closing line: a loss, a file name.
+    /// Shows `text` after the bar and at the end of the closing line: a loss, a file name. The bar leaves out its last
+    /// parts, separated by commas, in a narrow terminal.
     pub fn message(&self, text: impl Into<String>) {
-        self.snapshot.bar.set_message(text.into());
+        self.snapshot.message.set(text.into());
+        self.snapshot.bar.tick();
     }
 
     /// Its state in one line: `train: 480 of 500 steps, 40.0/s, 0.5 s left, loss 2.31`.
@@ -117,7 +119,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        let Snapshot { label, unit, total, first, bar, started } = &self.snapshot;
+        let Snapshot { label, unit, total, first, bar, message, started } = &self.snapshot;
         // Clearing the bar moves it to its end.
         let position = bar.position();
         bar.finish_and_clear();
@@ -132,7 +134,7 @@ impl Drop for Progress {
             total: *total,
             unit: *unit,
             took,
-            message: &bar.message(),
+            message: &message.get(),
         };
         if took >= MIN_REPORTED {
             tracing::info!("{closing}");
@@ -151,16 +153,22 @@ pub struct InProgress {
 impl InProgress {
     /// Starts the work named `label`.
     pub fn new(label: &str) -> Self {
-        let (unit, bar) = (Unit::Items, ProgressBar::hidden());
-        let snapshot =
-            Snapshot { label: label.to_owned(), unit, total: None, first: 0, bar, started: Instant::now() };
+        let snapshot = Snapshot {
+            label: label.to_owned(),
+            unit: Unit::Items,
+            total: None,
+            first: 0,
+            bar: ProgressBar::hidden(),
+            message: Message::default(),
+            started: Instant::now(),
+        };
         Self { _registration: (!is_drawn()).then(|| heartbeat::register(snapshot)) }
     }
 }
 
-/// Whether progress bars are visible.
+/// Whether progress bars are visible. A dumb terminal cannot redraw a line.
 fn is_drawn() -> bool {
-    io::stderr().is_terminal() && !HIDDEN.load(Ordering::Relaxed)
+    Term::stderr().is_term() && !console::is_dumb() && !HIDDEN.load(Ordering::Relaxed)
 }
 
 /// An operation in progress, for its status lines: `train: 480 of 500 steps, 40.0/s, 0.5 s left, loss 2.31`.
@@ -171,6 +179,7 @@ pub(super) struct Snapshot {
     total: Option<u64>,
     first: u64,
     bar: ProgressBar,
+    message: Message,
     started: Instant,
 }
 
@@ -200,7 +209,7 @@ impl fmt::Display for Snapshot {
             }
             None => write!(f, ", {}", Rate(rate, self.unit))?,
         }
-        let message = self.bar.message();
+        let message = self.message.get();
         if !message.is_empty() {
             write!(f, ", {message}")?;
         }
@@ -252,7 +261,7 @@ impl fmt::Display for Closing<'_> {
 }
 
 /// A count without the name of its unit, except for bytes.
-struct Count(u64, Unit);
+pub(super) struct Count(pub u64, pub Unit);
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -264,7 +273,7 @@ impl fmt::Display for Count {
 }
 
 /// A count with the name of its unit.
-struct Amount(u64, Unit);
+pub(super) struct Amount(pub u64, pub Unit);
 
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -273,7 +282,7 @@ impl fmt::Display for Amount {
 }
 
 /// A count per second, to three digits.
-struct Rate(f64, Unit);
+pub(super) struct Rate(pub f64, pub Unit);
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -292,26 +301,6 @@ fn name(unit: Unit) -> &'static str {
         Unit::Tokens => " tokens",
         Unit::Steps => " steps",
     }
-}
-
-fn style(unit: Unit, total_known: bool) -> ProgressStyle {
-    let template = if total_known {
-        "{prefix} {bar:24} {count}/{total}, {rate}, {eta} left  {wide_msg}"
-    } else {
-        "{prefix} {spinner} {count}, {rate}, {elapsed}  {wide_msg}"
-    };
-    let key = move |write: fn(&ProgressState, Unit) -> String| {
-        move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            // A terminal that accepts no output is no reason to stop.
-            let _ = out.write_str(&write(state, unit));
-        }
-    };
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━╸ ")
-        .with_key("count", key(|state, unit| Count(state.pos(), unit).to_string()))
-        .with_key("total", key(|state, unit| Amount(state.len().unwrap_or_default(), unit).to_string()))
-        .with_key("rate", key(|state, unit| Rate(state.per_sec(), unit).to_string()))
 }
 
 #[cfg(test)]
@@ -360,9 +349,10 @@ mod tests {
         let started = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
         let bar = ProgressBar::hidden();
         bar.set_position(350);
-        bar.set_message("loss 2.31");
-        let train =
-            Snapshot { label: "train".into(), unit: Unit::Steps, total: Some(500), first: 100, bar, started };
+        let message = Message::default();
+        message.set("loss 2.31".into());
+        let (label, unit, total) = ("train".into(), Unit::Steps, Some(500));
+        let train = Snapshot { label, unit, total, first: 100, bar, message, started };
         let line = train.to_string();
         assert!(line.starts_with("train: 350 of 500 steps, 25.0/s, 6.0 s left, loss 2.31"), "{line}");
         let stuck = Snapshot { first: 350, ..train };
@@ -383,14 +373,5 @@ mod tests {
         progress.set_position(7);
         progress.message("file");
         assert_eq!(progress.snapshot.bar.position(), 7);
-    }
-
-    #[test]
-    fn both_styles_are_well_formed() {
-        for (unit, total) in [(Unit::Bytes, None), (Unit::Steps, Some(10))] {
-            let bar = ProgressBar::hidden();
-            bar.set_style(style(unit, total.is_some()));
-            bar.tick();
-        }
     }
 }
