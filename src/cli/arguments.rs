@@ -1,6 +1,6 @@
 //! Command-line arguments.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::builder::Styles;
@@ -165,11 +165,20 @@ pub(super) fn program() -> clap::Command {
 
 /// Expands `oss-run EXPERIMENT.toml ...` to `oss-run run EXPERIMENT.toml ...`.
 fn expand_shorthand(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let is_experiment = |word: &OsString| Path::new(word).extension().is_some_and(|end| end == "toml");
-    if first_word(&arguments).is_some_and(is_experiment) {
+    if is_shorthand(&arguments) {
         arguments.insert(1, "run".into());
     }
     arguments
+}
+
+/// Whether the command is left out, so that the first word is an experiment file. `run` says what is wrong with files
+/// in other formats.
+pub(super) fn is_shorthand(arguments: &[OsString]) -> bool {
+    let is_experiment = |word: &OsString| {
+        let extension = Path::new(word).extension().and_then(OsStr::to_str);
+        extension.is_some_and(|extension| ["toml", "yaml", "yml", "json"].contains(&extension))
+    };
+    first_word(arguments).is_some_and(is_experiment)
 }
 
 /// The first argument that is neither an option nor the value of one.
@@ -218,6 +227,7 @@ mod tests {
             ("oss-run sample last --prompt run.toml", "oss-run sample last --prompt run.toml"),
             ("oss-run --set b=c.toml a.toml", "oss-run run --set b=c.toml a.toml"),
             ("oss-run pln a.toml", "oss-run pln a.toml"),
+            ("oss-run a.yaml", "oss-run run a.yaml"),
             ("oss-run", "oss-run"),
         ] {
             assert_eq!(expand_shorthand(words(short)), words(long), "{short}");

@@ -1,6 +1,6 @@
 //! `oss-run evaluate`: the loss of a run's weights on its validation set or on a text file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -9,6 +9,8 @@ use super::output::{print, print_json};
 use super::ranks::{Task, on_ranks};
 use crate::runner::loaded_run::Trained;
 use crate::stages::evaluate::Report;
+use oss_config::error::UserError;
+use oss_config::{Wanted, url_problem};
 use oss_runs::run_dir::RunsDir;
 
 /// Arguments of `oss-run evaluate`.
@@ -22,7 +24,7 @@ pub struct Arguments {
     /// Number of ranks to shard the weights over [default: as in training]
     #[arg(long, value_name = "N")]
     ranks: Option<u64>,
-    /// Text file to evaluate on instead of the validation set
+    /// Text to evaluate on instead of the validation set: a file, a directory or a glob pattern
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Print the result as one JSON document
@@ -32,6 +34,9 @@ pub struct Arguments {
 
 /// Evaluates and prints the result; the run is not modified.
 pub fn evaluate(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
+    if let Some(data) = &arguments.data {
+        check_data(&data.display().to_string())?;
+    }
     let mut trained = Trained::open(&runs.resolve(&arguments.run)?, arguments.step)?;
     if let Some(ranks) = arguments.ranks {
         trained.share_among(ranks);
@@ -51,6 +56,19 @@ pub fn evaluate(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
             (true, false) => print(&describe(&report)),
         }
     })
+}
+
+/// `--data` takes what `dataset.files` takes: a file, a folder or a glob pattern.
+fn check_data(data: &str) -> Result<(), UserError> {
+    if let Some((message, fix)) = url_problem(data, Wanted::Text) {
+        return Err(UserError::wrong(message).hint(fix));
+    }
+    let is_pattern = data.contains(['*', '?', '[']);
+    if !is_pattern && !Path::new(data).exists() {
+        let hint = "pass the path of a text file, or leave out --data to evaluate on the validation set";
+        return Err(UserError::wrong(format!("no file {data}")).hint(hint));
+    }
+    Ok(())
 }
 
 fn describe(report: &Report) -> String {

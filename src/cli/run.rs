@@ -14,7 +14,7 @@ use super::sweep;
 use crate::plan::{Choices, Stage};
 use crate::runner::{Execution, Options, Summary};
 use oss_config::error::UserError;
-use oss_config::{Overrides, Resolved};
+use oss_config::{Overrides, Resolved, Wanted, url_problem};
 use oss_train::distributed::{TIED, exit_with_parent, is_launched};
 
 /// An experiment file and overrides.
@@ -59,29 +59,48 @@ impl Experiment {
 
 /// The error for a missing file, with the closest match among the existing ones.
 fn missing(file: &Path) -> UserError {
-    let folder = Path::new("experiments");
-    let mut known: Vec<String> = folder
-        .read_dir()
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
-        .map(|path| path.display().to_string())
-        .collect();
-    known.sort();
+    let shown = file.display();
+    if let Some((message, fix)) = url_problem(&shown.to_string(), Wanted::Experiment) {
+        return UserError::wrong(message).hint(fix);
+    }
+    let shipped = experiments_in(Path::new("experiments"));
+    if file.is_dir() {
+        let inside = experiments_in(file);
+        let known = if inside.is_empty() { &shipped } else { &inside };
+        return UserError::wrong(format!("{shown} is a directory, not an experiment file"))
+            .hint(available(known));
+    }
     let stem =
         |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let wanted = stem(file);
     let likeness = |path: &String| strsim::jaro_winkler(&wanted, &stem(Path::new(path)));
-    let nearest =
-        known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|path| likeness(path) > 0.8);
-    let fix = match nearest {
-        Some(nearest) => format!("did you mean {nearest}?"),
-        None if known.is_empty() => "pass the path of an experiment file".to_owned(),
-        None => format!("available: {}", known.join(", ")),
-    };
-    UserError::wrong(format!("no experiment file {}", file.display())).hint(fix)
+    let beside = experiments_in(file.parent().unwrap_or(Path::new("")));
+    let nearest = beside
+        .iter()
+        .chain(&shipped)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .filter(|path| likeness(path) > 0.8);
+    let fix = nearest.map_or_else(|| available(&shipped), |nearest| format!("did you mean {nearest}?"));
+    UserError::wrong(format!("no experiment file {shown}")).hint(fix)
+}
+
+fn available(experiments: &[String]) -> String {
+    match experiments {
+        [] => "pass the path of an experiment file; `oss-run init NAME` writes one".to_owned(),
+        known => format!("available: {}", known.join(", ")),
+    }
+}
+
+/// The TOML files in a directory.
+fn experiments_in(folder: &Path) -> Vec<String> {
+    let entries = Path::new(".").join(folder).read_dir().into_iter().flatten().flatten();
+    let mut known: Vec<String> = entries
+        .map(|entry| folder.join(entry.file_name()))
+        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
+        .map(|path| path.display().to_string())
+        .collect();
+    known.sort();
+    known
 }
 
 /// Arguments of `oss-run run`.

@@ -58,8 +58,16 @@ fn inspecting_a_run_does_not_change_it() {
     let text = document(&project.oss_run("evaluate tiny --step 4 --data text.txt --json").ends_with(0));
     assert_eq!(text["step"], 4);
     assert!(text["tokens"].as_u64().unwrap() > recorded["tokens"].as_u64().unwrap());
-    let missing = project.oss_run("evaluate last --data none.txt").ends_with(2);
-    assert!(missing.stderr.contains("none.txt: no such file"), "{}", missing.stderr);
+    for (data, words) in [
+        ("none.txt", "error: no file none.txt\nhint: pass the path of a text file"),
+        (
+            "s3://b/x.txt",
+            "error: s3://b/x.txt is a URL, not a local file\nhint: download it with `aws s3 cp ",
+        ),
+    ] {
+        let missing = project.oss_run(&format!("evaluate last --data {data}")).ends_with(2);
+        assert!(missing.stderr.starts_with(words), "{}", missing.stderr);
+    }
 
     let id = run.file_name().unwrap().to_str().unwrap();
     let asked = format!(
@@ -95,6 +103,7 @@ fn inspecting_a_run_does_not_change_it() {
 #[test]
 fn invalid_experiments_and_command_lines_exit_with_status_2() {
     let project = Project::new();
+    project.write("tiny.yaml", "train:\n  steps: 3\n");
     for (arguments, words) in [
         ("tiny.toml --set optimizer.leraning_rate=1", "leraning_rate"),
         ("tiny.toml --set train.steps=-1", "train.steps"),
@@ -103,6 +112,12 @@ fn invalid_experiments_and_command_lines_exit_with_status_2() {
         ("resume nothing", "no run `nothing`"),
         ("tiny.toml --set model.vocab_size=100", "the tokenizer has 257 tokens"),
         ("tiny.toml --set dataset.files=[\"none.txt\"]", "none.txt: no such file"),
+        ("tiny.toml --set model.init_from=hf://openai/gpt-oss-20b", "write \"openai/gpt-oss-20b\""),
+        ("tiny.yaml", "tiny.yaml is YAML; experiments are TOML"),
+        ("plan https://a.b/c.toml", "is a URL, not a local file"),
+        ("plan runs", "no experiment file runs"),
+        ("plan .", "error: . is a directory, not an experiment file\nhint: available: ./tiny.toml"),
+        ("plan tiny", "hint: did you mean tiny.toml?"),
         ("pln tiny.toml", "pln"),
         ("run tiny.toml --until nowhere", "nowhere"),
     ] {

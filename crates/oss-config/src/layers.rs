@@ -9,6 +9,7 @@ use std::{
 use super::{
     document::{self, Data, Node, Place, Source, Table},
     errors::Problem,
+    foreign,
     sweep::{self, Swept},
     validate::Report,
 };
@@ -125,6 +126,17 @@ impl<'a> Reader<'a> {
         let before = self.report.problems.len();
         let mut root = document::parse_file(&source, &mut self.report.problems);
         if self.report.problems.len() > before {
+            if let Some(format) = foreign::format(name, &source.text) {
+                self.report.problems.truncate(before);
+                let message = format!("{} is {format}; experiments are TOML", name.display());
+                let first = Place {
+                    span: 0..source.text.lines().next().map_or(0, str::len),
+                    source: Arc::clone(&source),
+                };
+                let help = "write [train] for a section, and steps = 1000 for a value in it; `oss-run init NAME` \
+                            writes an example";
+                self.report.problems.push(Problem::new(message, first).help(help));
+            }
             // A half-parsed file says nothing about the other half.
             self.report.invalidate_all();
             return source;

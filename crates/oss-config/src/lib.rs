@@ -8,6 +8,7 @@ pub mod error;
 mod errors;
 mod familiar;
 mod from_inputs;
+mod foreign;
 mod key_path;
 mod layers;
 mod load;
@@ -26,6 +27,7 @@ mod size;
 mod suggest;
 mod sweep;
 mod training;
+mod url;
 mod validate;
 
 #[cfg(test)]
@@ -50,6 +52,7 @@ pub use sweep::{
     SweepMetric, Values, takes_integers,
 };
 pub use training::*;
+pub use url::{Wanted, url_problem};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

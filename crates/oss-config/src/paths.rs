@@ -7,6 +7,7 @@ use std::{
 
 use super::TOKENIZERS;
 use super::document::{Data, Node, Table};
+use super::url::is_url;
 
 /// Makes the paths of a layer absolute; `base` is absolute.
 pub(super) fn resolve(root: &mut Table, base: &Path) {
@@ -24,7 +25,7 @@ pub(super) fn resolve(root: &mut Table, base: &Path) {
         }
         let is_folder = |name: &str| !TOKENIZERS.contains(&name) && base.join(name).is_dir();
         text(dataset, "tokenizer", base, |name| {
-            name.ends_with(".json") || looks_like_a_path(name, base) || is_folder(name)
+            !is_url(name) && (name.ends_with(".json") || looks_like_a_path(name, base) || is_folder(name))
         });
     }
     if let Some(model) = table(root, "model") {
@@ -35,6 +36,9 @@ pub(super) fn resolve(root: &mut Table, base: &Path) {
 /// Whether `init_from` or `tokenizer` names a local path: it starts like one, is deeper than a Hub ID (`owner/name`,
 /// perhaps with `@revision`), or looks like a Hub ID but exists.
 fn looks_like_a_path(name: &str, base: &Path) -> bool {
+    if is_url(name) {
+        return false;
+    }
     let starts_like_one = name.starts_with(['/', '~']) || name.starts_with("./") || name.starts_with("../");
     let id = name.split('@').next().unwrap_or(name);
     let slashes = id.matches('/').count();
@@ -75,6 +79,7 @@ fn origin(table: &mut Table, base: &Path) {
         for Node { data, .. } in files {
             if let Data::Text(file) = data
                 && !file.is_empty()
+                && !is_url(file)
             {
                 *file = absolute(file, base);
             }

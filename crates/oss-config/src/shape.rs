@@ -144,6 +144,15 @@ impl Shape {
         }
     }
 
+    /// Whether `text` is one of the fixed strings that are valid here.
+    pub fn has_choice(&self, text: &str) -> bool {
+        match self {
+            Self::Choice(choices) => choices.iter().any(|choice| choice.name == text),
+            Self::Either(shapes) => shapes.iter().any(|shape| shape.has_choice(text)),
+            _ => false,
+        }
+    }
+
     /// The kind of value as text, with its article.
     pub fn words(&self) -> String {
         match self {

@@ -205,7 +205,7 @@ impl Report {
         self.broken.insert(path.to_owned());
         let message = format!("`{path}` must be {}, not {}", shape.words(), node.data.words());
         let problem = Problem::new(message, node.place).label(format!("this is {}", node.data.words()));
-        self.problems.push(match conversion(&node.data, shape) {
+        self.problems.push(match conversion(&node.data, shape, path) {
             Some(help) => problem.help(help),
             None => problem,
         });
@@ -299,8 +299,15 @@ pub(super) fn takes(shape: &Shape, data: &Data) -> bool {
 }
 
 /// How to write the value with the right type, if that is obvious.
-fn conversion(data: &Data, shape: &Shape) -> Option<String> {
+fn conversion(data: &Data, shape: &Shape, path: &str) -> Option<String> {
     match (data, shape) {
+        (Data::Text(text), Shape::Table(fields)) => {
+            let field = fields.iter().find(|field| field.shape.has_choice(text));
+            Some(match field {
+                Some(field) => format!("write {} = {text:?}", join(path, &field.name)),
+                None => format!("write its keys under [{path}]"),
+            })
+        }
         (Data::Text(text), Shape::Integer(_)) if text.parse::<i64>().is_ok() => {
             Some(format!("write {text} without quotes"))
         }

@@ -1,9 +1,13 @@
 //! `[model]`: consistency of the dimensions.
 
 use super::Findings;
-use crate::Model;
+use crate::{Model, Wanted, url_problem};
 
 pub(super) fn model(model: &Model, found: &mut Findings) {
+    if let Some((message, fix)) = model.init_from.as_deref().and_then(|from| url_problem(from, Wanted::Model))
+    {
+        found.error(&["model.init_from"], message, fix);
+    }
     let (heads, kv_heads) = (model.num_attention_heads, model.num_key_value_heads);
     if heads % kv_heads != 0 {
         let keys = ["model.num_attention_heads", "model.num_key_value_heads"];

@@ -1,7 +1,9 @@
 //! `[dataset]`: the text sources, and whether there is validation text.
 
 use super::{Findings, unsafe_name};
-use crate::{Dataset, Experiment, Hub, TOKENIZERS, TokenizerChoice, validate::not_one_of};
+use crate::{
+    Dataset, Experiment, Hub, TOKENIZERS, TokenizerChoice, Wanted, url_problem, validate::not_one_of,
+};
 
 pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
     let named = [
@@ -37,7 +39,11 @@ pub(super) fn dataset(dataset: &Dataset, found: &mut Findings) {
 
 fn tokenizer(dataset: &Dataset, found: &mut Findings) {
     let Dataset { tokenizer, end_of_text, .. } = dataset;
-    if let Some((repo, revision)) = tokenizer.hub() {
+    if let TokenizerChoice::Named(name) = tokenizer
+        && let Some((message, fix)) = url_problem(name, Wanted::Model)
+    {
+        found.error(&["dataset.tokenizer"], message, fix);
+    } else if let Some((repo, revision)) = tokenizer.hub() {
         if !is_repository(repo) || revision.is_empty() || !inside(revision) {
             let message = format!("\"{repo}@{revision}\" is neither a file nor a model on the Hub");
             let fix = "write it as owner/name or owner/name@revision, or name a folder with a tokenizer.json";
@@ -116,7 +122,9 @@ fn origin(path: &str, files: &Option<Vec<String>>, hub: &Option<Hub>, found: &mu
             found.error(&[&key], format!("`{key}` is empty"), "name at least one file or glob pattern");
         }
         for (index, file) in files.iter().enumerate() {
-            if file.is_empty() || file.contains('\0') {
+            if let Some((message, fix)) = url_problem(file, Wanted::Text) {
+                found.error(&[&format!("{key}[{index}]")], message, fix);
+            } else if file.is_empty() || file.contains('\0') {
                 let fix = "name a file or a glob pattern";
                 found.error(&[&format!("{key}[{index}]")], format!("{file:?} is not a file name"), fix);
             }
@@ -124,7 +132,9 @@ fn origin(path: &str, files: &Option<Vec<String>>, hub: &Option<Hub>, found: &mu
     }
     let Some(hub) = hub else { return };
     let key = |name: &str| format!("{path}.hub.{name}");
-    if !is_repository(&hub.repo) {
+    if let Some((message, fix)) = url_problem(&hub.repo, Wanted::Dataset) {
+        found.error(&[&key("repo")], message, fix);
+    } else if !is_repository(&hub.repo) {
         let message = format!("{:?} is not a dataset on the Hub", hub.repo);
         found.error(&[&key("repo")], message, "write it as owner/name, such as \"roneneldan/TinyStories\"");
     }

@@ -166,6 +166,44 @@ hub = { repo = "a/b/c", files = [] }
 }
 
 #[test]
+fn urls_are_neither_files_nor_names() {
+    let text = r#"[[dataset.source]]
+name = "a"
+files = ["s3://bucket/x.jsonl", "hf://datasets/o/n/x.parquet"]
+
+[[dataset.source]]
+name = "b"
+hub = { repo = "https://huggingface.co/datasets/roneneldan/TinyStories", files = ["x.txt"] }
+
+[dataset]
+tokenizer = "https://huggingface.co/openai/gpt-oss-20b"
+validation = { files = ["https://a.b/c.txt.gz"] }
+
+[model]
+init_from = "s3://bucket/model"
+"#;
+    assert_snapshot!(listed(text, &[]).join("\n"));
+}
+
+#[test]
+fn files_in_other_formats_are_named() {
+    assert_snapshot!(rendered("train:\n  steps: 3\n", &[]));
+    let folder = Folder::new(&[
+        ("a.json", "{ \"train\": {} }"),
+        ("b.toml", "extends = \"c.yaml\"\n"),
+        ("c.yaml", "train:\n  steps: 3\n"),
+    ]);
+    for (name, message) in [
+        ("a.json", "a.json is JSON; experiments are TOML"),
+        ("b.toml", "c.yaml is YAML; experiments are TOML"),
+    ] {
+        let errors = folder.load(name, &[]).expect_err("no TOML");
+        let [problem] = errors.problems() else { panic!("{errors}") };
+        assert_eq!(folder.plain(problem.message()), message);
+    }
+}
+
+#[test]
 fn missing_text_sources_are_reported() {
     assert_snapshot!(rendered("", &[]));
     assert_snapshot!(rendered("[dataset]\ntext_field = \"story\"\n", &["evaluate.every_steps=0"]));
