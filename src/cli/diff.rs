@@ -8,17 +8,16 @@ use super::format;
 use super::output::{print, print_json};
 use super::table::Layout;
 use crate::runs::diff::{Difference, Differences};
+use crate::runs::select::select;
+use oss_config::error::UserError;
 use oss_runs::run_dir::RunsDir;
 
 /// Arguments of `oss-run diff`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// First run: a path, an id (or a unique prefix), a name, or `last`
-    #[arg(value_name = "RUN")]
-    left: String,
-    /// Second run
-    #[arg(value_name = "RUN")]
-    right: String,
+    /// The two runs: paths, ids (or unique prefixes), names, `last`, or a pattern that matches two, such as 'mine/*'
+    #[arg(value_name = "RUN", required = true, num_args = 1..=2)]
+    runs: Vec<String>,
     /// Print the differences as one JSON document
     #[arg(long)]
     json: bool,
@@ -26,8 +25,18 @@ pub struct Arguments {
 
 /// Compares the runs and prints the differences. Read-only.
 pub fn diff(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
-    let (left, right) = (runs.resolve(&arguments.left)?, runs.resolve(&arguments.right)?);
-    let found = Differences::between(&left, &right)?;
+    let selected = select(runs, &arguments.runs)?;
+    let [left, right] = selected.as_slice() else {
+        let names: Vec<String> = selected.iter().map(|run| format!("{}/{}", run.name(), run.id())).collect();
+        return Err(UserError::wrong(format!(
+            "diff compares two runs, not {}: {}",
+            names.len(),
+            names.join(", ")
+        ))
+        .hint("name two of them; `oss-run report` shows any number")
+        .into());
+    };
+    let found = Differences::between(left, right)?;
     if arguments.json { print_json(&found) } else { print(&describe(&found)) }
 }
 

@@ -68,6 +68,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "oss-run ls                                       # every run, newest last",
             "oss-run ls --where optimizer.lr=1e-3 --sort val_loss",
+            "oss-run ls --csv > runs.csv",
         ],
     ),
     ("show", &["oss-run show last", "oss-run show mine --json"]),

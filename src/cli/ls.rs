@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Print the runs as one JSON document
     #[arg(long)]
     json: bool,
+    /// Print the columns as CSV, with full values: times in UTC, durations in seconds, sizes in bytes
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
 }
 
 /// Lists the runs. Read-only, and safe while runs are in progress.
@@ -77,6 +80,9 @@ pub fn ls(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     if arguments.json {
         let documents: Vec<Map<String, Value>> = found.iter().map(|run| document(run, &columns)).collect();
         return print_json(&serde_json::json!({ "runs": documents }));
+    }
+    if arguments.csv {
+        return print(&csv(&found, &columns)?);
     }
     if found.is_empty() {
         tracing::info!("no matching runs in {}", runs.root().display());
@@ -117,6 +123,32 @@ fn document(run: &Overview, columns: &[Column]) -> Map<String, Value> {
         document.insert(fact.word().to_owned(), fact.value(run));
     }
     document
+}
+
+/// The columns of the runs, one line each after a header.
+fn csv(runs: &[Overview], columns: &[Column]) -> Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(columns.iter().map(Column::word))?;
+    for run in runs {
+        writer.write_record(columns.iter().map(|column| field(column.value(run))))?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}
+
+/// A value as a field: labels as in the table, everything else as in JSON, without quotes.
+fn field(value: Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        Value::Object(labels) => pairs(&labels),
+        other => other.to_string(),
+    }
+}
+
+/// `team=speech owner=ann`.
+fn pairs(labels: &Map<String, Value>) -> String {
+    let pair = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
+    labels.iter().map(pair).collect::<Vec<_>>().join(" ")
 }
 
 fn rows(runs: &[Overview], columns: &[Column], optional: &[&str]) -> String {
@@ -164,13 +196,7 @@ fn cell(run: &Overview, column: &Column) -> String {
         }
         (Column::Fact(Fact::Duration), value) => format::duration(value.as_f64().unwrap_or_default()),
         (Column::Fact(Fact::Size), value) => format::bytes(value.as_u64().unwrap_or_default()),
-        (Column::Fact(Fact::Labels), Value::Object(labels)) => {
-            let pairs: Vec<String> = labels
-                .iter()
-                .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
-                .collect();
-            pairs.join(" ")
-        }
+        (Column::Fact(Fact::Labels), Value::Object(labels)) => pairs(&labels),
         (Column::Metric(_), Value::Number(number)) => format::number(number.as_f64().unwrap_or(f64::NAN)),
         (_, Value::String(text)) => text,
         (_, other) => other.to_string(),

@@ -8,9 +8,10 @@ use clap::Args;
 
 use super::output::print;
 use crate::report::{Report, best_runs};
+use crate::runs::select::select;
 use crate::sweep::Results;
 use oss_config::error::Hint;
-use oss_runs::run_dir::{RunDir, RunsDir, write_atomic};
+use oss_runs::run_dir::{RunsDir, write_atomic};
 
 /// Number of a sweep's best runs whose curves are shown by default: as many as there are distinct colors.
 const BEST_RUNS: usize = 8;
@@ -18,9 +19,9 @@ const BEST_RUNS: usize = 8;
 /// Arguments of `oss-run report`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Runs to include: paths, ids (or unique prefixes), names, or `last`
-    #[arg(required_unless_present = "sweep")]
-    run: Vec<String>,
+    /// Runs to include: paths, ids (or unique prefixes), names, `last`, or patterns such as 'mine/*'
+    #[arg(value_name = "RUN", required_unless_present = "sweep")]
+    runs: Vec<String>,
     /// Sweep to include, by the name of its folder: its trials, and the curves of its 8 best runs unless runs are given
     #[arg(long, value_name = "NAME")]
     sweep: Option<String>,
@@ -32,14 +33,7 @@ pub struct Arguments {
 /// Writes the report and prints its path. Runs are not modified, and may be in progress.
 pub fn report(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
     let sweep = arguments.sweep.as_ref().map(|name| Results::read(runs, name)).transpose()?;
-    let mut shown: Vec<RunDir> = Vec::new();
-    for asked in &arguments.run {
-        let run = runs.resolve(asked)?;
-        let place = |run: &RunDir| run.root().canonicalize().ok();
-        if !shown.iter().any(|known| place(known) == place(&run)) {
-            shown.push(run);
-        }
-    }
+    let mut shown = select(runs, &arguments.runs)?;
     let out = match (&arguments.out, shown.as_slice(), &sweep) {
         (Some(out), ..) => out.clone(),
         (None, [run], None) => run.report(),

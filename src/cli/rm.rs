@@ -9,13 +9,14 @@ use serde_json::json;
 use super::format;
 use super::output::print_json;
 use crate::runs::remove::{Removable, removable};
+use crate::runs::select::select;
 use oss_config::error::{Hint, UserError};
-use oss_runs::run_dir::{RunDir, RunsDir};
+use oss_runs::run_dir::RunsDir;
 
 /// Arguments of `oss-run rm`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Runs to remove: paths, ids (or unique prefixes), names, or `last`
+    /// Runs to remove: paths, ids (or unique prefixes), names, `last`, or patterns such as 'mine/*'
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<String>,
     /// Do not ask for confirmation
@@ -31,15 +32,7 @@ pub struct Arguments {
 
 /// Removes all of the runs, or none if one of them must be kept.
 pub fn rm(arguments: &Arguments, runs: &RunsDir) -> Result<()> {
-    let mut targets: Vec<RunDir> = Vec::new();
-    for asked in &arguments.runs {
-        let run = runs.resolve(asked)?;
-        let place = |run: &RunDir| run.root().canonicalize().ok();
-        if targets.iter().all(|other| place(other) != place(&run)) {
-            targets.push(run);
-        }
-    }
-    let going = removable(&targets, arguments.force)?;
+    let going = removable(&select(runs, &arguments.runs)?, arguments.force)?;
     for run in &going {
         tracing::info!("{}", describe(run));
     }

@@ -144,6 +144,11 @@ pub const OPTIONAL: [&str; 6] = ["labels", "duration", "loss", "started", "val_l
 /// Metrics that are accepted even if no run has logged them.
 const METRICS: [&str; 2] = ["loss", "val_loss"];
 
+/// Names of columns that every run has.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    Fact::ALL.into_iter().map(Fact::word).chain(METRICS)
+}
+
 impl Column {
     /// The column named `word`. A name that is neither a property nor a key is taken as a metric, and checked by
     /// [`Column::check`] once the runs have been read.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::columns::{Column, QueryError};
 use super::overview::Overview;
-use oss_runs::run_dir::RunStatus;
+use oss_runs::run_dir::{RunDir, RunStatus};
 
 /// Conditions on a run, all of which must hold.
 #[derive(Clone, Debug, Default)]
@@ -25,12 +25,7 @@ pub struct Filter {
 impl Filter {
     /// Whether `run` matches.
     pub fn matches(&self, run: &Overview) -> bool {
-        let name = || {
-            let (name, id) = (run.name(), run.run.id());
-            let path = format!("{name}/{id}");
-            let is_it = |pattern: &Pattern| [&name, &id, &path].iter().any(|text| pattern.matches(text));
-            self.names.iter().any(is_it)
-        };
+        let name = || self.names.iter().any(|pattern| is_named(&run.run, pattern));
         let labels = run.labels();
         let has = |(name, value): &(String, Option<String>)| {
             labels.get(name).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
@@ -40,6 +35,13 @@ impl Filter {
             && self.labels.iter().all(has)
             && self.conditions.iter().all(|condition| condition.holds(run))
     }
+}
+
+/// Whether the name, the id or `name/id` of `run` matches.
+pub fn is_named(run: &RunDir, pattern: &Pattern) -> bool {
+    let (name, id) = (run.name(), run.id());
+    let path = format!("{name}/{id}");
+    [name, id, path].iter().any(|text| pattern.matches(text))
 }
 
 /// A name pattern: `*` matches anything.
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
     use oss_config::error::ErrorReport;
     use oss_runs::monitor::MetricsTail;
-    use oss_runs::run_dir::{Manifest, RunDir};
+    use oss_runs::run_dir::Manifest;
 
     fn run() -> Overview {
         let experiment = json!({

@@ -75,6 +75,72 @@ fn runs_are_listed_with_their_state() {
 }
 
 #[test]
+fn runs_are_listed_as_csv() {
+    let project = Project::with(&["run.labels = { note = 'a, b \"c\"' }", "run.notes = \"two\\nlines\""]);
+    project.oss_run("tiny.toml --until train").ends_with(0);
+    let id = last(&project);
+    let csv =
+        project.oss_run("ls --csv --columns id,state,labels,notes,optimizer.betas,schedule.decay_steps");
+    let expected = "id,state,labels,notes,optimizer.betas,schedule.decay_steps\n\
+                    ID,done,\"note=a, b \"\"c\"\"\",\"two\nlines\",\"[0.9,0.95]\",\n";
+    assert_eq!(csv.ends_with(0).stdout, expected.replace("ID", &id));
+    let all = project.oss_run("ls --csv").ends_with(0).stdout;
+    assert!(all.starts_with("id,name,state,step,val_loss,loss,started,duration,labels\n"), "{all}");
+    assert_eq!(project.oss_run("ls none* --csv").ends_with(0).stdout.lines().count(), 1, "the header");
+    project.oss_run("ls --csv --json").ends_with(2);
+}
+
+#[test]
+fn every_command_takes_a_run_by_name_and_id() {
+    let project = Project::new();
+    project.oss_run("tiny.toml").ends_with(0);
+    let id = last(&project);
+    for run in [format!("tiny/{id}"), format!("tiny/{}", &id[..4]), format!("runs/tiny/{id}")] {
+        for arguments in [
+            "show RUN --json",
+            "label RUN",
+            "evaluate RUN --json",
+            "sample RUN --prompt A --max-new-tokens 1 --json",
+            "export RUN --json",
+            "resume RUN --json",
+            "reproduce RUN --steps 1",
+            "report RUN",
+            "batches RUN --steps 0..1",
+            "logits RUN --prompt A",
+        ] {
+            project.oss_run(&arguments.replace("RUN", &run)).ends_with(0);
+        }
+    }
+    let missing = project.oss_run("show tiny/zzzz").ends_with(2).stderr;
+    assert!(missing.contains("tiny/zzzz is not a run directory"), "{missing}");
+    project.oss_run(&format!("rm tiny/{} --yes", &id[..4])).ends_with(0);
+    assert!(ids(&project, "").is_empty());
+}
+
+#[test]
+fn patterns_name_several_runs() {
+    let project = Project::new();
+    for lr in ["0.01", "0.02", "0.03"] {
+        project.oss_run(&format!("tiny.toml --until prepare --set optimizer.lr={lr}")).ends_with(0);
+    }
+    let all = ids(&project, "");
+    project.oss_run("report tiny/* --out all.html").ends_with(0);
+    let page = fs::read_to_string(project.path("all.html")).unwrap();
+    assert!(all.iter().all(|id| page.contains(id)), "{all:?}");
+    let three = project.oss_run("diff tiny/*").ends_with(2).stderr;
+    let runs: Vec<String> = all.iter().map(|id| format!("tiny/{id}")).collect();
+    assert!(three.contains(&format!("diff compares two runs, not 3: {}", runs.join(", "))), "{three}");
+    project.oss_run(&format!("rm {} --yes", all[0])).ends_with(0);
+    let found = document(&project.oss_run("diff tiny/* --json").ends_with(0));
+    let compared = [&found["left"], &found["right"]].map(|path| path.as_str().unwrap().to_owned());
+    assert_eq!(compared, [format!("runs/{}", runs[1]), format!("runs/{}", runs[2])]);
+    let none = project.oss_run("report none*").ends_with(2).stderr;
+    assert!(none.contains("no run matches `none*` in runs"), "{none}");
+    project.oss_run("rm t*y --yes").ends_with(0);
+    assert!(ids(&project, "").is_empty());
+}
+
+#[test]
 fn a_run_is_shown_with_its_history() {
     let project = Project::new();
     project.oss_run("tiny.toml --set optimizer.lr=0.01 --stop-at-step 3").ends_with(75);

@@ -1,5 +1,5 @@
-//! Resolves a RUN argument: a path, an ID or a unique prefix of one, a name (its most recent run), `name/id`, or
-//! `last`.
+//! Resolves a RUN argument: a path, an ID, a name (its most recent run), `name/id`, or `last`. A unique prefix of an ID
+//! is enough.
 
 use oss_config::error::{UserError, user_errors};
 use std::fs;
@@ -81,10 +81,15 @@ impl RunsDir {
         {
             return Ok(run);
         }
-        if asked.contains(MAIN_SEPARATOR) {
-            return Err(ManifestError::Missing { run: asked.into() }.into());
-        }
         let runs = self.list().map_err(|source| ResolveError::Io { runs: self.root().into(), source })?;
+        if let Some((name, prefix)) = trimmed.rsplit_once(MAIN_SEPARATOR) {
+            let candidates: Vec<RunDir> =
+                runs.into_iter().filter(|run| run.name() == name && run.id().starts_with(prefix)).collect();
+            return match candidates.is_empty() {
+                true => Err(ManifestError::Missing { run: asked.into() }.into()),
+                false => only(asked, candidates),
+            };
+        }
         if asked == "last" {
             return newest(&runs).ok_or_else(|| self.not_found(asked, &runs));
         }
@@ -98,14 +103,10 @@ impl RunsDir {
             }
             candidates = matching(&|run| !asked.is_empty() && run.id().starts_with(asked));
         }
-        match candidates.as_slice() {
-            [] => Err(self.not_found(asked, &runs)),
-            [run] => Ok(run.clone()),
-            several => Err(ResolveError::Ambiguous {
-                asked: asked.into(),
-                candidates: several.iter().map(|run| format!("{}/{}", run.name(), run.id())).collect(),
-            }),
+        if candidates.is_empty() {
+            return Err(self.not_found(asked, &runs));
         }
+        only(asked, candidates)
     }
 
     fn not_found(&self, asked: &str, runs: &[RunDir]) -> ResolveError {
@@ -118,6 +119,15 @@ impl RunsDir {
             .map(|(_, known)| known);
         ResolveError::NotFound { asked: asked.into(), runs: self.root().into(), nearest }
     }
+}
+
+/// The only one of `candidates`, which are not empty.
+fn only(asked: &str, mut candidates: Vec<RunDir>) -> Result<RunDir, ResolveError> {
+    if candidates.len() == 1 {
+        return Ok(candidates.remove(0));
+    }
+    let candidates = candidates.iter().map(|run| format!("{}/{}", run.name(), run.id())).collect();
+    Err(ResolveError::Ambiguous { asked: asked.into(), candidates })
 }
 
 /// The run that was started last.
@@ -180,6 +190,9 @@ mod tests {
             ("tiny", "a1b2c3d4e5-2"),
             ("big", "ffeeddccbb"),
             ("last", "0011223344"),
+            ("big/ffee", "ffeeddccbb"),
+            ("big/ffeeddccbb/", "ffeeddccbb"),
+            ("tiny/a1b2c3d4e5", "a1b2c3d4e5"),
         ] {
             assert_eq!(runs.resolve(asked).unwrap().id(), expected, "{asked}");
         }
@@ -208,7 +221,7 @@ mod tests {
         `a1` is ambiguous: it could be big/a1ff or tiny/a1b2
         hint: give a longer prefix, or the full name/id
         ");
-        assert_eq!(runs.resolve("big/a1ff").unwrap().id(), "a1ff");
+        assert_eq!(runs.resolve("big/a1").unwrap().id(), "a1ff");
     }
 
     #[test]
