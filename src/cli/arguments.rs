@@ -24,8 +24,8 @@ const STYLES: Styles = Styles::styled()
 /// One TOML file, from raw text to a gpt-oss model: prepare, train, evaluate, sample, export.
 ///
 /// `oss-run EXPERIMENT.toml` is short for `oss-run run EXPERIMENT.toml`. RUN is a path, an id or a unique prefix of
-/// one, a name (its newest run), or `last`. Exit status: 0 on success, 1 if the run failed, 2 if the experiment or
-/// the command line is invalid, 75 if stopped on request.
+/// one, a name (its newest run), name/id, or `last`. Exit status: 0 on success, 1 if the run failed, 2 if the
+/// experiment or the command line is invalid, 75 if stopped on request.
 #[derive(Debug, Parser)]
 #[command(name = "oss-run", version, arg_required_else_help = true, disable_help_subcommand = true)]
 #[command(styles = STYLES)]
@@ -148,8 +148,16 @@ pub enum Command {
     Completions(completions::Arguments),
 }
 
-/// Parses the command line; exits with status 2 if it is invalid.
+/// Parses the command line; exits with status 2 if it is invalid. Answers the requests of a completion script.
 pub fn parse() -> Cli {
+    match completions::answered() {
+        Ok(false) => {}
+        Ok(true) => interrupt::leave(0),
+        Err(error) => {
+            let _ = error.print();
+            interrupt::leave(error.exit_code());
+        }
+    }
     let matches = program().try_get_matches_from(expand_shorthand(std::env::args_os().collect()));
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|answer| {
         // Help and version output arrive here, too. Nothing can be reported if stdout or stderr is closed.

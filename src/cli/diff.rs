@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
+use super::completions;
 use super::format;
 use super::output::{print, print_json};
 use super::table::Layout;
@@ -16,7 +17,7 @@ use oss_runs::run_dir::RunsDir;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The two runs: paths, ids (or unique prefixes), names, `last`, or a pattern that matches two, such as 'mine/*'
-    #[arg(value_name = "RUN", required = true, num_args = 1..=2)]
+    #[arg(value_name = "RUN", add = completions::runs(), required = true, num_args = 1..=2)]
     runs: Vec<String>,
     /// Print the differences as one JSON document
     #[arg(long)]

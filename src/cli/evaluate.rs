@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
+use super::completions;
 use super::output::{print, print_json};
 use super::ranks::{Task, on_ranks};
 use crate::runner::loaded_run::Trained;
@@ -16,7 +17,8 @@ use oss_runs::run_dir::RunsDir;
 /// Arguments of `oss-run evaluate`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id (or a unique prefix), a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, name/id, or `last`
+    #[arg(add = completions::runs())]
     run: String,
     /// Step of the checkpoint [default: the newest]
     #[arg(long, value_name = "N")]

@@ -4,27 +4,31 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::de::DeserializeOwned;
 
+use super::completions;
 use super::output::{print, print_json};
 use crate::runner::loaded_run::Trained;
 use oss_config::error::UserError;
-use oss_config::{CheckpointChoice, Export, parse_bytes};
+use oss_config::{CheckpointChoice, Export, ExportDtype, ExportFormat, parse_bytes};
 use oss_runs::run_dir::RunsDir;
 
 /// Arguments of `oss-run export`; options left out come from the run's `[export]`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id (or a unique prefix), a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, name/id, or `last`
+    #[arg(add = completions::runs())]
     run: String,
     /// Step of the checkpoint [default: the run's export.checkpoint]
     #[arg(long, value_name = "N")]
     step: Option<u64>,
-    /// Output format: hf
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
-    /// Dtype of the weights: bf16, f32 or f16
-    #[arg(long, value_name = "DTYPE")]
-    dtype: Option<String>,
+    /// Output format
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(["hf"]).try_map(spelled::<ExportFormat>))]
+    format: Option<ExportFormat>,
+    /// Dtype of the weights
+    #[arg(long, value_name = "DTYPE", value_parser = PossibleValuesParser::new(["bf16", "f32", "f16"]).try_map(spelled::<ExportDtype>))]
+    dtype: Option<ExportDtype>,
     /// Maximum size of a weight file, such as 5GB
     #[arg(long, value_name = "SIZE")]
     max_shard_size: Option<String>,
@@ -42,12 +46,8 @@ impl Arguments {
         if let Some(step) = self.step {
             settings.checkpoint = CheckpointChoice::Step(step);
         }
-        if let Some(format) = &self.format {
-            settings.format = named(format, "--format", "hf")?;
-        }
-        if let Some(dtype) = &self.dtype {
-            settings.dtype = named(dtype, "--dtype", "bf16, f32 or f16")?;
-        }
+        settings.format = self.format.unwrap_or(own.format);
+        settings.dtype = self.dtype.unwrap_or(own.dtype);
         if let Some(size) = &self.max_shard_size {
             if parse_bytes(size).is_none() {
                 return Err(UserError::wrong(format!("invalid size `{size}` for --max-shard-size"))
@@ -60,10 +60,8 @@ impl Arguments {
 }
 
 /// Parses a value as it is spelled in the experiment file.
-fn named<T: serde::de::DeserializeOwned>(text: &str, option: &str, known: &str) -> Result<T, UserError> {
-    serde_json::from_value(serde_json::Value::from(text)).map_err(|_| {
-        UserError::wrong(format!("unknown value `{text}` for {option}")).hint(format!("use {known}"))
-    })
+fn spelled<T: DeserializeOwned>(text: String) -> serde_json::Result<T> {
+    serde_json::from_value(text.into())
 }
 
 /// Exports the weights and prints the directory. Without `--out`, replaces the run's own export.

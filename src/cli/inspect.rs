@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::completions;
 use super::output::print_json;
 use crate::runner::loaded_run::Trained;
 use oss_config::error::UserError;
@@ -11,7 +12,8 @@ use oss_runs::run_dir::RunsDir;
 /// Arguments of `oss-run batches`.
 #[derive(Debug, Args)]
 pub struct BatchesArguments {
-    /// The run: a path, an id (or a unique prefix), a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, name/id, or `last`
+    #[arg(add = completions::runs())]
     run: String,
     /// Range of steps: the batches that take training from step A to step B
     #[arg(long, value_name = "A..B")]
@@ -24,7 +26,8 @@ pub struct BatchesArguments {
 /// Arguments of `oss-run logits`.
 #[derive(Debug, Args)]
 pub struct LogitsArguments {
-    /// The run: a path, an id (or a unique prefix), a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, name/id, or `last`
+    #[arg(add = completions::runs())]
     run: String,
     /// Step of the checkpoint [default: the newest]
     #[arg(long, value_name = "N")]

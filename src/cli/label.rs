@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::completions;
 use super::output::{print, print_json};
 use crate::runs::label::{self, Change, Marks};
 use oss_config::error::UserError;
@@ -11,7 +12,8 @@ use oss_runs::run_dir::{Manifest, RunsDir};
 /// Arguments of `oss-run label`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id (or a unique prefix), a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, name/id, or `last`
+    #[arg(add = completions::runs())]
     run: String,
     /// Labels to set; without any change, the current ones are printed
     #[arg(value_name = "KEY=VALUE")]

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::completions;
 use super::format;
 use super::output::{print, print_json};
 use super::table::Layout;
@@ -17,7 +18,7 @@ use oss_runs::run_dir::{RunStatus, RunsDir};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Only runs with this name, id or name/id; `*` matches anything
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = completions::runs())]
     names: Vec<String>,
     /// Only runs in this state; may be given several times
     #[arg(long, value_enum, value_name = "STATE")]
@@ -26,16 +27,16 @@ pub struct Arguments {
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
     /// Only runs that satisfy a condition: optimizer.lr=1e-3, 'val_loss<2.5'; also != < <= > >=; KEY= matches unset
-    #[arg(long = "where", value_name = "KEY=VALUE")]
+    #[arg(long = "where", value_name = "KEY=VALUE", add = completions::columns())]
     conditions: Vec<String>,
     /// Sort by this column, or by -COLUMN for descending order [default: last start, newest last]
-    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true, add = completions::columns())]
     sort: Option<String>,
     /// Reverse the order
     #[arg(long)]
     reverse: bool,
     /// Columns to show: run properties, keys of the experiment file, or metrics
-    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',', add = completions::columns())]
     columns: Vec<String>,
     /// Print the runs as one JSON document
     #[arg(long)]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use chrono::Utc;
 use clap::Args;
 
+use super::completions;
 use super::output::print;
 use crate::report::{Report, best_runs};
 use crate::runs::select::select;
@@ -20,10 +21,10 @@ const BEST_RUNS: usize = 8;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Runs to include: paths, ids (or unique prefixes), names, `last`, or patterns such as 'mine/*'
-    #[arg(value_name = "RUN", required_unless_present = "sweep")]
+    #[arg(value_name = "RUN", add = completions::runs(), required_unless_present = "sweep")]
     runs: Vec<String>,
     /// Sweep to include, by the name of its folder: its trials, and the curves of its 8 best runs unless runs are given
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::sweeps())]
     sweep: Option<String>,
     /// Output file [default: report.html in the run directory; for several runs or a sweep, in the current directory]
     #[arg(long, value_name = "FILE")]

@@ -5,6 +5,7 @@ use std::env;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use super::completions;
 use super::output::{print, print_json};
 use super::ranks::{Task, led};
 use crate::runner::{Extent, Reproduction};
@@ -14,7 +15,8 @@ use oss_train::distributed::is_launched;
 /// Arguments of `oss-run reproduce`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id (or a unique prefix), a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, name/id, or `last`
+    #[arg(add = completions::runs())]
     run: String,
     /// Run and compare only the first N steps
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::completions;
 use super::ranks::{Task, led};
 use super::run::finish;
 use crate::plan::{Choices, Stage};
@@ -12,10 +13,11 @@ use oss_runs::run_dir::RunsDir;
 /// Arguments of `oss-run resume`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id (or a unique prefix), a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, name/id, or `last`
+    #[arg(add = completions::runs())]
     run: String,
     /// Override a value that does not affect steps already taken, such as train.steps=2000
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", add = completions::overrides())]
     set: Vec<String>,
     /// Stop after this stage
     #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::Export, hide_default_value = true)]

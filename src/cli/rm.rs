@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
+use super::completions;
 use super::format;
 use super::output::print_json;
 use crate::runs::remove::{Removable, removable};
@@ -17,7 +18,7 @@ use oss_runs::run_dir::RunsDir;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Runs to remove: paths, ids (or unique prefixes), names, `last`, or patterns such as 'mine/*'
-    #[arg(value_name = "RUN", required = true)]
+    #[arg(value_name = "RUN", add = completions::runs(), required = true)]
     runs: Vec<String>,
     /// Do not ask for confirmation
     #[arg(short, long)]

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::arguments::Common;
+use super::completions;
 use super::output::print_json;
 use super::ranks::{Task, led};
 use super::sweep;
@@ -21,13 +22,13 @@ use oss_train::distributed::{TIED, exit_with_parent, is_launched};
 #[derive(Debug, Args)]
 pub struct Experiment {
     /// Experiment file
-    #[arg(value_name = "EXPERIMENT.toml")]
+    #[arg(value_name = "EXPERIMENT.toml", add = completions::experiments())]
     file: PathBuf,
     /// Override a value, such as optimizer.lr=1e-3; may be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", add = completions::overrides())]
     set: Vec<String>,
     /// Reset a key to its default; may be given several times
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", add = completions::keys())]
     unset: Vec<String>,
 }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::completions;
 use super::output::{print, print_json};
 use super::ranks::{Task, on_ranks};
 use crate::runner::loaded_run::Trained;
@@ -15,7 +16,8 @@ use oss_runs::run_dir::RunsDir;
 /// Arguments of `oss-run sample`; options left out come from the run's `[sample]`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id (or a unique prefix), a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, name/id, or `last`
+    #[arg(add = completions::runs())]
     run: String,
     /// Step of the checkpoint [default: the newest]
     #[arg(long, value_name = "N")]

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::Value;
 
+use super::completions;
 use super::format;
 use super::output::{print, print_json};
 use super::table::{Layout, VALUES};
@@ -16,7 +17,8 @@ use oss_runs::run_dir::{RunStatus, RunsDir, Segment};
 /// Arguments of `oss-run show`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The run: a path, an id (or a unique prefix), a name, or `last`
+    /// The run: a path, an id (or a unique prefix), a name, name/id, or `last`
+    #[arg(add = completions::runs())]
     run: String,
     /// Print everything as one JSON document
     #[arg(long)]

@@ -29,6 +29,84 @@ fn a_plan_writes_nothing() {
 }
 
 #[test]
+fn every_value_is_explained() {
+    let project = Project::with(&["schedule.kind = 'wsd'", "train.steps = 10"]);
+    let plan = document(&project.oss_run("plan tiny.toml --json").ends_with(0));
+    let explained = |key: &str| {
+        let values = plan["values"].as_array().unwrap();
+        let line = values.iter().find(|line| line["key"] == key).unwrap();
+        [&line["value"], &line["layer"]].map(|word| word.as_str().unwrap_or("-").to_owned())
+    };
+    for (key, value, layer) in [
+        ("schedule.decay_steps", "2", "derived"),
+        ("model.vocab_size", "257", "derived"),
+        ("dataset.end_of_text", "\"<|endoftext|>\"", "derived"),
+        ("optimizer.max_grad_norm", "1", "derived"),
+        ("train.router_aux_loss_coef", "0.1", "derived"),
+        ("model.layer_types", "[\"sliding_attention\",\"full_attention\"]", "derived"),
+        ("model.preset", "\"tiny\"", "file"),
+        ("train.steps", "10", "file"),
+        ("optimizer.lr", "0.0003", "default"),
+        ("optimizer.momentum", "-", "default"),
+    ] {
+        assert_eq!(explained(key), [value, layer], "{key}");
+    }
+    let text = project.oss_run("plan tiny.toml --explain").ends_with(0).stdout;
+    assert!(text.contains("default: a fifth of train.steps") && !text.contains("unset"), "{text}");
+}
+
+#[test]
+fn quiet_shows_only_errors_and_verbose_more() {
+    // AdamW has no momentum, which is worth a warning.
+    let project = Project::with(&["optimizer.momentum = 0.9"]);
+    let said = |arguments: &str| project.oss_run(arguments).ends_with(0).stderr;
+    assert!(said("plan tiny.toml").starts_with("warning: "));
+    assert_eq!(said("plan tiny.toml -q"), "");
+    assert_eq!(said("run tiny.toml -q --until prepare"), "");
+    let quiet = project.oss_run("run tiny.toml --quiet --json").ends_with(0);
+    assert_eq!((quiet.stderr.as_str(), document(&quiet)["name"].as_str()), ("", Some("tiny")));
+    assert!(!project.oss_run("ls -q").ends_with(0).stdout.is_empty());
+    let refused = project.oss_run("plan -q tiny.toml --set train.steps=0").ends_with(2).stderr;
+    assert!(refused.contains("train.steps"), "{refused}");
+    let failed = project.oss_run("resume -q nothing").ends_with(2).stderr;
+    assert!(failed.starts_with("error: ") && failed.contains("\nhint: "), "{failed}");
+    let usual = said("tiny.toml --new --until train");
+    assert!(usual.contains("train      stale") && !usual.contains("debug: "), "{usual}");
+    let more = said("tiny.toml --new --until train -v");
+    assert!(more.contains("debug: ") && !more.contains("trace: "), "{more}");
+    assert!(said("tiny.toml --new --until train -vv").contains("trace: "));
+    project.oss_run("ls -q -v").ends_with(2);
+}
+
+#[test]
+fn colors_follow_the_terminal_and_its_variables() {
+    use crate::terminal::Terminal;
+
+    let project = Project::new();
+    let painted = |variables: &[(&str, &str)]| {
+        let mut command = project.command("show nothing");
+        command.env("TERM", "xterm").env_remove("NO_COLOR");
+        command.envs(variables.iter().copied());
+        Terminal::after(command, 80).written().contains("\u{1b}[31m")
+    };
+    assert!(painted(&[]));
+    for variable in [("NO_COLOR", "1"), ("CLICOLOR", "0"), ("TERM", "dumb")] {
+        assert!(!painted(&[variable]), "{variable:?}");
+    }
+    assert!(!project.oss_run("show nothing").ends_with(2).stderr.contains('\u{1b}'), "a pipe");
+    // A dumb terminal cannot draw progress bars either.
+    let mut command = project.command("tiny.toml --until prepare");
+    command.env("TERM", "dumb");
+    assert!(!Terminal::after(command, 80).written().contains('\u{1b}'));
+    assert!(Terminal::after(project.command("tiny.toml --new"), 80).written().contains('\u{1b}'));
+    // The command line's own errors, too.
+    let mut command = project.command("show --nothing");
+    command.env("NO_COLOR", "1");
+    assert!(!Terminal::after(command, 80).written().contains('\u{1b}'));
+    assert!(Terminal::after(project.command("show --nothing"), 80).written().contains('\u{1b}'));
+}
+
+#[test]
 fn the_20b_plan_is_quick_and_exact() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/20b_tinystories.toml");
     let project = Project::new();
@@ -152,11 +230,10 @@ fn a_finished_run_reports_where_its_outputs_are() {
 }
 
 #[test]
-fn the_schema_and_the_completions_are_printed() {
+fn the_schema_is_printed() {
     let project = Project::new();
     let schema = document(&project.oss_run("schema").ends_with(0));
     assert!(schema["properties"]["optimizer"].is_object());
-    assert!(project.oss_run("completions bash").ends_with(0).stdout.contains("oss-run"));
 }
 
 #[test]

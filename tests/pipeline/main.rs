@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod command_line;
+mod completion;
 mod damage;
 mod first_steps;
 mod identity;

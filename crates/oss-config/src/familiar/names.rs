@@ -29,7 +29,10 @@ pub(super) const FAMILIAR: &[(&str, Meaning)] = &[
     ("sweep.halving.reduction sweep.halving.eta", Keys(&["sweep.halving.reduction_factor"])),
     // Sweeps (Hydra, W&B, Optuna, Ray).
     ("sweep.grid sweep.params sweep.space sweep.search_space sweep.param_space", Keys(&["sweep.parameters"])),
-    ("sweep.n_trials sweep.max_trials sweep.num_samples sweep.count sweep.run_cap", Keys(&["sweep.num_trials"])),
+    (
+        "sweep.n_trials sweep.max_trials sweep.num_samples sweep.count sweep.run_cap",
+        Keys(&["sweep.num_trials"]),
+    ),
     ("sweep.n_jobs sweep.max_concurrent_trials sweep.workers", Keys(&["sweep.parallel"])),
     ("sweep.goal sweep.mode", Keys(&["sweep.direction"])),
     // Any table with a kind.
@@ -56,10 +59,7 @@ pub(super) const FAMILIAR: &[(&str, Meaning)] = &[
             "accumulation follows from `train.global_batch_size`, `train.micro_batch_size` and `sharding.ranks`: set these",
         ),
     ),
-    (
-        "epochs num_epochs num_train_epochs max_epochs",
-        Keys(&["train.epochs"]),
-    ),
+    ("epochs num_epochs num_train_epochs max_epochs", Keys(&["train.epochs"])),
     (
         "total_tokens num_tokens train_tokens max_train_tokens train_samples target_flops",
         Advice("set `train.steps`; `oss-run plan` shows how many tokens and FLOPs that makes"),
@@ -246,7 +246,10 @@ pub(super) const FAMILIAR: &[(&str, Meaning)] = &[
         "cpu_offload offload enable_cpu_offload fsdp_cpu_offload offload_params",
         Keys(&["sharding.optimizer_cpu_offload"]),
     ),
-    ("zero_stage sharding_strategy fsdp fsdp_config fsdp_sharding_strategy fsdp_version", Keys(&["sharding.strategy"])),
+    (
+        "zero_stage sharding_strategy fsdp fsdp_config fsdp_sharding_strategy fsdp_version",
+        Keys(&["sharding.strategy"]),
+    ),
     ("num_threads num_workers dataloader_num_workers omp_num_threads", Keys(&["train.threads"])),
     // Cadence.
     (

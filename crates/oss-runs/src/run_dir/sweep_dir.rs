@@ -12,6 +12,7 @@
 //!     .lock               held while the ledger is being written
 //! ```
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::RunsDir;
@@ -26,6 +27,18 @@ impl RunsDir {
     /// The sweep whose trials are the runs of this name.
     pub fn sweep(&self, name: &str) -> SweepDir {
         SweepDir { root: self.root().join(name).join("sweep") }
+    }
+
+    /// The names of all sweeps.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn sweeps(&self) -> io::Result<Vec<String>> {
+        let names =
+            self.names()?.into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+        let mut sweeps: Vec<String> = names.filter(|name| self.sweep(name).ledger().is_file()).collect();
+        sweeps.sort();
+        Ok(sweeps)
     }
 }
 
