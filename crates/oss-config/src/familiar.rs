@@ -6,6 +6,7 @@
 mod names;
 
 use names::{FAMILIAR, SECTIONS, WORDS};
+use strsim::osa_distance;
 
 /// What an unknown name was meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,19 @@ pub(super) fn meaning_of(name: &str, path: &str) -> Option<Meaning> {
     let mut all = sections.iter().chain(FAMILIAR);
     let is_listed = |names: &str| names.split(' ').any(|listed| listed == full || listed == name);
     all.find(|(names, _)| is_listed(names)).map(|(_, meaning)| *meaning)
+}
+
+/// What a misspelt name means elsewhere: `lerning_rate`.
+pub(super) fn nearest_meaning(name: &str) -> Option<Meaning> {
+    let name = name.to_lowercase().replace('-', "_");
+    let names =
+        FAMILIAR.iter().flat_map(|(names, meaning)| names.split(' ').map(move |listed| (listed, meaning)));
+    // In a short name, a letter or two make another word.
+    let near = names
+        .filter(|(listed, _)| listed.len() > 7)
+        .map(|(listed, meaning)| (osa_distance(&name, listed), meaning))
+        .filter(|(distance, _)| *distance <= 2);
+    near.min_by_key(|(distance, _)| *distance).map(|(_, meaning)| *meaning)
 }
 
 /// The value of `valid` that `word` means elsewhere.

@@ -64,10 +64,19 @@ impl Report {
             "" => format!("unknown key `{name}`"),
             _ => format!("unknown key `{name}` in [{path}]"),
         };
-        let (suggestions, advice) = match familiar(name, fields, path) {
-            Some(Meaning::Keys(keys)) => (keys.iter().map(|key| (*key).to_owned()).collect(), None),
-            Some(Meaning::Advice(advice)) => (Vec::new(), Some(advice)),
-            None => (suggestions(name, fields, path), None),
+        let mut suggestions = Vec::new();
+        let mut meaning = familiar(name, fields, path);
+        if meaning.is_none() {
+            suggestions = self::suggestions(name, fields, path);
+            meaning = familiar::nearest_meaning(name).filter(|_| suggestions.is_empty());
+        }
+        let advice = match meaning {
+            Some(Meaning::Advice(advice)) => Some(advice),
+            Some(Meaning::Keys(keys)) => {
+                suggestions.extend(keys.iter().map(|key| (*key).to_owned()));
+                None
+            }
+            None => None,
         };
         let help = if path.is_empty() && name == "extends" {
             "only a file can use `extends`: write it there".into()

@@ -86,6 +86,7 @@ fn familiar_names_are_known_in_arguments_and_sweeps() {
     };
     for (argument, meant) in [
         ("learning_rate=1", "did you mean `optimizer.lr`?"),
+        ("train.lerning_rate=1", "did you mean `optimizer.lr`?"),
         ("train.batch_size=2", "did you mean `global_batch_size` or `micro_batch_size`?"),
         ("optimizer=adamw", "write optimizer.kind = \"adamw\""),
         ("model=20b", "write model.preset = \"20b\""),

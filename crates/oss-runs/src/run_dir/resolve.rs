@@ -82,9 +82,10 @@ impl RunsDir {
             return Ok(run);
         }
         let runs = self.list().map_err(|source| ResolveError::Io { runs: self.root().into(), source })?;
-        if let Some((name, prefix)) = trimmed.rsplit_once(MAIN_SEPARATOR) {
-            let candidates: Vec<RunDir> =
-                runs.into_iter().filter(|run| run.name() == name && run.id().starts_with(prefix)).collect();
+        if asked.contains(MAIN_SEPARATOR) {
+            let (name, prefix) = trimmed.rsplit_once(MAIN_SEPARATOR).unwrap_or_default();
+            let is_it = |run: &RunDir| run.name() == name && run.id().starts_with(prefix);
+            let candidates: Vec<RunDir> = runs.into_iter().filter(is_it).collect();
             return match candidates.is_empty() {
                 true => Err(ManifestError::Missing { run: asked.into() }.into()),
                 false => only(asked, candidates),
