@@ -39,7 +39,7 @@ fn every_value_is_explained() {
     };
     for (key, value, layer) in [
         ("schedule.decay_steps", "2", "derived"),
-        ("model.vocab_size", "257", "derived"),
+        ("model.vocab_size", "257", "input"),
         ("dataset.end_of_text", "\"<|endoftext|>\"", "derived"),
         ("optimizer.max_grad_norm", "1", "derived"),
         ("train.router_aux_loss_coef", "0.1", "derived"),

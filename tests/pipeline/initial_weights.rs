@@ -125,6 +125,28 @@ fn another_tokenizer_than_that_of_the_weights_is_refused() {
 }
 
 #[test]
+fn a_tokenizer_that_changed_since_training_is_refused() {
+    let project = Project::with(&["dataset.tokenizer = { train = 270 }"]);
+    project.oss_run("tiny.toml").ends_with(0);
+    let mut tokenizer: Value = json(&project.the_run().join("export/tokenizer.json"));
+    project.write("tokenizer.json", &tokenizer.to_string());
+    let file = "tiny.toml --set dataset.tokenizer=./tokenizer.json";
+    project.oss_run(&format!("{file} --until train --set run.name=first")).ends_with(0);
+
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    let (a, b) = (vocabulary["a"].take(), vocabulary["b"].take());
+    (vocabulary["a"], vocabulary["b"]) = (b, a);
+    project.write("tokenizer.json", &tokenizer.to_string());
+    let tuned = format!("{file} --set run.name=tuned --set model.init_from=first");
+    refused(
+        &project,
+        &tuned,
+        "dataset.tokenizer does not give the tokens that the weights in first",
+        "unset",
+    );
+}
+
+#[test]
 fn weights_that_are_not_finite_are_refused_by_name() {
     let project = Project::new();
     project.oss_run("tiny.toml").ends_with(0);

@@ -39,12 +39,19 @@ impl WeightsTokenizer {
         let inputs: Option<Inputs> = serde_json::from_value(manifest.inputs.clone()).ok();
         let identity = inputs.as_ref().map(|inputs| inputs.tokenizer.clone());
         let Dataset { tokenizer, end_of_text, .. } = experiment.dataset.clone();
-        if Tokenizer::facts(&tokenizer, end_of_text.as_deref()).is_ok_and(|facts| facts.digest.is_some()) {
+        let is_same = |digest| identity.is_none() || identity == Some(digest);
+        let digest = Tokenizer::facts(&tokenizer, end_of_text.as_deref()).ok().and_then(|facts| facts.digest);
+        if digest.is_some_and(is_same) {
             return Some(Self { choice: tokenizer, end_of_text, identity });
         }
-        // It was trained, or its file is gone: the run keeps a copy.
-        let trained = inputs.and_then(|inputs| trained(&run.runs().ok()?, &inputs, experiment));
-        let folders = trained.into_iter().chain([run.export()]);
+        // It was trained, or its file is gone or has changed: copies are kept with the tokens and the export.
+        let copies = inputs.and_then(|inputs| {
+            let runs = run.runs().ok()?;
+            let prepared = inputs.prepared_sources(experiment).ok()?.into_iter();
+            let prepared = prepared.map(|source| runs.prepared(&source.key().0));
+            Some(trained(&runs, &inputs, experiment).into_iter().chain(prepared).collect::<Vec<_>>())
+        });
+        let folders = copies.into_iter().flatten().chain([run.export()]);
         let found = folders.filter_map(|folder| Self::in_folder(&folder)).next()?;
         Some(Self { identity, ..found })
     }
@@ -129,7 +136,7 @@ impl Initial {
     ) -> Result<()> {
         let Some(theirs) = self.tokenizer(reach)? else { return Ok(()) };
         let dataset = &experiment.dataset;
-        if theirs.identity.as_ref() == Some(&inputs.tokenizer) || theirs.choice == dataset.tokenizer {
+        if theirs.identity.as_ref() == Some(&inputs.tokenizer) {
             return Ok(());
         }
         let other = |difference: String| {

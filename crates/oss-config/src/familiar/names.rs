@@ -302,6 +302,7 @@ pub(super) const FAMILIAR: &[(&str, Meaning)] = &[
     ("sweep.halving.min_iter", Keys(&["sweep.halving.min_steps"])),
     ("early_step_in_backward", Keys(&["optimizer.update"])),
     ("async_mode", Keys(&["checkpoint.background"])),
+    ("early_stopping early_stopping_patience early_stopping_rounds", Keys(&["evaluate.patience"])),
 ];
 
 /// Values from other trainers, and the values they mean here.
