@@ -24,11 +24,15 @@ unsafe extern "C" {
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// The cores are shared if the threads of this process wait for a core for this fraction of the time that they could
-/// run.
+/// run,
 const SHARED: f64 = 0.15;
 
-/// Intervals in which they do not wait before the cores count as their own again.
-const CALM_INTERVALS: u32 = 4;
+/// and for this long at a time on average, in nanoseconds. To wake up takes less: threads that sleep often wait often,
+/// even for a core of their own.
+const TURN_OF_OTHERS: u64 = 50_000;
+
+/// Intervals in a row after which this counts: while it starts, a process has many threads for a moment.
+const INTERVALS: u32 = 3;
 
 /// Adapts to other processes from now on, on a thread of its own. Only the first call has an effect, and none if the user
 /// has set how to wait, or if there is a single thread. Call this after [`tch::set_num_threads`].
@@ -46,16 +50,17 @@ pub fn adapt_spinning() {
 
 fn adapt(threads: i32) {
     let Some(mut before) = Scheduled::of_this_process() else { return };
-    let (mut team, mut calm_intervals) = (None, 0);
+    let mut team = None;
+    let (mut shared, mut own) = (0, 0);
     loop {
         thread::sleep(INTERVAL);
         let Some(now) = Scheduled::of_this_process() else { return };
-        let is_shared = now.waited_since(&before) > SHARED;
+        let is_shared = now.shares_cores_since(&before);
         before = now;
-        calm_intervals = if is_shared { 0 } else { calm_intervals + 1 };
-        if is_shared && team.is_none() {
+        (shared, own) = if is_shared { (shared + 1, 0) } else { (0, own + 1) };
+        if shared >= INTERVALS && team.is_none() {
             team = IdleTeam::start(threads);
-        } else if calm_intervals >= CALM_INTERVALS {
+        } else if own >= INTERVALS {
             team = None;
         }
     }
@@ -98,6 +103,8 @@ struct Scheduled {
     ran: u64,
     /// Ready to run, without a core.
     waited: u64,
+    /// How often they got one.
+    turns: u64,
 }
 
 impl Scheduled {
@@ -107,24 +114,26 @@ impl Scheduled {
         for task in fs::read_dir("/proc/self/task").ok()? {
             // A thread may end in between.
             let Ok(text) = fs::read_to_string(task.ok()?.path().join("schedstat")) else { continue };
-            let Self { ran, waited } = Self::parse(&text)?;
+            let Self { ran, waited, turns } = Self::parse(&text)?;
             sum.ran += ran;
             sum.waited += waited;
+            sum.turns += turns;
         }
         Some(sum)
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut numbers = text.split_ascii_whitespace().map(str::parse);
-        Some(Self { ran: numbers.next()?.ok()?, waited: numbers.next()?.ok()? })
+        let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
+        Some(Self { ran: numbers.next()?, waited: numbers.next()?, turns: numbers.next()? })
     }
 
-    /// The fraction of the time since `before` that threads waited for a core, of the time that they could run.
-    fn waited_since(&self, before: &Self) -> f64 {
+    /// Whether others ran on the cores that these threads could have used since `before`.
+    fn shares_cores_since(&self, before: &Self) -> bool {
         // Sums fall when threads end.
-        let waited = self.waited.saturating_sub(before.waited) as f64;
-        let ran = self.ran.saturating_sub(before.ran) as f64;
-        waited / (waited + ran).max(1.0)
+        let waited = self.waited.saturating_sub(before.waited);
+        let ran = self.ran.saturating_sub(before.ran);
+        let turns = self.turns.saturating_sub(before.turns);
+        waited as f64 > SHARED * (waited + ran) as f64 && waited > TURN_OF_OTHERS * turns
     }
 }
 
@@ -133,11 +142,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_is_a_fraction_of_the_time_that_threads_could_run() {
-        let before = Scheduled::parse("1000 500 12\n").unwrap();
-        let now = Scheduled::parse("1900 600 15\n").unwrap();
-        assert_eq!(now.waited_since(&before), 0.1);
-        assert_eq!(before.waited_since(&now), 0.0, "threads have ended");
+    fn cores_are_shared_if_threads_wait_much_and_long() {
+        let before = Scheduled::parse("1000000000 500 12\n").unwrap();
+        let after = |ran: u64, waited: u64, turns: u64| Scheduled {
+            ran: before.ran + ran,
+            waited: before.waited + waited,
+            turns: before.turns + turns,
+        };
+        let shares = |now: Scheduled| now.shares_cores_since(&before);
+        assert!(shares(after(300_000_000, 200_000_000, 100)), "two busy loops on two cores");
+        assert!(!shares(after(490_000_000, 10_000_000, 100)), "alone");
+        assert!(!shares(after(300_000_000, 90_000_000, 10_000)), "waking up often");
+        assert!(!shares(Scheduled::default()), "threads have ended");
         assert_eq!((Scheduled::parse(""), Scheduled::parse("1 x 2")), (None, None));
         let mine = Scheduled::of_this_process();
         assert!(mine.is_none_or(|mine| mine.ran > 0), "{mine:?}");
