@@ -226,7 +226,7 @@ pub fn checkpoint_at(run: &RunDir, step: u64) -> Result<Option<Checkpoint>> {
 ///
 /// # Errors
 /// An input cannot be found, the initial weights do not match `[model]` or the tokenizer, or the existing run does not allow the change
-/// ([`PlanError`]).
+/// ([`PlanError`](super::PlanError)).
 pub fn graph(
     experiment: Experiment,
     runs: &RunsDir,
