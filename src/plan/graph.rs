@@ -225,8 +225,8 @@ pub fn checkpoint_at(run: &RunDir, step: u64) -> Result<Option<Checkpoint>> {
 /// hub is unresolved, or the number of steps unknown until the text is prepared.
 ///
 /// # Errors
-/// An input cannot be found, the initial weights do not match `[model]` or the tokenizer, or the existing run does not allow the change
-/// ([`PlanError`](super::PlanError)).
+/// An input cannot be found, the initial weights do not match `[model]` or the tokenizer, or the existing run does not
+/// allow the change ([`PlanError`](super::PlanError)).
 pub fn graph(
     experiment: Experiment,
     runs: &RunsDir,
