@@ -15,14 +15,14 @@ use clap_complete::env::{Elvish, Fish, Powershell, Shells};
 
 use super::arguments::{is_shorthand, program};
 use super::output::print;
-use shells::{Bash, Zsh};
+use shells::{BASH, ZSH};
 
 pub use values::{columns, experiments, keys, overrides, runs, sweeps};
 
 /// The variable that a completion script sets to the name of its shell.
 const VARIABLE: &str = "_OSS_RUN_COMPLETE";
 
-const SHELLS: Shells<'static> = Shells(&[&Bash, &Elvish, &Fish, &Powershell, &Zsh]);
+const SHELLS: Shells<'static> = Shells(&[&BASH, &Elvish, &Fish, &Powershell, &ZSH]);
 
 /// Arguments of `oss-run completions`.
 #[derive(Debug, Args)]

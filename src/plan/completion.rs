@@ -1,8 +1,6 @@
 //! Values that an experiment leaves to its inputs: shape and tokenizer of the initial weights, the size of the
 //! vocabulary, and the number of steps.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 
 use super::corpus::Corpus;
@@ -23,10 +21,24 @@ use oss_runs::run_dir::RunsDir;
 /// tokens than `model.vocab_size`; it is on the hub, and not downloaded yet while `reach` is local; the number of steps
 /// does not go with the rest.
 pub fn complete(resolved: &Resolved, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Resolved> {
-    let mut resolved = match &resolved.experiment.model.init_from {
-        Some(weights) => resolved.clone().with_declared(&declared(weights, resolved, runs, reach)?)?,
-        None => resolved.clone(),
-    };
+    let known = resolved.warnings.len();
+    let resolved = completed(resolved.clone(), runs, reach)?;
+    for warning in &resolved.warnings[known..] {
+        tracing::warn!("{warning}");
+    }
+    Ok(resolved)
+}
+
+fn completed(mut resolved: Resolved, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Resolved> {
+    if let Some(weights) = resolved.experiment.model.init_from.clone() {
+        match declared(&weights, &resolved, runs, reach)? {
+            Some(declared) => resolved = resolved.with_declared(&declared)?,
+            None => tracing::warn!(
+                "the shape and the tokenizer of {weights} are not known yet, so [model] and dataset.tokenizer are taken \
+                 as they are\nhint: `oss-run run EXPERIMENT.toml --until prepare` downloads what is needed"
+            ),
+        }
+    }
     let dataset = &mut resolved.experiment.dataset;
     dataset.tokenizer = tokenizer::located(&dataset.tokenizer, runs, reach)?;
     let tokens = Tokenizer::facts(&dataset.tokenizer, dataset.end_of_text.as_deref())?.vocab_size;
@@ -44,31 +56,27 @@ pub fn complete(resolved: &Resolved, runs: &RunsDir, reach: NetworkAccess<'_>) -
     }
 }
 
-/// What the weights `named` declare, as far as `resolved` leaves it to them.
-fn declared(named: &str, resolved: &Resolved, runs: &RunsDir, reach: NetworkAccess<'_>) -> Result<Declared> {
+/// What the weights `named` declare, as far as `resolved` leaves it to them; `None` if they are on the hub and `reach` is
+/// local.
+fn declared(
+    named: &str,
+    resolved: &Resolved,
+    runs: &RunsDir,
+    reach: NetworkAccess<'_>,
+) -> Result<Option<Declared>> {
     let context = || format!("cannot load model.init_from = {named:?}");
-    let initial = Initial::find(named, runs, reach)?;
-    let initial_path = initial.as_ref().and_then(Initial::path).map(Path::to_owned);
-    let shape = initial.as_ref().map(|initial| initial.shape(reach)).transpose().with_context(context)?;
-    let mut declared = Declared { model: shape.flatten(), ..Declared::default() };
-    let Some(initial) = initial.filter(|_| declared.model.is_some()) else {
-        let is_on_the_hub = initial_path.is_none();
-        if is_on_the_hub && matches!(reach, NetworkAccess::Local(_)) {
-            tracing::warn!(
-                "the shape and the tokenizer of {named} are not known yet, so [model] and dataset.tokenizer are taken as \
-                 they are\nhint: `oss-run run EXPERIMENT.toml --until prepare` downloads what is needed"
-            );
-        }
-        return Ok(declared);
-    };
-    if resolved.provenance.is_set("dataset.tokenizer") {
-        return Ok(declared);
+    let Some(initial) = Initial::find(named, runs, reach)? else { return Ok(None) };
+    let model = initial.shape(reach).with_context(context)?;
+    if model.is_none() && initial.path().is_none() {
+        return Ok(None);
     }
-    if let Some(theirs) = initial.tokenizer(reach).with_context(context)?
+    let mut declared = Declared { model, ..Declared::default() };
+    if !resolved.provenance.is_set("dataset.tokenizer")
+        && let Some(theirs) = initial.tokenizer(reach).with_context(context)?
         && !theirs.is(&resolved.experiment.dataset.tokenizer)
     {
         declared.tokenizer = Some(theirs.choice);
         declared.end_of_text = theirs.end_of_text;
     }
-    Ok(declared)
+    Ok(Some(declared))
 }

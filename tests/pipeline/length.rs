@@ -40,6 +40,10 @@ fn epochs_become_steps_once_the_text_is_prepared() {
     assert_eq!(project.the_run(), run);
     assert_eq!(losses(&run).last().unwrap().0, (windows as f64 * 3.0 / 100.0).ceil() as u64);
 
+    let early = "--set schedule.kind=cosine --set schedule.decay_steps=3";
+    let plan = project.oss_run(&format!("plan {epochs} {early}")).ends_with(0);
+    let warning = format!("the learning rate decay ends at step 3, but the run ends at step {steps}");
+    assert!(plan.stderr.contains(&warning) && !plan.stderr.contains("step 1000"), "{}", plan.stderr);
     let both = project.oss_run("tiny.toml --set train.epochs=1 --set train.steps=4").ends_with(2);
     assert!(both.stderr.contains("`train.epochs` and `train.steps` both set"), "{}", both.stderr);
     let long = project.oss_run("tiny.toml --set train.epochs=0.01 --set schedule.warmup_steps=50");

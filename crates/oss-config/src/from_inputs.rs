@@ -81,24 +81,34 @@ impl Resolved {
         self.check(Vec::new(), involves_steps)
     }
 
-    /// Checks what loading has left open.
+    /// Checks what loading has left open, as far as it is known now.
     fn check(
-        self,
+        mut self,
         mut problems: Vec<Problem>,
         was_open: impl Fn(&Finding) -> bool,
     ) -> Result<Self, ExperimentErrors> {
-        let findings = check::findings(&self.experiment).into_iter();
-        let found = findings
-            .filter(|finding| was_open(finding) && !is_open(finding, &self.experiment, &self.provenance));
-        problems.extend(found.map(|finding| Problem::without_place(finding.message).help(finding.fix)));
+        for finding in check::findings(&self.experiment) {
+            if !was_open(&finding) || awaits_steps(&finding, &self.experiment) {
+                continue;
+            }
+            let problem = Problem::without_place(finding.message).help(finding.fix);
+            match finding.is_warning {
+                true => self.warnings.push(problem.to_string()),
+                false => problems.push(problem),
+            }
+        }
         if problems.is_empty() { Ok(self) } else { Err(ExperimentErrors::new(problems)) }
     }
 }
 
-/// Whether a finding is an error that involves a value which an input may still determine.
+/// Whether a finding involves a value that an input may still determine.
 pub(super) fn is_open(finding: &Finding, experiment: &Experiment, provenance: &Provenance) -> bool {
-    let by_weights = experiment.model.init_from.is_some() && leaves_model_open(finding, provenance);
-    !finding.is_warning && (by_weights || experiment.train.epochs.is_some() && involves_steps(finding))
+    let awaits_weights = experiment.model.init_from.is_some() && leaves_model_open(finding, provenance);
+    awaits_weights || awaits_steps(finding, experiment)
+}
+
+fn awaits_steps(finding: &Finding, experiment: &Experiment) -> bool {
+    experiment.train.epochs.is_some() && involves_steps(finding)
 }
 
 fn leaves_model_open(finding: &Finding, provenance: &Provenance) -> bool {

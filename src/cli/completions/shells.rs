@@ -10,19 +10,29 @@ use clap_complete::CompletionCandidate;
 use clap_complete::engine::complete;
 use clap_complete::env::EnvCompleter;
 
+/// A shell with a script of our own.
+pub struct OwnScript {
+    name: &'static str,
+    script: &'static str,
+    /// Writes a candidate, given the part of the word that the shell does not take for a part of it.
+    write: fn(&CompletionCandidate, &str, &mut dyn Write) -> Result<(), Error>,
+}
+
 /// Bash.
-pub struct Bash;
+pub const BASH: OwnScript =
+    OwnScript { name: "bash", script: include_str!("oss-run.bash"), write: write_to_bash };
 
 /// Zsh.
-pub struct Zsh;
+pub const ZSH: OwnScript =
+    OwnScript { name: "zsh", script: include_str!("oss-run.zsh"), write: write_to_zsh };
 
-impl EnvCompleter for Bash {
+impl EnvCompleter for OwnScript {
     fn name(&self) -> &'static str {
-        "bash"
+        self.name
     }
 
     fn is(&self, name: &str) -> bool {
-        name == self.name()
+        name == self.name
     }
 
     fn write_registration(
@@ -33,7 +43,8 @@ impl EnvCompleter for Bash {
         completer: &str,
         out: &mut dyn Write,
     ) -> Result<(), Error> {
-        write_script(include_str!("oss-run.bash"), variable, completer, out)
+        let script = self.script.replace("VARIABLE", variable).replace("COMPLETER", &quoted(completer));
+        out.write_all(script.as_bytes())
     }
 
     fn write_complete(
@@ -44,58 +55,28 @@ impl EnvCompleter for Bash {
         out: &mut dyn Write,
     ) -> Result<(), Error> {
         let (words, before) = joined(words);
-        for candidate in candidates(command, words, here)? {
-            let value = candidate.get_value().to_string_lossy();
-            // Readline replaces only the word that it knows.
-            let Some(rest) = value.strip_prefix(&before) else { continue };
-            writeln!(out, "{}", quoted(rest))?;
-        }
-        Ok(())
+        candidates(command, words, here)?
+            .iter()
+            .try_for_each(|candidate| (self.write)(candidate, &before, out))
     }
 }
 
-impl EnvCompleter for Zsh {
-    fn name(&self) -> &'static str {
-        "zsh"
-    }
-
-    fn is(&self, name: &str) -> bool {
-        name == self.name()
-    }
-
-    fn write_registration(
-        &self,
-        variable: &str,
-        _name: &str,
-        _bin: &str,
-        completer: &str,
-        out: &mut dyn Write,
-    ) -> Result<(), Error> {
-        write_script(include_str!("oss-run.zsh"), variable, completer, out)
-    }
-
-    fn write_complete(
-        &self,
-        command: &mut Command,
-        words: Vec<OsString>,
-        here: Option<&Path>,
-        out: &mut dyn Write,
-    ) -> Result<(), Error> {
-        for candidate in candidates(command, words, here)? {
-            let value = candidate.get_value().to_string_lossy().replace('\\', "\\\\").replace(':', "\\:");
-            let help = candidate.get_help().map(|help| help.to_string()).unwrap_or_default();
-            match help.lines().next() {
-                Some(help) => writeln!(out, "{value}:{}", help.replace('\\', "\\\\"))?,
-                None => writeln!(out, "{value}")?,
-            }
-        }
-        Ok(())
+fn write_to_bash(candidate: &CompletionCandidate, before: &str, out: &mut dyn Write) -> Result<(), Error> {
+    let value = candidate.get_value().to_string_lossy();
+    // Readline replaces only the word that it knows.
+    match value.strip_prefix(before) {
+        Some(rest) => writeln!(out, "{}", quoted(rest)),
+        None => Ok(()),
     }
 }
 
-fn write_script(script: &str, variable: &str, completer: &str, out: &mut dyn Write) -> Result<(), Error> {
-    let script = script.replace("VARIABLE", variable).replace("COMPLETER", &quoted(completer));
-    out.write_all(script.as_bytes())
+fn write_to_zsh(candidate: &CompletionCandidate, _before: &str, out: &mut dyn Write) -> Result<(), Error> {
+    let value = candidate.get_value().to_string_lossy().replace('\\', "\\\\").replace(':', "\\:");
+    let help = candidate.get_help().map(|help| help.to_string()).unwrap_or_default();
+    match help.lines().next() {
+        Some(help) => writeln!(out, "{value}:{}", help.replace('\\', "\\\\")),
+        None => writeln!(out, "{value}"),
+    }
 }
 
 /// The candidates for the last word. Options are left out until a dash is typed, unless there is nothing else.

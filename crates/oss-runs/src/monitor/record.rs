@@ -98,8 +98,8 @@ pub fn tag(metric: &str) -> String {
 pub const DETAILS: &str = "verbose/";
 
 /// The numbers in `fields`, each with its tag. Objects and lists are details, with a curve per name or position:
-/// `verbose/expert_load/03`. A `null` stands for a number that JSON cannot represent and becomes NaN; strings and booleans have
-/// no curve.
+/// `verbose/expert_load/03`. A `null` stands for a number that JSON cannot represent and becomes NaN; strings and
+/// booleans have no curve.
 pub fn scalars(fields: &Map<String, Value>) -> Vec<(String, f64)> {
     let mut found = Vec::new();
     for (name, value) in fields {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use serde_json::Value;
 
-use oss_config::{Experiment, Model, Preset};
+use oss_config::{Experiment, Preset};
 use oss_runs::monitor::{HParam, HParams, tag};
 use oss_runs::run_dir::RunDir;
 
@@ -31,14 +31,7 @@ pub fn hparams(run_dir: &RunDir, experiment: &Experiment, has_validation: bool) 
         values.extend(value.map(|value| (key.clone(), value)));
     }
     let (columns, first) = if named.is_empty() {
-        let defaults = in_sections(&serde_json::to_value(defaults(experiment.model.preset))?);
-        // Every run has a name and a vocabulary.
-        let derived = ["run.name", "model.vocab_size"];
-        let differs = |(key, value): &(&String, &HParam)| {
-            defaults.get(*key) != Some(*value) && !derived.contains(&key.as_str())
-        };
-        let first = values.iter().filter(differs).map(|(key, _)| key.clone()).collect();
-        (values.keys().cloned().collect(), first)
+        (values.keys().cloned().collect(), not_defaults(&values)?)
     } else {
         let named = BTreeSet::from_iter(named.iter().cloned());
         (named.clone(), named)
@@ -53,9 +46,23 @@ pub fn hparams(run_dir: &RunDir, experiment: &Experiment, has_validation: bool) 
     })
 }
 
-/// The defaults of an experiment with this preset.
-fn defaults(preset: Option<Preset>) -> Experiment {
-    Experiment { model: preset.map_or_else(Model::default, Preset::model), ..Experiment::default() }
+/// The keys whose values are not defaults: those of the preset that differs least, since a run has no preset, only the
+/// fields that it sets.
+fn not_defaults(values: &BTreeMap<String, HParam>) -> Result<BTreeSet<String>> {
+    let mut least: Option<BTreeSet<String>> = None;
+    for preset in Preset::ALL {
+        let defaults = Experiment { model: preset.model(), ..Experiment::default() };
+        let defaults = in_sections(&serde_json::to_value(defaults)?);
+        // Every run has a name and a vocabulary.
+        let differs = |(key, value): &(&String, &HParam)| {
+            defaults.get(*key) != Some(*value) && !["run.name", "model.vocab_size"].contains(&key.as_str())
+        };
+        let found: BTreeSet<String> = values.iter().filter(differs).map(|(key, _)| key.clone()).collect();
+        if least.as_ref().is_none_or(|least| found.len() < least.len()) {
+            least = Some(found);
+        }
+    }
+    Ok(least.unwrap_or_default())
 }
 
 /// The numbers, strings and booleans in the sections, by key.
@@ -112,14 +119,13 @@ mod tests {
     #[test]
     fn otherwise_all_are_columns_first_those_that_are_not_defaults() {
         let mut experiment = Experiment { model: Preset::Tiny.model(), ..Experiment::default() };
-        experiment.model.preset = Some(Preset::Tiny);
         experiment.model.vocab_size = Some(512);
         experiment.model.num_local_experts = 6;
         experiment.run.name = Some("tiny".into());
         experiment.train.steps = 7;
         let HParams { values, columns, first, metrics, .. } = shown(&experiment, false);
         assert!(values.keys().eq(&columns));
-        assert_eq!(Vec::from_iter(first), ["model.num_local_experts", "model.preset", "train.steps"]);
+        assert_eq!(Vec::from_iter(first), ["model.num_local_experts", "train.steps"]);
         assert!(metrics.iter().all(|(tag, _)| tag.starts_with("train/")), "{metrics:?}");
     }
 }

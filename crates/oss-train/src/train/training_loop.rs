@@ -69,8 +69,8 @@ pub struct Outcome {
     pub skipped: u64,
 }
 
-/// Trains until `train.steps`, until `evaluate.patience` is exhausted, or until a stop is requested. Starts from the latest valid checkpoint, or from the
-/// weights of `initial` if there is none.
+/// Trains until `train.steps`, until `evaluate.patience` is exhausted, or until a stop is requested. Starts from the
+/// latest valid checkpoint, or from the weights of `initial` if there is none.
 ///
 /// # Errors
 /// Fails if a loss is not finite, a checkpoint cannot be written, another rank exits, or libtorch fails. Checkpoints
