@@ -13,7 +13,7 @@ use crate::plan::Stage;
 use crate::plan::keys::default_values;
 use oss_config::error::Hint;
 use oss_runs::monitor::MetricsTail;
-use oss_runs::run_dir::{Manifest, RunDir, RunStatus, RunsDir};
+use oss_runs::run_dir::{Manifest, RunDir, RunStatus, RunsDir, StageState};
 use oss_train::checkpoint;
 
 /// What can be known about a run without reading its large files.
@@ -123,14 +123,19 @@ impl Overview {
 
     /// The last value of a metric; `None` if it was never measured, NaN if it is not a number.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let evaluated = || match name {
-            "val_loss" => {
-                self.manifest.as_ref().ok()?.stages.get(Stage::Evaluate.name())?.outputs.get("loss")
-            }
-            _ => None,
-        };
-        let found = self.tail.fields.get(name).or_else(evaluated)?;
+        let evaluated = self.final_loss().filter(|_| name == "val_loss");
+        let found = evaluated.or_else(|| self.tail.fields.get(name))?;
         if found.is_null() { Some(f64::NAN) } else { found.as_f64() }
+    }
+
+    /// The result of the evaluate stage on the final weights: training may have evaluated earlier ones last.
+    fn final_loss(&self) -> Option<&Value> {
+        let stages = &self.manifest.as_ref().ok()?.stages;
+        let (train, evaluate) = (stages.get(Stage::Train.name())?, stages.get(Stage::Evaluate.name())?);
+        let is_done = [train, evaluate].iter().all(|record| record.state == StageState::Done);
+        let weights = train.outputs.get("weights").and_then(Value::as_str);
+        let is_final = weights == evaluate.inputs.get("weights").map(String::as_str);
+        evaluate.outputs.get("loss").filter(|_| is_done && is_final)
     }
 
     /// Size of its files in bytes.

@@ -75,6 +75,25 @@ fn runs_are_listed_with_their_state() {
 }
 
 #[test]
+fn the_listed_validation_loss_is_that_of_the_final_weights() {
+    let project = Project::with(&["evaluate.every_steps = 4"]);
+    let listed = || {
+        let ended = project.oss_run("ls --json").ends_with(0);
+        let listed: Value = serde_json::from_str(&ended.stdout).unwrap();
+        listed["runs"][0]["val_loss"].as_f64().unwrap()
+    };
+    project.oss_run("tiny.toml --until train").ends_with(0);
+    let in_training = listed();
+    project.oss_run("tiny.toml").ends_with(0);
+    let final_loss = listed();
+    assert_eq!(json(&project.the_run().join("evaluation.json"))["loss"], final_loss);
+    assert_ne!(in_training, final_loss, "step 4 of 6");
+    // Trained on, and not evaluated since: the newest is that of step 8.
+    project.oss_run("tiny.toml --set train.steps=9 --until train").ends_with(0);
+    assert_ne!(listed(), final_loss);
+}
+
+#[test]
 fn runs_are_listed_as_csv() {
     let project = Project::with(&["run.labels = { note = 'a, b \"c\"' }", "run.notes = \"two\\nlines\""]);
     project.oss_run("tiny.toml --until train").ends_with(0);
